@@ -1,1 +1,4 @@
-//! tbd
+//! The dispatcher.
+pub mod contract;
+pub mod intake;
+pub mod report;

@@ -1,0 +1,219 @@
+//! What the dispatcher writes on a Job and reads back from it.
+//!
+//! [`JobState`] is a Job as the report half sees it: only what the events need, never the whole object.
+
+use std::collections::BTreeMap;
+
+use kube::core::{Object, ObjectMeta, object::NotUsed};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    event::{Outcome, OutcomeResult, StatusEvent},
+    names::{JobName, Kind, RequestId},
+};
+
+/// Label with the kind; the watch selects by it.
+pub const LABEL_KIND: &str = "dispatcher/kind";
+/// Label of Kubernetes' own with the kind.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Label of Kubernetes' own with the maker.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "dispatcher";
+/// Annotation with the identity of the request.
+pub const ANNOTATION_REQUEST_ID: &str = "dispatcher/request-id";
+/// Annotation with the request's sequence in `JOBS`.
+pub const ANNOTATION_REQUEST_SEQ: &str = "dispatcher/request-seq";
+/// Annotation with the hash of the request.
+pub const ANNOTATION_REQUEST_HASH: &str = "dispatcher/request-hash";
+/// Annotation that the outcome is stored: nothing more is said of this Job.
+pub const ANNOTATION_SETTLED: &str = "dispatcher/settled";
+
+/// A `batch/v1` Job of which only metadata and status are decoded; the status stays verbatim.
+pub type JobObject = Object<NotUsed, Value>;
+
+/// Where a Job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// In the cluster.
+    Present,
+    /// The watch said that it is gone; that can also mean that it lost its label.
+    DeletedUnverified,
+    /// It is gone, and the watch told its last state.
+    Deleted,
+    /// It is in no list; its last state is the one that was said.
+    MissingUnverified,
+    /// It is gone, and nobody saw it go.
+    Missing,
+}
+
+/// A Job made by the dispatcher, as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobState {
+    /// The kind, from the label.
+    pub kind: Kind,
+    /// The name.
+    pub name: JobName,
+    /// The namespace.
+    pub namespace: String,
+    /// The uid.
+    pub uid: String,
+    /// The identity of the request that made it.
+    pub request_id: RequestId,
+    /// The sequence of that request.
+    pub request_seq: u64,
+    /// The hash of that request; empty where it is not known (read back from an event without it).
+    pub request_hash: String,
+    /// The resourceVersion: comparable as a number within a cluster (Kubernetes KEP-5504).
+    pub resource_version: u64,
+    /// Whether its outcome is stored.
+    pub settled: bool,
+    /// Where it is.
+    pub presence: Presence,
+    /// The `JobStatus`, verbatim.
+    pub status: Value,
+}
+
+/// Why an object is no Job of the dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the Job has no valid {0}: it was not made by the dispatcher, or someone changed it")]
+pub struct NotOurs(&'static str);
+
+impl JobState {
+    /// Reads a Job.
+    ///
+    /// # Errors
+    /// [`NotOurs`] names the field that a Job of the dispatcher would have.
+    pub fn read(object: &JobObject) -> Result<Self, NotOurs> {
+        Self::read_parts(&object.metadata, object.status.clone().unwrap_or(Value::Null))
+    }
+
+    /// Reads a Job from its metadata and status.
+    ///
+    /// # Errors
+    /// As [`JobState::read`].
+    pub fn read_parts(meta: &ObjectMeta, status: Value) -> Result<Self, NotOurs> {
+        let get = |map: &Option<BTreeMap<String, String>>, key: &'static str| {
+            map.as_ref().and_then(|m| m.get(key)).cloned().ok_or(NotOurs(key))
+        };
+        if get(&meta.labels, LABEL_MANAGED_BY)? != MANAGED_BY {
+            return Err(NotOurs(LABEL_MANAGED_BY));
+        }
+        // The kind stands on two labels: one of them may have been taken off.
+        let kind = get(&meta.labels, LABEL_KIND)
+            .or_else(|_| get(&meta.labels, LABEL_NAME))
+            .map_err(|_| NotOurs(LABEL_KIND))?;
+        Ok(Self {
+            kind: Kind::try_from(kind).map_err(|_| NotOurs(LABEL_KIND))?,
+            name: JobName::try_from(meta.name.clone().unwrap_or_default())
+                .map_err(|_| NotOurs("metadata.name"))?,
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            uid: meta.uid.clone().ok_or(NotOurs("metadata.uid"))?,
+            request_id: RequestId::try_from(get(&meta.annotations, ANNOTATION_REQUEST_ID)?)
+                .map_err(|_| NotOurs(ANNOTATION_REQUEST_ID))?,
+            request_seq: get(&meta.annotations, ANNOTATION_REQUEST_SEQ)?
+                .parse()
+                .map_err(|_| NotOurs(ANNOTATION_REQUEST_SEQ))?,
+            request_hash: get(&meta.annotations, ANNOTATION_REQUEST_HASH)?,
+            resource_version: meta
+                .resource_version
+                .as_deref()
+                .and_then(|v| v.parse().ok())
+                .ok_or(NotOurs("metadata.resourceVersion"))?,
+            settled: get(&meta.annotations, ANNOTATION_SETTLED).is_ok(),
+            presence: Presence::Present,
+            status: if status.is_null() { Value::Object(serde_json::Map::new()) } else { status },
+        })
+    }
+
+    /// The state that was last said, of a Job that is in no list any more.
+    pub fn missing(said: StatusEvent) -> Self {
+        Self {
+            kind: said.kind,
+            name: said.name,
+            namespace: said.namespace,
+            uid: said.uid,
+            request_id: said.request_id,
+            request_seq: said.request_seq,
+            request_hash: String::new(),
+            resource_version: said.resource_version.parse().unwrap_or(0),
+            settled: false,
+            presence: Presence::MissingUnverified,
+            status: said.status,
+        }
+    }
+
+    /// The same state elsewhere.
+    pub fn with_presence(self, presence: Presence) -> Self {
+        Self { presence, ..self }
+    }
+
+    /// The outcome by the Job's conditions: `Complete` or `Failed` with status `True`; `None` while there is neither.
+    ///
+    /// Never by the counts of pods: with `backoffLimit: 3` there may be three failed pods or four. The interim
+    /// conditions `SuccessCriteriaMet` and `FailureTarget` are not final (Kubernetes, "Jobs", "Job termination").
+    pub fn outcome(&self) -> Option<Outcome> {
+        let view = StatusView::of(&self.status);
+        let (result, condition) =
+            view.conditions.into_iter().filter(|c| c.status == "True").find_map(|c| match c.type_.as_str() {
+                "Complete" => Some((OutcomeResult::Complete, c)),
+                "Failed" => Some((OutcomeResult::Failed, c)),
+                _ => None,
+            })?;
+        Some(Outcome {
+            result,
+            reason: condition.reason.filter(|r| !r.is_empty()),
+            message: condition.message.filter(|m| !m.is_empty()),
+            succeeded: view.succeeded,
+            failed: view.failed,
+            start_time: view.start_time,
+            finish_time: view.completion_time.or(condition.last_transition_time),
+        })
+    }
+
+    /// The outcome of a Job that vanished before it had a final condition.
+    pub fn outcome_deleted(&self) -> Outcome {
+        let view = StatusView::of(&self.status);
+        Outcome {
+            result: OutcomeResult::Deleted,
+            reason: None,
+            message: Some("the Job was deleted before it had a final condition".to_owned()),
+            succeeded: view.succeeded,
+            failed: view.failed,
+            start_time: view.start_time,
+            finish_time: None,
+        }
+    }
+}
+
+/// What an outcome needs of a `JobStatus`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusView {
+    conditions: Vec<Condition>,
+    succeeded: i32,
+    failed: i32,
+    start_time: Option<String>,
+    completion_time: Option<String>,
+}
+
+impl StatusView {
+    fn of(status: &Value) -> Self {
+        Self::deserialize(status).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+    last_transition_time: Option<String>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,2 @@
+//! The intake half.
+pub mod request;

@@ -1,0 +1,282 @@
+//! Bytes and headers → a [`Request`] that cannot be wrong, or a [`Rejection`] that names what is wrong.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::contract::{
+    names::{JobName, Kind, Quoted, RequestId},
+    rejection::{Reason, Rejection},
+    template::{Accepts, Parameter, Template},
+};
+
+/// A message as it came out of `JOBS`.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The header `Nats-Msg-Id`.
+    pub message_id: Option<&'a str>,
+    /// The stream's name and creation time: with the sequence they name a message for all times.
+    pub stream: &'a str,
+    /// The message's sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it, in nanoseconds since 1970.
+    pub stored_nanos: i128,
+}
+
+/// Who a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The identity.
+    pub id: RequestId,
+    /// Whether the publisher gave it, so that another message may carry the same.
+    pub given: bool,
+    /// The message's sequence in `JOBS`.
+    pub sequence: u64,
+}
+
+/// A request that can become a Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who it is.
+    pub identity: Identity,
+    /// The kind of Job.
+    pub kind: Kind,
+    /// The Job's name.
+    pub name: JobName,
+    /// SHA-256 of kind and payload, whatever the order of keys and the white space, in hex.
+    pub hash: String,
+    /// The parameters' values.
+    pub values: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// The identity of a message: its `Nats-Msg-Id`, or a UUID v5 of where and when it was stored.
+    ///
+    /// # Errors
+    /// The derived identity beside the rejection, where the given one is invalid.
+    pub fn of(envelope: &Envelope<'_>) -> Result<Self, (Self, Rejection)> {
+        let derived = || Self {
+            id: derived_id(envelope),
+            given: false,
+            sequence: envelope.sequence,
+        };
+        match envelope.message_id {
+            None => Ok(derived()),
+            Some(text) => match RequestId::try_from(text) {
+                Ok(id) => Ok(Self { id, given: true, sequence: envelope.sequence }),
+                Err(error) => Err((
+                    derived(),
+                    Rejection::new(Reason::InvalidRequestId, format!("header `Nats-Msg-Id`: {error}")),
+                )),
+            },
+        }
+    }
+}
+
+fn derived_id(envelope: &Envelope<'_>) -> RequestId {
+    let place = format!("{}\n{}\n{}", envelope.stream, envelope.sequence, envelope.stored_nanos);
+    let uuid = Uuid::new_v5(&Uuid::NAMESPACE_OID, place.as_bytes()).to_string();
+    RequestId::try_from(uuid).unwrap_or_else(|_| unreachable!("a UUID is a request id"))
+}
+
+impl Request {
+    /// Reads a payload as a request of the template's kind.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that names the field, what was found and what is allowed; with the name, where that is valid.
+    pub fn parse(template: &Template, identity: Identity, payload: &[u8]) -> Result<Self, Rejection> {
+        let fields = fields(payload)?;
+        let hash = hash(&template.kind, &fields);
+        let named = given_name(&fields, &identity, template)?;
+        let of_name = |rejection: Rejection| match &named {
+            Some(name) => rejection.of(name),
+            None => rejection,
+        };
+        let values = values(&fields, &template.parameters).map_err(of_name)?;
+        let name = match named {
+            Some(name) => name,
+            None => default_name(template, &values)?,
+        };
+        Ok(Self { identity, kind: template.kind.clone(), name, hash, values })
+    }
+}
+
+fn invalid(message: String) -> Rejection {
+    Rejection::new(Reason::InvalidRequest, message)
+}
+
+/// The keys of a JSON object, each once.
+struct Fields(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Fields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&key) {
+                        let key = Quoted::new(&key);
+                        return Err(serde::de::Error::custom(format_args!("the field {key} is given twice")));
+                    }
+                    fields.insert(key, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, Rejection> {
+    let text = std::str::from_utf8(payload).map_err(|e| {
+        let message = format!("the payload is not UTF-8: the byte at offset {} is none", e.valid_up_to());
+        Rejection::new(Reason::InvalidJson, message)
+    })?;
+    match serde_json::from_str::<Fields>(text) {
+        Ok(Fields(fields)) => Ok(fields),
+        Err(error) if error.is_data() => Err(invalid(format!("the payload is no request: {error}"))),
+        Err(error) => {
+            let found = if text.trim().is_empty() { "nothing".to_owned() } else { Quoted::new(text).to_string() };
+            let message = format!("the payload is not JSON: {error}; found {found}, allowed is a JSON object");
+            Err(Rejection::new(Reason::InvalidJson, message))
+        }
+    }
+}
+
+fn hash(kind: &Kind, fields: &BTreeMap<String, Value>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(kind.as_ref());
+    for (key, value) in fields {
+        hash.update(format!("\n{}:{}", Value::from(key.as_str()), value));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn given_name(
+    fields: &BTreeMap<String, Value>,
+    identity: &Identity,
+    template: &Template,
+) -> Result<Option<JobName>, Rejection> {
+    let bad = |field: &str, message: String| {
+        Err(Rejection::new(Reason::InvalidName, format!("field `{field}`: {message}")))
+    };
+    match (fields.get("name"), fields.get("generateName")) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => bad("generateName", "`name` is given too, allowed is one of the two".to_owned()),
+        (Some(Value::String(name)), None) => match JobName::try_from(name.as_str()) {
+            Ok(name) => Ok(Some(name)),
+            Err(error) => bad("name", error.to_string()),
+        },
+        (None, Some(Value::String(prefix))) => {
+            let name = format!("{prefix}{}", suffix(&template.kind, &identity.id));
+            match JobName::try_from(name) {
+                Ok(name) => Ok(Some(name)),
+                Err(_) => bad(
+                    "generateName",
+                    format!(
+                        "{} cannot begin an RFC 1123 label: allowed are 1 to 51 characters of a-z, 0-9 and '-', \
+                         beginning with a letter or digit",
+                        Quoted::new(prefix)
+                    ),
+                ),
+            }
+        }
+        (Some(other), None) => bad("name", expected_string(other)),
+        (None, Some(other)) => bad("generateName", expected_string(other)),
+    }
+}
+
+/// Twelve hexadecimal digits of a UUID v5 of the identity: a redelivered message always yields the same name.
+fn suffix(kind: &Kind, id: &RequestId) -> String {
+    let uuid = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{kind}\n{id}").as_bytes());
+    uuid.simple().to_string().chars().take(12).collect()
+}
+
+fn default_name(template: &Template, values: &BTreeMap<String, String>) -> Result<JobName, Rejection> {
+    let text = template.default_name.fill(|name| values.get(name)).unwrap_or_default();
+    JobName::try_from(text).map_err(|error| {
+        let from: Vec<_> = template.default_name.references().map(|name| format!("`{name}`")).collect();
+        let message =
+            format!("the default name, made from field {}: {error}; or give a `name`", from.join(" and "));
+        Rejection::new(Reason::InvalidName, message)
+    })
+}
+
+fn values(
+    fields: &BTreeMap<String, Value>,
+    parameters: &BTreeMap<String, Parameter>,
+) -> Result<BTreeMap<String, String>, Rejection> {
+    let reserved = crate::contract::template::RESERVED;
+    if let Some(unknown) = fields.keys().find(|k| !parameters.contains_key(*k) && !reserved.contains(&k.as_str())) {
+        let known: Vec<_> = parameters.keys().map(String::as_str).chain(reserved).collect();
+        let unknown = Quoted::new(unknown);
+        return Err(invalid(format!("field {unknown}: is no parameter, allowed are {}", known.join(", "))));
+    }
+    let mut values = BTreeMap::new();
+    for (name, parameter) in parameters {
+        match fields.get(name) {
+            None if parameter.required => {
+                return Err(invalid(format!("field `{name}`: is missing, but required")));
+            }
+            None => {}
+            Some(found) => {
+                let value = value(found, parameter.accepts).map_err(|m| invalid(format!("field `{name}`: {m}")))?;
+                values.extend(value.map(|value| (name.clone(), value)));
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn value(found: &Value, accepts: Accepts) -> Result<Option<String>, String> {
+    match (accepts, found) {
+        (Accepts::Truthy, found) => Ok(is_truthy(found).then(|| "true".to_owned())),
+        (Accepts::Text { max_length }, Value::String(text)) => match text.chars().count() {
+            length if length > max_length => {
+                Err(format!("found {length} characters, allowed are at most {max_length}"))
+            }
+            _ if text.contains('\0') => Err("found a NUL character, which no variable or argument can hold".to_owned()),
+            _ => Ok(Some(text.clone())),
+        },
+        (Accepts::Text { .. }, other) => Err(expected_string(other)),
+    }
+}
+
+/// Whether JavaScript takes the value for true (ECMA-262, `ToBoolean`).
+pub fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(b) => *b,
+        Value::Number(n) => n.as_f64().is_none_or(|n| n != 0.0),
+        Value::String(s) => !s.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+fn expected_string(found: &Value) -> String {
+    let what = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    format!("found {what}, allowed is a string")
+}
+
+#[cfg(test)]
+mod tests;

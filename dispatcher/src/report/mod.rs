@@ -1,0 +1,2 @@
+//! The report half.
+pub mod phase;
