@@ -1,1 +1,34 @@
-//! tbd
+//! The rig of the end-to-end tests: a real NATS, a real Kubernetes and the real dispatcher, for tests that see them from
+//! outside only.
+//!
+//! Whatever runs is a child of the helper program `rig`, which ends it when the pipe from the test closes; so nothing
+//! outlives a test process, not even one that was killed.
+//!
+//! ```text
+//! test process ── pipe ──▶ rig kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
+//!              ── pipe ──▶ rig docker     ──▶ dockerd
+//!              ── pipe ──▶ rig nats       ──▶ a container in that dockerd
+//!              ── pipe ──▶ rig run        ──▶ the dispatcher
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: it stops at once where something is not as given"
+)]
+
+pub mod dispatcher;
+pub mod docker;
+pub mod helper;
+pub mod kubernetes;
+pub mod nats;
+pub mod paths;
+pub mod ports;
+pub mod skip;
+pub mod wait;
+
+pub use dispatcher::Dispatcher;
+pub use kubernetes::{Kubernetes, Namespace, Options};
+pub use nats::Nats;
+pub use wait::until;

@@ -1,0 +1,5 @@
+# NATS for the tests, for machines that cannot pull the official image.
+FROM scratch
+COPY nats-server /nats-server
+EXPOSE 4222
+ENTRYPOINT ["/nats-server"]

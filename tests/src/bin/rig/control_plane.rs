@@ -1,0 +1,238 @@
+//! The inner half of `rig kubernetes`: etcd, API server, controller manager, scheduler; and a node if asked for.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dispatcher_tests::helper::Program;
+use dispatcher_tests::kubernetes::{Options, ready};
+use dispatcher_tests::{paths, ports};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::commands::{self, Obey};
+use crate::node;
+use crate::service::Service;
+
+/// How long the API server may take to be ready.
+const READY: Duration = Duration::from_secs(60);
+
+/// The running components.
+struct Cluster {
+    services: Vec<Service>,
+    kubeconfig: PathBuf,
+    etcd: String,
+}
+
+pub(crate) async fn serve(folder: &str, options: &str) -> ExitCode {
+    let folder = Path::new(folder);
+    let etcd = format!("http://127.0.0.1:{}", ports::free());
+    let mut cluster = Cluster { services: vec![], kubeconfig: folder.join("admin.kubeconfig"), etcd };
+    let options = serde_json::from_str(options).map_err(|error| format!("options: {error}"));
+    let started = match options {
+        Ok(options) => cluster.start(folder, &options).await,
+        Err(error) => Err(error),
+    };
+    commands::serve(started, cluster).await
+}
+
+impl Cluster {
+    async fn start(&mut self, folder: &Path, options: &Options) -> Result<Value, String> {
+        let api = ports::free();
+        self.services = components(folder, options, &self.etcd, api)?;
+        openssl_key(folder).await?;
+        write(folder, "tokens.csv", "admin-token,admin,admin,system:masters\nnode-token,system:node:node-1,node-1,system:nodes\n")?;
+        // The API server makes its certificate before it listens; the other components wait for it.
+        for name in ["etcd", "apiserver"] {
+            self.service(name)?.start()?;
+        }
+        self.write_kubeconfigs(folder, api).await?;
+        for name in ["controller-manager", "scheduler"] {
+            self.service(name)?.start()?;
+        }
+        let containerd = match options.node {
+            true => Some(node::containerd(folder).await?),
+            false => None,
+        };
+        self.ready().await?;
+        if let Some(containerd) = containerd {
+            self.services.extend(node::start(folder, &self.kubeconfig, containerd).await?);
+        }
+        Ok(json!({"kubeconfig": self.kubeconfig, "folder": folder, "etcd": self.etcd}))
+    }
+
+    fn service(&mut self, name: &str) -> Result<&mut Service, String> {
+        let all: Vec<String> = self.services.iter().map(|service| service.name().to_owned()).collect();
+        let found = self.services.iter_mut().find(|service| service.name() == name);
+        found.ok_or_else(|| format!("no component {name:?}, only {all:?}"))
+    }
+
+    /// Kubeconfigs with the API server's own certificate authority, so that clients do verify it.
+    async fn write_kubeconfigs(&mut self, folder: &Path, api: u16) -> Result<(), String> {
+        let certificate = folder.join("pki/apiserver.crt");
+        let apiserver = self.service("apiserver")?;
+        dispatcher_tests::wait::try_until("the API server's certificate", READY, || {
+            let seen = apiserver.check().map(|()| certificate.exists().then_some(()));
+            async move { seen.map_or_else(|error| Some(Err(error)), |seen| seen.map(Ok)) }
+        })
+        .await??;
+        for user in ["admin", "node"] {
+            let kubeconfig = json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "rig",
+                "clusters": [{"name": "rig", "cluster": {
+                    "server": format!("https://127.0.0.1:{api}"), "certificate-authority": certificate}}],
+                "users": [{"name": user, "user": {"token": format!("{user}-token")}}],
+                "contexts": [{"name": "rig", "context": {"cluster": "rig", "user": user}}],
+            });
+            write(folder, &format!("{user}.kubeconfig"), &kubeconfig.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
+        let ready = ready::api_server(&self.kubeconfig, READY).await;
+        for service in &mut self.services {
+            service.check()?;
+        }
+        let log = self.service("apiserver")?.tail();
+        ready.map_err(|error| format!("{error}\n{log}"))
+    }
+
+    /// By etcd's HTTP gateway: its own client is another package.
+    async fn compact(&self) -> Result<Value, String> {
+        let range = post(&self.etcd, "range", &json!({"key": "AA==", "range_end": "AA==", "limit": 1})).await?;
+        let revision = range["header"]["revision"].as_str().ok_or(format!("no revision in {range}"))?.to_owned();
+        post(&self.etcd, "compaction", &json!({"revision": revision, "physical": true})).await?;
+        Ok(json!({"revision": revision}))
+    }
+}
+
+impl Obey for Cluster {
+    async fn obey(&mut self, verb: &str, name: &str) -> Result<Value, String> {
+        if verb == "compact" {
+            return self.compact().await;
+        }
+        let answer = self.service(name)?.obey(verb).await?;
+        if verb == "start" {
+            self.ready().await?;
+        }
+        Ok(answer)
+    }
+
+    async fn end(&mut self) {
+        for service in self.services.iter_mut().rev() {
+            let _ = service.kill().await;
+        }
+    }
+}
+
+fn components(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<Vec<Service>, String> {
+    let kubernetes = paths::kubernetes()?;
+    let at = |path: &str| folder.join(path).display().to_string();
+    let peer = format!("http://127.0.0.1:{}", ports::free());
+    let service = |name: &str, path: &Path, args: Vec<String>, more: &[String]| {
+        let args = args.into_iter().chain(more.iter().cloned()).collect();
+        let log = folder.join(format!("{name}.log"));
+        Service::new(Program { name: name.to_owned(), path: path.to_owned(), args, env: vec![], log })
+    };
+    let raised: &[&str] = match options.raised_limits {
+        true => &["--kube-api-qps=1000", "--kube-api-burst=2000"],
+        false => &[],
+    };
+    let raised = || raised.iter().map(ToString::to_string);
+    let kubeconfig = format!("--kubeconfig={}", at("admin.kubeconfig"));
+    Ok(vec![
+        service(
+            "etcd",
+            &paths::program("etcd")?,
+            vec![
+                format!("--data-dir={}", at("etcd")),
+                format!("--listen-client-urls={etcd}"),
+                format!("--advertise-client-urls={etcd}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster=default={peer}"),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+            &[],
+        ),
+        service(
+            "apiserver",
+            &kubernetes,
+            vec![
+                "kube-apiserver".to_owned(),
+                format!("--etcd-servers={etcd}"),
+                format!("--secure-port={api}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                "--advertise-address=127.0.0.1".to_owned(),
+                "--endpoint-reconciler-type=none".to_owned(),
+                format!("--cert-dir={}", at("pki")),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--service-account-key-file={}", at("pki/sa.key")),
+                format!("--service-account-signing-key-file={}", at("pki/sa.key")),
+                format!("--token-auth-file={}", at("tokens.csv")),
+                "--authorization-mode=Node,RBAC".to_owned(),
+                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+                "--allow-privileged=true".to_owned(),
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            ],
+            &options.apiserver_args,
+        ),
+        service(
+            "controller-manager",
+            &kubernetes,
+            ["kube-controller-manager", &kubeconfig, "--use-service-account-credentials=false"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(["--leader-elect=false".to_owned(), "--secure-port=0".to_owned()])
+                .chain([format!("--service-account-private-key-file={}", at("pki/sa.key"))])
+                .chain([format!("--root-ca-file={}", at("pki/apiserver.crt"))])
+                .chain(raised())
+                .chain(options.raised_limits.then(|| "--concurrent-job-syncs=20".to_owned()))
+                .collect(),
+            &options.controller_manager_args,
+        ),
+        service(
+            "scheduler",
+            &kubernetes,
+            ["kube-scheduler", &kubeconfig, "--leader-elect=false", "--secure-port=0"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(raised())
+                .collect(),
+            &[],
+        ),
+    ])
+}
+
+/// The key that ServiceAccount tokens are signed with.
+async fn openssl_key(folder: &Path) -> Result<(), String> {
+    let pki = folder.join("pki");
+    std::fs::create_dir_all(&pki).map_err(|error| format!("{}: {error}", pki.display()))?;
+    let mut command = Command::new(paths::program("openssl")?);
+    run(command.args(["genrsa", "-out"]).arg(pki.join("sa.key")).arg("2048")).await.map(drop)
+}
+
+async fn post(etcd: &str, call: &str, body: &Value) -> Result<Value, String> {
+    let mut command = Command::new(paths::program("curl")?);
+    command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30", "--data"]);
+    let text = run(command.arg(body.to_string()).arg(format!("{etcd}/v3/kv/{call}"))).await?;
+    serde_json::from_str(&text).map_err(|error| format!("{call}: {text:?}: {error}"))
+}
+
+/// Runs a command to its end and returns its output.
+pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
+    let what = format!("{:?}", command.as_std());
+    let output = command.output().await.map_err(|error| format!("{what}: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(format!("{what}: {}{}", text(&output.stdout), text(&output.stderr))),
+    }
+}
+
+/// Writes a file of the cluster's folder.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), String> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,218 @@
+//! A node: containerd and a kubelet, so that pods really run; and the control groups that they run in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dispatcher_tests::helper::Program;
+use dispatcher_tests::kubernetes::ready;
+use dispatcher_tests::{paths, ports, wait};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use rustix::process::getpid;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::control_plane::{run, write};
+use crate::service::Service;
+
+const READY: Duration = Duration::from_secs(90);
+const NAME: &str = "node-1";
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Starts containerd and gives it the images that pods need here, where there is no registry.
+pub(crate) async fn containerd(folder: &Path) -> Result<Service, String> {
+    let at = |path: &str| folder.join(path).display().to_string();
+    // restrict_oom_score_adj: runc may not lower the value everywhere, and dies of it.
+    let config = format!(
+        r#"version = 2
+root = "{root}"
+state = "{state}"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{cni}"
+"#,
+        root = at("containerd/root"),
+        state = at("containerd/state"),
+        socket = at("containerd.sock"),
+        cni = at("cni")
+    );
+    // Each pod has its own pair of interfaces and a route: no bridge that would be left over or clash with another rig's.
+    let subnet = format!("10.{}.{}.0/22", 128 + ports::free() % 120, 4 * (ports::free() % 64));
+    let ipam = json!({"type": "host-local", "dataDir": at("cni-addresses"), "ranges": [[{"subnet": subnet}]],
+                      "routes": [{"dst": "0.0.0.0/0"}]});
+    let network = json!({"cniVersion": "0.4.0", "name": "rig", "plugins": [{"type": "ptp", "ipMasq": false, "ipam": ipam}]});
+    std::fs::create_dir_all(folder.join("cni")).map_err(|error| format!("cni: {error}"))?;
+    write(folder, "containerd.toml", &config)?;
+    write(folder, "cni/10.conflist", &network.to_string())?;
+    let mut containerd = Service::new(Program {
+        name: "containerd".to_owned(),
+        path: paths::program("containerd")?,
+        args: vec!["--config".to_owned(), at("containerd.toml")],
+        env: vec![],
+        log: folder.join("containerd.log"),
+    });
+    containerd.start()?;
+    import(folder, &mut containerd, "pause").await?;
+    import(folder, &mut containerd, "simple-job").await?;
+    Ok(containerd)
+}
+
+async fn import(folder: &Path, containerd: &mut Service, image: &str) -> Result<(), String> {
+    let ctr = paths::program("ctr")?;
+    let image = paths::image(image)?;
+    let imported = wait::try_until("containerd to import an image", READY, || {
+        let runs = containerd.check();
+        let mut command = Command::new(&ctr);
+        command.arg("--address").arg(folder.join("containerd.sock")).args(["--namespace", "k8s.io"]);
+        command.args(["images", "import"]).arg(&image).kill_on_drop(true);
+        async move {
+            match runs {
+                Ok(()) => run(&mut command).await.map(Ok),
+                Err(error) => Ok(Err(error)),
+            }
+        }
+    })
+    .await;
+    imported?.map(drop)
+}
+
+/// Starts the kubelet and waits until its node is ready.
+pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> Result<Vec<Service>, String> {
+    let at = |path: &str| folder.join(path).display().to_string();
+    let kubelet_port = ports::free();
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        // Loopback only.
+        "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "address": "127.0.0.1", "port": kubelet_port, "healthzPort": 0,
+        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", group(folder)), "failCgroupV1": false,
+        "containerRuntimeEndpoint": format!("unix://{}", at("containerd.sock")),
+        "podLogsDir": at("pod-logs"),
+        "failSwapOn": false, "localStorageCapacityIsolation": false,
+        "evictionHard": {"memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%"},
+        // Hundreds of small pods at once, on one node.
+        "maxPods": 500, "kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 0,
+        "enforceNodeAllocatable": [],
+    });
+    write(folder, "kubelet.yaml", &config.to_string())?;
+    let mut kubelet = Service::new(Program {
+        name: "kubelet".to_owned(),
+        path: paths::kubernetes()?,
+        args: vec![
+            "kubelet".to_owned(),
+            format!("--config={}", at("kubelet.yaml")),
+            format!("--kubeconfig={}", at("node.kubeconfig")),
+            format!("--hostname-override={NAME}"),
+            "--cloud-provider=external".to_owned(),
+            format!("--root-dir={}", at("kubelet")),
+            format!("--cert-dir={}", at("kubelet-pki")),
+        ],
+        env: vec![],
+        log: folder.join("kubelet.log"),
+    });
+    kubelet.start()?;
+    let client = ready::client(admin)?;
+    let nodes: Api<Node> = Api::all(client);
+    let ready = wait::try_until("the node to be ready", READY, || {
+        let ended = kubelet.check().err();
+        let nodes = nodes.clone();
+        async move { if let Some(error) = ended { Ok(Err(error)) } else { adopt(&nodes).await.map(Ok) } }
+    })
+    .await;
+    match ready {
+        Ok(done) => done?,
+        Err(error) => return Err(format!("{error}\n{}", kubelet.tail())),
+    }
+    Ok(vec![containerd, kubelet])
+}
+
+/// Does what a cloud provider does, and says whether the node is ready. A kubelet refuses a loopback address of its own; set
+/// from outside it serves `kubectl logs` on 127.0.0.1.
+async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
+    let failed = |error: kube::Error| error.to_string();
+    let node = nodes.get(NAME).await.map_err(failed)?;
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    if !addresses.is_some_and(|all| all.iter().any(|address| address.address == "127.0.0.1")) {
+        let addresses = json!([{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NAME}]);
+        let patch = Patch::Merge(json!({"status": {"addresses": addresses}}));
+        nodes.patch_status(NAME, &PatchParams::default(), &patch).await.map_err(failed)?;
+    }
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
+    if taints.iter().any(|taint| taint.key == uninitialized) {
+        let left: Vec<_> = taints.iter().filter(|taint| taint.key != uninitialized).collect();
+        let patch = Patch::Merge(json!({"spec": {"taints": left}}));
+        nodes.patch(NAME, &PatchParams::default(), &patch).await.map_err(failed)?;
+    }
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    match conditions.iter().find(|condition| condition.type_ == "Ready") {
+        // The taints of a node that is not ready go a moment later; pods wait for that by themselves.
+        Some(ready) if ready.status == "True" => Ok(()),
+        Some(ready) => Err(ready.message.clone().unwrap_or_default()),
+        None => Err("no condition Ready".to_owned()),
+    }
+}
+
+/// The control group of a rig, named after its folder.
+fn group(folder: &Path) -> String {
+    folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The folders of a control group: one per hierarchy in version 1, one in version 2.
+fn group_folders(group: &str) -> Vec<PathBuf> {
+    let root = Path::new(CGROUPS);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.join(group)];
+    }
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
+    hierarchies.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().join(group)).collect()
+}
+
+/// Two kubelets under one control group would each remove the other's pods; so each has its own.
+pub(crate) fn make_control_groups(folder: &Path) -> Result<(), String> {
+    for path in group_folders(&group(folder)) {
+        if path.parent().is_some_and(|parent| parent.is_symlink()) {
+            continue;
+        }
+        std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        for setting in ["cpuset.cpus", "cpuset.mems"] {
+            let above = path.parent().map(|parent| parent.join(setting));
+            if let Some(value) = above.and_then(|above| std::fs::read(above).ok()) {
+                let _ = std::fs::write(path.join(setting), value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the control groups, whose processes have ended. The kernel may need a moment for that.
+pub(crate) async fn remove_control_groups(folder: &Path) {
+    let group = group(folder);
+    let gone = wait::try_until("control groups to be free", Duration::from_secs(5), || {
+        let left: Vec<_> = group_folders(&group).into_iter().filter(|path| !remove_group(path)).collect();
+        async move { if left.is_empty() { Ok(()) } else { Err(left) } }
+    });
+    if let Err(error) = gone.await {
+        eprintln!("rig {}: {error}", getpid().as_raw_nonzero());
+    }
+}
+
+fn remove_group(path: &Path) -> bool {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}

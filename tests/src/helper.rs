@@ -1,0 +1,128 @@
+//! The test's end of the pipe to a `rig` helper: commands as lines, one JSON object as the answer to each.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::paths;
+
+/// How long a command may take: a component's start is the longest.
+const ANSWER: Duration = Duration::from_secs(90);
+/// How long a helper may take to end what it started.
+const TEAR_DOWN: Duration = Duration::from_secs(30);
+
+/// A program for `rig run`, as its JSON argument.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Program {
+    /// The name that commands know it by.
+    pub name: String,
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Additions to the environment.
+    pub env: Vec<(String, String)>,
+    /// The file that stdout and stderr are appended to.
+    pub log: PathBuf,
+}
+
+/// A running helper. Dropped, or when this process dies, it ends everything that it started.
+///
+/// Blocking pipes and threads, since one helper serves tests that each have a runtime of their own.
+#[derive(Debug)]
+pub struct Helper {
+    pipe: Arc<Mutex<Pipe>>,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    answers: Receiver<String>,
+}
+
+impl Helper {
+    /// Starts `rig` with these arguments and waits for its first line: it is ready, or says why not.
+    pub async fn start(
+        args: &[&str],
+        env: &[(&str, &str)],
+        deadline: Duration,
+    ) -> Result<(Self, Value), String> {
+        let mut command = Command::new(paths::built("rig")?);
+        command.args(args).envs(env.iter().copied());
+        // A group of its own: ^C at the terminal is for the test alone, whose end is then the helper's.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(|error| format!("rig: {error}"))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, answers) = channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let helper = Self { pipe: Arc::new(Mutex::new(Pipe { child, stdin, answers })) };
+        let ready = helper.with_pipe(move |pipe| pipe.answer(deadline)).await?;
+        Ok((helper, ready))
+    }
+
+    /// Sends a command and waits for its answer.
+    pub async fn call(&self, command: &str) -> Result<Value, String> {
+        let line = format!("{command}\n");
+        self.with_pipe(move |pipe| {
+            let stdin = pipe.stdin.as_mut().expect("open until dropped");
+            stdin.write_all(line.as_bytes()).map_err(|error| format!("the rig helper is gone: {error}"))?;
+            pipe.answer(ANSWER)
+        })
+        .await
+    }
+
+    /// Like [`Helper::call`], for commands that cannot fail but by a fault of the rig.
+    pub async fn must(&self, command: &str) -> Value {
+        self.call(command).await.unwrap_or_else(|error| panic!("`{command}`: {error}"))
+    }
+
+    /// The id of the helper's own process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner).child.id()
+    }
+
+    async fn with_pipe<T: Send + 'static>(&self, work: impl FnOnce(&mut Pipe) -> T + Send + 'static) -> T {
+        let pipe = self.pipe.clone();
+        let work = move || work(&mut pipe.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work).await.expect("the pipe's thread does not panic")
+    }
+}
+
+impl Pipe {
+    fn answer(&mut self, deadline: Duration) -> Result<Value, String> {
+        let line = self.answers.recv_timeout(deadline);
+        let line = line.map_err(|error| format!("no answer of the rig helper within {deadline:?}: {error}"))?;
+        let value: Value = serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}"))?;
+        match value.get("error").and_then(Value::as_str) {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(value),
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let end = Instant::now() + TEAR_DOWN;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > end {
+                let _ = writeln!(std::io::stderr(), "the rig helper {} does not end", self.child.id());
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A real Kubernetes: the tests' view of the one that `rig kubernetes` runs, or of the one that `TEST_KUBECONFIG` names.
+
+pub mod namespace;
+pub mod ready;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kube::Client;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+
+use crate::helper::Helper;
+use crate::paths;
+pub use namespace::Namespace;
+
+/// From nothing to a Ready node takes some 10 s; another build on the same machine makes it longer.
+const START: Duration = Duration::from_secs(180);
+
+/// What a Kubernetes of the rig consists of, and how its components are set.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Options {
+    /// Run containerd and a kubelet, so that pods really run. Needs root.
+    pub node: bool,
+    /// Give the controllers the rates that hundreds of Jobs at once need; the defaults are for big, slow clusters.
+    pub raised_limits: bool,
+    /// More arguments of the API server.
+    pub apiserver_args: Vec<String>,
+    /// More arguments of the controller manager.
+    pub controller_manager_args: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { node: false, raised_limits: true, apiserver_args: vec![], controller_manager_args: vec![] }
+    }
+}
+
+/// A running Kubernetes.
+#[derive(Debug)]
+pub struct Kubernetes {
+    helper: Option<Helper>,
+    kubeconfig: PathBuf,
+    folder: Option<PathBuf>,
+}
+
+impl Kubernetes {
+    /// The one cluster of this test process, with a node: started at the first call, ended with the process.
+    ///
+    /// # Errors
+    /// Says why there can be none on this machine.
+    pub async fn shared() -> Result<&'static Self, String> {
+        static SHARED: OnceCell<Result<Kubernetes, String>> = OnceCell::const_new();
+        let start = || async {
+            match std::env::var_os("TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
+                Some(path) => Ok(Self { helper: None, kubeconfig: path.into(), folder: None }),
+                None => Self::start(&Options { node: true, ..Options::default() }).await,
+            }
+        };
+        SHARED.get_or_init(start).await.as_ref().map_err(Clone::clone)
+    }
+
+    /// A control plane of the test's own, without a node: its components can be killed, stopped and started.
+    ///
+    /// # Errors
+    /// Says why there can be none on this machine.
+    pub async fn control_plane(options: Options) -> Result<Self, String> {
+        Self::start(&Options { node: false, ..options }).await
+    }
+
+    async fn start(options: &Options) -> Result<Self, String> {
+        if options.node && !rustix::process::geteuid().is_root() {
+            return Err("not root, which containers need".to_owned());
+        }
+        let options = serde_json::to_string(options).expect("plain data");
+        let (helper, ready) = Helper::start(&["kubernetes", &options], &[], START).await?;
+        let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
+        Ok(Self { helper: Some(helper), kubeconfig: text("kubeconfig")?, folder: Some(text("folder")?) })
+    }
+
+    /// The kubeconfig of an administrator.
+    #[must_use]
+    pub fn kubeconfig_path(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The folder with the components' logs, where the rig started them.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// A new client with an administrator's rights; it belongs to the runtime of the caller.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        ready::client(&self.kubeconfig).expect("a kubeconfig made by the rig, or a valid TEST_KUBECONFIG")
+    }
+
+    /// Runs `kubectl` with an administrator's rights and returns its output.
+    ///
+    /// # Errors
+    /// What it wrote to stderr, when it fails.
+    pub async fn kubectl<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<String, String> {
+        let mut command = match paths::kubernetes() {
+            Ok(path) => {
+                let mut command = Command::new(path);
+                command.arg("kubectl");
+                command
+            }
+            Err(_) => Command::new("kubectl"),
+        };
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic inside");
+        let output = output.map_err(|error| format!("kubectl: {error}"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// A fresh namespace with the ServiceAccounts and Roles of `deploy/`.
+    pub async fn namespace(&self) -> Namespace {
+        Namespace::create(self).await.unwrap_or_else(|error| panic!("a fresh namespace: {error}"))
+    }
+
+    /// Kills the API server (SIGKILL).
+    pub async fn kill_apiserver(&self) {
+        self.helper().must("kill apiserver").await;
+    }
+
+    /// Starts the API server again, on the same port, and waits until it is ready.
+    pub async fn start_apiserver(&self) {
+        self.helper().must("start apiserver").await;
+    }
+
+    /// Kills etcd (SIGKILL).
+    pub async fn kill_etcd(&self) {
+        self.helper().must("kill etcd").await;
+    }
+
+    /// Starts etcd again, with its data, and waits until the API server is ready.
+    pub async fn start_etcd(&self) {
+        self.helper().must("start etcd").await;
+    }
+
+    /// Stops a component without its noticing (SIGSTOP): `apiserver`, `etcd`, `controller-manager` or `scheduler`.
+    pub async fn stop(&self, component: &str) {
+        self.helper().must(&format!("stop {component}")).await;
+    }
+
+    /// Lets a stopped component go on (SIGCONT).
+    pub async fn cont(&self, component: &str) {
+        self.helper().must(&format!("cont {component}")).await;
+    }
+
+    /// Compacts etcd to its newest revision: a watch from an older resourceVersion gets 410 `Gone`, once the API server's
+    /// own memory does not hold it either (after its restart).
+    pub async fn compact_etcd(&self) {
+        self.helper().must("compact").await;
+    }
+
+    fn helper(&self) -> &Helper {
+        self.helper.as_ref().expect("a Kubernetes of the rig; that of TEST_KUBECONFIG is not ours to kill")
+    }
+
+    /// Whether the cluster outlives this process, so that what is created in it has to be removed.
+    fn outlives_us(&self) -> bool {
+        self.helper.is_none()
+    }
+}

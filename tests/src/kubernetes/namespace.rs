@@ -1,0 +1,215 @@
+//! A namespace for one test, with the objects of `deploy/` that Jobs and the dispatcher need.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
+use kube::discovery::ApiResource;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::Kubernetes;
+use crate::paths;
+use crate::wait::try_until;
+
+/// The namespace of the Jobs in `deploy/`.
+const JOBS: &str = "jobs";
+/// The namespace, and the ServiceAccount, of the dispatcher in `deploy/`.
+const DISPATCHER: &str = "dispatcher";
+/// Longer than any test runs.
+const TOKEN_SECONDS: i64 = 6 * 3600;
+
+/// A fresh namespace for Jobs. The dispatcher has a fresh namespace of its own beside it.
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// A kubeconfig with the token of the dispatcher's ServiceAccount: the rights of `deploy/` and no others.
+    pub dispatcher_kubeconfig: PathBuf,
+    /// The Jobs in it, with an administrator's rights.
+    pub jobs: Api<Job>,
+    /// The pods in it, with an administrator's rights.
+    pub pods: Api<Pod>,
+    /// A client with an administrator's rights.
+    pub client: Client,
+    remove: Option<Removal>,
+    _folder: tempfile::TempDir,
+}
+
+/// What is to be removed from a cluster that outlives the test.
+#[derive(Debug)]
+struct Removal {
+    kubeconfig: PathBuf,
+    objects: Vec<String>,
+}
+
+impl Namespace {
+    pub(super) async fn create(kubernetes: &Kubernetes) -> Result<Self, String> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let suffix = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let names = Names { suffix };
+        let client = kubernetes.client();
+        let mut made = Vec::new();
+        for object in names.objects()? {
+            apply(&client, &object).await?;
+            let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+            if object["metadata"]["namespace"].is_null() {
+                let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
+                made.push(format!("{kind}/{}", text("name")));
+            }
+        }
+        let name = names.fresh(JOBS);
+        let folder = paths::temp_dir("namespace")?;
+        let token = token(&client, &names.fresh(DISPATCHER)).await?;
+        let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
+        write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, &token, &name)?;
+        wait_for_default_account(&client, &name).await?;
+        Ok(Self {
+            jobs: Api::namespaced(client.clone(), &name),
+            pods: Api::namespaced(client.clone(), &name),
+            client,
+            name,
+            dispatcher_kubeconfig,
+            remove: kubernetes
+                .outlives_us()
+                .then(|| Removal { kubeconfig: kubernetes.kubeconfig_path().to_owned(), objects: made }),
+            _folder: folder,
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let Some(removal) = &self.remove else { return };
+        let mut command = match paths::kubernetes() {
+            Ok(path) => {
+                let mut command = std::process::Command::new(path);
+                command.arg("kubectl");
+                command
+            }
+            Err(_) => std::process::Command::new("kubectl"),
+        };
+        command.arg("--kubeconfig").arg(&removal.kubeconfig);
+        command.args(["delete", "--wait=false", "--ignore-not-found"]).args(&removal.objects);
+        let _ = command.output();
+    }
+}
+
+/// Which names stand for those of `deploy/` in one test.
+struct Names {
+    suffix: String,
+}
+
+impl Names {
+    fn fresh(&self, name: &str) -> String {
+        format!("{name}-{}", self.suffix)
+    }
+
+    /// The namespaces and the access rules of `deploy/`, under fresh names.
+    fn objects(&self) -> Result<Vec<Value>, String> {
+        let base = paths::workspace().join("deploy/base");
+        let mut objects = Vec::new();
+        let namespaces = base.join("namespaces.yaml");
+        if namespaces.exists() {
+            objects.extend(read(&namespaces)?);
+        }
+        for name in [JOBS, DISPATCHER] {
+            if !objects.iter().any(|object| object["metadata"]["name"] == name) {
+                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                objects.push(namespace);
+            }
+        }
+        objects.extend(read(&base.join("rbac.yaml"))?);
+        objects.iter_mut().for_each(|object| self.rename(object));
+        Ok(objects)
+    }
+
+    fn rename(&self, object: &mut Value) {
+        let metadata = &mut object["metadata"];
+        match metadata.get_mut("namespace") {
+            Some(namespace) => self.replace(namespace),
+            // Cluster-scoped: the object itself needs a name that no other test has.
+            None => metadata["name"] = self.fresh(metadata["name"].as_str().unwrap_or_default()).into(),
+        }
+        for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+            if let Some(namespace) = subject.get_mut("namespace") {
+                self.replace(namespace);
+            }
+        }
+        if object["roleRef"]["kind"] == "ClusterRole" {
+            let name = object["roleRef"]["name"].as_str().unwrap_or_default();
+            object["roleRef"]["name"] = self.fresh(name).into();
+        }
+        for rule in object["rules"].as_array_mut().into_iter().flatten() {
+            let namespaces = rule["resources"].as_array().is_some_and(|all| all.contains(&json!("namespaces")));
+            let names = rule.get_mut("resourceNames").filter(|_| namespaces);
+            names.and_then(Value::as_array_mut).into_iter().flatten().for_each(|name| self.replace(name));
+        }
+    }
+
+    fn replace(&self, name: &mut Value) {
+        if let Some(text @ (JOBS | DISPATCHER)) = name.as_str() {
+            *name = self.fresh(text).into();
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Value>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| failed(&error))?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+async fn apply(client: &Client, object: &Value) -> Result<(), String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &kind));
+    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let name = text(&object["metadata"]["name"]);
+    let parameters = PatchParams::apply("dispatcher-tests").force();
+    let applied = api.patch(&name, &parameters, &Patch::Apply(object)).await;
+    applied.map(drop).map_err(|error| format!("applying {kind} {name}: {error}"))
+}
+
+async fn token(client: &Client, namespace: &str) -> Result<String, String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() };
+    let request = TokenRequest { spec, ..Default::default() };
+    let answer = accounts.create_token_request(DISPATCHER, &PostParams::default(), &request).await;
+    let answer = answer.map_err(|error| format!("a token of {DISPATCHER} in {namespace}: {error}"))?;
+    answer.status.map(|status| status.token).ok_or("a token request without an answer".to_owned())
+}
+
+/// The administrator's kubeconfig with the user replaced by a token.
+fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> Result<(), String> {
+    let admin = Kubeconfig::read_from(admin).map_err(|error| format!("{}: {error}", admin.display()))?;
+    let current = admin.current_context.clone().unwrap_or_default();
+    let context = admin.contexts.iter().find(|context| context.name == current);
+    let cluster_name = context.and_then(|context| context.context.as_ref()).map(|context| context.cluster.clone());
+    let cluster = admin.clusters.iter().find(|cluster| Some(&cluster.name) == cluster_name.as_ref());
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "dispatcher",
+        "clusters": [{"name": "cluster", "cluster": cluster.and_then(|cluster| cluster.cluster.as_ref())}],
+        "users": [{"name": "dispatcher", "user": {"token": token}}],
+        "contexts": [{"name": "dispatcher",
+                      "context": {"cluster": "cluster", "user": "dispatcher", "namespace": namespace}}],
+    });
+    std::fs::write(path, kubeconfig.to_string()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Pods are refused in a namespace until its controller has made the ServiceAccount `default`.
+async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<(), String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let what = format!("the ServiceAccount default in {namespace}");
+    try_until(&what, Duration::from_secs(60), || async { accounts.get("default").await.map(drop) }).await
+}
+

@@ -1,0 +1,137 @@
+//! A NATS server with JetStream for one test: in a container where there is an engine, else a plain process.
+
+use std::io::Write;
+use std::sync::Once;
+use std::time::Duration;
+
+use async_nats::jetstream;
+
+use crate::docker::Docker;
+use crate::helper::{Helper, Program};
+use crate::wait::try_until;
+use crate::{paths, ports};
+
+const START: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(30);
+
+/// A running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Nats {
+    /// The URL of the server, the same after a restart.
+    pub url: String,
+    helper: Helper,
+    in_container: bool,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Nats {
+    /// A server of the test's own, in a container if that can be; says so once, loudly, if it cannot.
+    pub async fn start() -> Self {
+        let reason = match Docker::shared().await {
+            Ok(docker) => match Self::container(docker).await {
+                Ok(nats) => return nats,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            // Not `eprintln!`: the test harness would keep it from the reader.
+            let _ = writeln!(
+                std::io::stderr(),
+                "\n*** NATS RUNS AS A PLAIN PROCESS IN THESE TESTS, not in a container: {reason}\n"
+            );
+        });
+        Self::process().await
+    }
+
+    /// A server as a plain process: for tests that do not mind which, and are cheaper so.
+    pub async fn process() -> Self {
+        Self::process_with(&[]).await
+    }
+
+    /// A plain process with further arguments of `nats-server`, a configuration for one.
+    pub async fn process_with(args: &[&str]) -> Self {
+        let start = async {
+            let port = ports::free();
+            let folder = paths::temp_dir("nats")?;
+            let store = folder.path().join("store").display().to_string();
+            let port_text = port.to_string();
+            let own = ["--jetstream", "--store_dir", &store, "--addr", "127.0.0.1", "--port", &port_text];
+            let program = Program {
+                name: "nats".to_owned(),
+                path: paths::nats_server()?,
+                args: own.iter().chain(args).map(ToString::to_string).collect(),
+                env: vec![],
+                log: folder.path().join("nats.log"),
+            };
+            let program = serde_json::to_string(&program).expect("plain data");
+            let (helper, _) = Helper::start(&["run", &program], &[], START).await?;
+            Self::ready(helper, port, false, Some(folder)).await
+        };
+        start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
+    }
+
+    async fn container(docker: &Docker) -> Result<Self, String> {
+        let port = ports::free();
+        let mut env = vec![("DOCKER_HOST", docker.host.as_str())];
+        if docker.ours {
+            env.push(("RIG_OWN_ENGINE", "1"));
+        }
+        let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, START).await?;
+        Self::ready(helper, port, true, None).await
+    }
+
+    async fn ready(
+        helper: Helper,
+        port: u16,
+        in_container: bool,
+        folder: Option<tempfile::TempDir>,
+    ) -> Result<Self, String> {
+        let url = format!("nats://127.0.0.1:{port}");
+        let nats = Self { url, helper, in_container, _folder: folder };
+        nats.until_ready().await.map(|()| nats)
+    }
+
+    /// Waits until JetStream answers.
+    async fn until_ready(&self) -> Result<(), String> {
+        try_until("JetStream to answer", READY, || async {
+            let client = async_nats::connect(&self.url).await.map_err(|error| error.to_string())?;
+            let account = jetstream::new(client).query_account().await;
+            account.map(drop).map_err(|error| error.to_string())
+        })
+        .await
+    }
+
+    /// A new client.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(&self.url).await.unwrap_or_else(|error| panic!("{}: {error}", self.url))
+    }
+
+    /// Whether it runs in a container.
+    #[must_use]
+    pub fn in_container(&self) -> bool {
+        self.in_container
+    }
+
+    /// Kills the server (SIGKILL). What it had not written yet is lost only with the machine, not with the process.
+    pub async fn kill(&self) {
+        self.helper.must("kill nats").await;
+    }
+
+    /// Starts the killed server again: the same port, the same store.
+    pub async fn restart(&self) {
+        self.helper.must("start nats").await;
+        self.until_ready().await.unwrap_or_else(|error| panic!("after a restart: {error}"));
+    }
+
+    /// Freezes the server: connections stay open and nothing answers.
+    pub async fn pause(&self) {
+        self.helper.must("stop nats").await;
+    }
+
+    /// Lets a frozen server go on.
+    pub async fn unpause(&self) {
+        self.helper.must("cont nats").await;
+    }
+}

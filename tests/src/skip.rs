@@ -1,0 +1,38 @@
+//! Tests that cannot run on a machine say so and are counted; on CI they fail.
+
+use std::io::Write;
+
+use crate::paths;
+
+/// Notes that the test `name` is skipped and why: on stderr and as a line of the file that `make test` counts.
+///
+/// # Panics
+/// With `CI=true`, where nothing may be skipped.
+pub fn skip(name: &str, reason: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{name} cannot run: {reason}");
+    // Not `eprintln!`: the test harness would keep it from the reader.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(paths::skips());
+    if let Ok(mut file) = file {
+        let _ = writeln!(file, "{name}: {}", reason.replace('\n', " "));
+    }
+}
+
+/// The value of an `Ok`; with an `Err` the calling test is skipped with that reason.
+///
+/// ```ignore
+/// let kubernetes = or_skip!(Kubernetes::shared().await);
+/// ```
+#[macro_export]
+macro_rules! or_skip {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(reason) => {
+                let thread = std::thread::current();
+                $crate::skip::skip(thread.name().unwrap_or("a test"), &reason.to_string());
+                return;
+            }
+        }
+    };
+}
