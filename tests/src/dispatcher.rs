@@ -85,7 +85,14 @@ impl Builder {
         env.extend(self.env);
         let args = ["run".to_owned()].into_iter().chain(self.args).collect();
         let path = paths::built("dispatcher")?;
-        let program = Program { name: "dispatcher".to_owned(), path, args, env, log: log.clone() };
+        let program = Program {
+            name: "dispatcher".to_owned(),
+            path,
+            args,
+            env,
+            log: log.clone(),
+            folder: Some(folder.path().to_owned()),
+        };
         let program = serde_json::to_string(&program).expect("plain data");
         let (helper, _) = Helper::start(&["run", &program], &[], START).await?;
         let admin_url = format!("http://{admin}");
@@ -256,7 +263,10 @@ mod tests {
     #[test]
     fn only_the_sleep_is_replaced_in_a_template() {
         let template = "a: \"15\"\n- name: SLEEP_SECONDS\n  value: \"15\"\nb: \"15\"\n";
-        assert_eq!(with_sleep(template, "0.5"), "a: \"15\"\n- name: SLEEP_SECONDS\n  value: \"0.5\"\nb: \"15\"\n");
+        assert_eq!(
+            with_sleep(template, "0.5"),
+            "a: \"15\"\n- name: SLEEP_SECONDS\n  value: \"0.5\"\nb: \"15\"\n"
+        );
         let one_line = "- {name: SLEEP_SECONDS, value: \"15\"}\n";
         assert_eq!(with_sleep(one_line, "2"), "- {name: SLEEP_SECONDS, value: \"2\"}\n");
     }

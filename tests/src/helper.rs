@@ -32,6 +32,8 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// The file that stdout and stderr are appended to.
     pub log: PathBuf,
+    /// A folder to remove at the end, also when the test process was killed.
+    pub folder: Option<PathBuf>,
 }
 
 /// A running helper. Dropped, or when this process dies, it ends everything that it started.
@@ -104,7 +106,8 @@ impl Helper {
 impl Pipe {
     fn answer(&mut self, deadline: Duration) -> Result<Value, String> {
         let line = self.answers.recv_timeout(deadline);
-        let line = line.map_err(|error| format!("no answer of the rig helper within {deadline:?}: {error}"))?;
+        let line =
+            line.map_err(|error| format!("no answer of the rig helper within {deadline:?}: {error}"))?;
         let value: Value = serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}"))?;
         match value.get("error").and_then(Value::as_str) {
             Some(error) => Err(error.to_owned()),

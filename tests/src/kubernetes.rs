@@ -21,6 +21,7 @@ const START: Duration = Duration::from_secs(180);
 
 /// What a Kubernetes of the rig consists of, and how its components are set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Options {
     /// Run containerd and a kubelet, so that pods really run. Needs root.
     pub node: bool,
@@ -50,30 +51,36 @@ impl Kubernetes {
     /// The one cluster of this test process, with a node: started at the first call, ended with the process.
     ///
     /// # Errors
-    /// Says why there can be none on this machine.
+    /// Says what this machine lacks for it.
+    ///
+    /// # Panics
+    /// When it has what is needed and the cluster does not start all the same.
     pub async fn shared() -> Result<&'static Self, String> {
         static SHARED: OnceCell<Result<Kubernetes, String>> = OnceCell::const_new();
-        let start = || async {
-            match std::env::var_os("TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
-                Some(path) => Ok(Self { helper: None, kubeconfig: path.into(), folder: None }),
-                None => Self::start(&Options { node: true, ..Options::default() }).await,
-            }
-        };
-        SHARED.get_or_init(start).await.as_ref().map_err(Clone::clone)
+        if let Some(path) = std::env::var_os("TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
+            let given = || async { Ok(Self { helper: None, kubeconfig: path.into(), folder: None }) };
+            return SHARED.get_or_init(given).await.as_ref().map_err(Clone::clone);
+        }
+        let options = Options { node: true, ..Options::default() };
+        can_run(&options)?;
+        let shared = SHARED.get_or_init(|| Self::start(&options)).await;
+        Ok(shared.as_ref().unwrap_or_else(|error| panic!("no Kubernetes: {error}")))
     }
 
     /// A control plane of the test's own, without a node: its components can be killed, stopped and started.
     ///
     /// # Errors
-    /// Says why there can be none on this machine.
+    /// Says what this machine lacks for it.
+    ///
+    /// # Panics
+    /// When it has what is needed and the control plane does not start all the same.
     pub async fn control_plane(options: Options) -> Result<Self, String> {
-        Self::start(&Options { node: false, ..options }).await
+        let options = Options { node: false, ..options };
+        can_run(&options)?;
+        Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("no control plane: {error}")))
     }
 
     async fn start(options: &Options) -> Result<Self, String> {
-        if options.node && !rustix::process::geteuid().is_root() {
-            return Err("not root, which containers need".to_owned());
-        }
         let options = serde_json::to_string(options).expect("plain data");
         let (helper, ready) = Helper::start(&["kubernetes", &options], &[], START).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
@@ -161,6 +168,16 @@ impl Kubernetes {
         self.helper().must("compact").await;
     }
 
+    /// A new folder; within the cluster's, which is removed even when this process is killed.
+    fn temp_dir(&self) -> Result<tempfile::TempDir, String> {
+        match &self.folder {
+            Some(folder) => {
+                tempfile::tempdir_in(folder).map_err(|error| format!("{}: {error}", folder.display()))
+            }
+            None => paths::temp_dir("namespace"),
+        }
+    }
+
     fn helper(&self) -> &Helper {
         self.helper.as_ref().expect("a Kubernetes of the rig; that of TEST_KUBECONFIG is not ours to kill")
     }
@@ -169,4 +186,25 @@ impl Kubernetes {
     fn outlives_us(&self) -> bool {
         self.helper.is_none()
     }
+}
+
+/// Whether this machine has what it takes.
+fn can_run(options: &Options) -> Result<(), String> {
+    paths::kubernetes()?;
+    for program in ["etcd", "openssl"] {
+        paths::program(program)?;
+    }
+    if !options.node {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("not root, which containers need".to_owned());
+    }
+    for program in ["containerd", "ctr", "runc", "unshare"] {
+        paths::program(program)?;
+    }
+    for image in ["pause", "simple-job"] {
+        paths::image(image)?;
+    }
+    Ok(())
 }

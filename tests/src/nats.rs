@@ -62,8 +62,9 @@ impl Nats {
                 name: "nats".to_owned(),
                 path: paths::nats_server()?,
                 args: own.iter().chain(args).map(ToString::to_string).collect(),
-                env: vec![],
                 log: folder.path().join("nats.log"),
+                folder: Some(folder.path().to_owned()),
+                ..Program::default()
             };
             let program = serde_json::to_string(&program).expect("plain data");
             let (helper, _) = Helper::start(&["run", &program], &[], START).await?;

@@ -79,7 +79,10 @@ pub fn skips() -> PathBuf {
 /// A new folder with a short path (sockets live in it; their paths are limited to 108 bytes).
 pub fn temp_dir(name: &str) -> Result<tempfile::TempDir, String> {
     let prefix = format!("rig-{name}-");
-    tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").map_err(|error| format!("temporary folder: {error}"))
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir_in("/tmp")
+        .map_err(|error| format!("temporary folder: {error}"))
 }
 
 /// The last lines of a log, for the message of a failure.

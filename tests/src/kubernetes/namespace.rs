@@ -63,7 +63,7 @@ impl Namespace {
             }
         }
         let name = names.fresh(JOBS);
-        let folder = paths::temp_dir("namespace")?;
+        let folder = kubernetes.temp_dir()?;
         let token = token(&client, &names.fresh(DISPATCHER)).await?;
         let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
         write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, &token, &name)?;
@@ -128,26 +128,25 @@ impl Names {
         Ok(objects)
     }
 
+    /// Gives fresh names to what `deploy/` has under fixed ones. (`get_mut`, since an index would add what is absent.)
     fn rename(&self, object: &mut Value) {
-        let metadata = &mut object["metadata"];
-        match metadata.get_mut("namespace") {
-            Some(namespace) => self.replace(namespace),
-            // Cluster-scoped: the object itself needs a name that no other test has.
-            None => metadata["name"] = self.fresh(metadata["name"].as_str().unwrap_or_default()).into(),
-        }
-        for subject in object["subjects"].as_array_mut().into_iter().flatten() {
-            if let Some(namespace) = subject.get_mut("namespace") {
-                self.replace(namespace);
+        if let Some(metadata) = object.get_mut("metadata") {
+            match metadata.get_mut("namespace") {
+                Some(namespace) => self.replace(namespace),
+                // Cluster-scoped: the object itself needs a name that no other test has.
+                None => metadata["name"] = self.fresh(metadata["name"].as_str().unwrap_or_default()).into(),
             }
         }
-        if object["roleRef"]["kind"] == "ClusterRole" {
-            let name = object["roleRef"]["name"].as_str().unwrap_or_default();
-            object["roleRef"]["name"] = self.fresh(name).into();
+        for subject in list(object.get_mut("subjects")) {
+            subject.get_mut("namespace").into_iter().for_each(|namespace| self.replace(namespace));
         }
-        for rule in object["rules"].as_array_mut().into_iter().flatten() {
-            let namespaces = rule["resources"].as_array().is_some_and(|all| all.contains(&json!("namespaces")));
-            let names = rule.get_mut("resourceNames").filter(|_| namespaces);
-            names.and_then(Value::as_array_mut).into_iter().flatten().for_each(|name| self.replace(name));
+        if let Some(role) = object.get_mut("roleRef").filter(|role| role["kind"] == "ClusterRole") {
+            role["name"] = self.fresh(role["name"].as_str().unwrap_or_default()).into();
+        }
+        for rule in list(object.get_mut("rules")) {
+            if rule["resources"].as_array().is_some_and(|all| all.contains(&json!("namespaces"))) {
+                list(rule.get_mut("resourceNames")).for_each(|name| self.replace(name));
+            }
         }
     }
 
@@ -156,6 +155,11 @@ impl Names {
             *name = self.fresh(text).into();
         }
     }
+}
+
+/// The elements of a list that may be absent.
+fn list(value: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
+    value.and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn read(path: &Path) -> Result<Vec<Value>, String> {
@@ -194,7 +198,8 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
     let admin = Kubeconfig::read_from(admin).map_err(|error| format!("{}: {error}", admin.display()))?;
     let current = admin.current_context.clone().unwrap_or_default();
     let context = admin.contexts.iter().find(|context| context.name == current);
-    let cluster_name = context.and_then(|context| context.context.as_ref()).map(|context| context.cluster.clone());
+    let cluster_name =
+        context.and_then(|context| context.context.as_ref()).map(|context| context.cluster.clone());
     let cluster = admin.clusters.iter().find(|cluster| Some(&cluster.name) == cluster_name.as_ref());
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "dispatcher",
@@ -212,4 +217,3 @@ async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<()
     let what = format!("the ServiceAccount default in {namespace}");
     try_until(&what, Duration::from_secs(60), || async { accounts.get("default").await.map(drop) }).await
 }
-

@@ -1,12 +1,9 @@
-//! Clients, and waiting for an API server.
+//! Clients, and whether an API server is ready.
 
 use std::path::Path;
-use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-
-use crate::wait::try_until;
 
 /// A client by a kubeconfig file; it belongs to the calling runtime.
 pub fn client(kubeconfig: &Path) -> Result<Client, String> {
@@ -19,16 +16,12 @@ pub fn client(kubeconfig: &Path) -> Result<Client, String> {
     Client::try_from(config.map_err(|error| failed(&error))?).map_err(|error| failed(&error))
 }
 
-/// Waits until the API server answers that it is ready.
-pub async fn api_server(kubeconfig: &Path, deadline: Duration) -> Result<(), String> {
-    try_until("the API server's /readyz to say ok", deadline, || async {
-        let client = client(kubeconfig)?;
-        let request = http::Request::get("/readyz").body(vec![]).map_err(|error| error.to_string())?;
-        match client.request_text(request).await {
-            Ok(text) if text == "ok" => Ok(()),
-            Ok(text) => Err(text),
-            Err(error) => Err(format!("{error:?}")),
-        }
-    })
-    .await
+/// Whether the API server says that it is ready; if not, what it says.
+pub async fn look(kubeconfig: &Path) -> Result<(), String> {
+    let request = http::Request::get("/readyz").body(vec![]).map_err(|error| error.to_string())?;
+    match client(kubeconfig)?.request_text(request).await {
+        Ok(text) if text == "ok" => Ok(()),
+        Ok(text) => Err(text),
+        Err(error) => Err(format!("{error:?}")),
+    }
 }

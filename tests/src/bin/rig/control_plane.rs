@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dispatcher_tests::helper::Program;
 use dispatcher_tests::kubernetes::{Options, ready};
-use dispatcher_tests::{paths, ports};
+use dispatcher_tests::{paths, ports, wait};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -41,7 +41,11 @@ impl Cluster {
         let api = ports::free();
         self.services = components(folder, options, &self.etcd, api)?;
         openssl_key(folder).await?;
-        write(folder, "tokens.csv", "admin-token,admin,admin,system:masters\nnode-token,system:node:node-1,node-1,system:nodes\n")?;
+        write(
+            folder,
+            "tokens.csv",
+            "admin-token,admin,admin,system:masters\nnode-token,system:node:node-1,node-1,system:nodes\n",
+        )?;
         // The API server makes its certificate before it listens; the other components wait for it.
         for name in ["etcd", "apiserver"] {
             self.service(name)?.start()?;
@@ -71,7 +75,7 @@ impl Cluster {
     async fn write_kubeconfigs(&mut self, folder: &Path, api: u16) -> Result<(), String> {
         let certificate = folder.join("pki/apiserver.crt");
         let apiserver = self.service("apiserver")?;
-        dispatcher_tests::wait::try_until("the API server's certificate", READY, || {
+        wait::try_until("the API server's certificate", READY, || {
             let seen = apiserver.check().map(|()| certificate.exists().then_some(()));
             async move { seen.map_or_else(|error| Some(Err(error)), |seen| seen.map(Ok)) }
         })
@@ -89,19 +93,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until the API server is ready, or a component has ended.
     async fn ready(&mut self) -> Result<(), String> {
-        let ready = ready::api_server(&self.kubeconfig, READY).await;
-        for service in &mut self.services {
-            service.check()?;
+        let kubeconfig = self.kubeconfig.clone();
+        let ready = wait::try_until("the API server to be ready", READY, || {
+            let ended = self.services.iter_mut().find_map(Service::has_failed);
+            let kubeconfig = kubeconfig.clone();
+            async move {
+                if let Some(error) = ended { Ok(Err(error)) } else { ready::look(&kubeconfig).await.map(Ok) }
+            }
+        })
+        .await;
+        match ready {
+            Ok(done) => done,
+            Err(error) => Err(format!("{error}\n{}", self.service("apiserver")?.tail())),
         }
-        let log = self.service("apiserver")?.tail();
-        ready.map_err(|error| format!("{error}\n{log}"))
     }
 
     /// By etcd's HTTP gateway: its own client is another package.
     async fn compact(&self) -> Result<Value, String> {
-        let range = post(&self.etcd, "range", &json!({"key": "AA==", "range_end": "AA==", "limit": 1})).await?;
-        let revision = range["header"]["revision"].as_str().ok_or(format!("no revision in {range}"))?.to_owned();
+        let range =
+            post(&self.etcd, "range", &json!({"key": "AA==", "range_end": "AA==", "limit": 1})).await?;
+        let revision =
+            range["header"]["revision"].as_str().ok_or(format!("no revision in {range}"))?.to_owned();
         post(&self.etcd, "compaction", &json!({"revision": revision, "physical": true})).await?;
         Ok(json!({"revision": revision}))
     }
@@ -133,7 +147,13 @@ fn components(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<
     let service = |name: &str, path: &Path, args: Vec<String>, more: &[String]| {
         let args = args.into_iter().chain(more.iter().cloned()).collect();
         let log = folder.join(format!("{name}.log"));
-        Service::new(Program { name: name.to_owned(), path: path.to_owned(), args, env: vec![], log })
+        Service::new(Program {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            args,
+            log,
+            ..Program::default()
+        })
     };
     let raised: &[&str] = match options.raised_limits {
         true => &["--kube-api-qps=1000", "--kube-api-burst=2000"],

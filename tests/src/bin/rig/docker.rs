@@ -47,8 +47,8 @@ pub(crate) async fn serve(folder: &str, bridge: &str) -> ExitCode {
             "--ip6tables=false".to_owned(),
             "--ip-masq=false".to_owned(),
         ],
-        env: vec![],
         log: folder.join("dockerd.log"),
+        ..Program::default()
     }));
     let started = match path {
         Ok(_) => start(&mut engine.0, &host).await,

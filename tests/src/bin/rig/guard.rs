@@ -28,7 +28,8 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
         true => node::make_control_groups(folder.path()),
         false => Ok(()),
     };
-    let inner = groups.and_then(|()| inside("kubernetes-inside", &[folder.path().as_os_str(), options.as_ref()], false));
+    let inner = groups
+        .and_then(|()| inside("kubernetes-inside", &[folder.path().as_os_str(), options.as_ref()], false));
     let code = match inner {
         Ok(inner) => relay(inner).await,
         Err(error) => fail(&error),
@@ -144,7 +145,8 @@ async fn end(mut inner: Child) {
 
 /// Resolves at SIGTERM or SIGINT.
 pub(crate) async fn told_to_end() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! { _ = term.recv() => (), _ = int.recv() => () }

@@ -45,7 +45,9 @@ fn main() -> ExitCode {
             ["nats", port] => nats::serve(port).await,
             ["run", program] => run::serve(program).await,
             _ => {
-                eprintln!("usage: rig kubernetes [OPTIONS] | docker [-- COMMAND...] | nats PORT | run PROGRAM");
+                eprintln!(
+                    "usage: rig kubernetes [OPTIONS] | docker [-- COMMAND...] | nats PORT | run PROGRAM"
+                );
                 ExitCode::from(2)
             }
         }

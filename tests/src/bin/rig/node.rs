@@ -55,8 +55,8 @@ state = "{state}"
         name: "containerd".to_owned(),
         path: paths::program("containerd")?,
         args: vec!["--config".to_owned(), at("containerd.toml")],
-        env: vec![],
         log: folder.join("containerd.log"),
+        ..Program::default()
     });
     containerd.start()?;
     import(folder, &mut containerd, "pause").await?;
@@ -98,6 +98,8 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
         "podLogsDir": at("pod-logs"),
         "failSwapOn": false, "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%"},
+        // There is none; without an address each pod would have a warning event about it.
+        "clusterDNS": ["127.0.0.1"],
         // Hundreds of small pods at once, on one node.
         "maxPods": 500, "kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 0,
         "enforceNodeAllocatable": [],
@@ -115,8 +117,8 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
             format!("--root-dir={}", at("kubelet")),
             format!("--cert-dir={}", at("kubelet-pki")),
         ],
-        env: vec![],
         log: folder.join("kubelet.log"),
+        ..Program::default()
     });
     kubelet.start()?;
     let client = ready::client(admin)?;
@@ -141,11 +143,12 @@ async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
     let node = nodes.get(NAME).await.map_err(failed)?;
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     if !addresses.is_some_and(|all| all.iter().any(|address| address.address == "127.0.0.1")) {
-        let addresses = json!([{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NAME}]);
+        let addresses =
+            json!([{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NAME}]);
         let patch = Patch::Merge(json!({"status": {"addresses": addresses}}));
         nodes.patch_status(NAME, &PatchParams::default(), &patch).await.map_err(failed)?;
     }
-    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let taints = node.spec.clone().and_then(|spec| spec.taints).unwrap_or_default();
     let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
     if taints.iter().any(|taint| taint.key == uninitialized) {
         let left: Vec<_> = taints.iter().filter(|taint| taint.key != uninitialized).collect();
@@ -154,8 +157,9 @@ async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
     }
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
-        // The taints of a node that is not ready go a moment later; pods wait for that by themselves.
-        Some(ready) if ready.status == "True" => Ok(()),
+        // The taint of a node that is not ready goes a moment later; until then pods get warning events.
+        Some(ready) if ready.status == "True" && taints.is_empty() => Ok(()),
+        Some(ready) if ready.status == "True" => Err(format!("taints: {taints:?}")),
         Some(ready) => Err(ready.message.clone().unwrap_or_default()),
         None => Err("no condition Ready".to_owned()),
     }

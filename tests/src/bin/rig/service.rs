@@ -21,11 +21,12 @@ pub(crate) struct Service {
     program: Program,
     child: Option<Child>,
     ended: Option<ExitStatus>,
+    killed: bool,
 }
 
 impl Service {
     pub(crate) fn new(program: Program) -> Self {
-        Self { program, child: None, ended: None }
+        Self { program, child: None, ended: None, killed: false }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -44,6 +45,7 @@ impl Service {
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
         self.child = Some(command.process_group(0).kill_on_drop(true).spawn().map_err(failed)?);
         self.ended = None;
+        self.killed = false;
         Ok(())
     }
 
@@ -55,12 +57,15 @@ impl Service {
         self.ended
     }
 
-    /// An error with the end of the log, where it has ended.
+    /// That it has ended, though nobody told it to, with the end of its log.
+    pub(crate) fn has_failed(&mut self) -> Option<String> {
+        let status = self.has_ended().filter(|_| !self.killed)?;
+        Some(format!("{} ended ({status}):\n{}", self.name(), self.tail()))
+    }
+
+    /// [`Service::has_failed`] as an error.
     pub(crate) fn check(&mut self) -> Result<(), String> {
-        match self.has_ended() {
-            None => Ok(()),
-            Some(status) => Err(format!("{} ended ({status}):\n{}", self.name(), self.tail())),
-        }
+        self.has_failed().map_or(Ok(()), Err)
     }
 
     pub(crate) fn tail(&self) -> String {
@@ -90,6 +95,7 @@ impl Service {
 
     /// Kills it and its process group, and waits for its end.
     pub(crate) async fn kill(&mut self) -> Result<ExitStatus, String> {
+        self.killed = true;
         if let Ok(pid) = self.pid() {
             let _ = kill_process_group(pid, Signal::KILL);
         }

@@ -1,0 +1,36 @@
+# What there is to do in this repository; `make` alone lists it. `make demo` and `make test` need nothing to be there but
+# Rust, Go, Python, a C compiler and, for containers, root on a Debian.
+
+.PHONY: help setup build images test-images test demo check clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## get what the tests and the demo need: packages, NATS, Kubernetes (once)
+	@tests/setup
+
+build: ## build all programs
+	cargo build --workspace --bins
+
+images: setup build ## build the container images of the dispatcher and of the workload into target/images/
+	@tests/images/build dispatcher simple-job
+	@ls -l --human-readable target/images/dispatcher.tar target/images/simple-job.tar
+
+test-images: setup build ## build the container images that the tests run
+	@tests/images/build pause nats simple-job
+
+test: test-images ## run all tests, on a real NATS and a real Kubernetes
+	@rm -f target/skipped-tests
+	cargo test --workspace
+	@echo "skipped tests: $$(cat target/skipped-tests 2>/dev/null | wc -l)"; cat target/skipped-tests 2>/dev/null || true
+
+demo: test-images ## start everything and show two requests on their way to their outcomes
+	@cargo run --quiet --package dispatcher-tests --bin demo
+
+check: ## check formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+clean: ## remove what was built here (not what is cached for all checkouts)
+	cargo clean
