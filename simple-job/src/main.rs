@@ -71,10 +71,9 @@ impl Plan {
 
     /// The line to print at the end: on stdout after success, on stderr after failure.
     fn result(&self) -> Result<String, String> {
-        let foo = &self.foo;
         match self.fail {
-            false => Ok(format!("Simple Job with foo=\"{foo}\" is done.")),
-            true => Err(format!("Simple Job with foo=\"{foo}\" failed, as FAIL asked for.")),
+            false => Ok(format!("Simple Job with foo=\"{}\" is done.", self.foo)),
+            true => Err(format!("Simple Job with foo=\"{}\" failed, as FAIL asked for.", self.foo)),
         }
     }
 }
@@ -91,7 +90,9 @@ mod tests {
     use super::*;
 
     fn plan(variables: &[(&str, &str)]) -> Result<Plan, String> {
-        Plan::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Plan::read(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
@@ -103,7 +104,10 @@ mod tests {
 
     #[test]
     fn foo_is_in_the_line_that_is_printed() {
-        assert_eq!(plan(&[("FOO", "a \"b\"")]).unwrap().result().unwrap(), "Simple Job with foo=\"a \"b\"\" is done.");
+        assert_eq!(
+            plan(&[("FOO", "a \"b\"")]).unwrap().result().unwrap(),
+            "Simple Job with foo=\"a \"b\"\" is done."
+        );
     }
 
     #[test]

@@ -1,3 +1,10 @@
 //! The end-to-end suite: one program, so that one cluster serves all its tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: it stops at once where something is not as given"
+)]
 
 mod rig;

@@ -1,17 +1,21 @@
 //! The rig itself: that pods run, that NATS keeps what it stored, and that nothing outlives a test.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, paths, until};
-use k8s_openapi::api::core::v1::Pod;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
-use kube::api::{ListParams, LogParams, PostParams};
+use kube::api::{ListParams, LogParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_of_simple_job_runs_to_its_end() {
@@ -58,7 +62,10 @@ async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_keeps_a_stored_message_over_a_kill() {
-    keeps_a_message(Nats::start().await).await;
+    let docker = Docker::shared().await;
+    let nats = Nats::start().await;
+    assert_eq!(nats.in_container(), docker.is_ok(), "a container wherever there is an engine");
+    keeps_a_message(nats).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,6 +107,26 @@ async fn a_control_plane_survives_the_kill_of_its_parts() {
     kubernetes.stop("scheduler").await;
     kubernetes.cont("scheduler").await;
     assert_eq!(namespaces.get("default").await.unwrap().metadata.uid, uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
+    let map = |name: &str| ConfigMap {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..ConfigMap::default()
+    };
+    let old = maps.create(&PostParams::default(), &map("first")).await.unwrap();
+    maps.create(&PostParams::default(), &map("second")).await.unwrap();
+    kubernetes.compact_etcd().await;
+    kubernetes.kill_apiserver().await;
+    kubernetes.start_apiserver().await;
+    let version = old.metadata.resource_version.unwrap();
+    let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
+    let event =
+        timeout(Duration::from_secs(30), events.next()).await.expect("an event").expect("not the end");
+    assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
 }
 
 /// Names the file that [`hold_until_killed`] writes to, in the process that is to be killed.

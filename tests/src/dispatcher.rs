@@ -22,6 +22,7 @@ const TAIL: usize = 30;
 pub struct Builder {
     env: Vec<(String, String)>,
     args: Vec<String>,
+    program: Option<PathBuf>,
     templates: Option<PathBuf>,
     sleep_seconds: String,
     wait: bool,
@@ -56,6 +57,13 @@ impl Builder {
         self
     }
 
+    /// Another program than the one built here: an older version, for one.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
     /// Do not wait for readiness: for a start that is to fail, or to wait itself.
     #[must_use]
     pub fn without_waiting(mut self) -> Self {
@@ -84,7 +92,7 @@ impl Builder {
         let mut env = vec![set("ADMIN_ADDR", &admin), set("TEMPLATES", &templates.display().to_string())];
         env.extend(self.env);
         let args = ["run".to_owned()].into_iter().chain(self.args).collect();
-        let path = paths::built("dispatcher")?;
+        let path = self.program.map_or_else(|| paths::built("dispatcher"), Ok)?;
         let program = Program {
             name: "dispatcher".to_owned(),
             path,
@@ -133,7 +141,14 @@ impl Dispatcher {
             ("RUST_LOG", "info,dispatcher=debug"),
         ];
         let env = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        Builder { env, args: vec![], templates: None, sleep_seconds: "1".to_owned(), wait: true }
+        Builder {
+            env,
+            args: vec![],
+            program: None,
+            templates: None,
+            sleep_seconds: "1".to_owned(),
+            wait: true,
+        }
     }
 
     /// Waits until `/ready` answers 200.

@@ -110,15 +110,8 @@ impl Kubernetes {
     /// # Errors
     /// What it wrote to stderr, when it fails.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<String, String> {
-        let mut command = match paths::kubernetes() {
-            Ok(path) => {
-                let mut command = Command::new(path);
-                command.arg("kubectl");
-                command
-            }
-            Err(_) => Command::new("kubectl"),
-        };
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
+        let mut command = kubectl(&self.kubeconfig);
+        command.args(args);
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic inside");
         let output = output.map_err(|error| format!("kubectl: {error}"))?;
         match output.status.success() {
@@ -186,6 +179,20 @@ impl Kubernetes {
     fn outlives_us(&self) -> bool {
         self.helper.is_none()
     }
+}
+
+/// The `kubectl` that is part of the one binary, or else that of the machine.
+fn kubectl(kubeconfig: &Path) -> Command {
+    let mut command = match paths::kubernetes() {
+        Ok(path) => {
+            let mut command = Command::new(path);
+            command.arg("kubectl");
+            command
+        }
+        Err(_) => Command::new("kubectl"),
+    };
+    command.arg("--kubeconfig").arg(kubeconfig);
+    command
 }
 
 /// Whether this machine has what it takes.

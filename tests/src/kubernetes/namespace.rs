@@ -85,15 +85,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let Some(removal) = &self.remove else { return };
-        let mut command = match paths::kubernetes() {
-            Ok(path) => {
-                let mut command = std::process::Command::new(path);
-                command.arg("kubectl");
-                command
-            }
-            Err(_) => std::process::Command::new("kubectl"),
-        };
-        command.arg("--kubeconfig").arg(&removal.kubeconfig);
+        let mut command = super::kubectl(&removal.kubeconfig);
         command.args(["delete", "--wait=false", "--ignore-not-found"]).args(&removal.objects);
         let _ = command.output();
     }

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dispatcher_tests::helper::Program;
 use dispatcher_tests::kubernetes::{Options, ready};
 use dispatcher_tests::{paths, ports, wait};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::commands::{self, Obey};
-use crate::node;
 use crate::service::Service;
+use crate::{components, node};
 
 /// How long the API server may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -39,7 +38,7 @@ pub(crate) async fn serve(folder: &str, options: &str) -> ExitCode {
 impl Cluster {
     async fn start(&mut self, folder: &Path, options: &Options) -> Result<Value, String> {
         let api = ports::free();
-        self.services = components(folder, options, &self.etcd, api)?;
+        self.services = components::all(folder, options, &self.etcd, api)?;
         openssl_key(folder).await?;
         write(
             folder,
@@ -138,91 +137,6 @@ impl Obey for Cluster {
             let _ = service.kill().await;
         }
     }
-}
-
-fn components(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<Vec<Service>, String> {
-    let kubernetes = paths::kubernetes()?;
-    let at = |path: &str| folder.join(path).display().to_string();
-    let peer = format!("http://127.0.0.1:{}", ports::free());
-    let service = |name: &str, path: &Path, args: Vec<String>, more: &[String]| {
-        let args = args.into_iter().chain(more.iter().cloned()).collect();
-        let log = folder.join(format!("{name}.log"));
-        Service::new(Program {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            args,
-            log,
-            ..Program::default()
-        })
-    };
-    let raised: &[&str] = match options.raised_limits {
-        true => &["--kube-api-qps=1000", "--kube-api-burst=2000"],
-        false => &[],
-    };
-    let raised = || raised.iter().map(ToString::to_string);
-    let kubeconfig = format!("--kubeconfig={}", at("admin.kubeconfig"));
-    Ok(vec![
-        service(
-            "etcd",
-            &paths::program("etcd")?,
-            vec![
-                format!("--data-dir={}", at("etcd")),
-                format!("--listen-client-urls={etcd}"),
-                format!("--advertise-client-urls={etcd}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster=default={peer}"),
-                "--unsafe-no-fsync".to_owned(),
-            ],
-            &[],
-        ),
-        service(
-            "apiserver",
-            &kubernetes,
-            vec![
-                "kube-apiserver".to_owned(),
-                format!("--etcd-servers={etcd}"),
-                format!("--secure-port={api}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-                format!("--cert-dir={}", at("pki")),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!("--service-account-key-file={}", at("pki/sa.key")),
-                format!("--service-account-signing-key-file={}", at("pki/sa.key")),
-                format!("--token-auth-file={}", at("tokens.csv")),
-                "--authorization-mode=Node,RBAC".to_owned(),
-                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-                "--allow-privileged=true".to_owned(),
-                "--kubelet-preferred-address-types=InternalIP".to_owned(),
-            ],
-            &options.apiserver_args,
-        ),
-        service(
-            "controller-manager",
-            &kubernetes,
-            ["kube-controller-manager", &kubeconfig, "--use-service-account-credentials=false"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(["--leader-elect=false".to_owned(), "--secure-port=0".to_owned()])
-                .chain([format!("--service-account-private-key-file={}", at("pki/sa.key"))])
-                .chain([format!("--root-ca-file={}", at("pki/apiserver.crt"))])
-                .chain(raised())
-                .chain(options.raised_limits.then(|| "--concurrent-job-syncs=20".to_owned()))
-                .collect(),
-            &options.controller_manager_args,
-        ),
-        service(
-            "scheduler",
-            &kubernetes,
-            ["kube-scheduler", &kubeconfig, "--leader-elect=false", "--secure-port=0"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(raised())
-                .collect(),
-            &[],
-        ),
-    ])
 }
 
 /// The key that ServiceAccount tokens are signed with.

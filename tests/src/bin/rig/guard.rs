@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::commands::say;
-use crate::{docker, node};
+use crate::{control_groups, docker};
 
 /// How long the inner half may take to end by itself; after that the kernel ends all of it at once.
 const END: Duration = Duration::from_secs(15);
@@ -25,7 +25,7 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let groups = match rustix::process::geteuid().is_root() {
-        true => node::make_control_groups(folder.path()),
+        true => control_groups::make(folder.path()),
         false => Ok(()),
     };
     let inner = groups
@@ -34,7 +34,7 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
         Ok(inner) => relay(inner).await,
         Err(error) => fail(&error),
     };
-    node::remove_control_groups(folder.path()).await;
+    control_groups::remove(folder.path()).await;
     remove(folder);
     code
 }
@@ -53,7 +53,7 @@ pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
     };
     let code = docker_in(folder.path(), command).await;
     docker::remove_bridge(folder.path()).await;
-    node::remove_control_groups(folder.path()).await;
+    control_groups::remove(folder.path()).await;
     remove(folder);
     code
 }

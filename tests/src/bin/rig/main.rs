@@ -12,6 +12,8 @@
 #![allow(clippy::indexing_slicing, reason = "JSON values, where indexing gives null")]
 
 mod commands;
+mod components;
+mod control_groups;
 mod control_plane;
 mod docker;
 mod guard;

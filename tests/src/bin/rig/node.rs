@@ -1,6 +1,6 @@
-//! A node: containerd and a kubelet, so that pods really run; and the control groups that they run in.
+//! A node: containerd and a kubelet, so that pods really run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dispatcher_tests::helper::Program;
@@ -9,16 +9,15 @@ use dispatcher_tests::{paths, ports, wait};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use rustix::process::getpid;
 use serde_json::json;
 use tokio::process::Command;
 
+use crate::control_groups;
 use crate::control_plane::{run, write};
 use crate::service::Service;
 
 const READY: Duration = Duration::from_secs(90);
 const NAME: &str = "node-1";
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Starts containerd and gives it the images that pods need here, where there is no registry.
 pub(crate) async fn containerd(folder: &Path) -> Result<Service, String> {
@@ -93,7 +92,7 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "address": "127.0.0.1", "port": kubelet_port, "healthzPort": 0,
-        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", group(folder)), "failCgroupV1": false,
+        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", control_groups::name(folder)), "failCgroupV1": false,
         "containerRuntimeEndpoint": format!("unix://{}", at("containerd.sock")),
         "podLogsDir": at("pod-logs"),
         "failSwapOn": false, "localStorageCapacityIsolation": false,
@@ -162,61 +161,5 @@ async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
         Some(ready) if ready.status == "True" => Err(format!("taints: {taints:?}")),
         Some(ready) => Err(ready.message.clone().unwrap_or_default()),
         None => Err("no condition Ready".to_owned()),
-    }
-}
-
-/// The control group of a rig, named after its folder.
-fn group(folder: &Path) -> String {
-    folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// The folders of a control group: one per hierarchy in version 1, one in version 2.
-fn group_folders(group: &str) -> Vec<PathBuf> {
-    let root = Path::new(CGROUPS);
-    if root.join("cgroup.controllers").exists() {
-        return vec![root.join(group)];
-    }
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
-    hierarchies.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().join(group)).collect()
-}
-
-/// Two kubelets under one control group would each remove the other's pods; so each has its own.
-pub(crate) fn make_control_groups(folder: &Path) -> Result<(), String> {
-    for path in group_folders(&group(folder)) {
-        if path.parent().is_some_and(|parent| parent.is_symlink()) {
-            continue;
-        }
-        std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        for setting in ["cpuset.cpus", "cpuset.mems"] {
-            let above = path.parent().map(|parent| parent.join(setting));
-            if let Some(value) = above.and_then(|above| std::fs::read(above).ok()) {
-                let _ = std::fs::write(path.join(setting), value);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes the control groups, whose processes have ended. The kernel may need a moment for that.
-pub(crate) async fn remove_control_groups(folder: &Path) {
-    let group = group(folder);
-    let gone = wait::try_until("control groups to be free", Duration::from_secs(5), || {
-        let left: Vec<_> = group_folders(&group).into_iter().filter(|path| !remove_group(path)).collect();
-        async move { if left.is_empty() { Ok(()) } else { Err(left) } }
-    });
-    if let Err(error) = gone.await {
-        eprintln!("rig {}: {error}", getpid().as_raw_nonzero());
-    }
-}
-
-fn remove_group(path: &Path) -> bool {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&entry.path());
-        }
-    }
-    match std::fs::remove_dir(path) {
-        Ok(()) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
