@@ -1,4 +1,18 @@
-//! The dispatcher.
+//! The dispatcher: NATS messages become Kubernetes Jobs, and NATS hears what became of each.
+//!
+//! ```text
+//! jobs.<kind>.create ─▶ intake ─▶ Kubernetes ─▶ report ─▶ status ─▶ jobs.<kind>.status.<name>
+//! ```
+//!
+//! [`run::run`] is the service; `contract` is what other programs see. See `docs/architecture.md`.
+
+pub mod admin;
+pub mod config;
 pub mod contract;
+pub mod health;
 pub mod intake;
+pub mod kubernetes;
+pub mod nats;
 pub mod report;
+pub mod run;
+pub mod status;

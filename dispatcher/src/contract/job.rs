@@ -128,7 +128,7 @@ impl JobState {
     }
 
     /// The state that was last said, of a Job that is in no list any more.
-    pub fn missing(said: StatusEvent) -> Self {
+    pub fn missing(said: StatusEvent, request_hash: String) -> Self {
         Self {
             kind: said.kind,
             name: said.name,
@@ -136,7 +136,7 @@ impl JobState {
             uid: said.uid,
             request_id: said.request_id,
             request_seq: said.request_seq,
-            request_hash: String::new(),
+            request_hash,
             resource_version: said.resource_version.parse().unwrap_or(0),
             settled: false,
             presence: Presence::MissingUnverified,
@@ -156,10 +156,12 @@ impl JobState {
     pub fn outcome(&self) -> Option<Outcome> {
         let view = StatusView::of(&self.status);
         let (result, condition) =
-            view.conditions.into_iter().filter(|c| c.status == "True").find_map(|c| match c.type_.as_str() {
-                "Complete" => Some((OutcomeResult::Complete, c)),
-                "Failed" => Some((OutcomeResult::Failed, c)),
-                _ => None,
+            view.conditions.into_iter().filter(|c| c.status == "True").find_map(|c| {
+                match c.type_.as_str() {
+                    "Complete" => Some((OutcomeResult::Complete, c)),
+                    "Failed" => Some((OutcomeResult::Failed, c)),
+                    _ => None,
+                }
             })?;
         Some(Outcome {
             result,

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The longest RFC 1123 label (Kubernetes: "Object Names and IDs").
 pub const MAX_LABEL: usize = 63;
@@ -119,6 +120,12 @@ fn is_request_id(text: &str) -> bool {
     (1..=MAX_REQUEST_ID).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
+impl From<Uuid> for RequestId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid.to_string())
+    }
+}
+
 impl Kind {
     /// Where clients publish requests of this kind.
     pub fn create_subject(&self) -> String {
@@ -168,7 +175,9 @@ mod tests {
         for good in ["a", "simple-job-15", "0", "a--b", &"x".repeat(63)] {
             assert!(JobName::try_from(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a.b", "a/b", "a b", "a*", ">", "é", "_rejected", "a\n", &"x".repeat(64)] {
+        for bad in
+            ["", "-a", "a-", "A", "a.b", "a/b", "a b", "a*", ">", "é", "_rejected", "a\n", &"x".repeat(64)]
+        {
             assert!(JobName::try_from(bad).is_err(), "{bad}");
         }
     }

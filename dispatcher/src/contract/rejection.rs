@@ -40,6 +40,13 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether the reason was found by looking at what is there under that name, so that nothing is left to look up.
+    pub fn is_of_what_is_there(self) -> bool {
+        matches!(self, Self::RequestIdReused | Self::NameTaken)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -177,7 +177,10 @@ impl Template {
         }
         for field in ["name", "generateName", "namespace"] {
             if self.manifest.pointer(&format!("/metadata/{field}")).is_some() {
-                return Err(Problem::at(format!("job.metadata.{field}"), "is set by the dispatcher; leave it out"));
+                return Err(Problem::at(
+                    format!("job.metadata.{field}"),
+                    "is set by the dispatcher; leave it out",
+                ));
             }
         }
         render::check_references(&self.manifest, &|name| self.parameters.contains_key(name))?;
@@ -236,7 +239,9 @@ fn take_ttl(manifest: &mut Value) -> Result<Option<i32>, Problem> {
             None => Ok(None),
             Some(ttl) => match ttl.as_i64().and_then(|n| i32::try_from(n).ok()).filter(|n| *n >= 0) {
                 Some(seconds) => Ok(Some(seconds)),
-                None => Err(Problem::at(field, format!("found {ttl}, allowed is a number of seconds from 0 on"))),
+                None => {
+                    Err(Problem::at(field, format!("found {ttl}, allowed is a number of seconds from 0 on")))
+                }
             },
         },
     }

@@ -63,11 +63,7 @@ impl Identity {
     /// # Errors
     /// The derived identity beside the rejection, where the given one is invalid.
     pub fn of(envelope: &Envelope<'_>) -> Result<Self, (Self, Rejection)> {
-        let derived = || Self {
-            id: derived_id(envelope),
-            given: false,
-            sequence: envelope.sequence,
-        };
+        let derived = || Self { id: derived_id(envelope), given: false, sequence: envelope.sequence };
         match envelope.message_id {
             None => Ok(derived()),
             Some(text) => match RequestId::try_from(text) {
@@ -83,11 +79,15 @@ impl Identity {
 
 fn derived_id(envelope: &Envelope<'_>) -> RequestId {
     let place = format!("{}\n{}\n{}", envelope.stream, envelope.sequence, envelope.stored_nanos);
-    let uuid = Uuid::new_v5(&Uuid::NAMESPACE_OID, place.as_bytes()).to_string();
-    RequestId::try_from(uuid).unwrap_or_else(|_| unreachable!("a UUID is a request id"))
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, place.as_bytes()).into()
 }
 
 impl Request {
+    /// The hash of a payload, also of one that is no valid request; `None` where it is no JSON object.
+    pub fn hash_of(kind: &Kind, payload: &[u8]) -> Option<String> {
+        Some(hash(kind, &fields(payload).ok()?))
+    }
+
     /// Reads a payload as a request of the template's kind.
     ///
     /// # Errors
@@ -149,8 +149,10 @@ fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, Rejection> {
         Ok(Fields(fields)) => Ok(fields),
         Err(error) if error.is_data() => Err(invalid(format!("the payload is no request: {error}"))),
         Err(error) => {
-            let found = if text.trim().is_empty() { "nothing".to_owned() } else { Quoted::new(text).to_string() };
-            let message = format!("the payload is not JSON: {error}; found {found}, allowed is a JSON object");
+            let found =
+                if text.trim().is_empty() { "nothing".to_owned() } else { Quoted::new(text).to_string() };
+            let message =
+                format!("the payload is not JSON: {error}; found {found}, allowed is a JSON object");
             Err(Rejection::new(Reason::InvalidJson, message))
         }
     }
@@ -175,7 +177,9 @@ fn given_name(
     };
     match (fields.get("name"), fields.get("generateName")) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => bad("generateName", "`name` is given too, allowed is one of the two".to_owned()),
+        (Some(_), Some(_)) => {
+            bad("generateName", "`name` is given too, allowed is one of the two".to_owned())
+        }
         (Some(Value::String(name)), None) => match JobName::try_from(name.as_str()) {
             Ok(name) => Ok(Some(name)),
             Err(error) => bad("name", error.to_string()),
@@ -220,7 +224,9 @@ fn values(
     parameters: &BTreeMap<String, Parameter>,
 ) -> Result<BTreeMap<String, String>, Rejection> {
     let reserved = crate::contract::template::RESERVED;
-    if let Some(unknown) = fields.keys().find(|k| !parameters.contains_key(*k) && !reserved.contains(&k.as_str())) {
+    if let Some(unknown) =
+        fields.keys().find(|k| !parameters.contains_key(*k) && !reserved.contains(&k.as_str()))
+    {
         let known: Vec<_> = parameters.keys().map(String::as_str).chain(reserved).collect();
         let unknown = Quoted::new(unknown);
         return Err(invalid(format!("field {unknown}: is no parameter, allowed are {}", known.join(", "))));
@@ -233,7 +239,8 @@ fn values(
             }
             None => {}
             Some(found) => {
-                let value = value(found, parameter.accepts).map_err(|m| invalid(format!("field `{name}`: {m}")))?;
+                let value =
+                    value(found, parameter.accepts).map_err(|m| invalid(format!("field `{name}`: {m}")))?;
                 values.extend(value.map(|value| (name.clone(), value)));
             }
         }
@@ -248,7 +255,9 @@ fn value(found: &Value, accepts: Accepts) -> Result<Option<String>, String> {
             length if length > max_length => {
                 Err(format!("found {length} characters, allowed are at most {max_length}"))
             }
-            _ if text.contains('\0') => Err("found a NUL character, which no variable or argument can hold".to_owned()),
+            _ if text.contains('\0') => {
+                Err("found a NUL character, which no variable or argument can hold".to_owned())
+            }
             _ => Ok(Some(text.clone())),
         },
         (Accepts::Text { .. }, other) => Err(expected_string(other)),

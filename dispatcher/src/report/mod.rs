@@ -1,2 +1,5 @@
-//! The report half.
+//! The report half: watches the Jobs and tells what became of each.
+
 pub mod phase;
+pub mod settle;
+pub mod watch;

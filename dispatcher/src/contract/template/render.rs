@@ -54,9 +54,10 @@ pub(super) fn check_references(manifest: &Value, declared: &dyn Fn(&str) -> bool
                     }
                 }
             }
-            Value::Array(items) => {
-                items.iter().enumerate().try_for_each(|(i, item)| walk(item, &format!("{path}[{i}]"), declared))
-            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, item)| walk(item, &format!("{path}[{i}]"), declared)),
             Value::Object(fields) => {
                 fields.iter().try_for_each(|(key, field)| walk(field, &format!("{path}.{key}"), declared))
             }

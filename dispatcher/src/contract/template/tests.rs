@@ -58,8 +58,16 @@ fn what_is_no_template_is_told_with_its_field() {
         ("backoffLimit: 3", "backoffLimit: three", "job: is no batch/v1 Job"),
         ("kind: Job", "kind: Pod", "job.kind: must be `Job`"),
         ("defaultName: simple-job-", "defaultName: Simple_Job-", "defaultName:"),
-        ("defaultName: simple-job-${foo}", "defaultName: simple-job-${fail}", "which a request may leave out"),
-        ("ttlSecondsAfterFinished: 600", "ttlSecondsAfterFinished: -1", "job.spec.ttlSecondsAfterFinished: found -1"),
+        (
+            "defaultName: simple-job-${foo}",
+            "defaultName: simple-job-${fail}",
+            "which a request may leave out",
+        ),
+        (
+            "ttlSecondsAfterFinished: 600",
+            "ttlSecondsAfterFinished: -1",
+            "job.spec.ttlSecondsAfterFinished: found -1",
+        ),
         ("kind: simple", "kind: Simple", "is not an RFC 1123 label"),
         ("    foo:", "    name:", "parameters.properties.name: is a reserved key"),
         ("required: [foo]", "required: [food]", "`food` is no declared property"),

@@ -26,7 +26,9 @@ fn a_plain_request_gets_the_default_name_of_the_ancestor() {
 
 #[test]
 fn fail_is_what_javascript_takes_for_true() {
-    for truthy in [json!(true), json!(1), json!(-1.5), json!("false"), json!("0"), json!(" "), json!([]), json!({})] {
+    for truthy in
+        [json!(true), json!(1), json!(-1.5), json!("false"), json!("0"), json!(" "), json!([]), json!({})]
+    {
         assert!(is_truthy(&truthy), "{truthy}");
         assert_eq!(parse(&json!({"foo": "a", "fail": truthy})).unwrap().values["fail"], "true");
     }
@@ -122,9 +124,7 @@ fn an_invalid_id_is_rejected_under_the_derived_one() {
 
 #[test]
 fn the_hash_knows_another_request_and_not_another_spelling() {
-    let hash = |payload: &str| {
-        Request::parse(&simple(), identity(None), payload.as_bytes()).unwrap().hash
-    };
+    let hash = |payload: &str| Request::parse(&simple(), identity(None), payload.as_bytes()).unwrap().hash;
     assert_eq!(hash(r#"{"foo":"a","fail":1}"#), hash(" {\"fail\": 1,\n \"foo\": \"a\"} "));
     assert_ne!(hash(r#"{"foo":"a","name":"n"}"#), hash(r#"{"foo":"b","name":"n"}"#));
     assert_ne!(hash(r#"{"foo":"a"}"#), hash(r#"{"foo":"a","fail":false}"#));

@@ -19,7 +19,9 @@ fn play(said: &mut Option<Said>, states: &[(JobState, Source)]) -> Vec<Said> {
         let mut now = state.clone();
         for _ in 0..10 {
             let (about, event) = match next(said.as_ref(), &now, *source) {
-                Some(Step::Say(event, _)) => ((now.uid.clone(), resource_version(said.as_ref(), &now)), event),
+                Some(Step::Say(event, _)) => {
+                    ((now.uid.clone(), resource_version(said.as_ref(), &now)), event)
+                }
                 Some(Step::CloseEarlier) => {
                     let earlier = said.clone().unwrap();
                     ((earlier.uid, earlier.resource_version), EventType::Outcome)

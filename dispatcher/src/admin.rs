@@ -1,0 +1,39 @@
+//! `/live` and `/ready` over HTTP.
+
+use std::net::SocketAddr;
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::StartError, health::Health};
+
+/// Takes the address.
+///
+/// # Errors
+/// [`StartError`] where it is taken or not ours.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::new("ADMIN_ADDR", format!("{address}: {e}")))
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToken) {
+    let router = Router::new()
+        // Depends on nothing: a service that waits for NATS is alive.
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .with_state(health);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin server has failed");
+    }
+}
+
+async fn ready(State(health): State<Health>) -> (StatusCode, String) {
+    let reasons = health.not_ready();
+    if reasons.is_empty() {
+        (StatusCode::OK, "ready\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+}

@@ -1,0 +1,203 @@
+//! Settings, by flag and environment, in the field's own names.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns NATS messages into Kubernetes Jobs, and tells on NATS what became of each.
+#[derive(Debug, Parser)]
+#[command(name = "dispatcher", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run(Box<Config>),
+    /// Print the streams and consumers of the loaded templates, as `nats stream add --config` takes them.
+    NatsConfig {
+        /// The folder of the templates.
+        #[command(flatten)]
+        templates: Templates,
+        /// Write one file for each into this folder instead.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Where the templates are.
+#[derive(Debug, Clone, Args)]
+pub struct Templates {
+    /// Folder with the templates, one YAML file for each kind.
+    #[arg(long = "templates", env = "TEMPLATES", default_value = "deploy/templates")]
+    pub folder: PathBuf,
+}
+
+/// The settings of the service.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// NATS.
+    #[command(flatten)]
+    pub nats: Nats,
+
+    /// Kubeconfig file; without it the usual one, or the one of the pod it runs in.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the Jobs.
+    #[arg(long, env = "NAMESPACE", default_value = "jobs")]
+    pub namespace: String,
+
+    /// The templates.
+    #[command(flatten)]
+    pub templates: Templates,
+
+    /// Requests of each kind that are worked on at once.
+    #[arg(long, env = "CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+
+    /// Address of `/live` and `/ready`.
+    #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:8080")]
+    pub admin_addr: SocketAddr,
+
+    /// Form of the log lines; RUST_LOG sets how much is logged.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Verify the streams and consumers, and create or change none.
+    #[arg(long)]
+    pub no_provision: bool,
+
+    /// Take over a JOB_STATUS that tells of another namespace or cluster: its open Jobs are taken for deleted.
+    #[arg(long)]
+    pub adopt: bool,
+}
+
+/// How to reach NATS.
+#[derive(Clone, Args)]
+pub struct Nats {
+    /// Servers, separated by commas.
+    #[arg(
+        id = "nats_url",
+        long = "nats-url",
+        env = "NATS_URL",
+        value_delimiter = ',',
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    pub url: Vec<String>,
+
+    /// Credentials file (JWT and seed).
+    #[arg(id = "nats_creds", long = "nats-creds", env = "NATS_CREDS", conflicts_with_all = ["nats_nkey", "nats_user", "nats_token"])]
+    pub creds: Option<PathBuf>,
+
+    /// Seed of an nkey.
+    #[arg(id = "nats_nkey", long = "nats-nkey", env = "NATS_NKEY", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_token"])]
+    pub nkey: Option<String>,
+
+    /// User.
+    #[arg(id = "nats_user", long = "nats-user", env = "NATS_USER", conflicts_with = "nats_token")]
+    pub user: Option<String>,
+
+    /// Password of the user.
+    #[arg(
+        id = "nats_password",
+        long = "nats-password",
+        env = "NATS_PASSWORD",
+        hide_env_values = true,
+        requires = "nats_user"
+    )]
+    pub password: Option<String>,
+
+    /// Token.
+    #[arg(id = "nats_token", long = "nats-token", env = "NATS_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Certificate authority of the servers, PEM; implies TLS.
+    #[arg(id = "nats_ca", long = "nats-ca", env = "NATS_CA")]
+    pub ca: Option<PathBuf>,
+
+    /// Client certificate, PEM; implies TLS.
+    #[arg(id = "nats_cert", long = "nats-cert", env = "NATS_CERT", requires = "nats_key")]
+    pub cert: Option<PathBuf>,
+
+    /// Key of the client certificate, PEM.
+    #[arg(id = "nats_key", long = "nats-key", env = "NATS_KEY", requires = "nats_cert")]
+    pub key: Option<PathBuf>,
+}
+
+/// Secrets stay out of logs.
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    /// The setting with which the service says who it is.
+    pub fn credential(&self) -> &'static str {
+        if self.creds.is_some() {
+            "NATS_CREDS"
+        } else if self.nkey.is_some() {
+            "NATS_NKEY"
+        } else if self.token.is_some() {
+            "NATS_TOKEN"
+        } else {
+            "NATS_USER"
+        }
+    }
+}
+
+/// The form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The service cannot start: one line that names the setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {message}")]
+pub struct StartError {
+    setting: String,
+    message: String,
+}
+
+impl StartError {
+    /// The setting that is wrong, and how.
+    pub fn new(setting: impl Into<String>, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        Self { setting: setting.into(), message: message.replace('\n', " ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_list_of_servers_is_split() {
+        let cli = Cli::parse_from(["dispatcher", "run", "--nats-url", "nats://a:1,nats://b:2"]);
+        let Command::Run(config) = cli.command else { panic!("run") };
+        assert_eq!(config.nats.url, ["nats://a:1", "nats://b:2"]);
+    }
+
+    #[test]
+    fn two_ways_to_say_who_one_is_are_refused() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["dispatcher", "run"], args].concat());
+        assert!(parse(&["--nats-user", "u", "--nats-password", "p"]).is_ok());
+        assert!(parse(&["--nats-user", "u", "--nats-token", "t"]).is_err());
+        assert!(parse(&["--nats-cert", "c"]).is_err(), "without its key");
+    }
+}

@@ -1,0 +1,179 @@
+//! One request's way: identify, read, build, launch, first event; and what is answered to the stream.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{AckKind, Message};
+use tokio::time::timeout;
+
+use super::{
+    HANDLE_DEADLINE, delay,
+    fate::Fate,
+    job,
+    launch::{Launched, Launcher},
+    reject::{DeadLetters, Letter},
+    request::{Envelope, Identity, Request},
+};
+use crate::{
+    contract::{headers::NATS_MSG_ID, rejection::Rejection, template::Template},
+    status::Writer,
+};
+
+/// How long the server may take to confirm an ack.
+const ACK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the pull loop learns of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The request is done with.
+    Settled,
+    /// It was put back: this kind cannot go on, and why.
+    Retry(String),
+    /// It was put back: nothing can go on until somebody mends something.
+    NotReady(String),
+}
+
+/// Handles the requests of one kind.
+pub struct Handler {
+    /// The kind.
+    pub template: Arc<Template>,
+    /// The stream's name and creation time.
+    pub stream: String,
+    /// Creates Jobs.
+    pub launcher: Launcher,
+    /// Keeps rejected requests.
+    pub dead_letters: DeadLetters,
+    /// Says the first event.
+    pub writer: Writer,
+}
+
+/// A message, read as far as nothing can fail.
+struct Delivery<'a> {
+    identity: Result<Identity, (Identity, Rejection)>,
+    stored_nanos: i128,
+    delivered: i64,
+    message: &'a Message,
+}
+
+impl Handler {
+    /// Handles one message and answers it: ack, nak with a delay, or term.
+    pub async fn handle(&self, message: Message) -> Verdict {
+        let delivery = match self.read(&message) {
+            Ok(delivery) => delivery,
+            Err(error) => return Verdict::Retry(error),
+        };
+        let fate = match timeout(HANDLE_DEADLINE, self.process(&delivery)).await {
+            Ok(Ok(())) => return self.answer(&delivery, AckKind::Ack, Verdict::Settled).await,
+            Ok(Err(fate)) => fate,
+            Err(_) => Fate::Retry(format!("not done within {} s", HANDLE_DEADLINE.as_secs())),
+        };
+        let nak = || AckKind::Nak(Some(delay::of_delivery(delivery.delivered)));
+        match fate {
+            Fate::Retry(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
+            Fate::NotReady(reason) => self.answer(&delivery, nak(), Verdict::NotReady(reason)).await,
+            Fate::Reject(rejection) => match self.reject(&delivery, &rejection).await {
+                Ok(()) => self.answer(&delivery, AckKind::Term, Verdict::Settled).await,
+                Err(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
+            },
+        }
+    }
+
+    fn read<'a>(&self, message: &'a Message) -> Result<Delivery<'a>, String> {
+        let info = message.info().map_err(|e| format!("a message without JetStream's reply subject: {e}"))?;
+        let stored_nanos = info.published.unix_timestamp_nanos();
+        let envelope = Envelope {
+            payload: &message.payload,
+            message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
+            stream: &self.stream,
+            sequence: info.stream_sequence,
+            stored_nanos,
+        };
+        Ok(Delivery { identity: Identity::of(&envelope), stored_nanos, delivered: info.delivered, message })
+    }
+
+    /// Until the request's Job is there and something is said of it.
+    async fn process(&self, delivery: &Delivery<'_>) -> Result<(), Fate> {
+        let identity = match &delivery.identity {
+            Ok(identity) => identity,
+            Err((_, rejection)) => return Err(Fate::Reject(rejection.clone())),
+        };
+        let built = Request::parse(&self.template, identity.clone(), &delivery.message.payload)
+            .and_then(|request| Ok((job::build(&request, &self.template)?, request)));
+        let launched = match built {
+            // A given id can come with another message too; a derived one only with this.
+            Ok((job, request)) => {
+                let again = delivery.delivered > 1 || identity.given;
+                self.launcher.launch(&request, &job, again).await
+            }
+            Err(rejection) => Err(Fate::Reject(rejection)),
+        };
+        let launched = match launched {
+            Err(Fate::Reject(rejection)) => self.before_rejection(delivery, identity, rejection).await?,
+            other => other?,
+        };
+        match launched {
+            Launched::Done => Ok(()),
+            Launched::There(state, known) => {
+                tracing::debug!(job = %state.name, request_id = %state.request_id, "the Job is there");
+                self.writer.first_event(*state, known).await.map_err(|e| Fate::Retry(e.to_string()))
+            }
+        }
+    }
+
+    /// A request is never both a Job and a rejection: what it may have become before is looked up.
+    async fn before_rejection(
+        &self,
+        delivery: &Delivery<'_>,
+        identity: &Identity,
+        rejection: Rejection,
+    ) -> Result<Launched, Fate> {
+        let kind = &self.template.kind;
+        if let Some(name) = rejection.name.as_ref().filter(|_| !rejection.reason.is_of_what_is_there()) {
+            let hash = Request::hash_of(kind, &delivery.message.payload);
+            let before = self.launcher.handled_before(kind, name, identity, hash.as_deref()).await?;
+            if let Some(launched) = before {
+                return Ok(launched);
+            }
+        }
+        Err(Fate::Reject(rejection))
+    }
+
+    async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
+        let identity = match &delivery.identity {
+            Ok(identity) | Err((identity, _)) => identity,
+        };
+        tracing::info!(
+            kind = %self.template.kind,
+            request_id = %identity.id,
+            request_seq = identity.sequence,
+            reason = rejection.reason.as_str(),
+            message = rejection.message,
+            "request rejected"
+        );
+        let letter = Letter {
+            kind: &self.template.kind,
+            identity,
+            stored_nanos: delivery.stored_nanos,
+            again: delivery.delivered > 1,
+            payload: delivery.message.payload.clone(),
+            rejection,
+        };
+        self.dead_letters.reject(letter).await
+    }
+
+    /// Answers and waits for the server's word: plain acks are lost when a server dies. Without the word the message
+    /// comes again, and is found handled.
+    async fn answer(&self, delivery: &Delivery<'_>, answer: AckKind, verdict: Verdict) -> Verdict {
+        match timeout(ACK_DEADLINE, delivery.message.double_ack_with(answer)).await {
+            Ok(Ok(())) => verdict,
+            Ok(Err(error)) => unconfirmed(verdict, &error.to_string()),
+            Err(_) => unconfirmed(verdict, "no answer"),
+        }
+    }
+}
+
+fn unconfirmed(verdict: Verdict, error: &str) -> Verdict {
+    match verdict {
+        Verdict::Settled => Verdict::Retry(format!("stream JOBS: an ack is not confirmed: {error}")),
+        other => other,
+    }
+}

@@ -1,0 +1,169 @@
+//! Look up and create: a request becomes a Job, exactly one, however often it is delivered.
+//!
+//! Idempotency lives in Kubernetes: the name is deterministic, identity and hash stand on the Job, and `AlreadyExists`
+//! is looked at, never assumed.
+
+use k8s_openapi::api::batch::v1::Job;
+
+use super::{
+    fate::{CreateFailure, Fate, classify},
+    request::{Identity, Request},
+};
+use crate::{
+    contract::{
+        job::JobState,
+        names::{JobName, Kind},
+        rejection::{Reason, Rejection},
+    },
+    kubernetes::{CallError, Jobs},
+    status::store::{Known, Last, Store, StoreError},
+};
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Launched {
+    /// Its Job is there, by this create or an earlier one: its first event is due. With what is known of its subject.
+    There(Box<JobState>, Option<Known>),
+    /// It was spoken of already: nothing is left to do.
+    Done,
+}
+
+/// Creates Jobs, and looks for those that are there.
+#[derive(Clone)]
+pub struct Launcher {
+    /// The Jobs of the namespace.
+    pub jobs: Jobs,
+    /// What was said of them.
+    pub store: Store,
+}
+
+impl Launcher {
+    /// Creates the request's Job. One that may have been handled before (`again`) is looked for first: a quota, which
+    /// the API server checks before the name, would else turn a lost ack into a rejection.
+    ///
+    /// # Errors
+    /// The [`Fate`] of the request.
+    pub async fn launch(&self, request: &Request, job: &Job, again: bool) -> Result<Launched, Fate> {
+        let known = if again {
+            match self.look_up(&request.kind, &request.name, &request.identity, Some(&request.hash)).await? {
+                Found::Ours(launched) => return Ok(launched),
+                Found::Reused => return Err(Fate::Reject(reused(request))),
+                Found::Nothing(known) => Some(known),
+            }
+        } else {
+            None
+        };
+        match self.jobs.create(job).await {
+            Ok(created) => match JobState::read(&created) {
+                Ok(state) => Ok(Launched::There(Box::new(state), known)),
+                // An admission webhook took our marks off: nothing could be told of this Job.
+                Err(error) => Err(Fate::Retry(format!("the created Job came back changed: {error}"))),
+            },
+            Err(error) => match classify(&error) {
+                CreateFailure::Exists => self.exists(request, known).await,
+                CreateFailure::Retry => Err(Fate::Retry(error.to_string())),
+                CreateFailure::NotReady => Err(Fate::NotReady(error.to_string())),
+                CreateFailure::Refused => Err(Fate::Reject(refused(request, &error))),
+                CreateFailure::Forbidden => Err(match self.jobs.may("create").await {
+                    Ok(true) => Fate::Reject(refused(request, &error)),
+                    Ok(false) => Fate::NotReady(error.to_string()),
+                    Err(review) => Fate::Retry(format!("{error}; and no access review: {review}")),
+                }),
+            },
+        }
+    }
+
+    /// What a request that is about to be rejected has become before, if anything: its Job may be there although the
+    /// template, a quota or a policy has changed since.
+    ///
+    /// # Errors
+    /// The [`Fate`] of the request: it cannot be told yet.
+    pub async fn handled_before(
+        &self,
+        kind: &Kind,
+        name: &JobName,
+        identity: &Identity,
+        hash: Option<&str>,
+    ) -> Result<Option<Launched>, Fate> {
+        Ok(match self.look_up(kind, name, identity, hash).await? {
+            Found::Ours(launched) => Some(launched),
+            Found::Reused | Found::Nothing(_) => None,
+        })
+    }
+
+    /// The last status of the name, then the Job of that name.
+    async fn look_up(
+        &self,
+        kind: &Kind,
+        name: &JobName,
+        identity: &Identity,
+        hash: Option<&str>,
+    ) -> Result<Found, Fate> {
+        let known = match self.store.last(kind, name).await {
+            Ok(None) => Known::default(),
+            Ok(Some(last)) => {
+                if last.request_id == identity.id.as_ref() {
+                    return Ok(match (hash, &last.request_hash) {
+                        (Some(hash), Some(said)) if hash != said => Found::Reused,
+                        _ => Found::Ours(Launched::Done),
+                    });
+                }
+                let Last { known, .. } = last;
+                known
+            }
+            Err(StoreError::Foreign(sequence)) => Known { sequence, said: None },
+            Err(error) => return Err(Fate::Retry(error.to_string())),
+        };
+        let found = self.jobs.get(name.as_ref()).await.map_err(|error| Fate::of_read(&error))?;
+        Ok(match found.as_ref().map(JobState::read) {
+            Some(Ok(state)) if state.request_id == identity.id => match hash {
+                Some(hash) if hash != state.request_hash => Found::Reused,
+                _ => Found::Ours(Launched::There(Box::new(state), Some(known))),
+            },
+            _ => Found::Nothing(known),
+        })
+    }
+
+    /// `AlreadyExists`: whose is it?
+    async fn exists(&self, request: &Request, known: Option<Known>) -> Result<Launched, Fate> {
+        let found = self.jobs.get(request.name.as_ref()).await.map_err(|error| Fate::of_read(&error))?;
+        match found.as_ref().map(JobState::read) {
+            None => Err(Fate::Retry("the Job of that name was deleted just now".to_owned())),
+            Some(Ok(state)) if state.request_id == request.identity.id => {
+                if state.request_hash == request.hash {
+                    Ok(Launched::There(Box::new(state), known))
+                } else {
+                    Err(Fate::Reject(reused(request)))
+                }
+            }
+            Some(_) => Err(Fate::Reject(taken(request))),
+        }
+    }
+}
+
+enum Found {
+    Ours(Launched),
+    Reused,
+    Nothing(Known),
+}
+
+fn reused(request: &Request) -> Rejection {
+    let message = format!(
+        "the request id {} was used before, for another request of the Job `{}`: give each request its own `Nats-Msg-Id`",
+        request.identity.id, request.name
+    );
+    Rejection::new(Reason::RequestIdReused, message).of(&request.name)
+}
+
+fn taken(request: &Request) -> Rejection {
+    let message = format!(
+        "the Job `{}` is there already, made by another request: give another `name`, or `generateName` (a prefix) \
+         for a name of its own",
+        request.name
+    );
+    Rejection::new(Reason::NameTaken, message).of(&request.name)
+}
+
+fn refused(request: &Request, error: &CallError) -> Rejection {
+    Rejection::new(Reason::Refused, format!("Kubernetes refused the Job: {error}")).of(&request.name)
+}

@@ -1,0 +1,205 @@
+//! The pull loop of one kind: permit → messages → handlers; and the gate that closes while the kind cannot go on.
+//!
+//! What is asked of the server is never more than there are free permits: `ack_wait` runs from delivery. While a kind
+//! cannot go on (a quota, an API server in trouble, a missing right) one message at a time is tried: waiting naks would
+//! fill `max_ack_pending` and block what could go on.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::consumer::PullConsumer;
+use futures::StreamExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    delay,
+    handle::{Handler, Verdict},
+};
+use crate::health::Room;
+
+/// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
+const PULL: Duration = Duration::from_secs(10);
+/// After the end of a pull was due, the server is taken for silent.
+const GRACE: Duration = Duration::from_secs(5);
+/// At shutdown: how long messages that are on their way are waited for.
+const ON_THE_WAY: Duration = Duration::from_millis(250);
+
+/// See the module.
+pub struct Pull {
+    /// The durable consumer of the kind.
+    pub consumer: PullConsumer,
+    /// Handles what it delivers.
+    pub handler: Arc<Handler>,
+    /// Requests that may be worked on at once.
+    pub concurrency: usize,
+    /// Ready while requests flow.
+    pub health: Room,
+}
+
+/// Whether the kind can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// Closed: so many requests were put back in a row, and so many probes since found none to try.
+    Closed {
+        tries: i64,
+        empty: u32,
+    },
+}
+
+/// Probes that find no message before the gate opens again: by then every delayed request was due.
+const EMPTY_PROBES: u32 = 4;
+
+impl Gate {
+    fn after(self, verdict: &Verdict) -> Self {
+        match (verdict, self) {
+            (Verdict::Settled, _) => Self::Open,
+            (_, Self::Open) => Self::Closed { tries: 1, empty: 0 },
+            (_, Self::Closed { tries, .. }) => Self::Closed { tries: tries.saturating_add(1), empty: 0 },
+        }
+    }
+
+    fn after_empty_probe(self) -> Self {
+        match self {
+            Self::Closed { tries, empty } if empty < EMPTY_PROBES => Self::Closed { tries, empty: empty + 1 },
+            _ => Self::Open,
+        }
+    }
+}
+
+/// What the loop keeps between pulls.
+struct Flow {
+    permits: Arc<Semaphore>,
+    gate: Gate,
+    handlers: JoinSet<Verdict>,
+}
+
+impl Pull {
+    /// Pulls until `stop`; then handles what is on its way and ends when the last handler has.
+    pub async fn run(self, stop: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(self.concurrency));
+        let mut flow = Flow { permits, gate: Gate::Open, handlers: JoinSet::new() };
+        self.health.ready();
+        while !stop.is_cancelled() {
+            if let Gate::Closed { tries, .. } = flow.gate {
+                // Everything else is answered first; then, after a while, one message is tried.
+                while let Some(verdict) = flow.handlers.join_next().await {
+                    self.turn(&mut flow.gate, verdict);
+                }
+                tokio::select! {
+                    () = sleep(delay::of_delivery(tries)) => {}
+                    () = stop.cancelled() => break,
+                }
+            }
+            let most = if flow.gate == Gate::Open { self.concurrency } else { 1 };
+            tokio::select! {
+                held = take(&flow.permits, most) => self.pull(held, &mut flow, &stop).await,
+                () = stop.cancelled() => break,
+            }
+        }
+        while let Some(verdict) = flow.handlers.join_next().await {
+            self.turn(&mut flow.gate, verdict);
+        }
+    }
+
+    /// One pull of as many messages as permits are held.
+    async fn pull(&self, mut held: Vec<OwnedSemaphorePermit>, flow: &mut Flow, stop: &CancellationToken) {
+        let probe = flow.gate != Gate::Open;
+        let asked = self.consumer.batch().max_messages(held.len()).expires(PULL).messages();
+        let mut messages = match timeout(GRACE, asked).await {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(error)) => return self.stumble(&error.to_string()).await,
+            Err(_) => return self.stumble("no answer to a pull").await,
+        };
+        loop {
+            let next = tokio::select! {
+                next = timeout(PULL + GRACE, messages.next()) => next,
+                Some(verdict) = flow.handlers.join_next() => {
+                    self.turn(&mut flow.gate, verdict);
+                    continue;
+                }
+                () = stop.cancelled() => timeout(ON_THE_WAY, messages.next()).await,
+            };
+            match next {
+                Ok(Some(Ok(message))) => {
+                    let (handler, permit) = (self.handler.clone(), held.pop());
+                    flow.handlers.spawn(async move {
+                        let verdict = handler.handle(message).await;
+                        drop(permit);
+                        verdict
+                    });
+                }
+                Ok(None) => {
+                    // The server ended the pull: it works, whether or not there was something to do.
+                    if flow.gate == Gate::Open {
+                        self.health.ready();
+                    } else if probe && !held.is_empty() {
+                        flow.gate = flow.gate.after_empty_probe();
+                    }
+                    return;
+                }
+                Err(_) if stop.is_cancelled() => return,
+                Ok(Some(Err(error))) => return self.stumble(&error.to_string()).await,
+                Err(_) => return self.stumble("the server went silent").await,
+            }
+        }
+    }
+
+    fn turn(&self, gate: &mut Gate, verdict: Result<Verdict, JoinError>) {
+        let verdict = verdict.unwrap_or_else(|error| Verdict::Retry(format!("a handler died: {error}")));
+        *gate = gate.after(&verdict);
+        match verdict {
+            Verdict::Settled => self.health.ready(),
+            Verdict::Retry(reason) => {
+                tracing::warn!(kind = %self.handler.template.kind, reason, "a request is put back");
+            }
+            Verdict::NotReady(reason) => self.health.not_ready(reason),
+        }
+    }
+
+    /// A pull that failed: told, and not tried again at once.
+    async fn stumble(&self, error: &str) {
+        self.health.not_ready(format!("consumer {}: {error}", self.handler.template.kind.consumer_name()));
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Waits for a permit and takes what is free beyond it, up to `most`.
+async fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
+    let mut held: Vec<_> = permits.clone().acquire_owned().await.into_iter().collect();
+    while held.len() < most {
+        match permits.clone().try_acquire_owned() {
+            Ok(permit) => held.push(permit),
+            Err(_) => break,
+        }
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_closes_when_a_request_is_put_back_and_opens_when_one_is_settled() {
+        let gate = Gate::Open.after(&Verdict::Retry("quota".into()));
+        assert_eq!(gate, Gate::Closed { tries: 1, empty: 0 });
+        let gate = gate.after(&Verdict::NotReady("right".into()));
+        assert_eq!(gate, Gate::Closed { tries: 2, empty: 0 });
+        assert_eq!(gate.after(&Verdict::Settled), Gate::Open);
+    }
+
+    #[test]
+    fn a_gate_does_not_stay_closed_for_a_request_that_is_gone() {
+        let mut gate = Gate::Closed { tries: 5, empty: 0 };
+        for _ in 0..EMPTY_PROBES {
+            gate = gate.after_empty_probe();
+            assert_ne!(gate, Gate::Open);
+        }
+        assert_eq!(gate.after_empty_probe(), Gate::Open);
+    }
+}

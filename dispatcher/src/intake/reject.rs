@@ -1,0 +1,136 @@
+//! Dead letters: a copy of the request with the reason, then a notice for whoever watches.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        message::PublishMessage,
+        stream::{LastRawMessageErrorKind, Stream},
+    },
+};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::request::Identity;
+use crate::{
+    contract::{
+        headers::{
+            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, NATS_MSG_ID, safe_value,
+        },
+        names::Kind,
+        rejection::{RejectedNotice, RejectedType, Rejection},
+    },
+    nats::definitions::JOB_REJECTED,
+    status::now,
+};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Access to `JOB_REJECTED`.
+#[derive(Clone)]
+pub struct DeadLetters {
+    context: jetstream::Context,
+    stream: Stream<()>,
+}
+
+/// A request to be rejected.
+#[derive(Debug)]
+pub struct Letter<'a> {
+    /// Its kind.
+    pub kind: &'a Kind,
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// When the stream stored it, in nanoseconds since 1970: with the sequence the identity of the copy.
+    pub stored_nanos: i128,
+    /// Whether it was delivered before, and perhaps copied.
+    pub again: bool,
+    /// Its payload, copied unchanged.
+    pub payload: Bytes,
+    /// The reason.
+    pub rejection: &'a Rejection,
+}
+
+impl DeadLetters {
+    /// Opens the stream without asking for it: `provision` did.
+    ///
+    /// # Errors
+    /// Where the stream's name is invalid, which it is not.
+    pub async fn open(mut context: jetstream::Context) -> Result<Self, String> {
+        context.set_timeout(DEADLINE);
+        let stream = context.get_stream_no_info(JOB_REJECTED).await.map_err(|e| e.to_string())?;
+        Ok(Self { context, stream })
+    }
+
+    /// Stores the copy, then publishes the notice. Only then may the request be ended.
+    ///
+    /// # Errors
+    /// Where it is not certain that the copy is stored: the request must be delivered again.
+    pub async fn reject(&self, letter: Letter<'_>) -> Result<(), String> {
+        let id = format!("{}-{}", letter.identity.sequence, letter.stored_nanos);
+        let subject = letter.kind.rejected_subject();
+        if !(letter.again && self.is_last(&subject, &id).await?) {
+            let message = PublishMessage::build()
+                .payload(letter.payload.clone())
+                .headers(letter_headers(&letter))
+                .message_id(&id)
+                .expected_stream(JOB_REJECTED);
+            let stored = async {
+                self.context
+                    .send_publish(subject, message)
+                    .await
+                    .map_err(|e| e.to_string())?
+                    .await
+                    .map_err(|e| e.to_string())
+            };
+            timeout(2 * DEADLINE, stored).await.map_err(|_| "no answer".to_owned()).flatten().map_err(
+                |e| format!("stream {JOB_REJECTED}: the copy of a rejected request is not stored: {e}"),
+            )?;
+        }
+        self.notify(&letter).await;
+        Ok(())
+    }
+
+    /// Whether the last dead letter of this subject is the copy `id`.
+    async fn is_last(&self, subject: &str, id: &str) -> Result<bool, String> {
+        match timeout(DEADLINE, self.stream.get_last_raw_message_by_subject(subject)).await {
+            Err(_) => Err(format!("stream {JOB_REJECTED}: no answer within {} s", DEADLINE.as_secs())),
+            Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
+            Ok(Err(error)) => Err(format!("stream {JOB_REJECTED}: {error}")),
+            Ok(Ok(last)) => Ok(last.headers.get(NATS_MSG_ID).is_some_and(|found| found.as_str() == id)),
+        }
+    }
+
+    /// The notice is a courtesy: it is stored nowhere, and its loss loses nothing.
+    async fn notify(&self, letter: &Letter<'_>) {
+        let notice = RejectedNotice {
+            event: RejectedType::Rejected,
+            kind: letter.kind.clone(),
+            name: letter.rejection.name.clone(),
+            request_id: letter.identity.id.to_string(),
+            request_seq: letter.identity.sequence,
+            time: now(),
+            reason: letter.rejection.reason,
+            message: letter.rejection.message.clone(),
+        };
+        let payload = serde_json::to_vec(&notice).unwrap_or_default();
+        let client = self.context.client();
+        if let Err(error) = client.publish(letter.kind.rejected_notice_subject(), payload.into()).await {
+            tracing::debug!(%error, "the notice of a rejection is not published");
+        }
+    }
+}
+
+fn letter_headers(letter: &Letter<'_>) -> HeaderMap {
+    let rejection = letter.rejection;
+    let mut map = HeaderMap::new();
+    map.insert(JOB_ERROR, rejection.reason.as_str());
+    map.insert(JOB_ERROR_MESSAGE, safe_value(&rejection.message));
+    map.insert(JOB_REQUEST_ID, safe_value(letter.identity.id.as_ref()));
+    map.insert(JOB_REQUEST_SEQ, letter.identity.sequence.to_string());
+    if let Some(name) = &rejection.name {
+        map.insert(JOB_NAME, name.as_ref());
+    }
+    map
+}

@@ -1,0 +1,188 @@
+//! Kubernetes: the client, and the calls on Jobs, each with a deadline.
+//!
+//! The client library's own retries are off: they repeat a POST for up to 1,000 s, longer than any `ack_wait`.
+
+use std::{path::Path, time::Duration};
+
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    batch::v1::Job,
+    core::v1::Namespace,
+};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    api::{ApiResource, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{Request, Status},
+};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::contract::job::JobObject;
+
+/// How long one call may take.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API server answered with an error.
+    #[error("{} ({} {})", .0.message, .0.code, .0.reason)]
+    Status(Box<Status>),
+    /// No answer within the deadline: it may have been done.
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Late,
+    /// The call did not get through, or its answer did not.
+    #[error("{0}")]
+    Transport(String),
+}
+
+impl CallError {
+    /// The HTTP code, where the API server answered.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Status(status),
+            other => Self::Transport(chain(&other)),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+    timeout(DEADLINE, call).await.map_err(|_| CallError::Late)?.map_err(CallError::from)
+}
+
+/// A client of the cluster that `kubeconfig` names, else `KUBECONFIG`, the usual file, or the one the pod runs in.
+///
+/// # Errors
+/// Where no configuration is found, or it is unreadable.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|e| chain(&e))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(|e| chain(&e))?
+        }
+        None => Config::infer().await.map_err(|e| chain(&e))?,
+    };
+    config.default_retry = false;
+    config.connect_timeout = Some(DEADLINE);
+    Client::try_from(config).map_err(|e| chain(&e))
+}
+
+/// The Jobs of one namespace.
+#[derive(Clone)]
+pub struct Jobs {
+    client: Client,
+    api: Api<JobObject>,
+    namespace: String,
+}
+
+impl Jobs {
+    /// The Jobs of `namespace`.
+    pub fn new(client: Client, namespace: &str) -> Self {
+        let api = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Job>(&()));
+        Self { client, api, namespace: namespace.to_owned() }
+    }
+
+    /// For the watch.
+    pub fn api(&self) -> Api<JobObject> {
+        self.api.clone()
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Creates a Job.
+    ///
+    /// # Errors
+    /// [`CallError`]; after `Late` and `Transport` the Job may be there.
+    pub async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
+        let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
+        let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
+            .create(&PostParams::default(), body)
+            .map_err(|e| CallError::Transport(e.to_string()))?;
+        bounded(self.client.request(request)).await
+    }
+
+    /// The Job of that name; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`CallError`], other than the 404 of the Job.
+    pub async fn get(&self, name: &str) -> Result<Option<JobObject>, CallError> {
+        bounded(self.api.get_opt(name)).await
+    }
+
+    /// A JSON merge patch (RFC 7386). With `metadata.uid` in it, another Job of that name is left alone.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn patch(&self, name: &str, patch: &Value) -> Result<JobObject, CallError> {
+        bounded(self.api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await
+    }
+
+    /// Whether Jobs can be listed at all.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn probe(&self) -> Result<(), CallError> {
+        bounded(self.api.list(&ListParams::default().limit(1))).await.map(|_| ())
+    }
+
+    /// The uid of the namespace.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 where there is no such namespace.
+    pub async fn namespace_uid(&self) -> Result<String, CallError> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = bounded(namespaces.get(&self.namespace)).await?;
+        namespace.uid().ok_or_else(|| CallError::Transport("a namespace without a uid".to_owned()))
+    }
+
+    /// Whether RBAC lets the dispatcher do `verb` on Jobs here (SelfSubjectAccessReview).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn may(&self, verb: &str) -> Result<bool, CallError> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(self.namespace.clone()),
+                    verb: Some(verb.to_owned()),
+                    group: Some("batch".to_owned()),
+                    resource: Some("jobs".to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = bounded(api.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+}

@@ -1,0 +1,91 @@
+//! Arguments, logs, signals, exit code; the service is in the library.
+
+use std::{io::IsTerminal, path::Path, process::ExitCode};
+
+use clap::Parser;
+use dispatcher::{
+    config::{Cli, Command, LogFormat, StartError},
+    contract::{names::Kind, template::load_folder},
+    nats::definitions,
+    run::{RunError, run},
+};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// A setting is wrong; as for a command line that is.
+const WRONG_SETTING: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(config) => {
+            log_as(config.log_format);
+            // Only fails where one is installed already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            run(*config, on_signal()).await
+        }
+        Command::NatsConfig { templates, output } => {
+            nats_config(&templates.folder, output.as_deref()).map_err(RunError::Start)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dispatcher: {error}");
+            ExitCode::from(if matches!(error, RunError::Start(_)) { WRONG_SETTING } else { 1 })
+        }
+    }
+}
+
+fn log_as(format: LogFormat) {
+    // The client's own warnings repeat what /ready tells.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=error,kube_runtime=error"));
+    let colours = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    match format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).init(),
+    }
+}
+
+/// Cancelled at SIGTERM or SIGINT.
+fn on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let stop = stop.clone();
+        match signal(kind) {
+            Ok(mut signal) => {
+                tokio::spawn(async move {
+                    signal.recv().await;
+                    stop.cancel();
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a signal cannot be handled"),
+        }
+    }
+    stop
+}
+
+fn nats_config(templates: &Path, output: Option<&Path>) -> Result<(), StartError> {
+    let templates = load_folder(templates).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
+    let kinds: Vec<Kind> = templates.into_iter().map(|t| t.kind).collect();
+    let files = definitions::files(&kinds);
+    match output {
+        None => {
+            let all: Value = files.into_iter().collect::<serde_json::Map<_, _>>().into();
+            println!("{all:#}");
+        }
+        Some(folder) => {
+            for (name, config) in files {
+                let path = folder.join(format!("{name}.json"));
+                std::fs::write(&path, format!("{config:#}\n"))
+                    .map_err(|e| StartError::new("--output", format!("{}: {e}", path.display())))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The connection to NATS.
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+
+use crate::{
+    config::{Nats, StartError},
+    health::Room,
+    kubernetes::chain,
+};
+
+/// How long the first connection may take, over all servers of the list.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connects with the settings' credentials; reconnects by itself for ever after, which `health` tells.
+///
+/// # Errors
+/// [`StartError`] with the setting that is wrong.
+pub async fn connect(settings: &Nats, health: Room) -> Result<Client, StartError> {
+    let wrong = |setting, error: &dyn std::error::Error| StartError::new(setting, chain(error));
+    let mut servers = Vec::new();
+    for url in &settings.url {
+        servers.push(url.parse::<ServerAddr>().map_err(|e| wrong("NATS_URL", &e))?);
+    }
+    let mut options = ConnectOptions::new()
+        .name("dispatcher")
+        .connection_timeout(Duration::from_secs(5))
+        .ping_interval(Duration::from_secs(10))
+        .max_reconnects(None)
+        .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
+        .event_callback(move |event| {
+            let health = health.clone();
+            async move {
+                match event {
+                    Event::Connected => health.ready(),
+                    Event::Disconnected | Event::Closed => health.not_ready("not connected"),
+                    other => tracing::warn!(event = %other, "NATS"),
+                }
+            }
+        });
+    if let Some(path) = &settings.creds {
+        options = options.credentials_file(path).await.map_err(|e| wrong("NATS_CREDS", &e))?;
+    }
+    if let Some(seed) = &settings.nkey {
+        options = options.nkey(seed.clone());
+    }
+    if let Some(user) = &settings.user {
+        options = options.user_and_password(user.clone(), settings.password.clone().unwrap_or_default());
+    }
+    if let Some(token) = &settings.token {
+        options = options.token(token.clone());
+    }
+    if let Some(ca) = &settings.ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    if let (Some(cert), Some(key)) = (&settings.cert, &settings.key) {
+        options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
+    }
+    match tokio::time::timeout(DEADLINE, options.connect(servers)).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => {
+            let text = chain(&error);
+            let setting = if text.contains("authorization") { settings.credential() } else { "NATS_URL" };
+            Err(StartError::new(setting, format!("cannot connect to {}: {text}", settings.url.join(","))))
+        }
+        Err(_) => Err(StartError::new(
+            "NATS_URL",
+            format!("no connection to {} within {} s", settings.url.join(","), DEADLINE.as_secs()),
+        )),
+    }
+}
+
+/// JetStream over a connection.
+pub fn jetstream(client: Client) -> jetstream::Context {
+    jetstream::ContextBuilder::new().timeout(Duration::from_secs(5)).build(client)
+}

@@ -1,0 +1,195 @@
+//! The streams and consumers of the contract, as the server knows them. Pure: `provision` creates and verifies them.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{AckPolicy, DeliverPolicy, pull},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform},
+};
+use serde_json::Value;
+
+use crate::contract::names::Kind;
+
+/// The stream of requests.
+pub const JOBS: &str = "JOBS";
+/// The stream of what was said of each Job.
+pub const JOB_STATUS: &str = "JOB_STATUS";
+/// The stream of dead letters.
+pub const JOB_REJECTED: &str = "JOB_REJECTED";
+
+/// How long the server waits for an ack before it delivers again. It outlasts the handling of one request
+/// ([`crate::intake::HANDLE_DEADLINE`]), so that nobody else works on a request that is still worked on.
+pub const ACK_WAIT: Duration = Duration::from_secs(60);
+
+/// Metadata of `JOB_STATUS`: the uid of the Jobs' namespace.
+pub const NAMESPACE_UID: &str = "dispatcher/namespace-uid";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The largest request, in bytes.
+const MAX_REQUEST: i32 = 64 * 1024;
+
+/// Fields of a stream that the promises rest on; everything else belongs to the operator.
+pub const PROMISED_OF_STREAM: [&str; 8] = [
+    "retention",
+    "storage",
+    "discard",
+    "discard_new_per_subject",
+    "subject_transform",
+    "republish",
+    "no_ack",
+    "sealed",
+];
+/// Fields of a consumer that the promises rest on.
+pub const PROMISED_OF_CONSUMER: [&str; 5] =
+    ["ack_policy", "deliver_policy", "filter_subject", "max_deliver", "headers_only"];
+
+/// `JOBS` for these kinds. A full kind refuses its publishers and drops nothing; a kind that does not exist is refused.
+pub fn jobs<'a>(kinds: impl IntoIterator<Item = &'a Kind>) -> Config {
+    Config {
+        name: JOBS.to_owned(),
+        description: Some("Requests for Jobs: one message each, until it is a Job or a rejection".to_owned()),
+        subjects: kinds.into_iter().map(Kind::create_subject).collect(),
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        max_messages_per_subject: 1_000_000,
+        max_message_size: MAX_REQUEST,
+        ..base()
+    }
+}
+
+/// `JOB_STATUS`: events come in on an inner subject and are stored under and republished to the public one, so that
+/// only what the stream accepted is ever seen there.
+pub fn job_status() -> Config {
+    let public = "jobs.{{wildcard(1)}}.status.{{wildcard(2)}}";
+    let inner = "dispatcher.event.*.*";
+    Config {
+        name: JOB_STATUS.to_owned(),
+        description: Some("What was said of each Job, its outcome last".to_owned()),
+        subjects: vec![inner.to_owned()],
+        subject_transform: Some(SubjectTransform {
+            source: inner.to_owned(),
+            destination: public.to_owned(),
+        }),
+        republish: Some(Republish {
+            source: "jobs.*.status.*".to_owned(),
+            destination: public.to_owned(),
+            headers_only: false,
+        }),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_messages_per_subject: 1_000,
+        max_age: 30 * DAY,
+        allow_direct: true,
+        ..base()
+    }
+}
+
+/// `JOB_REJECTED`: the dead letters, payload unchanged, reason in the headers.
+pub fn job_rejected() -> Config {
+    Config {
+        name: JOB_REJECTED.to_owned(),
+        description: Some("Requests that could not become a Job, with the reason".to_owned()),
+        subjects: vec!["jobs.*.rejected".to_owned()],
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_age: 30 * DAY,
+        max_message_size: 2 * MAX_REQUEST,
+        allow_direct: true,
+        ..base()
+    }
+}
+
+fn base() -> Config {
+    Config {
+        storage: StorageType::File,
+        num_replicas: 1,
+        max_messages: -1,
+        max_bytes: -1,
+        max_consumers: -1,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    }
+}
+
+/// The durable pull consumer of one kind.
+pub fn consumer(kind: &Kind) -> pull::Config {
+    pull::Config {
+        durable_name: Some(kind.consumer_name()),
+        name: Some(kind.consumer_name()),
+        description: Some(format!("Requests for Jobs of the kind {kind}")),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_deliver: -1,
+        max_ack_pending: 10_000,
+        filter_subject: kind.create_subject(),
+        ..pull::Config::default()
+    }
+}
+
+/// Every stream and consumer by name, as the `nats` CLI takes them (`--config`).
+pub fn files(kinds: &[Kind]) -> Vec<(String, Value)> {
+    let json = |config: Result<Value, serde_json::Error>| config.unwrap_or(Value::Null);
+    let mut files: Vec<_> = [jobs(kinds), job_status(), job_rejected()]
+        .into_iter()
+        .map(|stream| (stream.name.clone(), json(serde_json::to_value(&stream))))
+        .collect();
+    files.extend(kinds.iter().map(|kind| (kind.consumer_name(), json(serde_json::to_value(consumer(kind))))));
+    files
+}
+
+/// A field that differs from what the promises need.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{field}: found {found}, must be {expected}")]
+pub struct Conflict {
+    field: &'static str,
+    expected: Value,
+    found: Value,
+}
+
+/// The promised fields in which `found` differs from `expected`; a field that is absent means its zero value.
+pub fn conflicts(expected: &Value, found: &Value, fields: &[&'static str]) -> Vec<Conflict> {
+    let differing = |field: &'static str| {
+        let (expected, found) = (promised(expected, field), promised(found, field));
+        (expected != found).then_some(Conflict { field, expected, found })
+    };
+    fields.iter().copied().filter_map(differing).collect()
+}
+
+fn promised(config: &Value, field: &str) -> Value {
+    match config.get(field) {
+        None | Some(Value::Bool(false)) => Value::Null,
+        Some(value) => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_conflict_names_field_found_and_expected() {
+        let expected = serde_json::to_value(jobs([&Kind::try_from("simple").unwrap()])).unwrap();
+        assert_eq!(conflicts(&expected, &expected, &PROMISED_OF_STREAM), []);
+        let mut found = expected.clone();
+        found["retention"] = json!("limits");
+        found["max_age"] = json!(5);
+        let conflicts = conflicts(&expected, &found, &PROMISED_OF_STREAM);
+        assert_eq!(conflicts.len(), 1, "the age belongs to the operator");
+        assert_eq!(conflicts[0].to_string(), r#"retention: found "limits", must be "workqueue""#);
+    }
+
+    #[test]
+    fn an_absent_flag_is_a_false_one() {
+        assert_eq!(conflicts(&json!({"sealed": false}), &json!({}), &["sealed"]), []);
+        assert_eq!(conflicts(&json!({}), &json!({"sealed": true}), &["sealed"]).len(), 1);
+    }
+
+    #[test]
+    fn a_dead_letter_has_room_for_the_largest_request_and_its_headers() {
+        assert!(job_rejected().max_message_size >= MAX_REQUEST + 16 * 1024);
+    }
+}

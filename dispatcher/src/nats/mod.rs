@@ -1,0 +1,5 @@
+//! NATS: the connection, the definitions of streams and consumers, and their provision at start.
+
+pub mod connect;
+pub mod definitions;
+pub mod provision;

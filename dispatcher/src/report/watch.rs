@@ -1,0 +1,170 @@
+//! One watch for all Jobs: states go to the status writer. A start, and a relist after a 410, compare what was said
+//! with what is there.
+//!
+//! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
+//! list is gone, or lost its label; the writer asks for it before it says so.
+
+use std::{collections::HashMap, pin::pin, time::Duration};
+
+use futures::TryStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::time::sleep;
+
+use crate::{
+    contract::{
+        job::{JobObject, JobState, LABEL_KIND, Presence},
+        names::{JobName, Kind},
+    },
+    health::Room,
+    kubernetes::{Jobs, chain},
+    status::{
+        Stopped, Writer, backoff,
+        store::{Known, Store, StoreError},
+    },
+};
+
+/// How long the API server keeps one watch request; a dead connection is noticed a few seconds after that.
+const WATCH_SECONDS: u32 = 60;
+
+type Open = HashMap<(Kind, JobName), Known>;
+
+/// See the module.
+pub struct Watch {
+    /// The Jobs to watch.
+    pub jobs: Jobs,
+    /// What was said of them.
+    pub store: Store,
+    /// Where their states go.
+    pub writer: Writer,
+    /// Ready while the watch works.
+    pub health: Room,
+}
+
+impl Watch {
+    /// Watches until the writer is gone; the caller drops it to stop.
+    pub async fn run(self) {
+        let config = watcher::Config::default().labels(LABEL_KIND).timeout(WATCH_SECONDS).page_size(500);
+        let mut delays = backoff();
+        loop {
+            let mut events = pin!(watcher(self.jobs.api(), config.clone()));
+            let mut open = Open::new();
+            loop {
+                match events.try_next().await {
+                    Ok(Some(event)) => {
+                        if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+                            self.health.ready();
+                            delays = backoff();
+                        }
+                        if self.handle(event, &mut open).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.health.not_ready(format!(
+                            "watch of Jobs in {}: {}",
+                            self.jobs.namespace(),
+                            chain(&error)
+                        ));
+                        self.recover(&mut delays).await;
+                        if is_expired(&error) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&self, event: Event<JobObject>, open: &mut Open) -> Result<(), Stopped> {
+        match event {
+            // The watcher lists only when it is asked for its next event: the scan comes first.
+            Event::Init => {
+                *open = self.scan().await;
+                Ok(())
+            }
+            Event::InitApply(job) => match self.read(&job) {
+                Some(state) => {
+                    let known = open.remove(&(state.kind.clone(), state.name.clone()));
+                    self.writer.offer(state, known).await
+                }
+                None => Ok(()),
+            },
+            Event::InitDone => self.missing(std::mem::take(open)).await,
+            Event::Apply(job) => match self.read(&job) {
+                Some(state) => self.writer.offer(state, None).await,
+                None => Ok(()),
+            },
+            Event::Delete(job) => match self.read(&job) {
+                Some(state) => {
+                    self.writer.offer(state.with_presence(Presence::DeletedUnverified), None).await
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn read(&self, job: &JobObject) -> Option<JobState> {
+        JobState::read(job)
+            .inspect_err(|error| {
+                let job = job.metadata.name.as_deref().unwrap_or_default();
+                tracing::debug!(job, %error, "a Job is left alone");
+            })
+            .ok()
+    }
+
+    /// What was said of Jobs that have no outcome yet, however long it takes to learn it.
+    async fn scan(&self) -> Open {
+        for delay in backoff() {
+            match self.store.scan_open().await {
+                Ok(open) => {
+                    tracing::info!(open = open.len(), "comparing what was said with the Jobs in the cluster");
+                    return open.into_iter().map(|(kind, name, known)| ((kind, name), known)).collect();
+                }
+                Err(error) => self.health.not_ready(error.to_string()),
+            }
+            sleep(delay).await;
+        }
+        Open::new()
+    }
+
+    /// Jobs that were spoken of, have no outcome, and are in no list.
+    async fn missing(&self, open: Open) -> Result<(), Stopped> {
+        for (kind, name) in open.into_keys() {
+            for delay in backoff() {
+                match self.store.last(&kind, &name).await {
+                    Ok(Some(last)) => {
+                        let hash = last.request_hash.unwrap_or_default();
+                        let state = JobState::missing(last.event, hash);
+                        self.writer.offer(state, Some(last.known)).await?;
+                        break;
+                    }
+                    Ok(None) | Err(StoreError::Foreign(_)) => break,
+                    Err(error) => self.health.not_ready(error.to_string()),
+                }
+                sleep(delay).await;
+            }
+        }
+        self.health.ready();
+        Ok(())
+    }
+
+    /// After an error of the watch: waits until Jobs can be listed again. The watch tells of a change only, so an idle
+    /// namespace would look broken for ever.
+    async fn recover(&self, delays: &mut impl Iterator<Item = Duration>) {
+        for delay in delays {
+            sleep(delay).await;
+            match self.jobs.probe().await {
+                Ok(()) => return self.health.ready(),
+                Err(error) => {
+                    self.health.not_ready(format!("list of Jobs in {}: {error}", self.jobs.namespace()));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a watch could not be *started* from its resourceVersion: the watcher would try the same one for ever.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}

@@ -1,0 +1,196 @@
+//! `JOB_STATUS` as a store: fenced publishes, the last message of a subject, the scan of what was said.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+        stream::{LastRawMessageErrorKind, Stream},
+    },
+};
+use futures::StreamExt;
+use tokio::time::timeout;
+
+use crate::{
+    contract::{
+        event::{EventType, StatusEvent},
+        headers,
+        names::{JobName, Kind, parse_status_subject},
+    },
+    nats::definitions::JOB_STATUS,
+    report::phase::Said,
+};
+
+/// How long one call to JetStream may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is known of the last message of a status subject.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Its sequence in the stream; 0 where there is no message.
+    pub sequence: u64,
+    /// What it says; `None` where there is no message.
+    pub said: Option<Said>,
+}
+
+/// The last message of a status subject, whole.
+#[derive(Debug, Clone)]
+pub struct Last {
+    /// Sequence and what it says.
+    pub known: Known,
+    /// The identity of the request whose Job it tells of.
+    pub request_id: String,
+    /// The hash of that request, where the message carries it.
+    pub request_hash: Option<String>,
+    /// The event.
+    pub event: StatusEvent,
+}
+
+/// A call to the store that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Stored by somebody who knew more: the subject's last message is another one.
+    #[error("the last message of the subject is another one")]
+    Fenced,
+    /// No answer, or one that does not say what happened.
+    #[error("stream JOB_STATUS: {0}")]
+    Unknown(String),
+    /// The stream's last message of a subject is no status event.
+    #[error("stream JOB_STATUS: message {0} is no status event")]
+    Foreign(u64),
+}
+
+/// Access to `JOB_STATUS`.
+#[derive(Clone)]
+pub struct Store {
+    context: jetstream::Context,
+    stream: Stream<()>,
+}
+
+impl Store {
+    /// Opens the stream without asking for it: `provision` did.
+    ///
+    /// # Errors
+    /// Where the stream's name is invalid, which it is not.
+    pub async fn open(mut context: jetstream::Context) -> Result<Self, StoreError> {
+        context.set_timeout(DEADLINE);
+        let stream =
+            context.get_stream_no_info(JOB_STATUS).await.map_err(|e| StoreError::Unknown(e.to_string()))?;
+        Ok(Self { context, stream })
+    }
+
+    /// Publishes `event` if the subject's last message still is `expected` (ADR-22, expected last subject sequence).
+    /// The answer is the sequence under which it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where it is not; anything else leaves open whether it is stored.
+    pub async fn publish(&self, event: &StatusEvent, hash: &str, expected: u64) -> Result<u64, StoreError> {
+        let unknown = |e: String| StoreError::Unknown(e);
+        let payload = serde_json::to_vec(event).map_err(|e| unknown(e.to_string()))?;
+        let message = PublishMessage::build()
+            .payload(payload.into())
+            .headers(event_headers(event, hash))
+            .expected_last_subject_sequence(expected);
+        let from = |error: PublishError| match error.kind() {
+            PublishErrorKind::WrongLastSequence => StoreError::Fenced,
+            _ => StoreError::Unknown(error.to_string()),
+        };
+        let subject = event.kind.event_subject(&event.name);
+        let sent =
+            async { self.context.send_publish(subject, message).await.map_err(from)?.await.map_err(from) };
+        match timeout(DEADLINE * 2, sent).await {
+            Ok(acked) => Ok(acked?.sequence),
+            Err(_) => Err(unknown(format!("no answer to a publish within {} s", 2 * DEADLINE.as_secs()))),
+        }
+    }
+
+    /// The last message of a Job's status subject, read through the stream's leader: a replica may lag.
+    ///
+    /// # Errors
+    /// Where the stream does not answer, or the message is no status event.
+    pub async fn last(&self, kind: &Kind, name: &JobName) -> Result<Option<Last>, StoreError> {
+        let subject = kind.status_subject(name);
+        match timeout(DEADLINE, self.stream.get_last_raw_message_by_subject(&subject)).await {
+            Err(_) => Err(StoreError::Unknown(format!("no answer within {} s", DEADLINE.as_secs()))),
+            Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
+            Ok(Ok(message)) => {
+                let foreign = || StoreError::Foreign(message.sequence);
+                let said = said(&message.headers).ok_or_else(foreign)?;
+                let event = serde_json::from_slice(&message.payload).map_err(|_| foreign())?;
+                let header = |name: &str| message.headers.get(name).map(|v| v.as_str().to_owned());
+                Ok(Some(Last {
+                    known: Known { sequence: message.sequence, said: Some(said) },
+                    request_id: header(headers::JOB_REQUEST_ID).unwrap_or_default(),
+                    request_hash: header(headers::JOB_REQUEST_HASH),
+                    event,
+                }))
+            }
+        }
+    }
+
+    /// Every Job whose last message is no `OUTCOME`: read by headers only, last message per subject.
+    ///
+    /// # Errors
+    /// Where the stream does not answer, or stops answering under way.
+    pub async fn scan_open(&self) -> Result<Vec<(Kind, JobName, Known)>, StoreError> {
+        let unknown = |e: &dyn std::fmt::Display| StoreError::Unknown(format!("scan: {e}"));
+        let late = |_| StoreError::Unknown(format!("scan: no message within {} s", DEADLINE.as_secs()));
+        let config = OrderedConfig {
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            filter_subject: "jobs.*.status.*".to_owned(),
+            headers_only: true,
+            ..OrderedConfig::default()
+        };
+        let consumer = timeout(DEADLINE, self.stream.create_consumer(config)).await.map_err(late)?;
+        let consumer = consumer.map_err(|e| unknown(&e))?;
+        let mut open = Vec::new();
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(open);
+        }
+        let mut messages = consumer.messages().await.map_err(|e| unknown(&e))?;
+        while let Some(message) = timeout(DEADLINE, messages.next()).await.map_err(late)? {
+            let message = message.map_err(|e| unknown(&e))?;
+            let info = message.info().map_err(|e| unknown(&e))?;
+            let (sequence, pending) = (info.stream_sequence, info.pending);
+            let said = message.headers.as_ref().and_then(said);
+            match (parse_status_subject(&message.subject), said) {
+                (Some((kind, name)), Some(said)) if !said.is_final() => {
+                    open.push((kind, name, Known { sequence, said: Some(said) }));
+                }
+                (Some(_), Some(_)) => {}
+                _ => {
+                    tracing::warn!(subject = %message.subject, sequence, "a message in JOB_STATUS is no status event")
+                }
+            }
+            if pending == 0 {
+                break;
+            }
+        }
+        Ok(open)
+    }
+}
+
+fn event_headers(event: &StatusEvent, hash: &str) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    map.insert(headers::JOB_EVENT, event.event.as_str());
+    map.insert(headers::JOB_UID, headers::safe_value(&event.uid));
+    map.insert(headers::JOB_REQUEST_ID, headers::safe_value(event.request_id.as_ref()));
+    map.insert(headers::JOB_RESOURCE_VERSION, headers::safe_value(&event.resource_version));
+    if !hash.is_empty() {
+        map.insert(headers::JOB_REQUEST_HASH, headers::safe_value(hash));
+    }
+    map
+}
+
+fn said(map: &HeaderMap) -> Option<Said> {
+    Some(Said {
+        uid: map.get(headers::JOB_UID)?.as_str().to_owned(),
+        resource_version: map.get(headers::JOB_RESOURCE_VERSION)?.as_str().parse().ok()?,
+        event: EventType::parse(map.get(headers::JOB_EVENT)?.as_str())?,
+    })
+}
