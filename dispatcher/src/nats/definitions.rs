@@ -130,13 +130,19 @@ pub fn consumer(kind: &Kind) -> pull::Config {
 
 /// Every stream and consumer by name, as the `nats` CLI takes them (`--config`).
 pub fn files(kinds: &[Kind]) -> Vec<(String, Value)> {
-    let json = |config: Result<Value, serde_json::Error>| config.unwrap_or(Value::Null);
-    let mut files: Vec<_> = [jobs(kinds), job_status(), job_rejected()]
-        .into_iter()
-        .map(|stream| (stream.name.clone(), json(serde_json::to_value(&stream))))
-        .collect();
-    files.extend(kinds.iter().map(|kind| (kind.consumer_name(), json(serde_json::to_value(consumer(kind))))));
+    let streams = [jobs(kinds), job_status(), job_rejected()];
+    let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), given(stream))).collect();
+    files.extend(kinds.iter().map(|kind| (kind.consumer_name(), given(&consumer(kind)))));
     files
+}
+
+/// The fields that are given.
+fn given(config: &impl serde::Serialize) -> Value {
+    let mut value = serde_json::to_value(config).unwrap_or(Value::Null);
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, field| !field.is_null());
+    }
+    value
 }
 
 /// A field that differs from what the promises need.
