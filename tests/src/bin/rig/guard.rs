@@ -1,7 +1,7 @@
 //! The outer half of a helper that runs containers: puts the inner half into a PID and a mount namespace, and when that has
 //! ended (nothing is running or mounted any more) removes the folder, the control groups and the network bridge.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::commands::say;
-use crate::{control_groups, docker};
+use crate::{control_groups, docker, leftovers};
 
 /// How long the inner half may take to end by itself; after that the kernel ends all of it at once.
 const END: Duration = Duration::from_secs(15);
 
 /// `rig kubernetes`.
 pub(crate) async fn kubernetes(options: &str) -> ExitCode {
-    let folder = match paths::temp_dir("kubernetes") {
-        Ok(folder) => folder,
+    let (folder, _lock) = match leftovers::new_folder("kubernetes").await {
+        Ok(made) => made,
         Err(error) => return fail(&error),
     };
     let groups = match rustix::process::geteuid().is_root() {
@@ -34,8 +34,7 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
         Ok(inner) => relay(inner).await,
         Err(error) => fail(&error),
     };
-    control_groups::remove(folder.path()).await;
-    remove(folder);
+    leftovers::remove(folder.path()).await;
     code
 }
 
@@ -47,14 +46,12 @@ pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
     if !rustix::process::geteuid().is_root() {
         return fail("no container engine runs here, and only root can start one");
     }
-    let folder = match paths::temp_dir("docker") {
-        Ok(folder) => folder,
+    let (folder, _lock) = match leftovers::new_folder("docker").await {
+        Ok(made) => made,
         Err(error) => return fail(&error),
     };
     let code = docker_in(folder.path(), command).await;
-    docker::remove_bridge(folder.path()).await;
-    control_groups::remove(folder.path()).await;
-    remove(folder);
+    leftovers::remove(folder.path()).await;
     code
 }
 
@@ -155,11 +152,4 @@ pub(crate) async fn told_to_end() {
 fn fail(error: &str) -> ExitCode {
     say(&json!({"error": error}));
     ExitCode::FAILURE
-}
-
-fn remove(folder: tempfile::TempDir) {
-    let path: PathBuf = folder.path().to_owned();
-    if let Err(error) = folder.close() {
-        eprintln!("rig: {} is left over: {error}", path.display());
-    }
 }

@@ -18,6 +18,7 @@ mod control_plane;
 mod docker;
 mod guard;
 mod init;
+mod leftovers;
 mod nats;
 mod node;
 mod run;
