@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make test` need nothing to be there but
 # Rust, Go, Python, a C compiler and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo check clean
+.PHONY: help setup build images test-images test demo check nats-config clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ demo: test-images ## start everything and show two requests on their way to thei
 check: ## check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+nats-config: build ## write the stream and consumer files of the shipped templates anew
+	target/debug/dispatcher nats-config --output nats-config
 
 clean: ## remove what was built here (not what is cached for all checkouts)
 	cargo clean

@@ -7,4 +7,8 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod outcomes;
+mod rejections;
 mod rig;
+mod service;
+mod world;

@@ -105,6 +105,7 @@ fn base() -> Config {
         storage: StorageType::File,
         num_replicas: 1,
         max_messages: -1,
+        max_messages_per_subject: -1,
         max_bytes: -1,
         max_consumers: -1,
         duplicate_window: Duration::from_secs(120),
