@@ -1,8 +1,15 @@
 //! The connection to NATS.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio::sync::Notify;
 
 use crate::{
     config::{Nats, StartError},
@@ -13,16 +20,18 @@ use crate::{
 /// How long the first connection may take, over all servers of the list.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connects with the settings' credentials; reconnects by itself for ever after, which `health` tells.
+/// Connects with the settings' credentials; reconnects by itself for ever after: `health` tells
+/// whether it is connected, `reconnected` that it was not for a while.
 ///
 /// # Errors
 /// [`StartError`] with the setting that is wrong.
-pub async fn connect(settings: &Nats, health: Room) -> Result<Client, StartError> {
+pub async fn connect(settings: &Nats, health: Room, reconnected: Arc<Notify>) -> Result<Client, StartError> {
     let wrong = |setting, error: &dyn std::error::Error| StartError::new(setting, chain(error));
     let mut servers = Vec::new();
     for url in &settings.url {
         servers.push(url.parse::<ServerAddr>().map_err(|e| wrong("NATS_URL", &e))?);
     }
+    let lost = Arc::new(AtomicBool::new(false));
     let mut options = ConnectOptions::new()
         .name("dispatcher")
         .connection_timeout(Duration::from_secs(5))
@@ -30,11 +39,19 @@ pub async fn connect(settings: &Nats, health: Room) -> Result<Client, StartError
         .max_reconnects(None)
         .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
         .event_callback(move |event| {
-            let health = health.clone();
+            let (health, reconnected, lost) = (health.clone(), reconnected.clone(), lost.clone());
             async move {
                 match event {
-                    Event::Connected => health.ready(),
-                    Event::Disconnected | Event::Closed => health.not_ready("not connected"),
+                    Event::Connected => {
+                        health.ready();
+                        if lost.swap(false, Ordering::Relaxed) {
+                            reconnected.notify_one();
+                        }
+                    }
+                    Event::Disconnected | Event::Closed => {
+                        lost.store(true, Ordering::Relaxed);
+                        health.not_ready("not connected");
+                    }
                     other => tracing::warn!(event = %other, "NATS"),
                 }
             }

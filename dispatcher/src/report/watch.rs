@@ -1,14 +1,16 @@
 //! One watch for all Jobs: states go to the status writer. A start, and a relist after a 410, compare what was said
 //! with what is there.
 //!
+//! A reconnect to NATS goes the same way, since the server may have lost what it had not written to disk.
+//!
 //! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
 //! list is gone, or lost its label; the writer asks for it before it says so.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::{
     contract::{
@@ -38,6 +40,8 @@ pub struct Watch {
     pub writer: Writer,
     /// Ready while the watch works.
     pub health: Room,
+    /// Told when NATS is connected again.
+    pub reconnected: Arc<Notify>,
 }
 
 impl Watch {
@@ -49,7 +53,11 @@ impl Watch {
             let mut events = pin!(watcher(self.jobs.api(), config.clone()));
             let mut open = Open::new();
             loop {
-                match events.try_next().await {
+                let next = tokio::select! {
+                    next = events.try_next() => next,
+                    () = self.reconnected.notified() => break,
+                };
+                match next {
                     Ok(Some(event)) => {
                         if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
                             self.health.ready();

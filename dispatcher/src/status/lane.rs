@@ -39,6 +39,14 @@ impl<W> Lane<W> {
         Self { known, waiting: VecDeque::new(), busy: false, waiters: Vec::new() }
     }
 
+    /// What a scan has read of the subject. It may be older than what is known here: that costs a refused publish. Or the
+    /// stream may have lost what is known here: then only the scan is right.
+    pub(super) fn learn(&mut self, known: Known) {
+        if !self.busy {
+            self.known = known;
+        }
+    }
+
     /// A newer state of the Job.
     pub(super) fn offer(&mut self, state: JobState, source: Source) {
         if self.waiting.len() >= WAITING
@@ -179,6 +187,14 @@ mod tests {
         assert_eq!(step(&mut lane), Some(Step::Verify));
         lane.done(Done::Verified(false));
         assert_eq!(step(&mut lane), None);
+    }
+
+    #[test]
+    fn a_stream_that_lost_events_hears_them_again() {
+        let mut lane = Lane::<()>::new(known(9, "u", 5, EventType::Modified));
+        lane.learn(known(3, "u", 1, EventType::Added));
+        lane.offer(a_job("u", 5, json!({})), Source::Watch);
+        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
     }
 
     #[test]

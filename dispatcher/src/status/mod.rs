@@ -140,7 +140,10 @@ fn accept(lanes: &mut Lanes, offer: Offer) -> Option<Key> {
     if offer.state.settled && !lanes.contains_key(&key) {
         return None;
     }
-    let lane = lanes.entry(key.clone()).or_insert_with(|| Lane::new(offer.known.unwrap_or_default()));
+    let lane = lanes.entry(key.clone()).or_insert_with(|| Lane::new(Known::default()));
+    if let Some(known) = offer.known {
+        lane.learn(known);
+    }
     lane.forget(oneshot::Sender::is_closed);
     if let Some(said) = offer.said {
         lane.wait(offer.state.uid.clone(), said);
