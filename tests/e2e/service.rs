@@ -57,10 +57,11 @@ async fn the_shipped_streams_are_those_that_it_creates() {
         let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         assert_eq!(&file, config, "nats-config/{name}.json is stale: make nats-config");
         let subject = match name.strip_prefix("dispatcher-") {
-            None => format!("STREAM.INFO.{name}"),
-            Some(_) => format!("CONSUMER.INFO.JOBS.{name}"),
+            None => format!("$JS.API.STREAM.INFO.{name}"),
+            Some(_) => format!("$JS.API.CONSUMER.INFO.JOBS.{name}"),
         };
-        let info: Value = world.jetstream.request(subject, &()).await.unwrap();
+        let answer = world.client.request(subject, "".into()).await.unwrap();
+        let info: Value = serde_json::from_slice(&answer.payload).unwrap();
         for (field, wanted) in config.as_object().unwrap() {
             let found = &info["config"][field];
             let absent = found.is_null() && (wanted == &Value::from(0) || wanted == &Value::from(false));
