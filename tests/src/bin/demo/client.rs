@@ -1,0 +1,71 @@
+//! The client: what any program with a NATS client does, nothing else.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use futures::StreamExt;
+
+use crate::event::Event;
+
+/// A connection to NATS.
+pub(crate) struct Client {
+    nats: async_nats::Client,
+    jetstream: jetstream::Context,
+}
+
+/// A request that was refused, as `JOB_REJECTED` keeps it.
+pub(crate) struct DeadLetter {
+    pub(crate) payload: String,
+    pub(crate) error: String,
+}
+
+impl Client {
+    pub(crate) async fn connect(url: &str) -> Result<Self, String> {
+        let nats = async_nats::connect(url).await.map_err(|error| format!("{url}: {error}"))?;
+        Ok(Self { jetstream: jetstream::new(nats.clone()), nats })
+    }
+
+    pub(crate) async fn subscribe(&self, subject: &'static str) -> Result<async_nats::Subscriber, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("subscribing to {subject}: {error}");
+        let subscriber = self.nats.subscribe(subject).await.map_err(|error| failed(&error))?;
+        // So that the subscription is there before the first request is.
+        self.nats.flush().await.map_err(|error| failed(&error))?;
+        Ok(subscriber)
+    }
+
+    /// Requests a Job, like `nats req`; the answer is the stream's acknowledgement.
+    pub(crate) async fn request_job(&self, payload: &'static str) -> Result<String, String> {
+        let answer = self.nats.request("jobs.simple.create", payload.into()).await;
+        let answer = answer.map_err(|error| format!("no answer to a request for a Job: {error}"))?;
+        Ok(String::from_utf8_lossy(&answer.payload).into_owned())
+    }
+
+    /// Every event that `JOB_STATUS` holds, by Job, in order.
+    pub(crate) async fn stored(&self) -> Result<BTreeMap<String, Vec<Event>>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("reading JOB_STATUS: {error}");
+        let stream = self.jetstream.get_stream("JOB_STATUS").await.map_err(|error| failed(&error))?;
+        let config =
+            OrderedConfig { filter_subject: "jobs.simple.status.*".to_owned(), ..OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let count = usize::try_from(consumer.cached_info().num_pending).map_err(|error| failed(&error))?;
+        let mut messages = consumer.messages().await.map_err(|error| failed(&error))?.take(count);
+        let mut stored: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| failed(&error))?;
+            let event: Event = serde_json::from_slice(&message.payload).map_err(|error| failed(&error))?;
+            stored.entry(event.job().to_owned()).or_default().push(event);
+        }
+        Ok(stored)
+    }
+
+    /// The last dead letter, like `nats stream get JOB_REJECTED --last-for jobs.simple.rejected`.
+    pub(crate) async fn last_dead_letter(&self) -> Result<DeadLetter, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("reading JOB_REJECTED: {error}");
+        let stream = self.jetstream.get_stream("JOB_REJECTED").await.map_err(|error| failed(&error))?;
+        let message = stream.get_last_raw_message_by_subject("jobs.simple.rejected").await;
+        let message = message.map_err(|error| failed(&error))?;
+        let error = message.headers.get("Job-Error").map(ToString::to_string).unwrap_or_default();
+        Ok(DeadLetter { payload: String::from_utf8_lossy(&message.payload).into_owned(), error })
+    }
+}
