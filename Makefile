@@ -3,6 +3,8 @@
 
 .PHONY: help setup build images test-images test demo check nats-config clean
 .DEFAULT_GOAL := help
+# What is built is looked for under target/.
+unexport CARGO_TARGET_DIR
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14

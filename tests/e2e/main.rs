@@ -11,4 +11,5 @@ mod outcomes;
 mod rejections;
 mod rig;
 mod service;
+mod settings;
 mod world;

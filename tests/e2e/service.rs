@@ -3,7 +3,7 @@
 use dispatcher_tests::{Kubernetes, or_skip, paths};
 use serde_json::Value;
 
-use crate::world::{World, managed_template};
+use crate::world::{World, managed_template, shipped};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_live_and_ready_and_ends_gracefully() {
@@ -41,21 +41,19 @@ async fn the_shipped_streams_are_those_that_it_creates() {
         .output()
         .unwrap();
     let printed: serde_json::Map<String, Value> = serde_json::from_slice(&printed.stdout).expect("JSON");
-    let shipped = std::fs::read_dir(paths::workspace().join("nats-config")).unwrap();
-    let mut shipped: Vec<_> = shipped
+    let files = std::fs::read_dir(paths::workspace().join("nats-config")).unwrap();
+    let mut files: Vec<_> = files
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    shipped.sort();
-    assert_eq!(shipped, printed.keys().cloned().collect::<Vec<_>>());
+    files.sort();
+    assert_eq!(files, printed.keys().cloned().collect::<Vec<_>>());
 
     let world = or_skip!(World::start().await);
     let dispatcher = world.dispatcher().start().await;
     for (name, config) in &printed {
-        let path = paths::workspace().join(format!("nats-config/{name}.json"));
-        let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        assert_eq!(&file, config, "nats-config/{name}.json is stale: make nats-config");
+        assert_eq!(&shipped(name), config, "nats-config/{name}.json is stale: make nats-config");
         let subject = match name.strip_prefix("dispatcher-") {
             None => format!("$JS.API.STREAM.INFO.{name}"),
             Some(_) => format!("$JS.API.CONSUMER.INFO.JOBS.{name}"),
@@ -85,10 +83,7 @@ fn without_false(value: &Value) -> Value {
 async fn streams_made_from_the_shipped_files_are_taken_as_they_are() {
     let world = or_skip!(World::start().await);
     for name in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
-        let path = paths::workspace().join(format!("nats-config/{name}.json"));
-        let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let made: Value = world.jetstream.request(format!("STREAM.CREATE.{name}"), &file).await.unwrap();
-        assert!(made["error"].is_null(), "{made}");
+        world.make_stream(&shipped(name)).await;
     }
     let (_folder, templates) = managed_template();
     let _dispatcher = world.dispatcher().templates(templates).start().await;

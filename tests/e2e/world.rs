@@ -143,6 +143,22 @@ impl World {
         until(&format!("the Job {name}"), PATIENCE, || self.namespace.jobs.get(name)).await
     }
 
+    /// Makes a stream before the dispatcher does.
+    pub(crate) async fn make_stream(&self, config: &Value) {
+        let name = text(&config["name"]);
+        let made: Value = self.jetstream.request(format!("STREAM.CREATE.{name}"), config).await.unwrap();
+        assert!(made["error"].is_null(), "{made}");
+    }
+
+    /// Makes the streams with the shortest deduplication window that there is, so that nothing can lean on it.
+    pub(crate) async fn make_streams_without_deduplication(&self) {
+        for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
+            let mut config = shipped(stream);
+            config["duplicate_window"] = 100_000_000.into();
+            self.make_stream(&config).await;
+        }
+    }
+
     /// Plays the controller of a Job that has another one ([`managed_template`]): sets its status.
     pub(crate) async fn set_status(&self, name: &str, status: Value) {
         let patch = json!({"status": status});
@@ -162,6 +178,12 @@ pub(crate) fn managed_template() -> (tempfile::TempDir, PathBuf) {
     std::fs::write(folder.path().join("simple.yaml"), managed).unwrap();
     let path = folder.path().to_owned();
     (folder, path)
+}
+
+/// A shipped stream or consumer, as `nats-config/` has it.
+pub(crate) fn shipped(name: &str) -> Value {
+    let path = paths::workspace().join(format!("nats-config/{name}.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// A final status, as the Job controller writes it.
