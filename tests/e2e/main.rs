@@ -7,6 +7,7 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod idempotency;
 mod outcomes;
 mod rejections;
 mod rig;

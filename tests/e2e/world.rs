@@ -186,9 +186,9 @@ pub(crate) fn shipped(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A final status, as the Job controller writes it.
+/// A final status, as the Job controller writes it. It ends now: a TTL runs from there.
 pub(crate) fn finished(condition: &str, failed: u32, reason: &str, message: &str) -> Value {
-    let time = "2026-01-01T00:00:00Z";
+    let time = now();
     let interim = if condition == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
     let condition = |type_: &str| {
         json!({"type": type_, "status": "True", "reason": reason, "message": message,
@@ -199,10 +199,15 @@ pub(crate) fn finished(condition: &str, failed: u32, reason: &str, message: &str
         "conditions": [condition(interim), condition(if interim == "FailureTarget" { "Failed" } else { "Complete" })],
     });
     if interim == "SuccessCriteriaMet" {
-        status["completionTime"] = time.into();
+        status["completionTime"] = now().into();
         status["succeeded"] = 1.into();
     }
     status
+}
+
+/// Now, to the second, as Kubernetes writes times.
+pub(crate) fn now() -> String {
+    k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 pub(crate) fn event(message: &StreamMessage) -> Value {
