@@ -1,0 +1,80 @@
+//! A message of `JOB_STATUS`, read as a status event.
+
+use std::fmt;
+
+use super::history::{JobSeen, StatusMessage};
+
+/// A status event with the fields that every one has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Event<'a> {
+    pub(super) message: &'a StatusMessage,
+    pub(super) word: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) name: &'a str,
+    pub(super) uid: &'a str,
+    pub(super) request_id: &'a str,
+    pub(super) request_seq: u64,
+    pub(super) version: u64,
+}
+
+impl<'a> Event<'a> {
+    /// Reads a message; the error says what is missing.
+    pub(super) fn read(message: &'a StatusMessage) -> Result<Self, String> {
+        let text = |key: &str| match message.event[key].as_str() {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err(format!("no `{key}`")),
+        };
+        let version = text("resourceVersion")?;
+        let event = Self {
+            message,
+            word: text("type")?,
+            kind: text("kind")?,
+            name: text("name")?,
+            uid: text("uid")?,
+            request_id: text("requestId")?,
+            request_seq: message.event["requestSeq"].as_u64().ok_or("no `requestSeq`")?,
+            version: version.parse().map_err(|_| format!("`resourceVersion` {version} is no number"))?,
+        };
+        match (event.is_outcome(), event.result()) {
+            (true, None) => Err("no `outcome.result`".to_owned()),
+            (false, Some(_)) => Err(format!("an `outcome` in an event {}", event.word)),
+            _ => Ok(event),
+        }
+    }
+
+    pub(super) fn is_outcome(&self) -> bool {
+        self.word == "OUTCOME"
+    }
+
+    /// Whether it tells a state of the Job, and not of a pod.
+    pub(super) fn is_state(&self) -> bool {
+        matches!(self.word, "ADDED" | "MODIFIED" | "DELETED")
+    }
+
+    pub(super) fn result(&self) -> Option<&'a str> {
+        self.message.event["outcome"]["result"].as_str()
+    }
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StatusMessage { stream_seq, subject, .. } = self.message;
+        let Self { word, uid, version, request_seq, .. } = self;
+        write!(
+            formatter,
+            "message {stream_seq} on {subject} ({word} of uid {uid} at {version}, request {request_seq})"
+        )
+    }
+}
+
+impl fmt::Display for JobSeen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, uid, request_id, request_seq, ended, .. } = self;
+        let deleted = if self.deleted { ", deleted" } else { "" };
+        let watched = if self.watched { "" } else { ", known from its events only" };
+        write!(
+            formatter,
+            "Job {kind}/{name} (uid {uid}, request {request_seq} {request_id:?}, ended: {ended:?}{deleted}{watched})"
+        )
+    }
+}

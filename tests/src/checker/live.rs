@@ -1,0 +1,61 @@
+//! Promise 4: a plain subscriber sees what the stream stored, in its order, and nothing else but the notices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Violation;
+use super::history::{DeadLetter, History, Live, LiveMessage};
+
+pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
+    let Some(live) = &history.live else { return };
+    let stored: BTreeMap<u64, _> = history.status.iter().map(|m| (m.stream_seq, m)).collect();
+    let mut seen = BTreeSet::new();
+    let mut last = 0;
+    for message in &live.messages {
+        let LiveMessage { subject, sequence, event } = message;
+        let Some(sequence) = *sequence else {
+            if !is_notice(history, message) {
+                found.push(Violation::LiveUnknown(format!("{subject}: {event}")));
+            }
+            continue;
+        };
+        match stored.get(&sequence) {
+            None => found.push(Violation::LiveUnknown(format!("{subject}, sequence {sequence}: {event}"))),
+            Some(stored) if stored.subject != *subject || stored.event != *event => {
+                let text = format!(
+                    "sequence {sequence}: seen on {subject}: {event}; stored under {}: {}",
+                    stored.subject, stored.event
+                );
+                found.push(Violation::LiveDiffers(text));
+            }
+            Some(_) => {}
+        }
+        if sequence <= last {
+            let text = format!("{subject}: sequence {sequence} came after {last}");
+            found.push(Violation::LiveOrder(text));
+        }
+        last = last.max(sequence);
+        seen.insert(sequence);
+    }
+    missed(history, live, &seen, found);
+}
+
+fn missed(history: &History, live: &Live, seen: &BTreeSet<u64>, found: &mut Vec<Violation>) {
+    if !live.unbroken {
+        return;
+    }
+    for message in history.status.iter().filter(|m| m.stream_seq > live.after) {
+        if !seen.contains(&message.stream_seq) {
+            let text = format!("sequence {} on {}", message.stream_seq, message.subject);
+            found.push(Violation::LiveMissed(text));
+        }
+    }
+}
+
+/// Whether it is the notice of a rejection that is stored.
+fn is_notice(history: &History, message: &LiveMessage) -> bool {
+    let tokens: Vec<_> = message.subject.split('.').collect();
+    let &["jobs", kind, "status", "_rejected"] = tokens.as_slice() else { return false };
+    let seq = message.event["requestSeq"].as_u64();
+    let is_its = |letter: &DeadLetter| letter.kind() == kind && letter.request_seq() == seq;
+    message.event["type"] == "REJECTED" && seq.is_some() && history.rejected.iter().any(is_its)
+}

@@ -1,0 +1,96 @@
+//! Publishes requests and keeps a true record of it, also where an answer is lost.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{PublishError as NatsError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use tokio::time::sleep;
+
+use super::history::Request;
+
+/// How long one answer may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+/// How long a publish is tried again where that keeps the record true.
+const TRIES: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A publish that was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishError {
+    /// It is certainly not stored, and is not in the record.
+    Refused(String),
+    /// Nobody knows whether it is stored; the record says so.
+    Unanswered(String),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(text) => write!(formatter, "the publish was refused: {text}"),
+            Self::Unanswered(text) => write!(formatter, "the publish was not answered: {text}"),
+        }
+    }
+}
+
+/// The record of what was published.
+#[derive(Debug, Default)]
+pub(super) struct Record(Mutex<Vec<Request>>);
+
+impl Record {
+    pub(super) fn add(&self, request: Request) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    }
+
+    pub(super) fn all(&self) -> Vec<Request> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Publishes until it is answered. After a lost answer it goes on only under a `Nats-Msg-Id`, by which what may be stored
+/// twice is still one request.
+pub(super) async fn publish(
+    context: &Context,
+    record: &Record,
+    request: Request,
+) -> Result<u64, PublishError> {
+    let end = Instant::now() + TRIES;
+    let mut lost = false;
+    loop {
+        let error = match attempt(context, &request).await {
+            Ok((seq, duplicate)) => {
+                record.add(Request { seq: Some(seq), duplicate, ..request });
+                return Ok(seq);
+            }
+            Err(error) => error,
+        };
+        let late = Instant::now() > end;
+        match error.kind() {
+            // No responders: the server or the stream is not there yet.
+            PublishErrorKind::StreamNotFound if !late => {}
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
+                if !lost {
+                    record.add(request.clone());
+                }
+                lost = true;
+                if late || request.msg_id.is_none() {
+                    return Err(PublishError::Unanswered(error.to_string()));
+                }
+            }
+            _ if lost => return Err(PublishError::Unanswered(error.to_string())),
+            _ => return Err(PublishError::Refused(error.to_string())),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn attempt(context: &Context, request: &Request) -> Result<(u64, bool), NatsError> {
+    let mut message = PublishMessage::build().payload(request.payload.clone().into());
+    if let Some(id) = &request.msg_id {
+        message = message.message_id(id);
+    }
+    let answer = context.send_publish(format!("jobs.{}.create", request.kind), message).await?.await?;
+    Ok((answer.sequence, answer.duplicate))
+}
