@@ -179,7 +179,14 @@ impl Recorder {
                 done.insert(uid.to_owned());
             }
         }
+        self.is_all_said(done)?;
+        // A list of all Jobs is dear, and may bring some to light.
         self.watch.is_up_to_date().await?;
+        self.is_all_said(done)
+    }
+
+    /// Whether each Job that was seen has its outcome and, where it is still there, is settled.
+    fn is_all_said(&self, done: &BTreeSet<String>) -> Result<(), String> {
         let jobs = self.watch.jobs();
         let ours = || jobs.iter().filter(|job| job.ours);
         let silent: Vec<_> = ours().filter(|job| !done.contains(&job.uid)).collect();

@@ -224,6 +224,20 @@ fn a_present_job_is_not_deleted_and_a_missing_job_may_have_ended() {
 }
 
 #[test]
+fn a_request_that_is_left_in_the_queue_is_not_lost() {
+    let mut history = good();
+    history.rejected.retain(|letter| letter.header("Job-Error") != "InvalidName");
+    history.jobs_stream_left = 1;
+    let found = check(&history);
+    let text = found[0].to_string();
+    assert_eq!((found.len(), found[0].name()), (1, "LeftInQueue"));
+    assert!(text.contains("request 5 of simple"), "{text}");
+    history.rejected.clear();
+    history.requests.iter_mut().for_each(|request| request.expect = Expect::Either);
+    assert!(names(&history).contains(&"LostRequest".to_owned()), "more are missing than are left");
+}
+
+#[test]
 fn a_violation_names_request_job_subject_and_sequence() {
     let mut history = good();
     insert_copy(&mut history, "complete", "OUTCOME", 1);

@@ -21,6 +21,14 @@ macro_rules! violations {
                     $(Self::$name(_) => stringify!($name),)*
                 }
             }
+
+            /// What it is that breaks it.
+            #[must_use]
+            pub fn text(&self) -> &str {
+                match self {
+                    $(Self::$name(text) => text,)*
+                }
+            }
         }
 
         impl fmt::Display for Violation {
