@@ -45,9 +45,8 @@ fn job(screen: &Screen, expected: Expected, events: &[Event], heard: Option<&Out
     if !good {
         let reason = reason.map(|(reason, message)| format!(" {reason}: {message}")).unwrap_or_default();
         let heard = heard.map_or_else(|| "none".to_owned(), ToString::to_string);
-        screen.plain(&format!(
-            "      missing: exactly one OUTCOME, the last event, {result}{reason}; heard: {heard}"
-        ));
+        screen.plain(&format!("      missing: exactly one OUTCOME, as the last event: {result}{reason}"));
+        screen.plain(&format!("      heard: {heard}"));
     }
     good
 }
