@@ -7,6 +7,8 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod controller;
+mod faults;
 mod idempotency;
 mod outcomes;
 mod rejections;

@@ -8,7 +8,7 @@ use futures::{StreamExt, future::join_all};
 use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, World, event, finished, header, managed_template, now, text};
+use crate::world::{PATIENCE, START, World, event, finished, header, managed_template, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_job_that_succeeds() {
@@ -93,7 +93,7 @@ async fn three_and_four_failed_pods_are_both_judged_by_the_conditions_alone() {
         world.job(&name).await;
         // As many pods failed as ever will, and still there is no outcome.
         let status =
-            json!({"startTime": now(), "failed": failed, "ready": 0, "terminating": 0});
+            json!({"startTime": START, "failed": failed, "ready": 0, "terminating": 0});
         world.set_status(&name, status).await;
         until("the failed pods to be told", PATIENCE, || async {
             let last = world.last(&name).await;
@@ -122,7 +122,7 @@ async fn a_late_subscriber_replays_the_whole_history() {
     world.request(r#"{"foo":"late"}"#).await;
     world.job("simple-job-late").await;
     world
-        .set_status("simple-job-late", json!({"startTime": now(), "active": 1, "ready": 0}))
+        .set_status("simple-job-late", json!({"startTime": START, "active": 1, "ready": 0}))
         .await;
     world.set_status("simple-job-late", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-late").await;
