@@ -40,9 +40,9 @@ async fn main() -> ExitCode {
 }
 
 fn log_as(format: LogFormat) {
-    // The client's own warnings repeat what /ready tells.
+    // The clients' own lines repeat what /ready tells.
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=error,kube_runtime=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=off"));
     let colours = std::io::stderr().is_terminal();
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,8 +50,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let jobs = connect_kubernetes(&config).await?;
     let namespace_uid = namespace_uid(&jobs).await?;
     let listener = admin::listen(config.admin_addr).await?;
-    let reconnected = Arc::new(Notify::new());
-    let client = connect::connect(&config.nats, health.room("nats"), reconnected.clone()).await?;
+    let (reconnects, reconnected) = watch::channel(0);
+    let client = connect::connect(&config.nats, health.room("nats"), reconnects).await?;
     let context = connect::jetstream(client.clone());
     let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
     let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
@@ -74,7 +74,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         store: store.clone(),
         writer: writer.clone(),
         health: health.room("watch"),
-        reconnected,
+        reconnects: reconnected.clone(),
     };
     let stop_watch = stop_work.clone();
     tasks.spawn(async move {
@@ -96,6 +96,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             handler: Arc::new(handler),
             concurrency: config.concurrency.into(),
             health: room,
+            reconnects: reconnected.clone(),
         };
         let stop = stop_work.clone();
         tasks.spawn(async move {

@@ -24,7 +24,8 @@ pub(crate) struct Controller(JoinHandle<()>);
 impl Controller {
     pub(crate) fn start(jobs: Api<Job>) -> Self {
         Self(tokio::spawn(async move {
-            let mut states = pin!(watcher(jobs.clone(), watcher::Config::default()).default_backoff().applied_objects());
+            let mut states =
+                pin!(watcher(jobs.clone(), watcher::Config::default()).default_backoff().applied_objects());
             let mut seen = BTreeSet::new();
             while let Some(state) = states.next().await {
                 let Ok(job) = state else { continue };

@@ -34,7 +34,8 @@ impl Run {
         let (folder, templates) = managed_template();
         let dispatcher = world.dispatcher().templates(templates).start().await;
         let client = world.nats.client().await;
-        let recorder = Recorder::start(client, world.namespace.client.clone(), &world.namespace.name).await.unwrap();
+        let recorder =
+            Recorder::start(client, world.namespace.client.clone(), &world.namespace.name).await.unwrap();
         recorder.expect_ttl("simple", Some(600));
         let controller = Controller::start(world.namespace.jobs.clone());
         Self { world, dispatcher, recorder, _controller: controller, _folder: folder }
@@ -112,7 +113,8 @@ async fn killed_right_after_the_first_event() {
     let users = r#"{user: anybody, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
     let config = format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: anybody\n");
     std::fs::write(folder.path().join("nats.conf"), config).unwrap();
-    let nats = Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
+    let nats =
+        Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let run = Run::of(World::of(nats, kubernetes.namespace().await).await).await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
@@ -258,15 +260,24 @@ async fn quota_reached_then_raised() {
         json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
                "spec": {"hard": {"count/jobs.batch": jobs.to_string()}}})
     };
-    quotas.create(&kube::api::PostParams::default(), &serde_json::from_value(quota(5)).unwrap()).await.unwrap();
-    until("the quota to count", PATIENCE, || async { quotas.get("q").await.ok()?.status?.used.map(drop) }).await;
+    quotas
+        .create(&kube::api::PostParams::default(), &serde_json::from_value(quota(5)).unwrap())
+        .await
+        .unwrap();
+    until("the quota to count", PATIENCE, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
+        .await;
     run.load(0, 20).await;
     run.until_jobs(5).await;
-    until("a refusal in the log", PATIENCE, || async { run.dispatcher.log().contains("exceeded quota").then_some(()) })
-        .await;
+    until("a refusal in the log", PATIENCE, || async {
+        run.dispatcher.log().contains("exceeded quota").then_some(())
+    })
+    .await;
     assert_eq!(run.jobs().await, 5);
     let letters = run.world.rejections().await;
-    assert!(letters.iter().all(|l| crate::world::header(l, "Job-Error") != "Refused"), "a quota rejects nothing");
+    assert!(
+        letters.iter().all(|l| crate::world::header(l, "Job-Error") != "Refused"),
+        "a quota rejects nothing"
+    );
     quotas.patch("q", &PatchParams::default(), &Patch::Merge(quota(1000))).await.unwrap();
     run.finish().await;
 }
@@ -285,7 +296,11 @@ async fn right_taken_away_then_given_back() {
     run.load(0, 20).await;
     until("not ready, with the reason", PATIENCE, || async {
         let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 503 && answer.1.contains("cannot create resource") { Ok(()) } else { Err(format!("{answer:?}")) }
+        if answer.0 == 503 && answer.1.contains("cannot create resource") {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     })
     .await;
     let lines = run.dispatcher.log().lines().count();

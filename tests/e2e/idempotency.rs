@@ -25,7 +25,8 @@ async fn publish_again(world: &World, id: &str, payload: &str) -> u64 {
     until("the deduplication window to be over", PATIENCE, || async {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
-        let sent = world.jetstream.publish_with_headers("jobs.simple.create", headers, payload.to_owned().into());
+        let sent =
+            world.jetstream.publish_with_headers("jobs.simple.create", headers, payload.to_owned().into());
         let ack = sent.await.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?;
         if ack.duplicate { Err("a duplicate".to_owned()) } else { Ok(ack.sequence) }
     })
@@ -81,7 +82,11 @@ async fn the_same_id_with_another_request_is_told_so() {
     // Also when the Job is gone, by what was said of it.
     world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-a").await;
-    assert_eq!(world.job("simple-job-a").await.spec.unwrap().template, before.spec.unwrap().template, "untouched");
+    assert_eq!(
+        world.job("simple-job-a").await.spec.unwrap().template,
+        before.spec.unwrap().template,
+        "untouched"
+    );
     world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
     until("the Job to be gone", PATIENCE, || async { jobs(&world).await.is_empty().then_some(()) }).await;
     let again = publish_again(&world, "order-1", r#"{"foo":"a","fail":true}"#).await;
@@ -126,6 +131,21 @@ async fn generate_name_gives_each_request_a_name_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_remembered_when_another_has_used_its_name_since() {
+    let (world, _dispatcher, _folder) = or_skip!(start().await);
+    for id in ["order-1", "order-2"] {
+        world.request_as(id, r#"{"foo":"a"}"#).await;
+        world.until_last("simple-job-a", "ADDED").await;
+        world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
+        world.outcome("simple-job-a").await;
+    }
+    publish_again(&world, "order-1", r#"{"foo":"a"}"#).await;
+    world.until_queue_is_empty().await;
+    assert!(jobs(&world).await.is_empty(), "no second Job of order-1");
+    assert_eq!(world.types("simple-job-a").await.iter().filter(|t| *t == "ADDED").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_comes_free_is_used_again_and_its_history_goes_on() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
     for round in 1..=3 {
@@ -134,7 +154,13 @@ async fn a_name_that_comes_free_is_used_again_and_its_history_goes_on() {
         world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
         world.outcome("simple-job-a").await;
         until("the Job to be settled", PATIENCE, || async {
-            world.job("simple-job-a").await.metadata.annotations?.contains_key("dispatcher/settled").then_some(())
+            world
+                .job("simple-job-a")
+                .await
+                .metadata
+                .annotations?
+                .contains_key("dispatcher/settled")
+                .then_some(())
         })
         .await;
         world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
@@ -174,4 +200,3 @@ async fn a_job_that_is_deleted_by_hand_ends_as_deleted() {
     let types: Vec<_> = history.iter().map(|m| text(&event(m)["type"])).collect();
     assert_eq!(types[types.len() - 2..], ["DELETED", "OUTCOME"]);
 }
-

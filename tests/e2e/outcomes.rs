@@ -92,8 +92,7 @@ async fn three_and_four_failed_pods_are_both_judged_by_the_conditions_alone() {
         world.request(json!({"foo": failed.to_string()}).to_string()).await;
         world.job(&name).await;
         // As many pods failed as ever will, and still there is no outcome.
-        let status =
-            json!({"startTime": START, "failed": failed, "ready": 0, "terminating": 0});
+        let status = json!({"startTime": START, "failed": failed, "ready": 0, "terminating": 0});
         world.set_status(&name, status).await;
         until("the failed pods to be told", PATIENCE, || async {
             let last = world.last(&name).await;
@@ -121,9 +120,7 @@ async fn a_late_subscriber_replays_the_whole_history() {
     world.client.flush().await.unwrap();
     world.request(r#"{"foo":"late"}"#).await;
     world.job("simple-job-late").await;
-    world
-        .set_status("simple-job-late", json!({"startTime": START, "active": 1, "ready": 0}))
-        .await;
+    world.set_status("simple-job-late", json!({"startTime": START, "active": 1, "ready": 0})).await;
     world.set_status("simple-job-late", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-late").await;
 

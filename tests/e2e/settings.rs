@@ -36,7 +36,8 @@ async fn each_wrong_setting_is_named_in_one_line() {
     let text = |name: &str| at(name).display().to_string();
 
     let dispatcher = || world.dispatcher();
-    refuses(dispatcher().env("NATS_URL", &no_server), "NATS_URL", "cannot connect to nats://127.0.0.1:").await;
+    refuses(dispatcher().env("NATS_URL", &no_server), "NATS_URL", "cannot connect to nats://127.0.0.1:")
+        .await;
     refuses(dispatcher().env("NATS_CREDS", &text("none")), "NATS_CREDS", "No such file").await;
     refuses(dispatcher().env("KUBECONFIG", &text("none")), "KUBECONFIG", "none").await;
     refuses(dispatcher().env("KUBECONFIG", &text("kubeconfig")), "KUBECONFIG", "cannot be reached").await;
@@ -45,13 +46,19 @@ async fn each_wrong_setting_is_named_in_one_line() {
     refuses(dispatcher().templates(at("none")), "TEMPLATES", "cannot be read").await;
     refuses(dispatcher().templates(at("empty")), "TEMPLATES", "holds no template").await;
     refuses(dispatcher().templates(at("bad")), "TEMPLATES", "defaultName").await;
-    refuses(dispatcher().env("ADMIN_ADDR", world.nats.url.trim_start_matches("nats://")), "ADMIN_ADDR", "in use").await;
+    refuses(
+        dispatcher().env("ADMIN_ADDR", world.nats.url.trim_start_matches("nats://")),
+        "ADMIN_ADDR",
+        "in use",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_namespace_is_named() {
     let world = or_skip!(World::start().await);
-    let admin = or_skip!(dispatcher_tests::Kubernetes::shared().await).kubeconfig_path().display().to_string();
+    let admin =
+        or_skip!(dispatcher_tests::Kubernetes::shared().await).kubeconfig_path().display().to_string();
     let dispatcher = Dispatcher::builder_with(&world.nats.url, &admin, "nowhere");
     refuses(dispatcher, "NAMESPACE", "there is no namespace \"nowhere\"").await;
 }
@@ -74,7 +81,12 @@ async fn wrong_credentials_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_on_which_no_promise_can_rest_is_refused_by_field() {
     for (stream, field, value, setting) in [
-        ("JOBS", "retention", json!("limits"), "stream JOBS: retention: found \"limits\", must be \"workqueue\""),
+        (
+            "JOBS",
+            "retention",
+            json!("limits"),
+            "stream JOBS: retention: found \"limits\", must be \"workqueue\"",
+        ),
         ("JOBS", "storage", json!("memory"), "stream JOBS: storage"),
         ("JOBS", "discard_new_per_subject", json!(false), "stream JOBS: discard_new_per_subject"),
         ("JOB_STATUS", "subject_transform", Value::Null, "stream JOB_STATUS: subject_transform"),

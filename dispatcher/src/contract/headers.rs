@@ -6,7 +6,7 @@ pub const JOB_EVENT: &str = "Job-Event";
 pub const JOB_UID: &str = "Job-Uid";
 /// On events and rejections: the request's identity.
 pub const JOB_REQUEST_ID: &str = "Job-Request-Id";
-/// On events and rejections: the request's sequence in `JOBS`, what its publisher found in the `PubAck`.
+/// On rejections: the request's sequence in `JOBS`, what its publisher found in the `PubAck`.
 pub const JOB_REQUEST_SEQ: &str = "Job-Request-Seq";
 /// On events: the hash of the request, so that a repeated identity with another request is known for one.
 pub const JOB_REQUEST_HASH: &str = "Job-Request-Hash";

@@ -101,15 +101,21 @@ impl Launcher {
     ) -> Result<Found, Fate> {
         let known = match self.store.last(kind, name).await {
             Ok(None) => Known::default(),
-            Ok(Some(last)) => {
-                if last.request_id == identity.id.as_ref() {
-                    return Ok(match (hash, &last.request_hash) {
-                        (Some(hash), Some(said)) if hash != said => Found::Reused,
-                        _ => Found::Ours(Launched::Done),
-                    });
+            Ok(Some(Last { known, request_id, request_hash, .. })) => {
+                let spoke = if request_id == identity.id.as_ref() {
+                    Some(request_hash)
+                } else {
+                    // The name was used again since; what was said before is still there.
+                    self.store
+                        .spoke_of(kind, name, &identity.id)
+                        .await
+                        .map_err(|e| Fate::Retry(e.to_string()))?
+                };
+                match (spoke, hash) {
+                    (Some(Some(said)), Some(hash)) if hash != said => return Ok(Found::Reused),
+                    (Some(_), _) => return Ok(Found::Ours(Launched::Done)),
+                    (None, _) => known,
                 }
-                let Last { known, .. } = last;
-                known
             }
             Err(StoreError::Foreign(sequence)) => Known { sequence, said: None },
             Err(error) => return Err(Fate::Retry(error.to_string())),

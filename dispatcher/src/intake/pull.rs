@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::consumer::PullConsumer;
 use futures::StreamExt;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -19,7 +19,7 @@ use super::{
     delay,
     handle::{Handler, Verdict},
 };
-use crate::health::Room;
+use crate::{health::Room, status::backoff};
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
 const PULL: Duration = Duration::from_secs(10);
@@ -38,6 +38,8 @@ pub struct Pull {
     pub concurrency: usize,
     /// Ready while requests flow.
     pub health: Room,
+    /// Changes when NATS is connected again.
+    pub reconnects: watch::Receiver<u64>,
 }
 
 /// Whether the kind can go on.
@@ -76,13 +78,16 @@ struct Flow {
     permits: Arc<Semaphore>,
     gate: Gate,
     handlers: JoinSet<Verdict>,
+    reconnects: watch::Receiver<u64>,
+    stop: CancellationToken,
 }
 
 impl Pull {
     /// Pulls until `stop`; then handles what is on its way and ends when the last handler has.
     pub async fn run(self, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.concurrency));
-        let mut flow = Flow { permits, gate: Gate::Open, handlers: JoinSet::new() };
+        let (handlers, reconnects) = (JoinSet::new(), self.reconnects.clone());
+        let mut flow = Flow { permits, gate: Gate::Open, handlers, reconnects, stop: stop.clone() };
         self.health.ready();
         while !stop.is_cancelled() {
             if let Gate::Closed { tries, .. } = flow.gate {
@@ -97,7 +102,7 @@ impl Pull {
             }
             let most = if flow.gate == Gate::Open { self.concurrency } else { 1 };
             tokio::select! {
-                held = take(&flow.permits, most) => self.pull(held, &mut flow, &stop).await,
+                held = take(&flow.permits, most) => self.pull(held, &mut flow).await,
                 () = stop.cancelled() => break,
             }
         }
@@ -107,13 +112,13 @@ impl Pull {
     }
 
     /// One pull of as many messages as permits are held.
-    async fn pull(&self, mut held: Vec<OwnedSemaphorePermit>, flow: &mut Flow, stop: &CancellationToken) {
+    async fn pull(&self, mut held: Vec<OwnedSemaphorePermit>, flow: &mut Flow) {
         let probe = flow.gate != Gate::Open;
         let asked = self.consumer.batch().max_messages(held.len()).expires(PULL).messages();
         let mut messages = match timeout(GRACE, asked).await {
             Ok(Ok(messages)) => messages,
-            Ok(Err(error)) => return self.stumble(&error.to_string()).await,
-            Err(_) => return self.stumble("no answer to a pull").await,
+            Ok(Err(error)) => return self.stumble(&error.to_string(), flow).await,
+            Err(_) => return self.stumble("no answer to a pull", flow).await,
         };
         loop {
             let next = tokio::select! {
@@ -122,7 +127,9 @@ impl Pull {
                     self.turn(&mut flow.gate, verdict);
                     continue;
                 }
-                () = stop.cancelled() => timeout(ON_THE_WAY, messages.next()).await,
+                // The server that knew of this pull is gone.
+                Ok(()) = flow.reconnects.changed() => return self.stumble("the connection was lost", flow).await,
+                () = flow.stop.cancelled() => timeout(ON_THE_WAY, messages.next()).await,
             };
             match next {
                 Ok(Some(Ok(message))) => {
@@ -142,9 +149,9 @@ impl Pull {
                     }
                     return;
                 }
-                Err(_) if stop.is_cancelled() => return,
-                Ok(Some(Err(error))) => return self.stumble(&error.to_string()).await,
-                Err(_) => return self.stumble("the server went silent").await,
+                Err(_) if flow.stop.is_cancelled() => return,
+                Ok(Some(Err(error))) => return self.stumble(&error.to_string(), flow).await,
+                Err(_) => return self.stumble("the server went silent", flow).await,
             }
         }
     }
@@ -161,10 +168,27 @@ impl Pull {
         }
     }
 
-    /// A pull that failed: told, and not tried again at once.
-    async fn stumble(&self, error: &str) {
-        self.health.not_ready(format!("consumer {}: {error}", self.handler.template.kind.consumer_name()));
-        sleep(Duration::from_secs(1)).await;
+    /// A pull that failed: told, and tried again when the consumer answers.
+    async fn stumble(&self, error: &str, flow: &Flow) {
+        let name = self.handler.template.kind.consumer_name();
+        self.health.not_ready(format!("consumer {name}: {error}"));
+        for delay in backoff() {
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = flow.stop.cancelled() => return,
+            }
+            match timeout(GRACE, self.consumer.get_info()).await {
+                Ok(Ok(_)) => {
+                    // A kind that cannot go on is ready again when a request of it is settled.
+                    if flow.gate == Gate::Open {
+                        self.health.ready();
+                    }
+                    return;
+                }
+                Ok(Err(error)) => self.health.not_ready(format!("consumer {name} of stream JOBS: {error}")),
+                Err(_) => self.health.not_ready(format!("consumer {name} of stream JOBS: no answer")),
+            }
+        }
     }
 }
 

@@ -95,16 +95,16 @@ impl Request {
     pub fn parse(template: &Template, identity: Identity, payload: &[u8]) -> Result<Self, Rejection> {
         let fields = fields(payload)?;
         let hash = hash(&template.kind, &fields);
-        let named = given_name(&fields, &identity, template)?;
-        let of_name = |rejection: Rejection| match &named {
-            Some(name) => rejection.of(name),
-            None => rejection,
+        let name = match given_name(&fields, &identity, template)? {
+            Some(name) => Ok(name),
+            None => default_name(template, &fields),
         };
-        let values = values(&fields, &template.parameters).map_err(of_name)?;
-        let name = match named {
-            Some(name) => name,
-            None => default_name(template, &values)?,
-        };
+        // A rejection of wrong values tells the name too, where there is one: something may be known of it.
+        let values = values(&fields, &template.parameters).map_err(|rejection| match &name {
+            Ok(name) => rejection.of(name),
+            Err(_) => rejection,
+        })?;
+        let name = name?;
         Ok(Self { identity, kind: template.kind.clone(), name, hash, values })
     }
 }
@@ -209,8 +209,8 @@ fn suffix(kind: &Kind, id: &RequestId) -> String {
     uuid.simple().to_string().chars().take(12).collect()
 }
 
-fn default_name(template: &Template, values: &BTreeMap<String, String>) -> Result<JobName, Rejection> {
-    let text = template.default_name.fill(|name| values.get(name)).unwrap_or_default();
+fn default_name(template: &Template, fields: &BTreeMap<String, Value>) -> Result<JobName, Rejection> {
+    let text = template.default_name.fill(|name| fields.get(name)?.as_str()).unwrap_or_default();
     JobName::try_from(text).map_err(|error| {
         let from: Vec<_> = template.default_name.references().map(|name| format!("`{name}`")).collect();
         let message =

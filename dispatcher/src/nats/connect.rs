@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::{
     config::{Nats, StartError},
@@ -21,11 +21,15 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connects with the settings' credentials; reconnects by itself for ever after: `health` tells
-/// whether it is connected, `reconnected` that it was not for a while.
+/// whether it is connected, `reconnects` counts how often it was not for a while.
 ///
 /// # Errors
 /// [`StartError`] with the setting that is wrong.
-pub async fn connect(settings: &Nats, health: Room, reconnected: Arc<Notify>) -> Result<Client, StartError> {
+pub async fn connect(
+    settings: &Nats,
+    health: Room,
+    reconnects: watch::Sender<u64>,
+) -> Result<Client, StartError> {
     let wrong = |setting, error: &dyn std::error::Error| StartError::new(setting, chain(error));
     let mut servers = Vec::new();
     for url in &settings.url {
@@ -39,16 +43,18 @@ pub async fn connect(settings: &Nats, health: Room, reconnected: Arc<Notify>) ->
         .max_reconnects(None)
         .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
         .event_callback(move |event| {
-            let (health, reconnected, lost) = (health.clone(), reconnected.clone(), lost.clone());
+            let (health, reconnects, lost) = (health.clone(), reconnects.clone(), lost.clone());
             async move {
                 match event {
                     Event::Connected => {
                         health.ready();
                         if lost.swap(false, Ordering::Relaxed) {
-                            reconnected.notify_one();
+                            reconnects.send_modify(|count| *count += 1);
                         }
                     }
-                    Event::Disconnected | Event::Closed => {
+                    // At the end, by ourselves.
+                    Event::Draining | Event::Closed => tracing::debug!(event = %event, "NATS"),
+                    Event::Disconnected => {
                         lost.store(true, Ordering::Relaxed);
                         health.not_ready("not connected");
                     }

@@ -83,10 +83,9 @@ impl Provision {
         verify(&setting, &wanted, &found.config, &PROMISED_OF_STREAM)?;
         let Some(update) = self.update(&setting, &wanted, &found.config)? else { return Ok(found) };
         if self.verify_only {
-            return Err(StartError::new(
-                setting,
-                "lacks subjects or metadata, and --no-provision forbids to add them",
-            ));
+            let lacking = lacking(&found.config, &update);
+            let message = format!("lacks {lacking}, and --no-provision forbids to add it");
+            return Err(StartError::new(setting, message));
         }
         context.update_stream(update).await.map_err(|e| failed(&e))?;
         // Of two updates at once the last wins: what counts is what is there now.
@@ -150,6 +149,15 @@ impl Provision {
         }
         Ok(consumer)
     }
+}
+
+/// What an update adds, for the reader.
+fn lacking(found: &Config, update: &Config) -> String {
+    let subjects =
+        update.subjects.iter().filter(|s| !found.subjects.contains(s)).map(|s| format!("subject {s}"));
+    let metadata = update.metadata.iter().filter(|(key, value)| found.metadata.get(*key) != Some(value));
+    let metadata = metadata.map(|(key, value)| format!("metadata {key}={value}"));
+    subjects.chain(metadata).collect::<Vec<_>>().join(", ")
 }
 
 fn verify(

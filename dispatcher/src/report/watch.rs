@@ -6,11 +6,11 @@
 //! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
 //! list is gone, or lost its label; the writer asks for it before it says so.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, time::Duration};
 
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     contract::{
@@ -40,13 +40,13 @@ pub struct Watch {
     pub writer: Writer,
     /// Ready while the watch works.
     pub health: Room,
-    /// Told when NATS is connected again.
-    pub reconnected: Arc<Notify>,
+    /// Changes when NATS is connected again.
+    pub reconnects: watch::Receiver<u64>,
 }
 
 impl Watch {
     /// Watches until the writer is gone; the caller drops it to stop.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let config = watcher::Config::default().labels(LABEL_KIND).timeout(WATCH_SECONDS).page_size(500);
         let mut delays = backoff();
         loop {
@@ -55,7 +55,7 @@ impl Watch {
             loop {
                 let next = tokio::select! {
                     next = events.try_next() => next,
-                    () = self.reconnected.notified() => break,
+                    Ok(()) = self.reconnects.changed() => break,
                 };
                 match next {
                     Ok(Some(event)) => {

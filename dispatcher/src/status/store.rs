@@ -19,7 +19,7 @@ use crate::{
     contract::{
         event::{EventType, StatusEvent},
         headers,
-        names::{JobName, Kind, parse_status_subject},
+        names::{JobName, Kind, RequestId, parse_status_subject},
     },
     nats::definitions::JOB_STATUS,
     report::phase::Said,
@@ -133,45 +133,75 @@ impl Store {
         }
     }
 
+    /// Whether the request `id` was spoken of anywhere in the history of a status subject; with the hash of that request,
+    /// where the message carries it. Read by headers only.
+    ///
+    /// # Errors
+    /// Where the stream does not answer, or stops answering under way.
+    pub async fn spoke_of(
+        &self,
+        kind: &Kind,
+        name: &JobName,
+        id: &RequestId,
+    ) -> Result<Option<Option<String>>, StoreError> {
+        let mut found = None;
+        self.read(kind.status_subject(name), DeliverPolicy::All, |_, headers, _| {
+            let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+            if header(headers::JOB_REQUEST_ID).as_deref() == Some(id.as_ref()) {
+                found = Some(header(headers::JOB_REQUEST_HASH));
+            }
+        })
+        .await?;
+        Ok(found)
+    }
+
     /// Every Job whose last message is no `OUTCOME`: read by headers only, last message per subject.
     ///
     /// # Errors
     /// Where the stream does not answer, or stops answering under way.
     pub async fn scan_open(&self) -> Result<Vec<(Kind, JobName, Known)>, StoreError> {
-        let unknown = |e: &dyn std::fmt::Display| StoreError::Unknown(format!("scan: {e}"));
-        let late = |_| StoreError::Unknown(format!("scan: no message within {} s", DEADLINE.as_secs()));
-        let config = OrderedConfig {
-            deliver_policy: DeliverPolicy::LastPerSubject,
-            filter_subject: "jobs.*.status.*".to_owned(),
-            headers_only: true,
-            ..OrderedConfig::default()
-        };
-        let consumer = timeout(DEADLINE, self.stream.create_consumer(config)).await.map_err(late)?;
-        let consumer = consumer.map_err(|e| unknown(&e))?;
         let mut open = Vec::new();
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(open);
-        }
-        let mut messages = consumer.messages().await.map_err(|e| unknown(&e))?;
-        while let Some(message) = timeout(DEADLINE, messages.next()).await.map_err(late)? {
-            let message = message.map_err(|e| unknown(&e))?;
-            let info = message.info().map_err(|e| unknown(&e))?;
-            let (sequence, pending) = (info.stream_sequence, info.pending);
-            let said = message.headers.as_ref().and_then(said);
-            match (parse_status_subject(&message.subject), said) {
+        let subjects = "jobs.*.status.*".to_owned();
+        self.read(subjects, DeliverPolicy::LastPerSubject, |subject, headers, sequence| {
+            match (parse_status_subject(subject), said(headers)) {
                 (Some((kind, name)), Some(said)) if !said.is_final() => {
                     open.push((kind, name, Known { sequence, said: Some(said) }));
                 }
                 (Some(_), Some(_)) => {}
-                _ => {
-                    tracing::warn!(subject = %message.subject, sequence, "a message in JOB_STATUS is no status event")
-                }
+                _ => tracing::warn!(subject, sequence, "a message in JOB_STATUS is no status event"),
             }
-            if pending == 0 {
+        })
+        .await?;
+        Ok(open)
+    }
+
+    /// Gives `each` the subject, headers and sequence of all messages that are there now.
+    async fn read(
+        &self,
+        filter_subject: String,
+        deliver_policy: DeliverPolicy,
+        mut each: impl FnMut(&str, &HeaderMap, u64),
+    ) -> Result<(), StoreError> {
+        let unknown = |e: &dyn std::fmt::Display| StoreError::Unknown(format!("scan: {e}"));
+        let late = |_| StoreError::Unknown(format!("scan: no message within {} s", DEADLINE.as_secs()));
+        let config =
+            OrderedConfig { deliver_policy, filter_subject, headers_only: true, ..OrderedConfig::default() };
+        let consumer = timeout(DEADLINE, self.stream.create_consumer(config)).await.map_err(late)?;
+        let consumer = consumer.map_err(|e| unknown(&e))?;
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(());
+        }
+        let none = HeaderMap::new();
+        let mut messages = consumer.messages().await.map_err(|e| unknown(&e))?;
+        while let Some(message) = timeout(DEADLINE, messages.next()).await.map_err(late)? {
+            let message = message.map_err(|e| unknown(&e))?;
+            let info = message.info().map_err(|e| unknown(&e))?;
+            each(&message.subject, message.headers.as_ref().unwrap_or(&none), info.stream_sequence);
+            if info.pending == 0 {
                 break;
             }
         }
-        Ok(open)
+        Ok(())
     }
 }
 

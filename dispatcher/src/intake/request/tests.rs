@@ -89,6 +89,8 @@ fn json_nested_too_deeply_is_rejected() {
 #[test]
 fn a_rejection_tells_the_name_where_it_is_valid() {
     assert_eq!(parse(&json!({"name": "a"})).unwrap_err().name, Some("a".try_into().unwrap()));
+    let unknown = parse(&json!({"foo": "a", "image": "x"})).unwrap_err();
+    assert_eq!(unknown.name, Some("simple-job-a".try_into().unwrap()), "the default name");
     assert_eq!(parse(&json!({})).unwrap_err().name, None);
 }
 
