@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make test` need nothing to be there but
 # Rust, Go, Python, a C compiler and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo check nats-config clean
+.PHONY: help setup build images test-images test demo bench check nats-config clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -29,6 +29,10 @@ test: test-images ## run all tests, on a real NATS and a real Kubernetes
 
 demo: test-images ## start everything and show two requests on their way to their outcomes
 	@cargo run --quiet --package dispatcher-tests --bin demo
+
+bench: setup ## compare the dispatcher's creations with those of a bare Kubernetes client
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench
 
 check: ## check formatting and lints
 	cargo fmt --all --check

@@ -15,4 +15,5 @@ pub mod kubernetes;
 pub mod nats;
 pub mod report;
 pub mod run;
+pub mod start;
 pub mod status;

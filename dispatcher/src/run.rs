@@ -1,27 +1,23 @@
-//! Wires the halves together, and takes them apart in order.
+//! The service: its tasks, and the order in which they are started and stopped.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use async_nats::Client;
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
     config::{Config, StartError},
-    contract::{
-        names::{Kind, is_label},
-        template::{Template, load_folder},
-    },
-    health::{Health, Room},
-    intake::{handle::Handler, launch::Launcher, pull::Pull, reject::DeadLetters},
-    kubernetes::{self, Jobs},
-    nats::{
-        connect,
-        definitions::ACK_WAIT,
-        provision::{Provision, Provisioned},
-    },
+    health::Health,
+    intake::{handle::Handler, launch::Launcher, pull::Pull},
     report::{settle::Settler, watch::Watch},
-    status::{self, store::Store},
+    start::Prepared,
+    status,
 };
 
 /// After a stop is asked for: how long requests that are worked on may take, and then the events that are under way.
@@ -46,139 +42,126 @@ pub enum RunError {
 /// [`RunError`]: wrong settings at start, or a task that died.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let health = Health::default();
-    let templates = load_templates(&config)?;
-    let jobs = connect_kubernetes(&config).await?;
-    let namespace_uid = namespace_uid(&jobs).await?;
     let listener = admin::listen(config.admin_addr).await?;
-    let (reconnects, reconnected) = watch::channel(0);
-    let client = connect::connect(&config.nats, health.room("nats"), reconnects).await?;
-    let context = connect::jetstream(client.clone());
-    let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
-    let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
-    let provisioned = provision.run(&context, &kinds).await?;
-    let store = Store::open(context.clone()).await.map_err(|e| StartError::new("NATS_URL", e.to_string()))?;
-    let dead_letters = DeadLetters::open(context).await.map_err(|e| StartError::new("NATS_URL", e))?;
-
-    let by_kind: Arc<HashMap<_, _>> = Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect());
-    let (stop_work, abort) = (CancellationToken::new(), CancellationToken::new());
-    let settler = Arc::new(Settler::new(jobs.clone(), by_kind.clone()));
-    let status_room = health.room("status");
-    status_room.ready();
-    let (writer, write) = status::writer(store.clone(), settler, status_room, abort.clone());
-
-    let mut tasks = JoinSet::new();
-    let mut writing = JoinSet::new();
-    writing.spawn(write);
-    let watch = Watch {
-        jobs: jobs.clone(),
-        store: store.clone(),
-        writer: writer.clone(),
-        health: health.room("watch"),
-        reconnects: reconnected.clone(),
-    };
-    let stop_watch = stop_work.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            () = watch.run() => {}
-            () = stop_watch.cancelled() => {}
-        }
-        "watch"
-    });
-    let Provisioned { jobs: stream, consumers } = provisioned;
-    for (kind, consumer) in consumers {
-        let Some(template) = by_kind.get(&kind).cloned() else { continue };
-        let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
-        let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
-        let handler = Handler { template, stream: stream.clone(), launcher, dead_letters, writer };
-        let room = health.room(format!("intake {kind}"));
-        let pull = Pull {
-            consumer,
-            handler: Arc::new(handler),
-            concurrency: config.concurrency.into(),
-            health: room,
-            reconnects: reconnected.clone(),
-        };
-        let stop = stop_work.clone();
-        tasks.spawn(async move {
-            pull.run(stop).await;
-            "intake"
-        });
-    }
-    drop(writer);
-    let stop_admin = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, health.clone(), stop_admin.clone()));
-    tracing::info!(kinds = ?by_kind.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), namespace = jobs.namespace(), "running");
-
+    let prepared = Prepared::new(&config, &health).await?;
+    let mut tasks = Tasks::start(prepared, config.concurrency.into(), &health, listener);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = tasks.join_next() => Err(RunError::TaskEnded(task_name(ended))),
-        _ = writing.join_next() => Err(RunError::TaskEnded("status")),
+        task = tasks.any_ended() => Err(RunError::TaskEnded(task)),
     };
-    let shutdown: Room = health.room("shutdown");
-    shutdown.not_ready("stopping");
-    stop_work.cancel();
-    if timeout(FINISH, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("requests are still worked on; they will be delivered again");
-        tasks.shutdown().await;
-    }
-    if timeout(FLUSH, async { while writing.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("events are not stored yet; they will be told after the next start");
-        abort.cancel();
-    }
-    let _ = timeout(FLUSH, client.drain()).await;
-    stop_admin.cancel();
-    let _ = timeout(FLUSH, admin).await;
+    health.room("shutdown").not_ready("stopping");
+    tasks.stop().await;
     tracing::info!("stopped");
     ended
 }
 
-fn task_name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static str {
-    match ended {
-        Some(Ok(name)) => name,
-        Some(Err(error)) => {
-            tracing::error!(%error, "a task has died");
-            "died"
+/// Every task of the service; none dies unseen.
+struct Tasks {
+    work: JoinSet<&'static str>,
+    stop_work: CancellationToken,
+    writer: JoinSet<&'static str>,
+    abort_writer: CancellationToken,
+    admin: JoinSet<&'static str>,
+    stop_admin: CancellationToken,
+    client: Client,
+}
+
+impl Tasks {
+    fn start(prepared: Prepared, concurrency: usize, health: &Health, listener: TcpListener) -> Self {
+        let Prepared { templates, jobs, client, reconnects, store, dead_letters, provisioned } = prepared;
+        let mut tasks = Self {
+            work: JoinSet::new(),
+            stop_work: CancellationToken::new(),
+            writer: JoinSet::new(),
+            abort_writer: CancellationToken::new(),
+            admin: JoinSet::new(),
+            stop_admin: CancellationToken::new(),
+            client,
+        };
+        let settler = Arc::new(Settler::new(jobs.clone(), templates.clone()));
+        let room = health.room("status");
+        room.ready();
+        let (writer, write) = status::writer(store.clone(), settler, room, tasks.abort_writer.clone());
+        tasks.writer.spawn(named("status", write));
+
+        let watch = Watch {
+            jobs: jobs.clone(),
+            store: store.clone(),
+            writer: writer.clone(),
+            health: health.room("watch"),
+            reconnects: reconnects.clone(),
+        };
+        let stop = tasks.stop_work.clone();
+        tasks.work.spawn(named("watch", async move {
+            stop.run_until_cancelled_owned(watch.run()).await;
+        }));
+
+        for (kind, consumer) in provisioned.consumers {
+            let Some(template) = templates.get(&kind).cloned() else { continue };
+            let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
+            let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
+            let handler =
+                Handler { template, stream: provisioned.jobs.clone(), launcher, dead_letters, writer };
+            let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
+            let pull = Pull {
+                consumer,
+                handler,
+                concurrency,
+                health: health.room(format!("intake {kind}")),
+                reconnects,
+            };
+            tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }
-        None => "none",
+        tasks.admin.spawn(named("admin", admin::serve(listener, health.clone(), tasks.stop_admin.clone())));
+        let kinds: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
+        tracing::info!(?kinds, namespace = jobs.namespace(), "running");
+        tasks
+    }
+
+    /// The first task that ends.
+    async fn any_ended(&mut self) -> &'static str {
+        tokio::select! {
+            Some(ended) = self.work.join_next() => name_of(ended),
+            Some(ended) = self.writer.join_next() => name_of(ended),
+            Some(ended) = self.admin.join_next() => name_of(ended),
+            else => "all",
+        }
+    }
+
+    /// Stops in order; what does not make it in time is done again after the next start.
+    async fn stop(mut self) {
+        self.stop_work.cancel();
+        if timeout(FINISH, all_ended(&mut self.work)).await.is_err() {
+            tracing::warn!("requests are still worked on; they will be delivered again");
+            self.work.shutdown().await;
+        }
+        // Both halves have dropped their writers: what they brought is said, and the writer ends.
+        if timeout(FLUSH, all_ended(&mut self.writer)).await.is_err() {
+            tracing::warn!("events are not stored yet; they will be told after the next start");
+            self.abort_writer.cancel();
+        }
+        if let Ok(Err(error)) = timeout(FLUSH, self.client.drain()).await {
+            tracing::debug!(%error, "the connection was not drained");
+        }
+        self.stop_admin.cancel();
+        if timeout(FLUSH, all_ended(&mut self.admin)).await.is_err() {
+            tracing::debug!("a caller of /ready holds on");
+        }
     }
 }
 
-fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
-    let templates =
-        load_folder(&config.templates.folder).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
-    let least = i32::try_from(ACK_WAIT.as_secs()).unwrap_or(i32::MAX);
-    for template in &templates {
-        // A Job whose request is still to be acknowledged must be found when that is delivered again.
-        if let Some(ttl) = template.ttl_seconds.filter(|ttl| *ttl <= least) {
-            let message = format!(
-                "kind {}: job.spec.ttlSecondsAfterFinished: found {ttl}, must be more than {least} (the consumer's ack_wait)",
-                template.kind
-            );
-            return Err(StartError::new("TEMPLATES", message));
-        }
-    }
-    Ok(templates.into_iter().map(Arc::new).collect())
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
 }
 
-async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {
-    if !is_label(&config.namespace) {
-        return Err(StartError::new(
-            "NAMESPACE",
-            format!("{:?} is no name of a namespace", config.namespace),
-        ));
-    }
-    let client = kubernetes::connect(config.kubeconfig.as_deref()).await;
-    let client = client.map_err(|e| StartError::new("KUBECONFIG", e))?;
-    Ok(Jobs::new(client, &config.namespace))
+async fn all_ended(tasks: &mut JoinSet<&'static str>) {
+    while tasks.join_next().await.is_some() {}
 }
 
-async fn namespace_uid(jobs: &Jobs) -> Result<String, StartError> {
-    jobs.namespace_uid().await.map_err(|error| match error.code() {
-        Some(404) => StartError::new("NAMESPACE", format!("there is no namespace {:?}", jobs.namespace())),
-        Some(401) => {
-            StartError::new("KUBECONFIG", format!("the API server does not know who this is: {error}"))
-        }
-        Some(403) => StartError::new("NAMESPACE", format!("a right is missing: {error}")),
-        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
+fn name_of(ended: Result<&'static str, JoinError>) -> &'static str {
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "a task has died");
+        "died"
     })
 }

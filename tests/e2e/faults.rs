@@ -3,84 +3,13 @@
 
 use std::time::Duration;
 
-use dispatcher_tests::checker::{Recorder, assert_kept};
-use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, or_skip, until};
-use futures::{StreamExt, stream};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use dispatcher_tests::checker::assert_kept;
+use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, until};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
+use crate::run::{REST, Run};
 use crate::world::{PATIENCE, START, World, finished, managed_template};
-
-/// Longer than `ack_wait`: what was not acknowledged comes again only then.
-const REST: Duration = Duration::from_secs(180);
-
-/// A dispatcher at work under the eyes of a recorder.
-struct Run {
-    world: World,
-    dispatcher: Dispatcher,
-    recorder: Recorder,
-    _controller: Controller,
-    _folder: tempfile::TempDir,
-}
-
-impl Run {
-    async fn start() -> Result<Self, String> {
-        Ok(Self::of(World::start().await?).await)
-    }
-
-    async fn of(world: World) -> Self {
-        world.make_streams_without_deduplication().await;
-        let (folder, templates) = managed_template();
-        let dispatcher = world.dispatcher().templates(templates).start().await;
-        let client = world.nats.client().await;
-        let recorder =
-            Recorder::start(client, world.namespace.client.clone(), &world.namespace.name).await.unwrap();
-        recorder.expect_ttl("simple", Some(600));
-        let controller = Controller::start(world.namespace.jobs.clone());
-        Self { world, dispatcher, recorder, _controller: controller, _folder: folder }
-    }
-
-    /// Requests at once, each with an identity, every tenth of a Job that fails and every twentieth a bad one.
-    async fn load(&self, from: usize, count: usize) {
-        let requests = (from..from + count).map(|n| async move {
-            let value = match n % 20 {
-                7 => json!(7),
-                3 | 13 => json!(format!("fail-{n}")),
-                _ => json!(format!("{n}")),
-            };
-            let payload = json!({ "foo": value }).to_string();
-            // Without an answer after a minute it is recorded as such; the check takes either end.
-            let _ = self.recorder.publish("simple", payload, Some(&format!("request-{n}"))).await;
-        });
-        stream::iter(requests).buffer_unordered(64).collect::<Vec<()>>().await;
-    }
-
-    /// One request with a name; waits for the event `type_` as the last of its Job.
-    async fn request(&self, name: &str, type_: &str) {
-        let payload = json!({"foo": "x", "name": name}).to_string();
-        self.recorder.publish("simple", payload, Some(&format!("of-{name}"))).await.unwrap();
-        self.world.until_last(name, type_).await;
-    }
-
-    async fn finish(self) {
-        let history = self.recorder.finish(REST).await.unwrap();
-        assert!(!history.requests.is_empty());
-        assert_kept(&history);
-    }
-
-    async fn jobs(&self) -> usize {
-        self.world.namespace.jobs.list(&ListParams::default()).await.map_or(0, |list| list.items.len())
-    }
-
-    async fn until_jobs(&self, count: usize) {
-        until(&format!("{count} Jobs"), PATIENCE, || async {
-            let found = self.jobs().await;
-            if found >= count { Ok(()) } else { Err(found) }
-        })
-        .await;
-    }
-}
 
 /// The stream takes nothing more, so that the Job is created and its first event is not stored.
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +31,7 @@ async fn killed_right_after_the_create() {
     run.world.jetstream.update_stream(open).await.unwrap();
     run.dispatcher.restart().await;
     run.world.until_last("wait-b", "ADDED").await;
-    end(&run, &["wait-a", "wait-b"]).await;
+    run.end(&["wait-a", "wait-b"]).await;
     run.finish().await;
 }
 
@@ -126,15 +55,8 @@ async fn killed_right_after_the_first_event() {
     let jobs = run.world.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(jobs.cached_info().state.messages, 1, "not acknowledged");
     run.dispatcher.restart().await;
-    end(&run, &["wait-a"]).await;
+    run.end(&["wait-a"]).await;
     run.finish().await;
-}
-
-/// Says of Jobs that wait that they are complete.
-async fn end(run: &Run, names: &[&str]) {
-    for name in names {
-        run.world.set_status(name, finished("Complete", 0, "CompletionsReached", "done")).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +72,7 @@ async fn jobs_end_and_vanish_while_it_is_down() {
     }
     run.world.until_queue_is_empty().await;
     run.dispatcher.kill().await;
-    end(&run, &["wait-done", "wait-done-and-gone"]).await;
+    run.end(&["wait-done", "wait-done-and-gone"]).await;
     run.world.set_status("wait-failed", finished("Failed", 4, "BackoffLimitExceeded", "words")).await;
     for name in ["wait-gone", "wait-done-and-gone", "wait-added", "wait-again"] {
         run.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
@@ -168,7 +90,7 @@ async fn jobs_end_and_vanish_while_it_is_down() {
     }
     run.world.outcome("wait-done-and-gone").await;
     run.world.until_last("wait-again", "ADDED").await;
-    end(&run, &["wait-again"]).await;
+    run.end(&["wait-again"]).await;
     until("both Jobs of that name to have their outcomes", PATIENCE, || async {
         let types = run.world.types("wait-again").await;
         (types.iter().filter(|t| *t == "OUTCOME").count() == 2).then_some(()).ok_or(types)
@@ -238,7 +160,7 @@ async fn etcd_compacted_while_the_watch_was_away() {
     run.load(0, 40).await;
     run.world.until_queue_is_empty().await;
     run.dispatcher.stop_signal().await;
-    end(&run, &["wait-ends"]).await;
+    run.end(&["wait-ends"]).await;
     run.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
     kubernetes.compact_etcd().await;
     kubernetes.kill_apiserver().await;
@@ -246,7 +168,7 @@ async fn etcd_compacted_while_the_watch_was_away() {
     run.dispatcher.cont_signal().await;
     assert_eq!(run.world.outcome("wait-ends").await["result"], "Complete");
     assert_eq!(run.world.outcome("wait-vanishes").await["result"], "Deleted");
-    end(&run, &["wait-stays"]).await;
+    run.end(&["wait-stays"]).await;
     assert_eq!(run.world.outcome("wait-stays").await["result"], "Complete");
     run.finish().await;
 }

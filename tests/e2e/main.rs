@@ -13,6 +13,7 @@ mod idempotency;
 mod outcomes;
 mod rejections;
 mod rig;
+mod run;
 mod service;
 mod settings;
 mod world;

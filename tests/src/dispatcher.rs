@@ -175,6 +175,12 @@ impl Dispatcher {
         get(self.admin_url.trim_start_matches("http://"), path).await.map_err(|error| error.to_string())
     }
 
+    /// Its process id, while it runs.
+    pub async fn pid(&self) -> u32 {
+        let pid = self.helper.must("pid").await["pid"].as_u64();
+        pid.and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
+    }
+
     /// Kills it (SIGKILL), as a lost node would.
     pub async fn kill(&self) {
         self.helper.must("kill").await;

@@ -1,5 +1,4 @@
 //! The report half: watches the Jobs and tells what became of each.
 
-pub mod phase;
 pub mod settle;
 pub mod watch;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::store::Known;
 use crate::{
     contract::job::{JobState, Presence},
-    report::phase::{self, Source, Step},
+    status::phase::{self, Source, Step},
 };
 
 /// States that wait behind the one at work; past that the newest takes the place of the last.
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::{
         contract::{event::EventType, job::tests::a_job},
-        report::phase::Said,
+        status::phase::Said,
     };
 
     fn known(sequence: u64, uid: &str, resource_version: u64, event: EventType) -> Known {

@@ -9,6 +9,7 @@
 //! A Job has one message in flight; different Jobs are pipelined, bounded in number and bytes.
 
 mod lane;
+pub mod phase;
 pub mod store;
 mod work;
 
@@ -31,7 +32,7 @@ use crate::{
         names::{JobName, Kind},
     },
     health::Room,
-    report::phase::{Source, Step},
+    status::phase::{Source, Step},
 };
 
 /// States on their way to the writer.

@@ -22,7 +22,7 @@ use crate::{
         names::{JobName, Kind, RequestId, parse_status_subject},
     },
     nats::definitions::JOB_STATUS,
-    report::phase::Said,
+    status::phase::Said,
 };
 
 /// How long one call to JetStream may take.

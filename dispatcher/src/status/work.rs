@@ -17,7 +17,7 @@ use crate::{
         job::JobState,
     },
     health::Room,
-    report::phase::{Said, resource_version},
+    status::phase::{Said, resource_version},
 };
 
 /// Bytes of events in flight; one event counts for at least [`SMALLEST`], so at most 256 are.

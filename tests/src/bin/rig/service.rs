@@ -107,6 +107,7 @@ impl Service {
             "start" => self.start().map(|()| json!({"pid": self.child.as_ref().and_then(Child::id)})),
             "kill" => self.kill().await.map(ending),
             "wait" => self.wait().await.map(ending),
+            "pid" => self.pid().map(|pid| json!({"pid": pid.as_raw_nonzero().get()})),
             "term" => self.signal(Signal::TERM).map(|()| json!({})),
             "stop" => self.signal(Signal::STOP).map(|()| json!({})),
             "cont" => self.signal(Signal::CONT).map(|()| json!({})),

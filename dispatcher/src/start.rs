@@ -1,0 +1,110 @@
+//! Before the work: every setting is checked, every connection made, every stream seen to. What fails here is one line
+//! that names the setting.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_nats::Client;
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, StartError},
+    contract::{
+        names::{Kind, is_label},
+        template::{Template, load_folder},
+    },
+    health::Health,
+    intake::reject::DeadLetters,
+    kubernetes::{self, Jobs},
+    nats::{
+        connect,
+        definitions::ACK_WAIT,
+        provision::{Provision, Provisioned},
+    },
+    status::store::Store,
+};
+
+/// What the service works with.
+pub struct Prepared {
+    /// The templates, by kind.
+    pub templates: Arc<HashMap<Kind, Arc<Template>>>,
+    /// The Jobs of the namespace.
+    pub jobs: Jobs,
+    /// The connection to NATS.
+    pub client: Client,
+    /// Changes when NATS is connected again.
+    pub reconnects: watch::Receiver<u64>,
+    /// What was said.
+    pub store: Store,
+    /// Rejected requests.
+    pub dead_letters: DeadLetters,
+    /// The consumers.
+    pub provisioned: Provisioned,
+}
+
+impl Prepared {
+    /// Checks the settings, connects, and sees to the streams.
+    ///
+    /// # Errors
+    /// [`StartError`] for the first setting that is wrong.
+    pub async fn new(config: &Config, health: &Health) -> Result<Self, StartError> {
+        let templates = load_templates(config)?;
+        let jobs = connect_kubernetes(config).await?;
+        let namespace_uid = namespace_uid(&jobs).await?;
+        let (reconnected, reconnects) = watch::channel(0);
+        let client = connect::connect(&config.nats, health.room("nats"), reconnected).await?;
+        let context = connect::jetstream(client.clone());
+        let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
+        let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
+        let provisioned = provision.run(&context, &kinds).await?;
+        let in_nats = |message: String| StartError::new("NATS_URL", message);
+        Ok(Self {
+            templates: Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect()),
+            jobs,
+            client,
+            reconnects,
+            store: Store::open(context.clone()).await.map_err(|e| in_nats(e.to_string()))?,
+            dead_letters: DeadLetters::open(context).await.map_err(in_nats)?,
+            provisioned,
+        })
+    }
+}
+
+fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
+    let templates =
+        load_folder(&config.templates.folder).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
+    let least = i32::try_from(ACK_WAIT.as_secs()).unwrap_or(i32::MAX);
+    for template in &templates {
+        // A Job whose request is still to be acknowledged must be found when that is delivered again.
+        if let Some(ttl) = template.ttl_seconds.filter(|ttl| *ttl <= least) {
+            let message = format!(
+                "kind {}: job.spec.ttlSecondsAfterFinished: found {ttl}, must be more than {least} (the consumer's ack_wait)",
+                template.kind
+            );
+            return Err(StartError::new("TEMPLATES", message));
+        }
+    }
+    Ok(templates.into_iter().map(Arc::new).collect())
+}
+
+async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {
+    if !is_label(&config.namespace) {
+        return Err(StartError::new(
+            "NAMESPACE",
+            format!("{:?} is no name of a namespace", config.namespace),
+        ));
+    }
+    let client = kubernetes::connect(config.kubeconfig.as_deref()).await;
+    let client = client.map_err(|e| StartError::new("KUBECONFIG", e))?;
+    Ok(Jobs::new(client, &config.namespace))
+}
+
+async fn namespace_uid(jobs: &Jobs) -> Result<String, StartError> {
+    jobs.namespace_uid().await.map_err(|error| match error.code() {
+        Some(404) => StartError::new("NAMESPACE", format!("there is no namespace {:?}", jobs.namespace())),
+        Some(401) => {
+            StartError::new("KUBECONFIG", format!("the API server does not know who this is: {error}"))
+        }
+        Some(403) => StartError::new("NAMESPACE", format!("a right is missing: {error}")),
+        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
+    })
+}

@@ -1,0 +1,137 @@
+//! `make bench`: creations per second and CPU time of the dispatcher, beside a bare Kubernetes client with as many calls
+//! in flight, in turn, on the same real control plane.
+//!
+//! The Jobs are suspended: no pod runs, so that what is measured is the way from a request to a Job. The bare client only
+//! creates. The dispatcher pulls, validates, creates, stores the first event under the fence and acknowledges.
+
+mod bare;
+mod cpu;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, context::ContextBuilder};
+use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths, until};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::batch::v1::Job;
+use serde_json::{Value, json};
+
+/// Requests at once.
+const JOBS: usize = 1000;
+/// Creates in flight, in both.
+const IN_FLIGHT: usize = 64;
+/// Each of the two, in turn.
+const ROUNDS: usize = 5;
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What one run took.
+struct Run {
+    seconds: f64,
+    cpu: f64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let done = match (args.next().as_deref(), args.next(), args.next()) {
+        (Some("bare"), Some(kubeconfig), Some(namespace)) => bare::create(&kubeconfig, &namespace).await,
+        _ => compare().await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn compare() -> Result<(), String> {
+    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
+    println!("{JOBS} suspended Jobs at once, {IN_FLIGHT} creates in flight, {ROUNDS} rounds of each in turn");
+    println!("\n  round    bare client             dispatcher");
+    println!("           Jobs/s   CPU s   Jobs/s   CPU s   rate against bare");
+    let mut ratios = Vec::new();
+    for round in 0..=ROUNDS {
+        let bare = bare::run(&kubernetes.namespace().await).await?;
+        let ours = dispatcher(&kubernetes.namespace().await).await?;
+        let ratio = bare.seconds / ours.seconds;
+        let rate = |run: &Run| JOBS as f64 / run.seconds;
+        let name = if round == 0 { "warm-up".to_owned() } else { round.to_string() };
+        println!(
+            "  {name:<7} {:>7.0} {:>7.2}  {:>7.0} {:>7.2}   {ratio:.2}",
+            rate(&bare),
+            bare.cpu,
+            rate(&ours),
+            ours.cpu
+        );
+        if round > 0 {
+            ratios.push(ratio);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
+    println!("\n  median of the ratios: {median:.2}");
+    Ok(())
+}
+
+/// From the first request published until the last one is a Job, its first event stored, and it is acknowledged.
+async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
+    let folder = paths::temp_dir("bench")?;
+    std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
+    let nats = Nats::process().await;
+    let dispatcher = Dispatcher::builder(&nats, namespace)
+        .templates(folder.path())
+        .env("CONCURRENCY", &IN_FLIGHT.to_string())
+        .env("RUST_LOG", "warn")
+        .try_start()
+        .await?;
+    let pid = dispatcher.pid().await;
+    let context =
+        ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true).build(nats.client().await);
+    let before = cpu::seconds(pid)?;
+    let start = Instant::now();
+    stream::iter(0..JOBS)
+        .map(|n| publish(&context, n))
+        .buffer_unordered(256)
+        .collect::<Vec<Result<(), String>>>()
+        .await
+        .into_iter()
+        .collect::<Result<(), String>>()?;
+    until("every request to be acknowledged", DEADLINE, || async {
+        let stream = context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
+        match stream.cached_info().state.messages {
+            0 => Ok(()),
+            left => Err(format!("{left} are left")),
+        }
+    })
+    .await;
+    Ok(Run { seconds: start.elapsed().as_secs_f64(), cpu: cpu::seconds(pid)? - before })
+}
+
+async fn publish(context: &jetstream::Context, n: usize) -> Result<(), String> {
+    let payload = json!({"foo": n.to_string()}).to_string();
+    let sent =
+        context.publish("jobs.simple.create", payload.into()).await.map_err(|error| error.to_string())?;
+    sent.await.map(drop).map_err(|error| error.to_string())
+}
+
+fn shipped() -> Result<String, String> {
+    let path = paths::workspace().join("deploy/templates/simple.yaml");
+    std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The shipped template with suspended Jobs.
+fn template() -> Result<String, String> {
+    let spec = "    backoffLimit: 3\n";
+    Ok(shipped()?.replace(spec, &format!("{spec}    suspend: true\n")))
+}
+
+/// The Job that the dispatcher makes of that template, but for the marks.
+fn job(n: usize) -> Result<Job, String> {
+    let mut template: Value = serde_saphyr::from_str(&template()?).map_err(|error| error.to_string())?;
+    let job = template.get_mut("job").map(Value::take).unwrap_or_default();
+    let mut job: Job = serde_json::from_value(job).map_err(|error| error.to_string())?;
+    job.metadata.name = Some(format!("simple-job-{n}"));
+    Ok(job)
+}
