@@ -1,11 +1,11 @@
-//! Faults, on the real parts: after each, the promises are checked over the whole streams and the cluster, with the
+//! The dispatcher dies, sleeps and stops, on the real parts: after each, the promises are checked over the whole streams and the cluster, with the
 //! streams' deduplication window at its minimum, so that nothing leans on it.
 
 use std::time::Duration;
 
-use dispatcher_tests::checker::assert_kept;
-use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, until};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use dispatcher_tests::checker::{History, assert_kept};
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::run::{REST, Run};
@@ -35,28 +35,69 @@ async fn killed_right_after_the_create() {
     run.finish().await;
 }
 
-/// NATS takes no ack from this user, so that the first event is stored and the request is not acknowledged.
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_right_after_the_first_event() {
+/// A NATS whose user `mute` gets no ack through, and a run on it. What the mute dispatcher does is done, and nobody hears.
+async fn with_mute_user() -> Result<(Run, tempfile::TempDir), String> {
     let folder = dispatcher_tests::paths::temp_dir("accounts").unwrap();
     let users = r#"{user: anybody, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
     let config = format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: anybody\n");
     std::fs::write(folder.path().join("nats.conf"), config).unwrap();
     let nats =
         Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
-    let kubernetes = or_skip!(Kubernetes::shared().await);
-    let run = Run::of(World::of(nats, kubernetes.namespace().await).await).await;
+    let namespace = Kubernetes::shared().await?.namespace().await;
+    let run = Run::of(World::of(nats, namespace).await).await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
-    let (_folder, templates) = managed_template();
+    Ok((run, folder))
+}
+
+async fn mute(run: &Run) -> (Dispatcher, tempfile::TempDir) {
+    let (folder, templates) = managed_template();
     let mute = run.world.dispatcher().templates(templates).env("NATS_USER", "mute").env("NATS_PASSWORD", "m");
-    let mute = mute.start().await;
+    (mute.start().await, folder)
+}
+
+async fn assert_not_acknowledged(run: &Run) {
+    let jobs = run.world.jetstream.get_stream("JOBS").await.unwrap();
+    assert_eq!(jobs.cached_info().state.messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_right_after_the_first_event() {
+    let (run, _accounts) = or_skip!(with_mute_user().await);
+    let (mute, _folder) = mute(&run).await;
     run.request("wait-a", "ADDED").await;
     mute.kill().await;
-    let jobs = run.world.jetstream.get_stream("JOBS").await.unwrap();
-    assert_eq!(jobs.cached_info().state.messages, 1, "not acknowledged");
+    assert_not_acknowledged(&run).await;
     run.dispatcher.restart().await;
     run.end(&["wait-a"]).await;
     run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_the_copy_of_a_rejected_request_and_its_end() {
+    let (run, _accounts) = or_skip!(with_mute_user().await);
+    let (mute, _folder) = mute(&run).await;
+    let sequence = run.recorder.publish("simple", r#"{"foo":7}"#, Some("bad")).await.unwrap();
+    run.world.rejection(sequence).await;
+    mute.kill().await;
+    assert_not_acknowledged(&run).await;
+    run.dispatcher.restart().await;
+    run.world.until_queue_is_empty().await;
+    assert_eq!(run.world.rejections().await.len(), 1, "the copy that is there is seen");
+    run.finish().await;
+}
+
+/// The fence expects 0 where the last message of a subject is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_purged_under_way_still_ends_in_one_outcome() {
+    let run = or_skip!(Run::start().await);
+    run.request("wait-a", "ADDED").await;
+    let stream = run.world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    stream.purge().filter("jobs.simple.status.wait-a").await.unwrap();
+    run.end(&["wait-a"]).await;
+    run.world.outcome("wait-a").await;
+    // A subscriber saw what was purged.
+    let history = History { live: None, ..run.recorder.finish(REST).await.unwrap() };
+    assert_kept(&history);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,123 +160,6 @@ async fn stopped_for_thirty_seconds_under_load() {
         tokio::time::sleep(Duration::from_secs(30)).await;
         run.dispatcher.cont_signal().await;
     });
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nats_killed_and_restarted_under_load() {
-    let run = or_skip!(Run::start().await);
-    tokio::join!(run.load(0, 400), async {
-        for jobs in [20, 120, 220] {
-            run.until_jobs(jobs).await;
-            run.world.nats.kill().await;
-            run.world.nats.restart().await;
-        }
-    });
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn api_server_killed_and_restarted_under_load() {
-    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
-    tokio::join!(run.load(0, 300), async {
-        for jobs in [20, 100, 180] {
-            run.until_jobs(jobs).await;
-            kubernetes.kill_apiserver().await;
-            kubernetes.start_apiserver().await;
-        }
-    });
-    run.finish().await;
-}
-
-/// While the dispatcher sleeps, Jobs end and vanish, and etcd forgets: its watch cannot resume (410), it lists again.
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_compacted_while_the_watch_was_away() {
-    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
-    for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
-        run.request(name, "ADDED").await;
-    }
-    run.load(0, 40).await;
-    run.world.until_queue_is_empty().await;
-    run.dispatcher.stop_signal().await;
-    run.end(&["wait-ends"]).await;
-    run.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
-    kubernetes.compact_etcd().await;
-    kubernetes.kill_apiserver().await;
-    kubernetes.start_apiserver().await;
-    run.dispatcher.cont_signal().await;
-    assert_eq!(run.world.outcome("wait-ends").await["result"], "Complete");
-    assert_eq!(run.world.outcome("wait-vanishes").await["result"], "Deleted");
-    run.end(&["wait-stays"]).await;
-    assert_eq!(run.world.outcome("wait-stays").await["result"], "Complete");
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn quota_reached_then_raised() {
-    let run = or_skip!(Run::start().await);
-    let quotas: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
-        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
-    let quota = |jobs: u32| {
-        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
-               "spec": {"hard": {"count/jobs.batch": jobs.to_string()}}})
-    };
-    quotas
-        .create(&kube::api::PostParams::default(), &serde_json::from_value(quota(5)).unwrap())
-        .await
-        .unwrap();
-    until("the quota to count", PATIENCE, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
-        .await;
-    run.load(0, 20).await;
-    run.until_jobs(5).await;
-    until("a refusal in the log", PATIENCE, || async {
-        run.dispatcher.log().contains("exceeded quota").then_some(())
-    })
-    .await;
-    assert_eq!(run.jobs().await, 5);
-    let letters = run.world.rejections().await;
-    assert!(
-        letters.iter().all(|l| crate::world::header(l, "Job-Error") != "Refused"),
-        "a quota rejects nothing"
-    );
-    quotas.patch("q", &PatchParams::default(), &Patch::Merge(quota(1000))).await.unwrap();
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn right_taken_away_then_given_back() {
-    let run = or_skip!(Run::start().await);
-    let roles: kube::Api<k8s_openapi::api::rbac::v1::Role> =
-        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
-    let before = roles.get("dispatcher").await.unwrap();
-    let mut rules = serde_json::to_value(before.rules.as_ref().unwrap()).unwrap();
-    let verbs = rules[0]["verbs"].as_array_mut().unwrap();
-    verbs.retain(|verb| verb != "create");
-    let patch = |rules: &Value| Patch::Merge(json!({ "rules": rules }));
-    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
-    run.load(0, 20).await;
-    until("not ready, with the reason", PATIENCE, || async {
-        let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 503 && answer.1.contains("cannot create resource") {
-            Ok(())
-        } else {
-            Err(format!("{answer:?}"))
-        }
-    })
-    .await;
-    let lines = run.dispatcher.log().lines().count();
-    assert!(lines < 200, "no flood of log lines: {lines}");
-    assert_eq!(run.jobs().await, 0);
-    let rules = serde_json::to_value(before.rules.unwrap()).unwrap();
-    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
-    run.until_jobs(1).await;
-    until("ready again", PATIENCE, || async {
-        let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
     run.finish().await;
 }
 

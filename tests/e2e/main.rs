@@ -10,6 +10,7 @@
 mod controller;
 mod faults;
 mod idempotency;
+mod outages;
 mod outcomes;
 mod rejections;
 mod rig;

@@ -1,0 +1,132 @@
+//! NATS and Kubernetes die, forget and refuse, on the real parts: after each, the promises are checked over the whole
+//! streams and the cluster, with the streams' deduplication window at its minimum.
+
+use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, until};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::run::Run;
+use crate::world::{PATIENCE, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_killed_and_restarted_under_load() {
+    let run = or_skip!(Run::start().await);
+    tokio::join!(run.load(0, 400), async {
+        for jobs in [20, 120, 220] {
+            run.until_jobs(jobs).await;
+            run.world.nats.kill().await;
+            run.world.nats.restart().await;
+        }
+    });
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_server_killed_and_restarted_under_load() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
+    tokio::join!(run.load(0, 300), async {
+        for jobs in [20, 100, 180] {
+            run.until_jobs(jobs).await;
+            kubernetes.kill_apiserver().await;
+            kubernetes.start_apiserver().await;
+        }
+    });
+    run.finish().await;
+}
+
+/// While the dispatcher sleeps, Jobs end and vanish, and etcd forgets: its watch cannot resume (410), it lists again.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_compacted_while_the_watch_was_away() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
+    for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
+        run.request(name, "ADDED").await;
+    }
+    run.load(0, 40).await;
+    run.world.until_queue_is_empty().await;
+    run.dispatcher.stop_signal().await;
+    // Its connection is gone before anything happens, so that nothing waits for it in a socket.
+    kubernetes.kill_apiserver().await;
+    kubernetes.start_apiserver().await;
+    run.end(&["wait-ends"]).await;
+    run.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
+    kubernetes.compact_etcd().await;
+    kubernetes.kill_apiserver().await;
+    kubernetes.start_apiserver().await;
+    let comparisons = || run.dispatcher.log().matches("comparing what was said").count();
+    let before = comparisons();
+    run.dispatcher.cont_signal().await;
+    assert_eq!(run.world.outcome("wait-ends").await["result"], "Complete");
+    assert_eq!(run.world.outcome("wait-vanishes").await["result"], "Deleted");
+    assert!(comparisons() > before, "it could not resume");
+    run.end(&["wait-stays"]).await;
+    assert_eq!(run.world.outcome("wait-stays").await["result"], "Complete");
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_reached_then_raised() {
+    let run = or_skip!(Run::start().await);
+    let quotas: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
+        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+    let quota = |jobs: u32| {
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+               "spec": {"hard": {"count/jobs.batch": jobs.to_string()}}})
+    };
+    quotas
+        .create(&kube::api::PostParams::default(), &serde_json::from_value(quota(5)).unwrap())
+        .await
+        .unwrap();
+    until("the quota to count", PATIENCE, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
+        .await;
+    run.load(0, 20).await;
+    run.until_jobs(5).await;
+    until("a refusal in the log", PATIENCE, || async {
+        run.dispatcher.log().contains("exceeded quota").then_some(())
+    })
+    .await;
+    assert_eq!(run.jobs().await, 5);
+    let letters = run.world.rejections().await;
+    assert!(
+        letters.iter().all(|l| crate::world::header(l, "Job-Error") != "Refused"),
+        "a quota rejects nothing"
+    );
+    quotas.patch("q", &PatchParams::default(), &Patch::Merge(quota(1000))).await.unwrap();
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn right_taken_away_then_given_back() {
+    let run = or_skip!(Run::start().await);
+    let roles: kube::Api<k8s_openapi::api::rbac::v1::Role> =
+        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+    let before = roles.get("dispatcher").await.unwrap();
+    let mut rules = serde_json::to_value(before.rules.as_ref().unwrap()).unwrap();
+    let verbs = rules[0]["verbs"].as_array_mut().unwrap();
+    verbs.retain(|verb| verb != "create");
+    let patch = |rules: &Value| Patch::Merge(json!({ "rules": rules }));
+    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
+    run.load(0, 20).await;
+    until("not ready, with the reason", PATIENCE, || async {
+        let answer = run.dispatcher.get("/ready").await?;
+        if answer.0 == 503 && answer.1.contains("cannot create resource") {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
+    })
+    .await;
+    let lines = run.dispatcher.log().lines().count();
+    assert!(lines < 200, "no flood of log lines: {lines}");
+    assert_eq!(run.jobs().await, 0);
+    let rules = serde_json::to_value(before.rules.unwrap()).unwrap();
+    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
+    run.until_jobs(1).await;
+    until("ready again", PATIENCE, || async {
+        let answer = run.dispatcher.get("/ready").await?;
+        if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    run.finish().await;
+}
