@@ -8,13 +8,16 @@ use dispatcher_tests::{paths, ports};
 
 use crate::service::Service;
 
+/// How often a controller is started again that gave up on an API server.
+const REVIVALS: u32 = 10;
+
 /// The components in the order of their start. `etcd` is its URL, `api` the API server's port.
 pub(crate) fn all(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<Vec<Service>, String> {
     Ok(vec![
         etcd_server(folder, etcd)?,
         api_server(folder, options, etcd, api)?,
-        controller_manager(folder, options)?,
-        scheduler(folder, options)?,
+        controller_manager(folder, options)?.with_revivals(REVIVALS),
+        scheduler(folder, options)?.with_revivals(REVIVALS),
     ])
 }
 

@@ -92,11 +92,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server is ready, or a component has ended.
+    /// Waits until the API server is ready, or a component has ended for good.
     async fn ready(&mut self) -> Result<(), String> {
         let kubeconfig = self.kubeconfig.clone();
         let ready = wait::try_until("the API server to be ready", READY, || {
-            let ended = self.services.iter_mut().find_map(Service::has_failed);
+            let ended = self.services.iter_mut().find_map(Service::revive);
             let kubeconfig = kubeconfig.clone();
             async move {
                 if let Some(error) = ended { Ok(Err(error)) } else { ready::look(&kubeconfig).await.map(Ok) }

@@ -22,11 +22,30 @@ pub(crate) struct Service {
     child: Option<Child>,
     ended: Option<ExitStatus>,
     killed: bool,
+    revivals: u32,
 }
 
 impl Service {
     pub(crate) fn new(program: Program) -> Self {
-        Self { program, child: None, ended: None, killed: false }
+        Self { program, child: None, ended: None, killed: false, revivals: 0 }
+    }
+
+    /// The same, started again up to so many times when it ends by itself: as a kubelet does with the controllers, which
+    /// give up where the API server is not healthy for a while.
+    pub(crate) fn with_revivals(self, revivals: u32) -> Self {
+        Self { revivals, ..self }
+    }
+
+    /// Starts it again where it has ended by itself and may be revived; else says that it has ended.
+    pub(crate) fn revive(&mut self) -> Option<String> {
+        let failed = self.has_failed()?;
+        match self.revivals.checked_sub(1) {
+            Some(left) => {
+                self.revivals = left;
+                self.start().err()
+            }
+            None => Some(failed),
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
