@@ -20,7 +20,7 @@ pub fn skip(name: &str, reason: &str) {
 
 /// The value of an `Ok`; with an `Err` the calling test is skipped with that reason.
 ///
-/// ```ignore
+/// ```text
 /// let kubernetes = or_skip!(Kubernetes::shared().await);
 /// ```
 #[macro_export]
