@@ -1,0 +1,127 @@
+//! List, in pages that all show one moment.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    error::{ApiError, ApiResult},
+    resource::Resource,
+    selector::Selector,
+    store::{Inner, Key},
+};
+
+/// What a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListOptions {
+    pub(crate) selector: Selector,
+    /// 0: no limit.
+    pub(crate) limit: usize,
+    /// Where the page before ended; empty for the first.
+    pub(crate) token: String,
+    pub(crate) version: String,
+    /// `Exact` or `NotOlderThan`; the latter where it is empty.
+    pub(crate) version_match: String,
+}
+
+/// A page.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) items: Vec<Arc<Value>>,
+    pub(crate) version: u64,
+    /// Empty on the last page.
+    pub(crate) token: String,
+    pub(crate) remaining: usize,
+}
+
+/// Lists the objects of a namespace; of all where it is empty.
+///
+/// # Errors
+/// 400 for a bad token or version, 410 where the moment it shows is forgotten, 504 where it is not reached yet.
+pub(crate) fn list(
+    inner: &Inner,
+    resource: &Resource,
+    namespace: &str,
+    options: &ListOptions,
+) -> ApiResult<Page> {
+    let shelf = inner.shelf(resource)?;
+    let now = inner.version();
+    let (version, start) = moment(now, options)?;
+    let past;
+    let objects = if version == now {
+        shelf.objects()
+    } else {
+        past = shelf.at(version).ok_or_else(|| expired(options))?;
+        &past
+    };
+    Ok(page(objects, namespace, options, version, &start))
+}
+
+/// The version to show, and the key after which to begin.
+fn moment(now: u64, options: &ListOptions) -> ApiResult<(u64, Option<Key>)> {
+    if !options.token.is_empty() {
+        return parse_token(&options.token)
+            .map(|(version, key)| (version, Some(key)))
+            .ok_or_else(|| ApiError::bad_request("continue key is not valid"));
+    }
+    let asked = parse_version(&options.version)?;
+    if asked > now {
+        return Err(ApiError::too_large_version(asked, now));
+    }
+    match options.version_match.as_str() {
+        "Exact" => Ok((asked, None)),
+        _ => Ok((now, None)),
+    }
+}
+
+fn expired(options: &ListOptions) -> ApiError {
+    match options.token.is_empty() {
+        true => ApiError::expired("The resourceVersion for the provided list is too old."),
+        false => ApiError::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter.",
+        ),
+    }
+}
+
+fn page(
+    objects: &BTreeMap<Key, Arc<Value>>,
+    namespace: &str,
+    options: &ListOptions,
+    version: u64,
+    start: &Option<Key>,
+) -> Page {
+    let from = match start {
+        Some(key) => Bound::Excluded(key.clone()),
+        None => Bound::Included(Key::new(namespace, "")),
+    };
+    let mut meant = objects
+        .range((from, Bound::Unbounded))
+        .take_while(|(key, _)| namespace.is_empty() || key.namespace == namespace)
+        .filter(|(_, object)| options.selector.matches(object));
+    let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+    let (mut items, mut last) = (Vec::new(), None);
+    for (key, object) in meant.by_ref().take(limit) {
+        items.push(object.clone());
+        last = Some(key);
+    }
+    let remaining = meant.count();
+    let token = last.filter(|_| remaining > 0).map(|key| format!("{version}/{}/{}", key.namespace, key.name));
+    Page { items, version, token: token.unwrap_or_default(), remaining }
+}
+
+fn parse_token(token: &str) -> Option<(u64, Key)> {
+    let (version, key) = token.split_once('/')?;
+    let (namespace, name) = key.split_once('/')?;
+    Some((version.parse().ok()?, Key::new(namespace, name)))
+}
+
+/// A resourceVersion; 0 where there is none.
+pub(crate) fn parse_version(version: &str) -> ApiResult<u64> {
+    match version {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| {
+            ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a number"))
+        }),
+    }
+}

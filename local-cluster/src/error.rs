@@ -1,0 +1,187 @@
+//! Errors as Kubernetes tells them: `Status` objects with a code, a reason and a message.
+
+use serde_json::{Value, json};
+
+use crate::resource::Resource;
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message} ({code} {reason})")]
+pub(crate) struct ApiError {
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) details: Option<Value>,
+}
+
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    fn about(mut self, resource: &Resource, name: &str) -> Self {
+        self.details = Some(json!({"name": name, "group": resource.group, "kind": resource.plural}));
+        self
+    }
+
+    pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} \"{name}\" not found", resource.qualified());
+        Self::new(404, "NotFound", message).about(resource, name)
+    }
+
+    pub(crate) fn no_such_path() -> Self {
+        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
+        error.details = Some(json!({}));
+        error
+    }
+
+    pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} \"{name}\" already exists", resource.qualified());
+        Self::new(409, "AlreadyExists", message).about(resource, name)
+    }
+
+    pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        Self::new(409, "Conflict", message).about(resource, name)
+    }
+
+    /// `causes` are pairs of a field's path and what is wrong with it.
+    pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
+        let all: Vec<_> = causes.iter().map(ToString::to_string).collect();
+        let text = match all.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let message = format!("{} \"{name}\" is invalid: {text}", resource.qualified_kind());
+        let mut error = Self::new(422, "Invalid", message);
+        let list: Vec<_> = causes
+            .iter()
+            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .collect();
+        error.details =
+            Some(json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": list}));
+        error
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
+        Self::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message)
+    }
+
+    pub(crate) fn unsupported_media_type(found: &str) -> Self {
+        let message =
+            format!("the body of the request was in an unknown format - found media type: {found:?}");
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self::new(413, "RequestEntityTooLarge", "the body of the request is larger than 3 MiB")
+    }
+
+    /// A resourceVersion older than what is remembered.
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// A resourceVersion that is not reached yet.
+    pub(crate) fn too_large_version(asked: u64, latest: u64) -> Self {
+        let mut error = Self::new(
+            504,
+            "Timeout",
+            format!("Timeout: Too large resource version: {asked}, current: {latest}"),
+        );
+        error.details = Some(json!({"retryAfterSeconds": 1, "causes": [
+            {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}));
+        error
+    }
+
+    /// An error by its code alone, with Kubernetes' usual words.
+    pub(crate) fn of_code(code: u16) -> Self {
+        let (reason, message) = match code {
+            400 => ("BadRequest", "the server rejected our request for an unknown reason"),
+            401 => ("Unauthorized", "Unauthorized"),
+            403 => ("Forbidden", "forbidden"),
+            404 => ("NotFound", "the server could not find the requested resource"),
+            409 => {
+                ("Conflict", "the object has been modified; please apply your changes to the latest version")
+            }
+            410 => ("Expired", "too old resource version"),
+            422 => ("Invalid", "the server rejected our request due to an error in our request"),
+            429 => ("TooManyRequests", "Too many requests, please try again later."),
+            500 => ("InternalError", "Internal error occurred: injected"),
+            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            _ => ("", "an error on the server has prevented the request from succeeding"),
+        };
+        let mut error = Self::new(code, reason, message);
+        if matches!(code, 429 | 503 | 504) {
+            error.details = Some(json!({"retryAfterSeconds": 1}));
+        }
+        error
+    }
+
+    /// The body, or the object of a watch's `ERROR` event.
+    pub(crate) fn status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        if let (Some(details), Some(map)) = (&self.details, status.as_object_mut()) {
+            map.insert("details".to_owned(), details.clone());
+        }
+        status
+    }
+}
+
+/// One thing that is wrong with an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cause {
+    field: String,
+    reason: &'static str,
+    message: String,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl Cause {
+    pub(crate) fn invalid(field: impl Into<String>, value: &Value, why: impl std::fmt::Display) -> Self {
+        let message = format!("Invalid value: {value}: {why}");
+        Self { field: field.into(), reason: "FieldValueInvalid", message }
+    }
+
+    pub(crate) fn required(field: impl Into<String>, why: &str) -> Self {
+        let separator = if why.is_empty() { "" } else { ": " };
+        let message = format!("Required value{separator}{why}");
+        Self { field: field.into(), reason: "FieldValueRequired", message }
+    }
+
+    pub(crate) fn unsupported(field: impl Into<String>, value: &Value, known: &[&str]) -> Self {
+        let known: Vec<_> = known.iter().map(|value| format!("{value:?}")).collect();
+        let message = format!("Unsupported value: {value}: supported values: {}", known.join(", "));
+        Self { field: field.into(), reason: "FieldValueNotSupported", message }
+    }
+
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        let message = format!("Duplicate value: {value}");
+        Self { field: field.into(), reason: "FieldValueDuplicate", message }
+    }
+
+    pub(crate) fn immutable(field: impl Into<String>, value: &Value) -> Self {
+        Self::invalid(field, value, "field is immutable")
+    }
+}

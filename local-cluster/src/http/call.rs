@@ -1,0 +1,148 @@
+//! From a path and a method to what is asked: a pure reading of Kubernetes' URLs.
+
+use axum::http::Method;
+
+use crate::{
+    error::{ApiError, ApiResult},
+    resource::{NAMESPACES, Resource},
+};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Call {
+    /// As Kubernetes' access reviews name it: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
+    /// `deletecollection`.
+    pub(crate) verb: &'static str,
+    pub(crate) resource: &'static Resource,
+    /// Empty: all of them, or the resource has none.
+    pub(crate) namespace: String,
+    /// Empty: all of them.
+    pub(crate) name: String,
+    /// Empty: the object itself.
+    pub(crate) subresource: String,
+}
+
+impl Call {
+    /// Reads a path below `/api` or `/apis`.
+    ///
+    /// # Errors
+    /// 404 for a path that there is not, 405 for a method that does not go with it.
+    pub(crate) fn parse(method: &Method, path: &str, is_watch: bool) -> ApiResult<Self> {
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let (group, version, rest) = match segments.as_slice() {
+            ["api", version, rest @ ..] => ("", *version, rest),
+            ["apis", group, version, rest @ ..] => (*group, *version, rest),
+            _ => return Err(ApiError::no_such_path()),
+        };
+        let (namespace, plural, rest) = match rest {
+            ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
+                return Self::of(method, is_watch, &NAMESPACES, "", &[*name, *sub]);
+            }
+            ["namespaces", namespace, plural, rest @ ..] => (*namespace, *plural, rest),
+            [plural, rest @ ..] => ("", *plural, rest),
+            [] => return Err(ApiError::no_such_path()),
+        };
+        let resource = Resource::find(group, version, plural).ok_or_else(ApiError::no_such_path)?;
+        let is_misplaced = !namespace.is_empty() && !resource.namespaced;
+        let lacks_namespace = namespace.is_empty() && resource.namespaced && !rest.is_empty();
+        if is_misplaced || lacks_namespace {
+            return Err(ApiError::no_such_path());
+        }
+        Self::of(method, is_watch, resource, namespace, rest)
+    }
+
+    /// The call that an access review asks about; `None` for a verb or a resource that there is not.
+    pub(crate) fn reviewed<'a>(attribute: impl Fn(&str) -> &'a str) -> Option<Self> {
+        let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+        let version = if attribute("version").is_empty() { "v1" } else { attribute("version") };
+        Some(Self {
+            verb: verbs.into_iter().find(|verb| *verb == attribute("verb"))?,
+            resource: Resource::find(attribute("group"), version, attribute("resource"))?,
+            namespace: attribute("namespace").to_owned(),
+            name: attribute("name").to_owned(),
+            subresource: attribute("subresource").to_owned(),
+        })
+    }
+
+    fn of(
+        method: &Method,
+        is_watch: bool,
+        resource: &'static Resource,
+        namespace: &str,
+        rest: &[&str],
+    ) -> ApiResult<Self> {
+        let (name, subresource) = match rest {
+            [] => ("", ""),
+            [name] => (*name, ""),
+            [name, subresource] => (*name, *subresource),
+            _ => return Err(ApiError::no_such_path()),
+        };
+        let one = !name.is_empty();
+        let verb = match method.as_str() {
+            "GET" if one => "get",
+            "GET" if is_watch => "watch",
+            "GET" => "list",
+            "POST" if !one || !subresource.is_empty() => "create",
+            "PUT" if one => "update",
+            "PATCH" if one => "patch",
+            "DELETE" if one => "delete",
+            "DELETE" => "deletecollection",
+            _ => return Err(ApiError::method_not_allowed()),
+        };
+        let needs_namespace = resource.namespaced && namespace.is_empty();
+        if needs_namespace && !["list", "watch"].contains(&verb) {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(Self {
+            verb,
+            resource,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(method: Method, path: &str) -> Result<String, u16> {
+        let call = Call::parse(&method, path, path.ends_with("jobs")).map_err(|error| error.code)?;
+        let all = [call.verb, call.resource.plural, &call.namespace, &call.name, &call.subresource];
+        Ok(all.join(" ").trim_end().to_owned())
+    }
+
+    #[test]
+    fn paths() {
+        for (method, path, expected) in [
+            (Method::GET, "/api/v1/namespaces", "list namespaces"),
+            (Method::GET, "/api/v1/namespaces/a", "get namespaces  a"),
+            (Method::PUT, "/api/v1/namespaces/a/finalize", "update namespaces  a finalize"),
+            (Method::GET, "/api/v1/pods", "list pods"),
+            (Method::POST, "/api/v1/namespaces/a/pods", "create pods a"),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get pods a p log"),
+            (Method::GET, "/apis/batch/v1/namespaces/a/jobs", "watch jobs a"),
+            (Method::PATCH, "/apis/batch/v1/namespaces/a/jobs/j/status", "patch jobs a j status"),
+            (Method::DELETE, "/apis/batch/v1/namespaces/a/jobs", "deletecollection jobs a"),
+        ] {
+            assert_eq!(read(method, path).as_deref(), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_not() {
+        for (method, path, code) in [
+            (Method::GET, "/healthz", 404),
+            (Method::GET, "/apis/apps/v1/deployments", 404),
+            (Method::GET, "/apis/batch/v1/jobs/j", 404),
+            (Method::GET, "/api/v1/namespaces/a/namespaces", 404),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/log/x", 404),
+            (Method::POST, "/apis/batch/v1/jobs", 405),
+            (Method::DELETE, "/apis/batch/v1/jobs", 405),
+            (Method::PUT, "/api/v1/namespaces/a/pods", 405),
+        ] {
+            assert_eq!(read(method, path), Err(code), "{path}");
+        }
+    }
+}

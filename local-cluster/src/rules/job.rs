@@ -1,0 +1,134 @@
+//! Jobs: defaults, the selector that Kubernetes makes, validation.
+
+use serde_json::{Value, json};
+
+use super::{immutable, names, pod};
+use crate::{
+    error::Cause,
+    object::{default, has, name, number, set, text, uid},
+};
+
+/// The defaults, and unless `manualSelector` is set, the selector and the labels of the pods.
+pub(crate) fn set_defaults(job: &mut Value) {
+    if has(job, "/spec/template/metadata/labels") && !has(job, "/metadata/labels") {
+        let labels = job.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+        set(job, &["metadata"], "labels", labels);
+    }
+    if !has(job, "/spec/completions") && !has(job, "/spec/parallelism") {
+        set(job, &["spec"], "completions", 1);
+    }
+    let backoff_limit = if has(job, "/spec/backoffLimitPerIndex") { i32::MAX } else { 6 };
+    let replacement = if has(job, "/spec/podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    for (key, value) in [
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(backoff_limit)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+        ("manualSelector", json!(false)),
+        ("podReplacementPolicy", json!(replacement)),
+    ] {
+        default(job, &["spec"], key, value);
+    }
+    if job.pointer("/spec/manualSelector") != Some(&json!(true)) {
+        generate_selector(job);
+    }
+    default(job, &["status"], "ready", 0);
+    default(job, &["spec", "template"], "metadata", json!({}));
+    let spec = job.pointer_mut("/spec/template/spec");
+    spec.into_iter().for_each(pod::set_spec_defaults);
+}
+
+fn generate_selector(job: &mut Value) {
+    let (uid, name) = (uid(job).to_owned(), name(job).to_owned());
+    for (key, value) in [
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("job-name", &name),
+        ("batch.kubernetes.io/job-name", &name),
+    ] {
+        set(job, &["spec", "template", "metadata", "labels"], key, value.as_str());
+    }
+    default(job, &["spec"], "selector", json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
+}
+
+/// What is wrong with a Job that has its defaults.
+pub(crate) fn validate(job: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for field in
+        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
+    {
+        let value =
+            job.pointer(&format!("/spec/{field}")).filter(|value| value.as_i64().is_some_and(|n| n < 0));
+        let why = "must be greater than or equal to 0";
+        causes.extend(value.map(|value| Cause::invalid(format!("spec.{field}"), value, why)));
+    }
+    causes.extend(unsupported(job, "completionMode", &["Indexed", "NonIndexed"]));
+    causes.extend(unsupported(job, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]));
+    if text(job, "/spec/completionMode") == "Indexed" && !has(job, "/spec/completions") {
+        causes.push(Cause::required("spec.completions", "when completion mode is Indexed"));
+    }
+    let labels = job.pointer("/spec/template/metadata/labels");
+    causes.extend(names::validate_labels(labels, "spec.template.labels"));
+    causes.extend(pod::validate_spec(job.pointer("/spec/template/spec"), "spec.template.spec"));
+    if !["OnFailure", "Never"].contains(&text(job, "/spec/template/spec/restartPolicy")) {
+        let why = "valid values: \"OnFailure\", \"Never\"";
+        causes.push(Cause::required("spec.template.spec.restartPolicy", why));
+    }
+    causes
+}
+
+fn unsupported(job: &Value, field: &str, known: &[&str]) -> Option<Cause> {
+    let value = job.pointer(&format!("/spec/{field}"))?;
+    let is_known = value.as_str().is_some_and(|found| known.contains(&found));
+    (!is_known).then(|| Cause::unsupported(format!("spec.{field}"), value, known))
+}
+
+/// What is wrong with a change of a Job.
+pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = validate(new);
+    let fixed = [
+        "selector",
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ];
+    causes.extend(immutable(old, new, "spec", &fixed));
+    // A Job that has not run may still be placed elsewhere; and what an Indexed one must do may grow with its parallelism.
+    let is_waiting = old.pointer("/spec/suspend") == Some(&json!(true)) && !has(old, "/status/startTime");
+    let may_be_placed = is_waiting && same_but_for_placing(old, new);
+    if !may_be_placed {
+        causes.extend(immutable(old, new, "spec", &["template"]));
+    }
+    let is_elastic = text(new, "/spec/completionMode") == "Indexed"
+        && number(new, "/spec/completions") == number(new, "/spec/parallelism");
+    if !is_elastic {
+        causes.extend(immutable(old, new, "spec", &["completions"]));
+    }
+    causes
+}
+
+fn same_but_for_placing(old: &Value, new: &Value) -> bool {
+    let stripped = |job: &Value| {
+        let mut template = job.pointer("/spec/template").cloned().unwrap_or_default();
+        for (map, key) in [
+            ("/spec", "nodeSelector"),
+            ("/spec", "tolerations"),
+            ("/spec", "affinity"),
+            ("/spec", "schedulingGates"),
+            ("/metadata", "labels"),
+            ("/metadata", "annotations"),
+        ] {
+            if let Some(map) = template.pointer_mut(map).and_then(Value::as_object_mut) {
+                map.remove(key);
+            }
+        }
+        template
+    };
+    stripped(old) == stripped(new)
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! What objects must be like: defaults, validation, what may change. Pure.
+
+pub(crate) mod job;
+pub(crate) mod job_status;
+pub(crate) mod names;
+pub(crate) mod pod;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    error::{ApiError, ApiResult, Cause},
+    object::{default, has},
+    resource::Resource,
+};
+
+/// The object with its fields as the API knows them: unknown ones are gone.
+///
+/// # Errors
+/// 400 where a field has another type.
+pub(crate) fn normalize(resource: &Resource, object: Value) -> ApiResult<Value> {
+    use k8s_openapi::api::{batch::v1 as batch, coordination::v1 as coordination, core::v1 as core};
+    match resource.kind {
+        "Job" => typed::<batch::Job>(resource, object),
+        "Pod" => typed::<core::Pod>(resource, object),
+        "Event" => typed::<core::Event>(resource, object),
+        "Namespace" => typed::<core::Namespace>(resource, object),
+        "Lease" => typed::<coordination::Lease>(resource, object),
+        "ServiceAccount" => typed::<core::ServiceAccount>(resource, object),
+        _ => Ok(object),
+    }
+}
+
+fn typed<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Value) -> ApiResult<Value> {
+    let read = serde_json::from_value::<T>(object).and_then(|typed| serde_json::to_value(&typed));
+    read.map_err(|error| {
+        let (kind, version) = (resource.kind, resource.version);
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: json: {error}"
+        ))
+    })
+}
+
+/// Sets what the caller left out. The uid is known by now.
+pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
+    match resource.kind {
+        "Job" => job::set_defaults(object),
+        "Pod" => pod::set_defaults(object),
+        "Namespace" => {
+            default(object, &["spec"], "finalizers", serde_json::json!(["kubernetes"]));
+            default(object, &["status"], "phase", "Active");
+        }
+        _ => {}
+    }
+}
+
+/// What is wrong with a new object.
+pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut causes = names::validate_metadata(resource, object);
+    match resource.kind {
+        "Job" => causes.extend(job::validate(object)),
+        "Pod" => causes.extend(pod::validate_spec(object.get("spec"), "spec")),
+        _ => {}
+    }
+    causes
+}
+
+/// What is wrong with a change of an object.
+pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = names::validate_metadata(resource, new);
+    for field in ["uid", "name", "namespace", "creationTimestamp", "deletionTimestamp"] {
+        let pointer = format!("/metadata/{field}");
+        if old.pointer(&pointer) != new.pointer(&pointer) {
+            let value = new.pointer(&pointer).unwrap_or(&Value::Null);
+            causes.push(Cause::immutable(format!("metadata.{field}"), value));
+        }
+    }
+    match resource.kind {
+        "Job" => causes.extend(job::validate_update(old, new)),
+        "Pod" => causes.extend(pod::validate_update(old, new)),
+        _ => {}
+    }
+    causes
+}
+
+/// What is wrong with a change of an object's status.
+pub(crate) fn validate_status(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
+    match resource.kind {
+        "Job" => job_status::validate_update(old, new),
+        _ => Vec::new(),
+    }
+}
+
+/// The causes for those of `fields` below `prefix` that differ.
+fn immutable(old: &Value, new: &Value, prefix: &str, fields: &[&str]) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for field in fields {
+        let pointer = format!("/{}/{field}", prefix.replace('.', "/"));
+        let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));
+        let both_absent = !has(old, &pointer) && !has(new, &pointer);
+        if before != after && !both_absent {
+            causes.push(Cause::immutable(format!("{prefix}.{field}"), after.unwrap_or(&Value::Null)));
+        }
+    }
+    causes
+}

@@ -1,0 +1,182 @@
+//! Label and field selectors.
+
+use serde_json::Value;
+
+use crate::{
+    error::{ApiError, ApiResult},
+    object::text,
+    resource::Resource,
+};
+
+/// What a list or a watch is narrowed to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Selector {
+    labels: Vec<Requirement>,
+    fields: Vec<(String, String, bool)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Requirement {
+    key: String,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    In(Vec<String>),
+    /// Also where the label is absent.
+    NotIn(Vec<String>),
+    Exists,
+    Absent,
+}
+
+impl Selector {
+    /// From the query parameters `labelSelector` and `fieldSelector`.
+    ///
+    /// # Errors
+    /// 400 where one cannot be parsed, or names a field that the resource cannot be selected by.
+    pub(crate) fn parse(resource: &Resource, labels: &str, fields: &str) -> ApiResult<Self> {
+        Ok(Self {
+            labels: split(labels).into_iter().map(requirement).collect::<Result<_, _>>()?,
+            fields: fields
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(|part| field(resource, part))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether the object is meant.
+    pub(crate) fn matches(&self, object: &Value) -> bool {
+        let labels = object.pointer("/metadata/labels");
+        let label = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
+        self.labels.iter().all(|requirement| requirement.holds(label(&requirement.key)))
+            && self.fields.iter().all(|(path, value, equal)| (text(object, path) == value) == *equal)
+    }
+}
+
+impl Requirement {
+    fn holds(&self, found: Option<&str>) -> bool {
+        match &self.test {
+            Test::In(values) => found.is_some_and(|found| values.iter().any(|value| value == found)),
+            Test::NotIn(values) => found.is_none_or(|found| values.iter().all(|value| value != found)),
+            Test::Exists => found.is_some(),
+            Test::Absent => found.is_none(),
+        }
+    }
+}
+
+/// Splits at the commas outside parentheses.
+fn split(selector: &str) -> Vec<&str> {
+    let mut depth = 0_u32;
+    selector
+        .split(|c| {
+            match c {
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            c == ',' && depth == 0
+        })
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
+fn requirement(part: &str) -> ApiResult<Requirement> {
+    let bad = || ApiError::bad_request(format!("unable to parse requirement: {part:?}"));
+    let of = |key: &str, test: Test| match is_key(key.trim()) {
+        true => Ok(Requirement { key: key.trim().to_owned(), test }),
+        false => Err(bad()),
+    };
+    let one = |value: &str| vec![value.trim().to_owned()];
+    if let Some((key, value)) = part.split_once("!=") {
+        return of(key, Test::NotIn(one(value)));
+    }
+    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+        return of(key, Test::In(one(value)));
+    }
+    if let Some((head, rest)) = part.split_once('(') {
+        let inner = rest.trim_end().strip_suffix(')').ok_or_else(bad)?;
+        let values = inner.split(',').map(|value| value.trim().to_owned()).collect();
+        return match head.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [key, "in"] => of(key, Test::In(values)),
+            [key, "notin"] => of(key, Test::NotIn(values)),
+            _ => Err(bad()),
+        };
+    }
+    match part.strip_prefix('!') {
+        Some(key) => of(key, Test::Absent),
+        None => of(part, Test::Exists),
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+}
+
+fn field(resource: &Resource, part: &str) -> ApiResult<(String, String, bool)> {
+    let (name, value, equal) = if let Some((name, value)) = part.split_once("!=") {
+        (name, value, false)
+    } else if let Some((name, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+        (name, value, true)
+    } else {
+        return Err(ApiError::bad_request(format!("invalid selector: '{part}'; can't understand '{part}'")));
+    };
+    let known = ["metadata.name", "metadata.namespace"].contains(&name) || resource.fields.contains(&name);
+    match known {
+        true => Ok((format!("/{}", name.replace('.', "/")), value.to_owned(), equal)),
+        false => Err(ApiError::bad_request(format!("field label not supported: {name}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::{JOBS, PODS};
+
+    fn matches(labels: &str, fields: &str, object: &Value) -> bool {
+        Selector::parse(&PODS, labels, fields).unwrap().matches(object)
+    }
+
+    #[test]
+    fn labels() {
+        let object = json!({"metadata": {"labels": {"app.io/a": "1", "b": ""}}});
+        for selector in [
+            "",
+            "app.io/a",
+            "app.io/a=1",
+            "app.io/a == 1",
+            "app.io/a in (1, 2)",
+            "!c",
+            "c!=1",
+            "c notin (1)",
+            "b=",
+            "app.io/a in (2,1),b,!c",
+        ] {
+            assert!(matches(selector, "", &object), "{selector}");
+        }
+        for selector in ["c", "app.io/a=2", "app.io/a!=1", "app.io/a notin (1,2)", "!b", "c in (1)", "b,c"] {
+            assert!(!matches(selector, "", &object), "{selector}");
+        }
+    }
+
+    #[test]
+    fn fields() {
+        let object = json!({"metadata": {"name": "n"}, "status": {"phase": "Running"}});
+        assert!(matches("", "metadata.name=n,status.phase!=Failed,spec.nodeName=", &object));
+        assert!(!matches("", "status.phase=Failed", &object));
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_a_bad_request() {
+        for (labels, fields) in
+            [("a in 1", ""), ("a in (1", ""), ("a b", ""), ("=1", ""), ("", "name"), ("", "x.y=1")]
+        {
+            assert_eq!(Selector::parse(&JOBS, labels, fields).unwrap_err().code, 400, "{labels} {fields}");
+        }
+    }
+}

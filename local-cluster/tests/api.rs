@@ -1,0 +1,13 @@
+//! The API as a real client meets it, in this process and over HTTP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: it stops at once where something is not as given"
+)]
+
+#[path = "api/cluster.rs"]
+mod cluster;
+#[path = "api/verbs.rs"]
+mod verbs;
