@@ -132,7 +132,7 @@ pub struct Nats {
 /// Secrets stay out of logs.
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nats").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Nats").finish_non_exhaustive()
     }
 }
 

@@ -42,46 +42,68 @@ pub enum RunError {
 /// [`RunError`]: wrong settings at start, or a task that died.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let health = Health::default();
-    let listener = admin::listen(config.admin_addr).await?;
-    let prepared = Prepared::new(&config, &health).await?;
-    let mut tasks = Tasks::start(prepared, config.concurrency.into(), &health, listener);
+    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health);
+    let start = health.room("start");
+    let prepared = tokio::select! {
+        prepared = Prepared::new(&config, &health) => prepared?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    start.ready();
+    let mut tasks = Tasks::start(prepared, config.concurrency.into(), &health);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         task = tasks.any_ended() => Err(RunError::TaskEnded(task)),
+        _ = admin.task.join_next() => Err(RunError::TaskEnded("admin")),
     };
     health.room("shutdown").not_ready("stopping");
     tasks.stop().await;
+    admin.stop().await;
     tracing::info!("stopped");
     ended
 }
 
-/// Every task of the service; none dies unseen.
+/// `/live` and `/ready`, from before everything else to after it.
+struct Admin {
+    task: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Admin {
+    fn start(listener: TcpListener, health: &Health) -> Self {
+        let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
+        task.spawn(admin::serve(listener, health.clone(), stop.clone()));
+        Self { task, stop }
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        if timeout(FLUSH, self.task.join_next()).await.is_err() {
+            tracing::debug!("a caller of /ready holds on");
+        }
+    }
+}
+
+/// The tasks of the two halves and the writer between them; none dies unseen.
 struct Tasks {
     work: JoinSet<&'static str>,
     stop_work: CancellationToken,
     writer: JoinSet<&'static str>,
     abort_writer: CancellationToken,
-    admin: JoinSet<&'static str>,
-    stop_admin: CancellationToken,
     client: Client,
 }
 
 impl Tasks {
-    fn start(prepared: Prepared, concurrency: usize, health: &Health, listener: TcpListener) -> Self {
+    fn start(prepared: Prepared, concurrency: usize, health: &Health) -> Self {
         let Prepared { templates, jobs, client, reconnects, store, dead_letters, provisioned } = prepared;
         let mut tasks = Self {
             work: JoinSet::new(),
             stop_work: CancellationToken::new(),
             writer: JoinSet::new(),
             abort_writer: CancellationToken::new(),
-            admin: JoinSet::new(),
-            stop_admin: CancellationToken::new(),
             client,
         };
         let settler = Arc::new(Settler::new(jobs.clone(), templates.clone()));
-        let room = health.room("status");
-        room.ready();
-        let (writer, write) = status::writer(store.clone(), settler, room, tasks.abort_writer.clone());
+        let (writer, write) = status::writer(store.clone(), settler, health, tasks.abort_writer.clone());
         tasks.writer.spawn(named("status", write));
 
         let watch = Watch {
@@ -100,8 +122,8 @@ impl Tasks {
             let Some(template) = templates.get(&kind).cloned() else { continue };
             let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
             let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
-            let handler =
-                Handler { template, stream: provisioned.jobs.clone(), launcher, dead_letters, writer };
+            let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
+            let handler = Handler { template, stream, maybe_seen, launcher, dead_letters, writer };
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
             let pull = Pull {
                 consumer,
@@ -112,7 +134,6 @@ impl Tasks {
             };
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }
-        tasks.admin.spawn(named("admin", admin::serve(listener, health.clone(), tasks.stop_admin.clone())));
         let kinds: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
         tracing::info!(?kinds, namespace = jobs.namespace(), "running");
         tasks
@@ -123,7 +144,6 @@ impl Tasks {
         tokio::select! {
             Some(ended) = self.work.join_next() => name_of(ended),
             Some(ended) = self.writer.join_next() => name_of(ended),
-            Some(ended) = self.admin.join_next() => name_of(ended),
             else => "all",
         }
     }
@@ -142,10 +162,6 @@ impl Tasks {
         }
         if let Ok(Err(error)) = timeout(FLUSH, self.client.drain()).await {
             tracing::debug!(%error, "the connection was not drained");
-        }
-        self.stop_admin.cancel();
-        if timeout(FLUSH, all_ended(&mut self.admin)).await.is_err() {
-            tracing::debug!("a caller of /ready holds on");
         }
     }
 }

@@ -9,7 +9,7 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::run::{REST, Run};
-use crate::world::{PATIENCE, START, World, finished, managed_template};
+use crate::world::{PATIENCE, START, World, finished, header, managed_template};
 
 /// The stream takes nothing more, so that the Job is created and its first event is not stored.
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +83,21 @@ async fn killed_between_the_copy_of_a_rejected_request_and_its_end() {
     run.dispatcher.restart().await;
     run.world.until_queue_is_empty().await;
     assert_eq!(run.world.rejections().await.len(), 1, "the copy that is there is seen");
+    run.finish().await;
+}
+
+/// The reason for a rejection goes away between its copy and its end: it stays rejected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_request_stays_rejected_when_its_reason_goes_away() {
+    let (run, _accounts) = or_skip!(with_mute_user().await);
+    let (mute, _folder) = mute(&run).await;
+    run.request("wait-a", "ADDED").await;
+    let second = r#"{"foo":"x","name":"wait-a"}"#;
+    let sequence = run.recorder.publish("simple", second, Some("second")).await.unwrap();
+    assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "NameTaken");
+    mute.kill().await;
+    run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
+    run.dispatcher.restart().await;
     run.finish().await;
 }
 

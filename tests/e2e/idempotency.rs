@@ -200,3 +200,34 @@ async fn a_job_that_is_deleted_by_hand_ends_as_deleted() {
     let types: Vec<_> = history.iter().map(|m| text(&event(m)["type"])).collect();
     assert_eq!(types[types.len() - 2..], ["DELETED", "OUTCOME"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_marks_were_changed_is_told_all_the_same() {
+    let (world, _dispatcher, _folder) = or_skip!(start().await);
+    world.request(r#"{"foo":"a"}"#).await;
+    world.until_last("simple-job-a", "ADDED").await;
+    let patch = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"},
+                                    "annotations": {"dispatcher/request-seq": null}}});
+    let patch = kube::api::Patch::Merge(&patch);
+    world.namespace.jobs.patch("simple-job-a", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "words")).await;
+    assert_eq!(world.outcome("simple-job-a").await["result"], "Failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settled_job_is_known_when_its_history_is_gone() {
+    let (world, dispatcher, _folder) = or_skip!(start().await);
+    world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    world.until_last("simple-job-a", "ADDED").await;
+    world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
+    world.outcome("simple-job-a").await;
+    until("the Job to be settled", PATIENCE, || async {
+        world.job("simple-job-a").await.metadata.annotations?.contains_key("dispatcher/settled").then_some(())
+    })
+    .await;
+    world.jetstream.get_stream("JOB_STATUS").await.unwrap().purge().await.unwrap();
+    publish_again(&world, "order-1", r#"{"foo":"a"}"#).await;
+    world.until_queue_is_empty().await;
+    assert_eq!(world.history("simple-job-a").await.len(), 0, "nothing more is said of it");
+    assert!(!dispatcher.log().contains("put back"), "{}", dispatcher.log());
+}

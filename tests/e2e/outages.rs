@@ -108,25 +108,75 @@ async fn right_taken_away_then_given_back() {
     let patch = |rules: &Value| Patch::Merge(json!({ "rules": rules }));
     roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
     run.load(0, 20).await;
-    until("not ready, with the reason", PATIENCE, || async {
-        let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 503 && answer.1.contains("cannot create resource") {
-            Ok(())
-        } else {
-            Err(format!("{answer:?}"))
-        }
-    })
-    .await;
+    until_not_ready(&run, "cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "no flood of log lines: {lines}");
     assert_eq!(run.jobs().await, 0);
     let rules = serde_json::to_value(before.rules.unwrap()).unwrap();
     roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
     run.until_jobs(1).await;
+    until_ready(&run).await;
+    run.finish().await;
+}
+
+/// JetStream refuses events at once, while it can still be read: nothing may spin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_status_stream_is_told_and_nothing_spins() {
+    let run = or_skip!(Run::start().await);
+    run.request("wait-a", "ADDED").await;
+    let stream = run.world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    let open = stream.cached_info().config.clone();
+    let full = async_nats::jetstream::stream::Config {
+        max_messages: 1,
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..open.clone()
+    };
+    run.world.jetstream.update_stream(full).await.unwrap();
+    run.end(&["wait-a"]).await;
+    until_not_ready(&run, "JOB_STATUS").await;
+    let lines = run.dispatcher.log().lines().count();
+    assert!(lines < 60, "no flood of log lines: {lines}");
+    run.world.jetstream.update_stream(open).await.unwrap();
+    run.world.outcome("wait-a").await;
+    until_ready(&run).await;
+    run.finish().await;
+}
+
+/// Jobs that cannot be marked hold up no other, and `/ready` says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
+    let run = or_skip!(Run::start().await);
+    run.request("wait-a", "ADDED").await;
+    let roles: kube::Api<k8s_openapi::api::rbac::v1::Role> =
+        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+    let before = roles.get("dispatcher").await.unwrap();
+    let given = serde_json::to_value(before.rules.as_ref().unwrap()).unwrap();
+    let mut taken = given.clone();
+    taken[0]["verbs"].as_array_mut().unwrap().retain(|verb| verb != "patch");
+    let set = |rules: Value| Patch::Merge(json!({ "rules": rules }));
+    roles.patch("dispatcher", &PatchParams::default(), &set(taken)).await.unwrap();
+    // More than calls are made at once.
+    run.load(0, 60).await;
+    until_not_ready(&run, "cannot mark the Job").await;
+    run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
+    assert_eq!(run.world.outcome("wait-a").await["result"], "Deleted");
+    roles.patch("dispatcher", &PatchParams::default(), &set(given)).await.unwrap();
+    until_ready(&run).await;
+    run.finish().await;
+}
+
+async fn until_not_ready(run: &Run, why: &str) {
+    until(&format!("not ready, with the reason {why:?}"), PATIENCE, || async {
+        let answer = run.dispatcher.get("/ready").await?;
+        if answer.0 == 503 && answer.1.contains(why) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
+
+async fn until_ready(run: &Run) {
     until("ready again", PATIENCE, || async {
         let answer = run.dispatcher.get("/ready").await?;
         if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
-    run.finish().await;
 }

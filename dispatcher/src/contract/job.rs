@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    event::{Outcome, OutcomeResult, StatusEvent},
+    event::{EventType, Outcome, OutcomeResult, StatusEvent},
     names::{JobName, Kind, RequestId},
 };
 
@@ -125,6 +125,29 @@ impl JobState {
             presence: Presence::Present,
             status: if status.is_null() { Value::Object(serde_json::Map::new()) } else { status },
         })
+    }
+
+    /// Reads a Job whose marks somebody changed, by the identity of what was last said of it; `None` where that is of
+    /// another Job, or final.
+    pub fn read_as(object: &JobObject, said: StatusEvent, request_hash: String) -> Option<Self> {
+        let meta = &object.metadata;
+        if meta.uid.as_deref() != Some(said.uid.as_str()) || said.event == EventType::Outcome {
+            return None;
+        }
+        let annotations = meta.annotations.as_ref();
+        Some(Self {
+            resource_version: meta.resource_version.as_deref()?.parse().ok()?,
+            settled: annotations.is_some_and(|a| a.contains_key(ANNOTATION_SETTLED)),
+            presence: Presence::Present,
+            status: object.status.clone().unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            ..Self::missing(said, request_hash)
+        })
+    }
+
+    /// Whether an object carries this request's identity, whatever else of its marks was changed.
+    pub fn is_of(object: &JobObject, id: &RequestId) -> bool {
+        let annotations = object.metadata.annotations.as_ref();
+        annotations.and_then(|a| a.get(ANNOTATION_REQUEST_ID)).is_some_and(|found| found == id.as_ref())
     }
 
     /// The state that was last said, of a Job that is in no list any more.

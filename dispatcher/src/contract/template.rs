@@ -23,6 +23,9 @@ pub use pattern::Pattern;
 /// Keys of a request that no parameter may have.
 pub const RESERVED: [&str; 2] = ["name", "generateName"];
 
+/// What labels and annotations of the dispatcher's own begin with.
+const OWN_MARKS: &str = "dispatcher/";
+
 /// The longest parameter value where the template sets no `maxLength`, in characters.
 const DEFAULT_MAX_LENGTH: usize = 4096;
 
@@ -180,6 +183,17 @@ impl Template {
                 return Err(Problem::at(
                     format!("job.metadata.{field}"),
                     "is set by the dispatcher; leave it out",
+                ));
+            }
+        }
+        for field in ["labels", "annotations"] {
+            let marks = self.manifest.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
+            if let Some(mark) =
+                marks.into_iter().flat_map(|m| m.keys()).find(|key| key.starts_with(OWN_MARKS))
+            {
+                return Err(Problem::at(
+                    format!("job.metadata.{field}"),
+                    format!("`{mark}` is set by the dispatcher"),
                 ));
             }
         }

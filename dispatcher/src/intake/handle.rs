@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, Message};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::{
@@ -24,8 +25,10 @@ const ACK_DEADLINE: Duration = Duration::from_secs(5);
 /// What the pull loop learns of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request is done with.
+    /// The request has its Job.
     Settled,
+    /// The request is rejected.
+    Rejected,
     /// It was put back: this kind cannot go on, and why.
     Retry(String),
     /// It was put back: nothing can go on until somebody mends something.
@@ -38,6 +41,8 @@ pub struct Handler {
     pub template: Arc<Template>,
     /// The stream's name and creation time.
     pub stream: String,
+    /// Requests up to this sequence were there at the start: another consumer or process may have had them.
+    pub maybe_seen: u64,
     /// Creates Jobs.
     pub launcher: Launcher,
     /// Keeps rejected requests.
@@ -46,10 +51,17 @@ pub struct Handler {
     pub writer: Writer,
 }
 
+/// How a request was found or made done.
+enum Handled {
+    Job,
+    Rejected,
+}
+
 /// A message, read as far as nothing can fail.
 struct Delivery<'a> {
     identity: Result<Identity, (Identity, Rejection)>,
-    stored_nanos: i128,
+    stored: OffsetDateTime,
+    again: bool,
     delivered: i64,
     message: &'a Message,
 }
@@ -62,7 +74,10 @@ impl Handler {
             Err(error) => return Verdict::Retry(error),
         };
         let fate = match timeout(HANDLE_DEADLINE, self.process(&delivery)).await {
-            Ok(Ok(())) => return self.answer(&delivery, AckKind::Ack, Verdict::Settled).await,
+            Ok(Ok(Handled::Job)) => return self.answer(&delivery, AckKind::Ack, Verdict::Settled).await,
+            Ok(Ok(Handled::Rejected)) => {
+                return self.answer(&delivery, AckKind::Term, Verdict::Rejected).await;
+            }
             Ok(Err(fate)) => fate,
             Err(_) => Fate::Retry(format!("not done within {} s", HANDLE_DEADLINE.as_secs())),
         };
@@ -71,7 +86,7 @@ impl Handler {
             Fate::Retry(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
             Fate::NotReady(reason) => self.answer(&delivery, nak(), Verdict::NotReady(reason)).await,
             Fate::Reject(rejection) => match self.reject(&delivery, &rejection).await {
-                Ok(()) => self.answer(&delivery, AckKind::Term, Verdict::Settled).await,
+                Ok(()) => self.answer(&delivery, AckKind::Term, Verdict::Rejected).await,
                 Err(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
             },
         }
@@ -79,19 +94,31 @@ impl Handler {
 
     fn read<'a>(&self, message: &'a Message) -> Result<Delivery<'a>, String> {
         let info = message.info().map_err(|e| format!("a message without JetStream's reply subject: {e}"))?;
-        let stored_nanos = info.published.unix_timestamp_nanos();
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
             stream: &self.stream,
             sequence: info.stream_sequence,
-            stored_nanos,
+            stored_nanos: info.published.unix_timestamp_nanos(),
         };
-        Ok(Delivery { identity: Identity::of(&envelope), stored_nanos, delivered: info.delivered, message })
+        Ok(Delivery {
+            identity: Identity::of(&envelope),
+            stored: info.published,
+            again: info.delivered > 1 || info.stream_sequence <= self.maybe_seen,
+            delivered: info.delivered,
+            message,
+        })
     }
 
-    /// Until the request's Job is there and something is said of it.
-    async fn process(&self, delivery: &Delivery<'_>) -> Result<(), Fate> {
+    /// Until the request's Job is there and something is said of it, or it is found rejected before.
+    async fn process(&self, delivery: &Delivery<'_>) -> Result<Handled, Fate> {
+        let (Ok(known) | Err((known, _))) = &delivery.identity;
+        if delivery.again {
+            let copy = self.dead_letters.has_copy(&self.template.kind, known.sequence, delivery.stored);
+            if copy.await.map_err(Fate::Retry)? {
+                return Ok(Handled::Rejected);
+            }
+        }
         let identity = match &delivery.identity {
             Ok(identity) => identity,
             Err((_, rejection)) => return Err(Fate::Reject(rejection.clone())),
@@ -101,7 +128,7 @@ impl Handler {
         let launched = match built {
             // A given id can come with another message too; a derived one only with this.
             Ok((job, request)) => {
-                let again = delivery.delivered > 1 || identity.given;
+                let again = delivery.again || identity.given;
                 self.launcher.launch(&request, &job, again).await
             }
             Err(rejection) => Err(Fate::Reject(rejection)),
@@ -111,10 +138,11 @@ impl Handler {
             other => other?,
         };
         match launched {
-            Launched::Done => Ok(()),
+            Launched::Done => Ok(Handled::Job),
             Launched::There(state, known) => {
                 tracing::debug!(job = %state.name, request_id = %state.request_id, "the Job is there");
-                self.writer.first_event(*state, known).await.map_err(|e| Fate::Retry(e.to_string()))
+                let said = self.writer.first_event(*state, known).await;
+                said.map(|()| Handled::Job).map_err(|e| Fate::Retry(e.to_string()))
             }
         }
     }
@@ -152,8 +180,7 @@ impl Handler {
         let letter = Letter {
             kind: &self.template.kind,
             identity,
-            stored_nanos: delivery.stored_nanos,
-            again: delivery.delivered > 1,
+            stored_nanos: delivery.stored.unix_timestamp_nanos(),
             payload: delivery.message.payload.clone(),
             rejection,
         };
@@ -161,10 +188,13 @@ impl Handler {
     }
 
     /// Answers and waits for the server's word: plain acks are lost when a server dies. Without the word the message
-    /// comes again, and is found handled.
+    /// comes again, and is found handled. A request of its own, since the client's `double_ack` takes "no responders"
+    /// for a word.
     async fn answer(&self, delivery: &Delivery<'_>, answer: AckKind, verdict: Verdict) -> Verdict {
-        match timeout(ACK_DEADLINE, delivery.message.double_ack_with(answer)).await {
-            Ok(Ok(())) => verdict,
+        let Some(reply) = delivery.message.reply.clone() else { return verdict };
+        let client = delivery.message.context.client();
+        match timeout(ACK_DEADLINE, client.request(reply, answer.into())).await {
+            Ok(Ok(_)) => verdict,
             Ok(Err(error)) => unconfirmed(verdict, &error.to_string()),
             Err(_) => unconfirmed(verdict, "no answer"),
         }
@@ -173,7 +203,9 @@ impl Handler {
 
 fn unconfirmed(verdict: Verdict, error: &str) -> Verdict {
     match verdict {
-        Verdict::Settled => Verdict::Retry(format!("stream JOBS: an ack is not confirmed: {error}")),
+        Verdict::Settled | Verdict::Rejected => {
+            Verdict::Retry(format!("stream JOBS: an ack is not confirmed: {error}"))
+        }
         other => other,
     }
 }

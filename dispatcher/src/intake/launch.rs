@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     contract::{
-        job::JobState,
+        job::{JobObject, JobState},
         names::{JobName, Kind},
         rejection::{Reason, Rejection},
     },
@@ -53,23 +53,28 @@ impl Launcher {
         } else {
             None
         };
-        match self.jobs.create(job).await {
-            Ok(created) => match JobState::read(&created) {
-                Ok(state) => Ok(Launched::There(Box::new(state), known)),
-                // An admission webhook took our marks off: nothing could be told of this Job.
-                Err(error) => Err(Fate::Retry(format!("the created Job came back changed: {error}"))),
-            },
-            Err(error) => match classify(&error) {
+        let mut reviewed = false;
+        loop {
+            let error = match self.jobs.create(job).await {
+                Ok(created) => return there(&created, known),
+                Err(error) => error,
+            };
+            return match classify(&error) {
                 CreateFailure::Exists => self.exists(request, known).await,
                 CreateFailure::Retry => Err(Fate::Retry(error.to_string())),
                 CreateFailure::NotReady => Err(Fate::NotReady(error.to_string())),
                 CreateFailure::Refused => Err(Fate::Reject(refused(request, &error))),
-                CreateFailure::Forbidden => Err(match self.jobs.may("create").await {
-                    Ok(true) => Fate::Reject(refused(request, &error)),
-                    Ok(false) => Fate::NotReady(error.to_string()),
-                    Err(review) => Fate::Retry(format!("{error}; and no access review: {review}")),
-                }),
-            },
+                CreateFailure::Forbidden => match self.jobs.may("create").await {
+                    // The right may have come back between the two: a policy refuses it again.
+                    Ok(true) if !reviewed => {
+                        reviewed = true;
+                        continue;
+                    }
+                    Ok(true) => Err(Fate::Reject(refused(request, &error))),
+                    Ok(false) => Err(Fate::NotReady(error.to_string())),
+                    Err(review) => Err(Fate::Retry(format!("{error}; and no access review: {review}"))),
+                },
+            };
         }
     }
 
@@ -121,28 +126,42 @@ impl Launcher {
             Err(error) => return Err(Fate::Retry(error.to_string())),
         };
         let found = self.jobs.get(name.as_ref()).await.map_err(|error| Fate::of_read(&error))?;
-        Ok(match found.as_ref().map(JobState::read) {
-            Some(Ok(state)) if state.request_id == identity.id => match hash {
-                Some(hash) if hash != state.request_hash => Found::Reused,
-                _ => Found::Ours(Launched::There(Box::new(state), Some(known))),
-            },
-            _ => Found::Nothing(known),
+        let Some(found) = found.filter(|found| JobState::is_of(found, &identity.id)) else {
+            return Ok(Found::Nothing(known));
+        };
+        Ok(match there(&found, Some(known))? {
+            Launched::There(state, _) if hash.is_some_and(|hash| hash != state.request_hash) => Found::Reused,
+            launched => Found::Ours(launched),
         })
     }
 
     /// `AlreadyExists`: whose is it?
     async fn exists(&self, request: &Request, known: Option<Known>) -> Result<Launched, Fate> {
         let found = self.jobs.get(request.name.as_ref()).await.map_err(|error| Fate::of_read(&error))?;
-        match found.as_ref().map(JobState::read) {
+        match found {
             None => Err(Fate::Retry("the Job of that name was deleted just now".to_owned())),
-            Some(Ok(state)) if state.request_id == request.identity.id => {
-                if state.request_hash == request.hash {
-                    Ok(Launched::There(Box::new(state), known))
-                } else {
+            Some(found) if !JobState::is_of(&found, &request.identity.id) => {
+                Err(Fate::Reject(taken(request)))
+            }
+            Some(found) => match there(&found, known)? {
+                Launched::There(state, _) if state.request_hash != request.hash => {
                     Err(Fate::Reject(reused(request)))
                 }
-            }
-            Some(_) => Err(Fate::Reject(taken(request))),
+                launched => Ok(launched),
+            },
+        }
+    }
+}
+
+/// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
+fn there(found: &JobObject, known: Option<Known>) -> Result<Launched, Fate> {
+    match JobState::read(found) {
+        // Whatever was to be told of it is told.
+        Ok(state) if state.settled => Ok(Launched::Done),
+        Ok(state) => Ok(Launched::There(Box::new(state), known)),
+        Err(error) => {
+            let name = found.metadata.name.as_deref().unwrap_or_default();
+            Err(Fate::NotReady(format!("the Job {name} is there, and its marks were changed: {error}")))
         }
     }
 }

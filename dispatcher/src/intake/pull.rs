@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,9 @@ use crate::{health::Room, status::backoff};
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
 const PULL: Duration = Duration::from_secs(10);
-/// After the end of a pull was due, the server is taken for silent.
-const GRACE: Duration = Duration::from_secs(5);
+/// After the end of a pull was due, the server is taken for silent. Less than the client's own 5 s, after which it says of
+/// a silent server the same as of one that has nothing.
+const GRACE: Duration = Duration::from_secs(3);
 /// At shutdown: how long messages that are on their way are waited for.
 const ON_THE_WAY: Duration = Duration::from_millis(250);
 
@@ -51,17 +52,24 @@ enum Gate {
         tries: i64,
         empty: u32,
     },
+    /// A probe became a Job: so many at a time, one more with each. A quota that is full but for one would else be met by
+    /// all at once.
+    Opening(usize),
 }
 
 /// Probes that find no message before the gate opens again: by then every delayed request was due.
 const EMPTY_PROBES: u32 = 4;
 
 impl Gate {
-    fn after(self, verdict: &Verdict) -> Self {
+    fn after(self, verdict: &Verdict, concurrency: usize) -> Self {
         match (verdict, self) {
+            (Verdict::Settled, Self::Closed { .. }) => Self::Opening(2),
+            (Verdict::Settled, Self::Opening(most)) if most < concurrency => Self::Opening(most + 1),
             (Verdict::Settled, _) => Self::Open,
-            (_, Self::Open) => Self::Closed { tries: 1, empty: 0 },
+            // It says nothing of whether a Job can be created.
+            (Verdict::Rejected, gate) => gate,
             (_, Self::Closed { tries, .. }) => Self::Closed { tries: tries.saturating_add(1), empty: 0 },
+            _ => Self::Closed { tries: 1, empty: 0 },
         }
     }
 
@@ -70,6 +78,19 @@ impl Gate {
             Self::Closed { tries, empty } if empty < EMPTY_PROBES => Self::Closed { tries, empty: empty + 1 },
             _ => Self::Open,
         }
+    }
+
+    /// How many requests are pulled at most.
+    fn most(self, concurrency: usize) -> usize {
+        match self {
+            Self::Open => concurrency,
+            Self::Opening(most) => most.min(concurrency),
+            Self::Closed { .. } => 1,
+        }
+    }
+
+    fn is_closed(self) -> bool {
+        matches!(self, Self::Closed { .. })
     }
 }
 
@@ -100,7 +121,7 @@ impl Pull {
                     () = stop.cancelled() => break,
                 }
             }
-            let most = if flow.gate == Gate::Open { self.concurrency } else { 1 };
+            let most = flow.gate.most(self.concurrency);
             tokio::select! {
                 held = take(&flow.permits, most) => self.pull(held, &mut flow).await,
                 () = stop.cancelled() => break,
@@ -113,7 +134,7 @@ impl Pull {
 
     /// One pull of as many messages as permits are held.
     async fn pull(&self, mut held: Vec<OwnedSemaphorePermit>, flow: &mut Flow) {
-        let probe = flow.gate != Gate::Open;
+        let (probe, end) = (flow.gate.is_closed(), Instant::now() + PULL + GRACE);
         let asked = self.consumer.batch().max_messages(held.len()).expires(PULL).messages();
         let mut messages = match timeout(GRACE, asked).await {
             Ok(Ok(messages)) => messages,
@@ -122,7 +143,7 @@ impl Pull {
         };
         loop {
             let next = tokio::select! {
-                next = timeout(PULL + GRACE, messages.next()) => next,
+                next = timeout_at(end, messages.next()) => next,
                 Some(verdict) = flow.handlers.join_next() => {
                     self.turn(&mut flow.gate, verdict);
                     continue;
@@ -142,7 +163,7 @@ impl Pull {
                 }
                 Ok(None) => {
                     // The server ended the pull: it works, whether or not there was something to do.
-                    if flow.gate == Gate::Open {
+                    if !flow.gate.is_closed() {
                         self.health.ready();
                     } else if probe && !held.is_empty() {
                         flow.gate = flow.gate.after_empty_probe();
@@ -158,11 +179,16 @@ impl Pull {
 
     fn turn(&self, gate: &mut Gate, verdict: Result<Verdict, JoinError>) {
         let verdict = verdict.unwrap_or_else(|error| Verdict::Retry(format!("a handler died: {error}")));
-        *gate = gate.after(&verdict);
+        let was_closed = gate.is_closed();
+        *gate = gate.after(&verdict, self.concurrency);
+        let kind = &self.handler.template.kind;
         match verdict {
             Verdict::Settled => self.health.ready(),
+            Verdict::Rejected => {}
+            // Once an outage; after that they are many and say the same.
+            Verdict::Retry(reason) if was_closed => tracing::debug!(%kind, reason, "a request is put back"),
             Verdict::Retry(reason) => {
-                tracing::warn!(kind = %self.handler.template.kind, reason, "a request is put back");
+                tracing::warn!(%kind, reason, "a request is put back; one at a time is tried until it goes on");
             }
             Verdict::NotReady(reason) => self.health.not_ready(reason),
         }
@@ -180,7 +206,7 @@ impl Pull {
             match timeout(GRACE, self.consumer.get_info()).await {
                 Ok(Ok(_)) => {
                     // A kind that cannot go on is ready again when a request of it is settled.
-                    if flow.gate == Gate::Open {
+                    if !flow.gate.is_closed() {
                         self.health.ready();
                     }
                     return;
@@ -208,13 +234,32 @@ async fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit
 mod tests {
     use super::*;
 
+    const MANY: usize = 8;
+
+    fn put_back() -> Verdict {
+        Verdict::Retry("quota".into())
+    }
+
     #[test]
-    fn the_gate_closes_when_a_request_is_put_back_and_opens_when_one_is_settled() {
-        let gate = Gate::Open.after(&Verdict::Retry("quota".into()));
+    fn the_gate_closes_when_a_request_is_put_back_and_a_job_opens_it_by_and_by() {
+        let gate = Gate::Open.after(&put_back(), MANY);
         assert_eq!(gate, Gate::Closed { tries: 1, empty: 0 });
-        let gate = gate.after(&Verdict::NotReady("right".into()));
-        assert_eq!(gate, Gate::Closed { tries: 2, empty: 0 });
-        assert_eq!(gate.after(&Verdict::Settled), Gate::Open);
+        let gate = gate.after(&Verdict::NotReady("right".into()), MANY);
+        assert_eq!((gate, gate.most(MANY)), (Gate::Closed { tries: 2, empty: 0 }, 1));
+        let mut gate = gate.after(&Verdict::Settled, MANY);
+        for most in 2..=MANY {
+            assert_eq!(gate.most(MANY), most);
+            assert!(gate.after(&put_back(), MANY).is_closed());
+            gate = gate.after(&Verdict::Settled, MANY);
+        }
+        assert_eq!(gate, Gate::Open);
+    }
+
+    #[test]
+    fn a_rejection_says_nothing_of_the_gate() {
+        for gate in [Gate::Open, Gate::Opening(3), Gate::Closed { tries: 2, empty: 1 }] {
+            assert_eq!(gate.after(&Verdict::Rejected, MANY), gate);
+        }
     }
 
     #[test]
@@ -222,7 +267,7 @@ mod tests {
         let mut gate = Gate::Closed { tries: 5, empty: 0 };
         for _ in 0..EMPTY_PROBES {
             gate = gate.after_empty_probe();
-            assert_ne!(gate, Gate::Open);
+            assert!(gate.is_closed());
         }
         assert_eq!(gate.after_empty_probe(), Gate::Open);
     }

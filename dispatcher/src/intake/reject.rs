@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use async_nats::{
     HeaderMap,
-    jetstream::{
-        self,
-        message::PublishMessage,
-        stream::{LastRawMessageErrorKind, Stream},
-    },
+    jetstream::{self, consumer::DeliverPolicy, message::PublishMessage, stream::Stream},
 };
 use bytes::Bytes;
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::request::Identity;
@@ -22,11 +19,13 @@ use crate::{
         names::Kind,
         rejection::{RejectedNotice, RejectedType, Rejection},
     },
-    nats::definitions::JOB_REJECTED,
+    nats::{definitions::JOB_REJECTED, scan::scan},
     status::now,
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How far the clocks of NATS servers may be apart.
+const CLOCKS: Duration = Duration::from_secs(600);
 
 /// Access to `JOB_REJECTED`.
 #[derive(Clone)]
@@ -44,8 +43,6 @@ pub struct Letter<'a> {
     pub identity: &'a Identity,
     /// When the stream stored it, in nanoseconds since 1970: with the sequence the identity of the copy.
     pub stored_nanos: i128,
-    /// Whether it was delivered before, and perhaps copied.
-    pub again: bool,
     /// Its payload, copied unchanged.
     pub payload: Bytes,
     /// The reason.
@@ -68,38 +65,40 @@ impl DeadLetters {
     /// # Errors
     /// Where it is not certain that the copy is stored: the request must be delivered again.
     pub async fn reject(&self, letter: Letter<'_>) -> Result<(), String> {
-        let id = format!("{}-{}", letter.identity.sequence, letter.stored_nanos);
-        let subject = letter.kind.rejected_subject();
-        if !(letter.again && self.is_last(&subject, &id).await?) {
-            let message = PublishMessage::build()
-                .payload(letter.payload.clone())
-                .headers(letter_headers(&letter))
-                .message_id(&id)
-                .expected_stream(JOB_REJECTED);
-            let stored = async {
-                self.context
-                    .send_publish(subject, message)
-                    .await
-                    .map_err(|e| e.to_string())?
-                    .await
-                    .map_err(|e| e.to_string())
-            };
-            timeout(2 * DEADLINE, stored).await.map_err(|_| "no answer".to_owned()).flatten().map_err(
-                |e| format!("stream {JOB_REJECTED}: the copy of a rejected request is not stored: {e}"),
-            )?;
-        }
+        let message = PublishMessage::build()
+            .payload(letter.payload.clone())
+            .headers(letter_headers(&letter))
+            .message_id(copy_id(letter.identity.sequence, letter.stored_nanos))
+            .expected_stream(JOB_REJECTED);
+        let stored = async {
+            let sent = self.context.send_publish(letter.kind.rejected_subject(), message).await;
+            sent.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())
+        };
+        let stored = timeout(2 * DEADLINE, stored).await.map_err(|_| "no answer".to_owned()).flatten();
+        stored.map_err(|e| {
+            format!("stream {JOB_REJECTED}: the copy of a rejected request is not stored: {e}")
+        })?;
         self.notify(&letter).await;
         Ok(())
     }
 
-    /// Whether the last dead letter of this subject is the copy `id`.
-    async fn is_last(&self, subject: &str, id: &str) -> Result<bool, String> {
-        match timeout(DEADLINE, self.stream.get_last_raw_message_by_subject(subject)).await {
-            Err(_) => Err(format!("stream {JOB_REJECTED}: no answer within {} s", DEADLINE.as_secs())),
-            Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
-            Ok(Err(error)) => Err(format!("stream {JOB_REJECTED}: {error}")),
-            Ok(Ok(last)) => Ok(last.headers.get(NATS_MSG_ID).is_some_and(|found| found.as_str() == id)),
-        }
+    /// Whether the copy of a request is there already. Asked of every request that is delivered again: what has been
+    /// rejected stays so, whatever has changed since.
+    ///
+    /// # Errors
+    /// Where the stream does not tell.
+    pub async fn has_copy(&self, kind: &Kind, sequence: u64, stored: OffsetDateTime) -> Result<bool, String> {
+        let id = copy_id(sequence, stored.unix_timestamp_nanos());
+        let mut found = false;
+        // No copy is older than its request, but for the difference of two servers' clocks.
+        let from = DeliverPolicy::ByStartTime { start_time: stored - CLOCKS };
+        let each = |_: &str, headers: &HeaderMap, _| {
+            found |= headers.get(NATS_MSG_ID).is_some_and(|value| value.as_str() == id);
+        };
+        scan(&self.stream, kind.rejected_subject(), from, each)
+            .await
+            .map_err(|e| format!("stream {JOB_REJECTED}: {e}"))?;
+        Ok(found)
     }
 
     /// The notice is a courtesy: it is stored nowhere, and its loss loses nothing.
@@ -120,6 +119,11 @@ impl DeadLetters {
             tracing::debug!(%error, "the notice of a rejection is not published");
         }
     }
+}
+
+/// The identity of a copy: the request's place in the stream, and when it was stored there.
+fn copy_id(sequence: u64, stored_nanos: i128) -> String {
+    format!("{sequence}-{stored_nanos}")
 }
 
 fn letter_headers(letter: &Letter<'_>) -> HeaderMap {

@@ -85,16 +85,37 @@ pub async fn connect(
         Ok(Err(error)) => {
             let text = chain(&error);
             let setting = if text.contains("authorization") { settings.credential() } else { "NATS_URL" };
-            Err(StartError::new(setting, format!("cannot connect to {}: {text}", settings.url.join(","))))
+            Err(StartError::new(setting, format!("cannot connect to {}: {text}", shown(&settings.url))))
         }
         Err(_) => Err(StartError::new(
             "NATS_URL",
-            format!("no connection to {} within {} s", settings.url.join(","), DEADLINE.as_secs()),
+            format!("no connection to {} within {} s", shown(&settings.url), DEADLINE.as_secs()),
         )),
     }
+}
+
+/// The servers without what they are logged in with.
+fn shown(urls: &[String]) -> String {
+    let without = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => url.clone(),
+    };
+    urls.iter().map(without).collect::<Vec<_>>().join(",")
 }
 
 /// JetStream over a connection.
 pub fn jetstream(client: Client) -> jetstream::Context {
     jetstream::ContextBuilder::new().timeout(Duration::from_secs(5)).build(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let urls = ["nats://user:secret@a:4222", "b:4222", "me:secret@c"].map(str::to_owned);
+        assert_eq!(shown(&urls), "nats://a:4222,b:4222,c");
+    }
 }

@@ -3,3 +3,4 @@
 pub mod connect;
 pub mod definitions;
 pub mod provision;
+pub mod scan;

@@ -34,6 +34,8 @@ pub struct Provision {
 pub struct Provisioned {
     /// The name and creation time of `JOBS`: part of every derived request id.
     pub jobs: String,
+    /// The last sequence of `JOBS` at this start.
+    pub last_sequence: u64,
     /// The consumer of each kind.
     pub consumers: Vec<(Kind, PullConsumer)>,
 }
@@ -55,7 +57,8 @@ impl Provision {
             consumers.push((kind.clone(), self.consumer(context, kind).await?));
         }
         let created = jobs.created.unix_timestamp_nanos();
-        Ok(Provisioned { jobs: format!("{JOBS} {created}"), consumers })
+        let last_sequence = jobs.state.last_sequence;
+        Ok(Provisioned { jobs: format!("{JOBS} {created}"), last_sequence, consumers })
     }
 
     async fn stream(&self, context: &jetstream::Context, wanted: Config) -> Result<Info, StartError> {

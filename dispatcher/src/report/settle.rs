@@ -3,11 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     contract::{
-        job::{ANNOTATION_SETTLED, JobState, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY},
+        job::{
+            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SETTLED,
+            JobState, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY,
+        },
         names::Kind,
         template::Template,
     },
@@ -28,18 +31,18 @@ impl Settler {
     }
 
     async fn gone(&self, state: &JobState) -> Result<bool, CallError> {
-        let Some(found) = self.jobs.get(state.name.as_ref()).await? else { return Ok(true) };
-        if found.metadata.uid.as_deref() != Some(state.uid.as_str()) {
+        if !self.is_there(state).await? {
             return Ok(true);
         }
-        tracing::warn!(job = %state.name, "the Job lost the labels that the watch selects by; they are put back");
+        tracing::warn!(job = %state.name, "the Job lost marks that it is known by; they are put back");
         let labels = json!({LABEL_KIND: state.kind, LABEL_NAME: state.kind, LABEL_MANAGED_BY: MANAGED_BY});
-        let patch = json!({"metadata": {"uid": state.uid, "labels": labels}});
-        match self.jobs.patch(state.name.as_ref(), &patch).await {
-            Ok(_) => Ok(false),
-            Err(error) if is_another(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let annotations = json!({
+            ANNOTATION_REQUEST_ID: state.request_id,
+            ANNOTATION_REQUEST_SEQ: state.request_seq.to_string(),
+            ANNOTATION_REQUEST_HASH: state.request_hash,
+        });
+        let patch = json!({"metadata": {"uid": state.uid, "labels": labels, "annotations": annotations}});
+        self.patch(state, &patch).await.map(|there| !there)
     }
 
     async fn mark(&self, state: &JobState) -> Result<(), CallError> {
@@ -49,22 +52,27 @@ impl Settler {
             Some(ttl) => json!({"metadata": mark, "spec": {"ttlSecondsAfterFinished": ttl}}),
             None => json!({"metadata": mark}),
         };
-        match self.jobs.patch(state.name.as_ref(), &patch).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_another(&error) => Ok(()),
+        self.patch(state, &patch).await.map(drop)
+    }
+
+    /// Patches this very Job; whether it is there. Another uid answers with 422 (measured) or 409: a look tells.
+    async fn patch(&self, state: &JobState, patch: &Value) -> Result<bool, CallError> {
+        match self.jobs.patch(state.name.as_ref(), patch).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => {
+                if self.is_there(state).await? {
+                    Err(error)
+                } else {
+                    Ok(false)
+                }
+            }
             Err(error) => Err(error),
         }
     }
-}
 
-/// Whether the error of a patch says that this Job is gone: 404, or another uid (422 or 409, measured).
-fn is_another(error: &CallError) -> bool {
-    match error {
-        CallError::Status(status) => {
-            status.code == 404
-                || (matches!(status.code, 409 | 422) && status.message.to_lowercase().contains("uid"))
-        }
-        _ => false,
+    async fn is_there(&self, state: &JobState) -> Result<bool, CallError> {
+        let found = self.jobs.get(state.name.as_ref()).await?;
+        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(state.uid.as_str())))
     }
 }
 

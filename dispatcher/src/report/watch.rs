@@ -21,7 +21,7 @@ use crate::{
     kubernetes::{Jobs, chain},
     status::{
         Stopped, Writer, backoff,
-        store::{Known, Store, StoreError},
+        store::{Known, Last, Store, StoreError},
     },
 };
 
@@ -91,19 +91,17 @@ impl Watch {
                 *open = self.scan().await;
                 Ok(())
             }
-            Event::InitApply(job) => match self.read(&job) {
-                Some(state) => {
-                    let known = open.remove(&(state.kind.clone(), state.name.clone()));
-                    self.writer.offer(state, known).await
-                }
-                None => Ok(()),
-            },
+            Event::InitApply(job) => {
+                let Some(state) = self.read(&job).await else { return Ok(()) };
+                let known = open.remove(&(state.kind.clone(), state.name.clone()));
+                self.writer.offer(state, known).await
+            }
             Event::InitDone => self.missing(std::mem::take(open)).await,
-            Event::Apply(job) => match self.read(&job) {
+            Event::Apply(job) => match self.read(&job).await {
                 Some(state) => self.writer.offer(state, None).await,
                 None => Ok(()),
             },
-            Event::Delete(job) => match self.read(&job) {
+            Event::Delete(job) => match self.read(&job).await {
                 Some(state) => {
                     self.writer.offer(state.with_presence(Presence::DeletedUnverified), None).await
                 }
@@ -112,13 +110,40 @@ impl Watch {
         }
     }
 
-    fn read(&self, job: &JobObject) -> Option<JobState> {
-        JobState::read(job)
-            .inspect_err(|error| {
-                let job = job.metadata.name.as_deref().unwrap_or_default();
-                tracing::debug!(job, %error, "a Job is left alone");
-            })
-            .ok()
+    /// The state of a Job; of one whose marks somebody changed, with the identity that it was spoken of by. `None` of a
+    /// Job that is not ours.
+    async fn read(&self, job: &JobObject) -> Option<JobState> {
+        let error = match JobState::read(job) {
+            Ok(state) => return Some(state),
+            Err(error) => error,
+        };
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let kind = job.metadata.labels.as_ref()?.get(LABEL_KIND)?.as_str();
+        let (kind, name) = (Kind::try_from(kind).ok()?, JobName::try_from(name).ok()?);
+        let state = match self.last(&kind, &name).await {
+            Some(last) => JobState::read_as(job, last.event, last.request_hash.unwrap_or_default()),
+            None => None,
+        };
+        match &state {
+            Some(_) => {
+                tracing::warn!(job = %name, %error, "somebody changed the marks of this Job; it is told all the same")
+            }
+            None => tracing::debug!(job = %name, %error, "a Job is left alone"),
+        }
+        state
+    }
+
+    /// The last message of a Job's subject, however long it takes to learn it.
+    async fn last(&self, kind: &Kind, name: &JobName) -> Option<Last> {
+        for delay in backoff() {
+            match self.store.last(kind, name).await {
+                Ok(last) => return last,
+                Err(StoreError::Foreign(_)) => return None,
+                Err(error) => self.health.not_ready(error.to_string()),
+            }
+            sleep(delay).await;
+        }
+        None
     }
 
     /// What was said of Jobs that have no outcome yet, however long it takes to learn it.
@@ -127,7 +152,7 @@ impl Watch {
             match self.store.scan_open().await {
                 Ok(open) => {
                     tracing::info!(open = open.len(), "comparing what was said with the Jobs in the cluster");
-                    return open.into_iter().map(|(kind, name, known)| ((kind, name), known)).collect();
+                    return open;
                 }
                 Err(error) => self.health.not_ready(error.to_string()),
             }
@@ -139,18 +164,9 @@ impl Watch {
     /// Jobs that were spoken of, have no outcome, and are in no list.
     async fn missing(&self, open: Open) -> Result<(), Stopped> {
         for (kind, name) in open.into_keys() {
-            for delay in backoff() {
-                match self.store.last(&kind, &name).await {
-                    Ok(Some(last)) => {
-                        let hash = last.request_hash.unwrap_or_default();
-                        let state = JobState::missing(last.event, hash);
-                        self.writer.offer(state, Some(last.known)).await?;
-                        break;
-                    }
-                    Ok(None) | Err(StoreError::Foreign(_)) => break,
-                    Err(error) => self.health.not_ready(error.to_string()),
-                }
-                sleep(delay).await;
+            if let Some(last) = self.last(&kind, &name).await {
+                let state = JobState::missing(last.event, last.request_hash.unwrap_or_default());
+                self.writer.offer(state, Some(last.known)).await?;
             }
         }
         self.health.ready();

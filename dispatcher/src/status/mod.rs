@@ -31,7 +31,7 @@ use crate::{
         job::JobState,
         names::{JobName, Kind},
     },
-    health::Room,
+    health::Health,
     status::phase::{Source, Step},
 };
 
@@ -94,9 +94,9 @@ type Underway = FuturesUnordered<BoxFuture<'static, (Key, Done)>>;
 pub fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
-    health: Room,
+    health: &Health,
     abort: CancellationToken,
-) -> (Writer, impl Future<Output = ()>) {
+) -> (Writer, impl Future<Output = ()> + use<>) {
     let (tx, rx) = mpsc::channel(CHANNEL);
     let work = Arc::new(Work::new(store, cluster, health));
     (Writer(tx), async move {
@@ -139,13 +139,14 @@ fn accept(lanes: &mut Lanes, offer: Offer) -> Option<Key> {
     let key = (offer.state.kind.clone(), offer.state.name.clone());
     // Settled Jobs are the many that stay until their TTL: they get no lane.
     if offer.state.settled && !lanes.contains_key(&key) {
+        // What was to be said of it is said: whoever waits for that is answered.
+        let _ = offer.said.map(|said| said.send(()));
         return None;
     }
     let lane = lanes.entry(key.clone()).or_insert_with(|| Lane::new(Known::default()));
     if let Some(known) = offer.known {
         lane.learn(known);
     }
-    lane.forget(oneshot::Sender::is_closed);
     if let Some(said) = offer.said {
         lane.wait(offer.state.uid.clone(), said);
     }
@@ -163,7 +164,10 @@ fn advance(lanes: &mut Lanes, key: &Key, underway: &mut Underway, work: &Arc<Wor
     if let Some((step, state, known)) = lane.next() {
         let (work, key) = (work.clone(), key.clone());
         underway.push(Box::pin(async move { (key, work.run(step, state, known).await) }));
-    } else if lane.is_over() {
+        return;
+    }
+    lane.forget(oneshot::Sender::is_closed);
+    if lane.is_over() {
         lanes.remove(key);
     }
     tracing::trace!(lanes = lanes.len(), underway = underway.len());

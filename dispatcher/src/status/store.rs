@@ -1,18 +1,17 @@
 //! `JOB_STATUS` as a store: fenced publishes, the last message of a subject, the scan of what was said.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
     HeaderMap,
     jetstream::{
         self,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
+        consumer::DeliverPolicy,
         context::{PublishError, PublishErrorKind},
         message::PublishMessage,
         stream::{LastRawMessageErrorKind, Stream},
     },
 };
-use futures::StreamExt;
 use tokio::time::timeout;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
         headers,
         names::{JobName, Kind, RequestId, parse_status_subject},
     },
-    nats::definitions::JOB_STATUS,
+    nats::{definitions::JOB_STATUS, scan::scan},
     status::phase::Said,
 };
 
@@ -145,13 +144,14 @@ impl Store {
         id: &RequestId,
     ) -> Result<Option<Option<String>>, StoreError> {
         let mut found = None;
-        self.read(kind.status_subject(name), DeliverPolicy::All, |_, headers, _| {
+        scan(&self.stream, kind.status_subject(name), DeliverPolicy::All, |_, headers, _| {
             let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
             if header(headers::JOB_REQUEST_ID).as_deref() == Some(id.as_ref()) {
                 found = Some(header(headers::JOB_REQUEST_HASH));
             }
         })
-        .await?;
+        .await
+        .map_err(StoreError::Unknown)?;
         Ok(found)
     }
 
@@ -159,49 +159,24 @@ impl Store {
     ///
     /// # Errors
     /// Where the stream does not answer, or stops answering under way.
-    pub async fn scan_open(&self) -> Result<Vec<(Kind, JobName, Known)>, StoreError> {
-        let mut open = Vec::new();
+    pub async fn scan_open(&self) -> Result<HashMap<(Kind, JobName), Known>, StoreError> {
+        let mut open = HashMap::new();
         let subjects = "jobs.*.status.*".to_owned();
-        self.read(subjects, DeliverPolicy::LastPerSubject, |subject, headers, sequence| {
+        scan(&self.stream, subjects, DeliverPolicy::LastPerSubject, |subject, headers, sequence| {
             match (parse_status_subject(subject), said(headers)) {
-                (Some((kind, name)), Some(said)) if !said.is_final() => {
-                    open.push((kind, name, Known { sequence, said: Some(said) }));
+                (Some(subject), Some(said)) if said.is_final() => {
+                    // A consumer that was made anew under way gives all messages, the last one last.
+                    open.remove(&subject);
                 }
-                (Some(_), Some(_)) => {}
+                (Some(subject), Some(said)) => {
+                    open.insert(subject, Known { sequence, said: Some(said) });
+                }
                 _ => tracing::warn!(subject, sequence, "a message in JOB_STATUS is no status event"),
             }
         })
-        .await?;
+        .await
+        .map_err(StoreError::Unknown)?;
         Ok(open)
-    }
-
-    /// Gives `each` the subject, headers and sequence of all messages that are there now.
-    async fn read(
-        &self,
-        filter_subject: String,
-        deliver_policy: DeliverPolicy,
-        mut each: impl FnMut(&str, &HeaderMap, u64),
-    ) -> Result<(), StoreError> {
-        let unknown = |e: &dyn std::fmt::Display| StoreError::Unknown(format!("scan: {e}"));
-        let late = |_| StoreError::Unknown(format!("scan: no message within {} s", DEADLINE.as_secs()));
-        let config =
-            OrderedConfig { deliver_policy, filter_subject, headers_only: true, ..OrderedConfig::default() };
-        let consumer = timeout(DEADLINE, self.stream.create_consumer(config)).await.map_err(late)?;
-        let consumer = consumer.map_err(|e| unknown(&e))?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(());
-        }
-        let none = HeaderMap::new();
-        let mut messages = consumer.messages().await.map_err(|e| unknown(&e))?;
-        while let Some(message) = timeout(DEADLINE, messages.next()).await.map_err(late)? {
-            let message = message.map_err(|e| unknown(&e))?;
-            let info = message.info().map_err(|e| unknown(&e))?;
-            each(&message.subject, message.headers.as_ref().unwrap_or(&none), info.stream_sequence);
-            if info.pending == 0 {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -3,8 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::future::BoxFuture;
 use time::{OffsetDateTime, macros::format_description};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::sleep,
+};
 
 use super::{
     Cluster,
@@ -16,7 +20,7 @@ use crate::{
         event::{EventType, Outcome, StatusEvent},
         job::JobState,
     },
-    health::Room,
+    health::{Health, Room},
     status::phase::{Said, resource_version},
 };
 
@@ -30,7 +34,10 @@ const CALLS: usize = 32;
 pub(super) struct Work {
     store: Store,
     cluster: Arc<dyn Cluster>,
-    health: Room,
+    publish_health: Room,
+    read_health: Room,
+    verify_health: Room,
+    settle_health: Room,
     in_flight: Semaphore,
     calls: Semaphore,
 }
@@ -57,12 +64,27 @@ async fn permit(semaphore: &Semaphore, n: usize) -> Option<SemaphorePermit<'_>> 
 }
 
 impl Work {
-    pub(super) fn new(store: Store, cluster: Arc<dyn Cluster>, health: Room) -> Self {
-        let (in_flight, calls) = (Semaphore::new(IN_FLIGHT), Semaphore::new(CALLS));
-        Self { store, cluster, health, in_flight, calls }
+    pub(super) fn new(store: Store, cluster: Arc<dyn Cluster>, health: &Health) -> Self {
+        // Each works until it is tried.
+        let room = |name: &str| {
+            let room = health.room(format!("status {name}"));
+            room.ready();
+            room
+        };
+        Self {
+            store,
+            cluster,
+            publish_health: room("publish"),
+            read_health: room("read"),
+            verify_health: room("verify"),
+            settle_health: room("settle"),
+            in_flight: Semaphore::new(IN_FLIGHT),
+            calls: Semaphore::new(CALLS),
+        }
     }
 
-    /// Publishes one event under the fence; after an error or no answer the subject's last message tells what is so.
+    /// Publishes one event under the fence until it is stored, or until the subject's last message is another one than
+    /// was known: then that decides what is next.
     pub(super) async fn say(
         &self,
         state: JobState,
@@ -70,42 +92,35 @@ impl Work {
         event: EventType,
         outcome: Option<Box<Outcome>>,
     ) -> Done {
-        let said = Said {
-            uid: state.uid.clone(),
-            resource_version: resource_version(known.said.as_ref(), &state),
-            event,
-        };
-        let message = StatusEvent {
-            event,
-            kind: state.kind.clone(),
-            name: state.name.clone(),
-            namespace: state.namespace.clone(),
-            uid: state.uid.clone(),
-            request_id: state.request_id.clone(),
-            request_seq: state.request_seq,
-            resource_version: said.resource_version.to_string(),
-            time: now(),
-            status: state.status.clone(),
-            outcome: outcome.map(|outcome| *outcome),
-        };
+        let uid = state.uid.clone();
+        let said = Said { uid, resource_version: resource_version(known.said.as_ref(), &state), event };
+        let message = message(&state, &said, outcome);
         let weight = message.status.to_string().len().clamp(SMALLEST, IN_FLIGHT);
-        let stored = {
-            let _permit = permit(&self.in_flight, weight).await;
-            self.store.publish(&message, &state.request_hash, known.sequence).await
-        };
-        match stored {
-            Ok(sequence) => {
-                self.health.ready();
-                log(&message);
-                Done::Known(Known { sequence, said: Some(said) })
-            }
-            Err(error) => {
-                if !matches!(error, StoreError::Fenced) {
-                    self.health.not_ready(error.to_string());
+        for delay in backoff() {
+            let stored = {
+                let _permit = permit(&self.in_flight, weight).await;
+                self.store.publish(&message, &state.request_hash, known.sequence).await
+            };
+            match stored {
+                Ok(sequence) => {
+                    self.publish_health.ready();
+                    log(&message);
+                    return Done::Known(Known { sequence, said: Some(said) });
                 }
-                Done::Known(self.last(&state).await.0)
+                Err(StoreError::Fenced) => {}
+                Err(error) => {
+                    self.publish_health.not_ready(error.to_string());
+                    // What refuses at once would be asked again at once.
+                    sleep(delay).await;
+                }
+            }
+            let (last, _) = self.last(&state).await;
+            if last.sequence != known.sequence {
+                self.publish_health.ready();
+                return Done::Known(last);
             }
         }
+        Done::Known(known)
     }
 
     /// Says `Deleted` of the Job that the last message tells of: another one has its name now.
@@ -127,40 +142,71 @@ impl Work {
         for delay in backoff() {
             match self.store.last(&state.kind, &state.name).await {
                 Ok(last) => {
-                    self.health.ready();
+                    self.read_health.ready();
                     return (last.as_ref().map_or_else(Known::default, |last| last.known.clone()), last);
                 }
                 // It tells nothing, and still is the last one: the fence counts it.
                 Err(StoreError::Foreign(sequence)) => return (Known { sequence, said: None }, None),
-                Err(error) => self.health.not_ready(error.to_string()),
+                Err(error) => self.read_health.not_ready(error.to_string()),
             }
-            tokio::time::sleep(delay).await;
+            sleep(delay).await;
         }
         (Known::default(), None)
     }
 
     pub(super) async fn verify(&self, state: &JobState) -> Done {
-        let _permit = permit(&self.calls, 1).await;
         for delay in backoff() {
-            match self.cluster.is_gone(state).await {
-                Ok(gone) => return Done::Verified(gone),
-                Err(error) => tracing::debug!(job = %state.name, error, "cannot see whether the Job is gone"),
+            match self.call(self.cluster.is_gone(state)).await {
+                Ok(gone) => {
+                    self.verify_health.ready();
+                    return Done::Verified(gone);
+                }
+                Err(error) => {
+                    self.verify_health
+                        .not_ready(format!("cannot see whether the Job {} is gone: {error}", state.name));
+                }
             }
-            tokio::time::sleep(delay).await;
+            sleep(delay).await;
         }
         Done::Verified(false)
     }
 
     pub(super) async fn settle(&self, state: &JobState) -> Done {
-        let _permit = permit(&self.calls, 1).await;
         for delay in backoff() {
-            match self.cluster.settle(state).await {
-                Ok(()) => break,
-                Err(error) => tracing::debug!(job = %state.name, error, "cannot settle the Job yet"),
+            match self.call(self.cluster.settle(state)).await {
+                Ok(()) => {
+                    self.settle_health.ready();
+                    break;
+                }
+                Err(error) => {
+                    self.settle_health.not_ready(format!("cannot mark the Job {}: {error}", state.name))
+                }
             }
-            tokio::time::sleep(delay).await;
+            sleep(delay).await;
         }
         Done::Settled
+    }
+
+    /// One try: whoever waits for the next one holds up nobody.
+    async fn call<T>(&self, call: BoxFuture<'_, Result<T, String>>) -> Result<T, String> {
+        let _permit = permit(&self.calls, 1).await;
+        call.await
+    }
+}
+
+fn message(state: &JobState, said: &Said, outcome: Option<Box<Outcome>>) -> StatusEvent {
+    StatusEvent {
+        event: said.event,
+        kind: state.kind.clone(),
+        name: state.name.clone(),
+        namespace: state.namespace.clone(),
+        uid: state.uid.clone(),
+        request_id: state.request_id.clone(),
+        request_seq: state.request_seq,
+        resource_version: said.resource_version.to_string(),
+        time: now(),
+        status: state.status.clone(),
+        outcome: outcome.map(|outcome| *outcome),
     }
 }
 

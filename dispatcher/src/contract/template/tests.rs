@@ -68,6 +68,11 @@ fn what_is_no_template_is_told_with_its_field() {
             "ttlSecondsAfterFinished: -1",
             "job.spec.ttlSecondsAfterFinished: found -1",
         ),
+        (
+            "kind: Job\n",
+            "kind: Job\n  metadata: {annotations: {dispatcher/settled: x}}\n",
+            "`dispatcher/settled` is set by",
+        ),
         ("kind: simple", "kind: Simple", "is not an RFC 1123 label"),
         ("    foo:", "    name:", "parameters.properties.name: is a reserved key"),
         ("required: [foo]", "required: [food]", "`food` is no declared property"),
