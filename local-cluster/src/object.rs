@@ -54,8 +54,7 @@ fn as_map(value: &mut Value) -> &mut Map<String, Value> {
     }
     match value {
         Value::Object(map) => map,
-        // Just made one above.
-        _ => unreachable!("not an object"),
+        _ => unreachable!("it was made an object just now"),
     }
 }
 

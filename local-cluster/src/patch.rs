@@ -9,7 +9,7 @@ use crate::error::{ApiError, ApiResult};
 pub(crate) enum PatchKind {
     Merge,
     Json,
-    /// Lists whose elements have a merge key are merged by it; directives are not known.
+    /// Lists whose elements have a merge key are merged by it; the only directive known is `$patch: delete` there.
     Strategic,
     /// Server-side apply, without ownership of fields: creates what is absent, else merges.
     Apply,
@@ -73,7 +73,7 @@ fn is_united(list: &str) -> bool {
 fn merge_strategic(target: &mut Value, patch: &Value, field: &str) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
-            for (key, value) in patch {
+            for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
                 if value.is_null() {
                     target.remove(key);
                 } else if value.is_object() || value.is_array() {
@@ -94,6 +94,10 @@ fn merge_strategic(target: &mut Value, patch: &Value, field: &str) {
             let key = merge_key(field).unwrap_or_default();
             for value in patch {
                 let same = |found: &&mut Value| found.get(key).is_some() && found.get(key) == value.get(key);
+                if value.get("$patch") == Some(&"delete".into()) {
+                    target.retain(|found| found.get(key) != value.get(key));
+                    continue;
+                }
                 match target.iter_mut().find(same) {
                     Some(found) => merge_strategic(found, value, ""),
                     None => target.push(value.clone()),
@@ -129,6 +133,13 @@ mod tests {
         let patched = PatchKind::Strategic.apply(&object, &patch).unwrap();
         let expected = json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["x", "y"]});
         assert_eq!(patched, expected);
+    }
+
+    #[test]
+    fn a_strategic_patch_deletes_from_a_list() {
+        let object = json!({"env": [{"name": "A"}, {"name": "B"}]});
+        let patch = json!({"env": [{"$patch": "delete", "name": "A"}], "$setElementOrder/env": []});
+        assert_eq!(PatchKind::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
     }
 
     #[test]

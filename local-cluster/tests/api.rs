@@ -9,5 +9,17 @@
 
 #[path = "api/cluster.rs"]
 mod cluster;
+#[path = "api/deletes.rs"]
+mod deletes;
+#[path = "api/errors.rs"]
+mod errors;
+#[path = "api/faults.rs"]
+mod faults;
+#[path = "api/lists.rs"]
+mod lists;
 #[path = "api/verbs.rs"]
 mod verbs;
+#[path = "api/watch_faults.rs"]
+mod watch_faults;
+#[path = "api/watches.rs"]
+mod watches;

@@ -9,7 +9,7 @@ use super::{garbage, namespaces};
 use crate::{
     error::{ApiError, ApiResult},
     object::{map_at, name, now, set, text},
-    resource::Resource,
+    resource::{Resource, SERVICE_ACCOUNTS},
     rules,
     store::{Inner, Key},
 };
@@ -40,6 +40,11 @@ pub(crate) fn create(
     }
     let created = inner.put(resource, key.clone(), object);
     garbage::collect_orphan(inner, resource, &key, &created);
+    if resource.kind == "Namespace" {
+        // Each has one, and clients wait for it.
+        let account = json!({"metadata": {"name": "default"}});
+        create(inner, &SERVICE_ACCOUNTS, &key.name, account, false)?;
+    }
     Ok(created)
 }
 
@@ -72,6 +77,7 @@ fn prepare(resource: &'static Resource, namespace: &str, body: Value) -> ApiResu
         set(&mut object, &[], "status", json!({}));
     }
     rules::set_defaults(resource, &mut object);
+    rules::prepare(resource, &mut object);
     Ok(object)
 }
 

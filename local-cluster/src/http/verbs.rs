@@ -1,6 +1,6 @@
 //! From a call to the verb that does it.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Call, State, answer, discovery, log, table, watch};
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// As the API server has it.
 const BODY_LIMIT: usize = 3 << 20;
+/// How long the body of a request may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A request, read.
 pub(super) struct Asked {
@@ -112,7 +115,10 @@ async fn read(parts: Parts, body: Body) -> ApiResult<Asked> {
         .0;
     let is_watch = query.get("watch").is_some_and(|watch| ["true", "1"].contains(&watch.as_str()));
     let call = Call::parse(&parts.method, parts.uri.path(), is_watch)?;
-    let bytes = to_bytes(body, BODY_LIMIT).await.map_err(|_| ApiError::too_large())?;
+    let bytes = timeout(BODY_DEADLINE, to_bytes(body, BODY_LIMIT))
+        .await
+        .map_err(|_| ApiError::of_code(408))?
+        .map_err(|_| ApiError::too_large())?;
     let content_type =
         parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.contains("protobuf") || content_type == "application/yaml" {

@@ -8,7 +8,7 @@ use crate::{
     object::{default, has, name, number, set, text, uid},
 };
 
-/// The defaults, and unless `manualSelector` is set, the selector and the labels of the pods.
+/// The defaults.
 pub(crate) fn set_defaults(job: &mut Value) {
     if has(job, "/spec/template/metadata/labels") && !has(job, "/metadata/labels") {
         let labels = job.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
@@ -29,16 +29,16 @@ pub(crate) fn set_defaults(job: &mut Value) {
     ] {
         default(job, &["spec"], key, value);
     }
-    if job.pointer("/spec/manualSelector") != Some(&json!(true)) {
-        generate_selector(job);
-    }
-    default(job, &["status"], "ready", 0);
     default(job, &["spec", "template"], "metadata", json!({}));
     let spec = job.pointer_mut("/spec/template/spec");
     spec.into_iter().for_each(pod::set_spec_defaults);
 }
 
-fn generate_selector(job: &mut Value) {
+/// The selector and the labels of the pods of a new Job, unless `manualSelector` is set.
+pub(crate) fn generate_selector(job: &mut Value) {
+    if job.pointer("/spec/manualSelector") == Some(&json!(true)) {
+        return;
+    }
     let (uid, name) = (uid(job).to_owned(), name(job).to_owned());
     for (key, value) in [
         ("controller-uid", &uid),

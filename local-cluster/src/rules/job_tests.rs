@@ -11,6 +11,7 @@ fn with_defaults(change: Value) -> Value {
     let mut job = job();
     json_patch::merge(&mut job, &change);
     set_defaults(&mut job);
+    generate_selector(&mut job);
     job
 }
 

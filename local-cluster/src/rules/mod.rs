@@ -41,15 +41,25 @@ fn typed<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Va
     })
 }
 
-/// Sets what the caller left out. The uid is known by now.
+/// Sets what the caller left out.
 pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
     match resource.kind {
         "Job" => job::set_defaults(object),
-        "Pod" => pod::set_defaults(object),
-        "Namespace" => {
-            default(object, &["spec"], "finalizers", serde_json::json!(["kubernetes"]));
-            default(object, &["status"], "phase", "Active");
+        "Pod" => object.get_mut("spec").into_iter().for_each(pod::set_spec_defaults),
+        "Namespace" => default(object, &["spec"], "finalizers", serde_json::json!(["kubernetes"])),
+        _ => {}
+    }
+}
+
+/// Sets what the server alone decides of a new object. Its uid is known by now.
+pub(crate) fn prepare(resource: &Resource, object: &mut Value) {
+    match resource.kind {
+        "Job" => {
+            default(object, &["status"], "ready", 0);
+            job::generate_selector(object);
         }
+        "Pod" => default(object, &["status"], "phase", "Pending"),
+        "Namespace" => default(object, &["status"], "phase", "Active"),
         _ => {}
     }
 }

@@ -10,13 +10,6 @@ use crate::{
     object::{default, list, text},
 };
 
-/// The defaults of a pod.
-pub(crate) fn set_defaults(pod: &mut Value) {
-    pod.get_mut("spec").into_iter().for_each(set_spec_defaults);
-    default(pod, &["status"], "phase", "Pending");
-    default(pod, &["status"], "qosClass", "BestEffort");
-}
-
 /// The defaults of a pod's spec, or of a template's.
 pub(crate) fn set_spec_defaults(spec: &mut Value) {
     for (key, value) in [

@@ -1,0 +1,149 @@
+//! Deletes: propagation, grace, finalizers, preconditions, collections, namespaces.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api,
+    api::{
+        DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+        WatchParams,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Events, job, pod_of, status, version};
+
+async fn with_pod(cluster: &Cluster, change: Value) -> String {
+    let owner = cluster.create("a").await;
+    cluster.pods().create(&PostParams::default(), &pod_of(&owner, "p", change)).await.unwrap();
+    version(&owner)
+}
+
+async fn pod(cluster: &Cluster) -> Option<Pod> {
+    cluster.pods().get_opt("p").await.unwrap()
+}
+
+#[tokio::test]
+async fn in_the_background_pods_follow_their_job() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({})).await;
+    cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
+    assert!(cluster.jobs().get_opt("a").await.unwrap().is_none());
+    assert!(pod(&cluster).await.is_none());
+}
+
+#[tokio::test]
+async fn by_default_a_job_leaves_its_pods_behind() {
+    let cluster = Cluster::new().await;
+    let version = with_pod(&cluster, json!({})).await;
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version).await;
+    cluster.jobs().delete("a", &DeleteParams::default()).await.unwrap();
+    assert_eq!((events.next().await, events.next().await), ("MODIFIED a".into(), "DELETED a".into()));
+    assert!(pod(&cluster).await.unwrap().metadata.owner_references.is_none());
+}
+
+#[tokio::test]
+async fn in_the_foreground_the_job_waits_for_its_pods() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
+    let marked = cluster.jobs().delete("a", &DeleteParams::foreground()).await.unwrap().left().unwrap();
+    assert!(marked.metadata.deletion_timestamp.is_some());
+    assert_eq!(marked.metadata.finalizers.unwrap(), ["foregroundDeletion"]);
+    // AlreadyExists comes for a Job that is being deleted, too.
+    assert_eq!(status(cluster.jobs().create(&PostParams::default(), &job("a")).await).0, 409);
+    assert_eq!(pod(&cluster).await.unwrap().metadata.deletion_grace_period_seconds, Some(30));
+    cluster.pods().delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert!(cluster.jobs().get_opt("a").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_running_pod_has_its_grace_and_a_finished_one_none() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}})).await;
+    let pods = cluster.pods();
+    let marked = pods.delete("p", &DeleteParams::default()).await.unwrap().left().unwrap();
+    assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(7));
+    let same = pods.delete("p", &DeleteParams::default().grace_period(60)).await.unwrap().left().unwrap();
+    assert_eq!(same.metadata.resource_version, marked.metadata.resource_version, "it only gets shorter");
+    let done = json!({"status": {"phase": "Succeeded"}});
+    pods.patch_status("p", &PatchParams::default(), &Patch::Merge(&done)).await.unwrap();
+    assert!(pod(&cluster).await.is_some());
+    pods.delete("p", &DeleteParams::default()).await.unwrap();
+    assert!(pod(&cluster).await.is_none());
+}
+
+#[tokio::test]
+async fn a_finalizer_holds_a_pod() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({"metadata": {"finalizers": ["batch.kubernetes.io/job-tracking"]}})).await;
+    cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
+    assert!(pod(&cluster).await.unwrap().metadata.deletion_timestamp.is_some());
+    let release = json!({"metadata": {"finalizers": null}});
+    cluster.pods().patch("p", &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();
+    assert!(pod(&cluster).await.is_none());
+}
+
+#[tokio::test]
+async fn preconditions_tell_one_job_from_the_next() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("a").await;
+    let with = |uid: Option<&str>, version: Option<&str>| {
+        DeleteParams::background().preconditions(Preconditions {
+            uid: uid.map(str::to_owned),
+            resource_version: version.map(str::to_owned),
+        })
+    };
+    let (code, reason, message) = status(cluster.jobs().delete("a", &with(Some("other"), None)).await);
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    assert!(message.contains("the UID in the precondition (other) does not match"), "{message}");
+    assert_eq!(status(cluster.jobs().delete("a", &with(None, Some("0"))).await).0, 409);
+    let uid = created.metadata.uid.as_deref();
+    cluster.jobs().delete("a", &with(uid, Some(&version(&created)))).await.unwrap();
+    assert_eq!(status(cluster.jobs().delete("a", &DeleteParams::background()).await).0, 404);
+}
+
+#[tokio::test]
+async fn a_collection_is_what_is_selected() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b", "c"] {
+        cluster.create(name).await;
+    }
+    let some = ListParams::default().fields("metadata.name!=b");
+    let policy =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+    let deleted = cluster.jobs().delete_collection(&policy, &some).await.unwrap().left().unwrap();
+    assert_eq!(deleted.items.len(), 2);
+    let left = cluster.jobs().list(&ListParams::default()).await.unwrap();
+    assert_eq!(left.items[0].metadata.name.as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_after_its_job_goes_too() {
+    let cluster = Cluster::new().await;
+    let owner = cluster.create("a").await;
+    cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
+    cluster.pods().create(&PostParams::default(), &pod_of(&owner, "p", json!({}))).await.unwrap();
+    assert!(pod(&cluster).await.is_none());
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_all_that_is_in_it() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    namespaces.delete("default", &DeleteParams::default()).await.unwrap();
+    let phase = namespaces.get("default").await.unwrap().status.unwrap().phase;
+    assert_eq!(phase.as_deref(), Some("Terminating"));
+    let (code, _, message) = status(cluster.jobs().create(&PostParams::default(), &job("b")).await);
+    assert_eq!(code, 403);
+    assert!(message.contains("because it is being terminated"), "{message}");
+    cluster.pods().delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert!(namespaces.get_opt("default").await.unwrap().is_none());
+    namespaces
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap(),
+        )
+        .await
+        .unwrap();
+    cluster.create("b").await;
+}

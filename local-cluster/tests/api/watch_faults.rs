@@ -1,0 +1,155 @@
+//! Faults of watches, and of what they tell.
+
+use std::time::Duration;
+
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchParams};
+use local_cluster::{
+    Options,
+    faults::{Behaviour, Calls, Failure, Strike},
+};
+use serde_json::json;
+
+use crate::cluster::{Cluster, Events, version};
+
+fn watches() -> Calls {
+    Calls::of("watch", "jobs")
+}
+
+async fn touch(cluster: &Cluster, name: &str, value: &str) {
+    let patch = json!({"metadata": {"labels": {"l": value}}});
+    cluster.jobs().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_running_watch_is_struck() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("a").await;
+    for jobs in cluster.both() {
+        for (strike, expected) in [
+            (Strike::End, "end"),
+            (Strike::Break, "broken"),
+            (Strike::Error(410), "ERROR 410 Expired"),
+            (Strike::Error(500), "ERROR 500 InternalError"),
+        ] {
+            let mut events = Events::of(&jobs, WatchParams::default(), &version(&created)).await;
+            cluster.faults.strike(Calls::on("pods"), Strike::Break);
+            cluster.faults.strike(watches(), strike);
+            let found = events.next().await;
+            // A connection that breaks between two events is an end to the client, over HTTP.
+            assert!(found == expected || (strike == Strike::Break && found == "end"), "{found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_cut_short() {
+    let cluster = Cluster::new().await;
+    cluster.create("a").await;
+    for (jobs, value) in cluster.both().iter().zip(["1", "2"]) {
+        let now = version(&jobs.get("a").await.unwrap());
+        let mut events = Events::of(jobs, WatchParams::default(), &now).await;
+        cluster.faults.strike(watches(), Strike::Truncate);
+        touch(&cluster, "a", value).await;
+        let found = events.next().await;
+        assert!(["end", "broken"].contains(&found.as_str()), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_watch_meets_its_failure() {
+    let cluster = Cluster::new().await;
+    cluster.faults.fail(watches(), 1, Failure::Event(410));
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
+    assert_eq!((events.next().await, events.next().await), ("ERROR 410 Expired".into(), "end".into()));
+    cluster.faults.fail(watches(), 1, Failure::Code(410));
+    let failed = cluster.jobs().watch(&WatchParams::default(), "0").await.err().unwrap();
+    assert!(matches!(&failed, kube::Error::Api(status) if status.code == 410), "{failed}");
+}
+
+#[tokio::test]
+async fn a_stalled_watch_says_nothing_until_it_behaves() {
+    let cluster =
+        Cluster::with(Options { bookmark_interval: Duration::from_millis(10), ..Options::default() }).await;
+    let created = cluster.create("a").await;
+    for jobs in cluster.both() {
+        let mut events = Events::of(&jobs, WatchParams::default().timeout(1), &version(&created)).await;
+        cluster.faults.behave(watches(), Behaviour::Stall);
+        touch(&cluster, "a", "1").await;
+        while !events.is_silent().await {}
+        cluster.faults.behave_well();
+        assert_eq!(events.next().await, "MODIFIED a");
+        touch(&cluster, "a", "0").await;
+    }
+}
+
+#[tokio::test]
+async fn bookmarks_are_forgotten() {
+    let cluster =
+        Cluster::with(Options { bookmark_interval: Duration::from_millis(10), ..Options::default() }).await;
+    cluster.faults.behave(watches(), Behaviour::NoBookmarks);
+    let created = cluster.create("a").await;
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
+    assert!(events.is_silent().await);
+    cluster.faults.behave_well();
+    assert_eq!(events.next().await, "BOOKMARK");
+}
+
+#[tokio::test]
+async fn events_are_repeated() {
+    let cluster = Cluster::new().await;
+    cluster.faults.behave(watches(), Behaviour::Repeat);
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "1").await;
+    cluster.create("a").await;
+    assert_eq!((events.next().await, events.next().await), ("ADDED a".into(), "ADDED a".into()));
+    assert!(events.is_silent().await);
+}
+
+#[tokio::test]
+async fn what_is_held_back_is_merged() {
+    let cluster = Cluster::new().await;
+    cluster.create("b").await;
+    let version = version(&cluster.create("a").await);
+    cluster.faults.behave(watches(), Behaviour::Stall);
+    cluster.faults.behave(watches(), Behaviour::Merge);
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version).await;
+    assert!(events.is_silent().await);
+    for value in ["1", "2", "3"] {
+        touch(&cluster, "a", value).await;
+    }
+    touch(&cluster, "b", "1").await;
+    cluster.jobs().delete("b", &DeleteParams::background()).await.unwrap();
+    cluster.create("c").await;
+    touch(&cluster, "c", "1").await;
+    cluster.faults.behave_well();
+    for expected in ["MODIFIED a", "DELETED b", "ADDED c"] {
+        assert_eq!(events.next().await, expected);
+    }
+    assert!(events.is_silent().await);
+}
+
+#[tokio::test]
+async fn a_job_vanishes_without_an_event() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("a").await;
+    let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
+    assert!(cluster.faults.vanish("jobs", "default", "a"));
+    assert!(!cluster.faults.vanish("jobs", "default", "a"));
+    assert!(events.is_silent().await);
+    assert!(cluster.jobs().list(&ListParams::default()).await.unwrap().items.is_empty());
+    assert_ne!(cluster.create("a").await.metadata.uid, created.metadata.uid);
+    assert_eq!(events.next().await, "ADDED a");
+}
+
+#[tokio::test]
+async fn a_forgotten_history_ends_what_is_behind() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("a").await;
+    cluster.faults.behave(watches(), Behaviour::Stall);
+    let mut behind = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
+    assert!(behind.is_silent().await);
+    cluster.faults.forget_history();
+    cluster.faults.behave_well();
+    assert_eq!(behind.next().await, "ERROR 410 Expired");
+    let mut fresh = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
+    assert_eq!(fresh.next().await, "ADDED a");
+}

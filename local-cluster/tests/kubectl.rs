@@ -1,0 +1,185 @@
+//! The real `kubectl`: get, get -w, describe, delete. Without one on the PATH it says so and tests nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: it stops at once where something is not as given"
+)]
+
+#[path = "api/cluster.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod cluster;
+
+use std::{io::Write, process::Stdio, time::Duration};
+
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
+
+use cluster::{Cluster, PATIENCE, job, pod_of};
+
+/// `kubectl` against a cluster, with nothing of the caller's own configuration.
+struct Kubectl {
+    folder: tempfile::TempDir,
+    server: String,
+}
+
+impl Kubectl {
+    fn of(cluster: &Cluster) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()) {
+            skipped("no kubectl on the PATH");
+            return None;
+        }
+        Some(Self { folder: tempfile::tempdir().unwrap(), server: cluster.url("") })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.arg("--server").arg(&self.server).arg("--cache-dir").arg(self.folder.path()).args(arguments);
+        command.env("KUBECONFIG", "/dev/null").env("HOME", self.folder.path()).kill_on_drop(true);
+        command
+    }
+
+    /// What it writes, both to stdout and to stderr; it has to succeed.
+    async fn run(&self, arguments: &[&str]) -> String {
+        let output = timeout(3 * PATIENCE, self.command(arguments).output()).await.expect("in time").unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {all}");
+        all
+    }
+}
+
+/// Says on stderr, and in the file that `make test` shows at its end, that a test was skipped.
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/skipped-tests");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(target);
+    let _ = file.and_then(|mut file| writeln!(file, "local-cluster/tests/kubectl.rs: {why}"));
+}
+
+/// The words of a line, by one blank each.
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+async fn set_status(cluster: &Cluster, status: serde_json::Value) {
+    let patch = json!({"status": status});
+    cluster.jobs().patch_status("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_and_pods_are_listed_in_the_usual_columns() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    assert!(kubectl.run(&["get", "jobs"]).await.contains("No resources found in default namespace."));
+    let created = cluster.create("a").await;
+    let pod = pod_of(&created, "a-x", json!({"spec": {"nodeName": "here"}}));
+    cluster.pods().create(&PostParams::default(), &pod).await.unwrap();
+    let jobs = kubectl.run(&["get", "jobs"]).await;
+    let lines: Vec<_> = jobs.lines().map(words).collect();
+    assert_eq!(lines[0], "NAME STATUS COMPLETIONS DURATION AGE");
+    assert!(lines[1].starts_with("a Running 0/1"), "{jobs}");
+    let pods = kubectl.run(&["get", "po", "-o", "wide"]).await;
+    let lines: Vec<_> = pods.lines().map(words).collect();
+    assert_eq!(lines[0], "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES");
+    assert!(lines[1].starts_with("a-x 0/1 Pending 0 "), "{pods}");
+    assert!(lines[1].ends_with("<none> here <none> <none>"), "{pods}");
+    for (arguments, expected) in [
+        (vec!["get", "job", "a", "-o", "jsonpath={.spec.backoffLimit}"], "6"),
+        (vec!["get", "pods", "-l", "job-name=b"], "No resources found"),
+        (vec!["get", "all", "-A"], "pod/a-x"),
+        (vec!["get", "ns"], "Active"),
+        (vec!["get", "leases,sa,events"], "serviceaccount/default"),
+        (vec!["api-resources"], "batch/v1"),
+        (vec!["version"], "local-cluster"),
+    ] {
+        let found = kubectl.run(&arguments).await;
+        assert!(found.contains(expected), "{arguments:?}: {found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_prints_each_change() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    cluster.create("a").await;
+    let mut command = kubectl.command(&["get", "jobs", "-w"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next =
+        async || words(&timeout(2 * PATIENCE, lines.next_line()).await.expect("in time").unwrap().unwrap());
+    assert_eq!(next().await, "NAME STATUS COMPLETIONS DURATION AGE");
+    assert!(next().await.starts_with("a Running 0/1"));
+    let start = "2026-01-01T00:00:00Z";
+    set_status(&cluster, json!({"startTime": start, "active": 1})).await;
+    assert!(next().await.starts_with("a Running 0/1"));
+    let true_ = |type_: &str| json!({"type": type_, "status": "True"});
+    set_status(
+        &cluster,
+        json!({"active": 0, "succeeded": 1, "completionTime": "2026-01-01T00:00:07Z",
+            "conditions": [true_("SuccessCriteriaMet"), true_("Complete")]}),
+    )
+    .await;
+    assert!(next().await.starts_with("a Complete 1/1 7s"));
+    cluster.jobs().create(&PostParams::default(), &job("b")).await.unwrap();
+    assert!(next().await.starts_with("b Running 0/1"));
+    child.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_described_with_its_events() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    let created = cluster.create("a").await;
+    let event = json!({"metadata": {"generateName": "a."}, "type": "Warning", "reason": "BackoffLimitExceeded",
+        "message": "Job has reached the specified backoff limit", "source": {"component": "job-controller"},
+        "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z", "count": 1,
+        "involvedObject": {"apiVersion": "batch/v1", "kind": "Job", "namespace": "default", "name": "a",
+            "uid": created.metadata.uid}});
+    let events: kube::Api<k8s_openapi::api::core::v1::Event> =
+        kube::Api::default_namespaced(cluster.client());
+    events.create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+    let text = kubectl.run(&["describe", "job", "a"]).await;
+    let lines: Vec<_> = text.lines().map(words).collect();
+    for line in ["Name: a", "Namespace: default", "Parallelism: 1", "Completions: 1", "Image: i"] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(text.contains("BackoffLimitExceeded"), "{text}");
+    let pod = pod_of(&created, "a-x", json!({}));
+    cluster.pods().create(&PostParams::default(), &pod).await.unwrap();
+    assert!(kubectl.run(&["describe", "pod", "a-x"]).await.contains("Controlled By:  Job/a"));
+    let error = kubectl.command(&["describe", "job", "b"]).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&error.stderr).contains("jobs.batch \"b\" not found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_deleted_with_its_pods() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    for cascade in ["background", "foreground"] {
+        let created = cluster.create("a").await;
+        let pod = pod_of(&created, "a-x", json!({"spec": {"nodeName": "here"}}));
+        cluster.pods().create(&PostParams::default(), &pod).await.unwrap();
+        let end_pod = async {
+            // What runs the pod ends it some time later.
+            while cluster.pods().get("a-x").await.unwrap().metadata.deletion_timestamp.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let at_once = kube::api::DeleteParams::default().grace_period(0);
+            cluster.pods().delete("a-x", &at_once).await.unwrap();
+        };
+        let cascade = format!("--cascade={cascade}");
+        let arguments = ["delete", "job", "a", &cascade];
+        let (text, ()) = tokio::join!(kubectl.run(&arguments), end_pod);
+        assert!(text.contains("job.batch \"a\" deleted"), "{text}");
+        assert!(cluster.jobs().get_opt("a").await.unwrap().is_none());
+        assert!(cluster.pods().get_opt("a-x").await.unwrap().is_none());
+    }
+}
