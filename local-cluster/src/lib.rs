@@ -12,9 +12,11 @@
 //! Kubernetes does: the same codes, reasons, events and their order.
 
 mod api;
+pub mod controller;
 mod error;
 pub mod faults;
 mod http;
+pub mod kubelet;
 mod logs;
 mod object;
 mod patch;
@@ -76,7 +78,6 @@ impl LocalCluster {
     }
 
     /// The API as an axum router, to be served or nested elsewhere. It cannot refuse connections: see [`Self::serve`].
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         http::router(self.state.clone())
     }

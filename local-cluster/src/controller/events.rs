@@ -1,0 +1,75 @@
+//! Kubernetes Events, as `kubectl describe` shows them.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::time::timeout;
+
+/// No Event is waited for longer; one that is lost is only missed by people.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Something to tell of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    kind: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Note {
+    pub(crate) fn normal(reason: &str, message: &str) -> Self {
+        Self { kind: "Normal", reason: reason.to_owned(), message: message.to_owned() }
+    }
+
+    pub(crate) fn warning(reason: &str, message: &str) -> Self {
+        Self { kind: "Warning", reason: reason.to_owned(), message: message.to_owned() }
+    }
+}
+
+/// Tells of objects in the name of one component.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    client: Client,
+    component: &'static str,
+}
+
+impl Recorder {
+    pub(crate) fn new(client: Client, component: &'static str) -> Self {
+        Self { client, component }
+    }
+
+    /// Tells it; a failure is logged, as with Kubernetes' own recorder.
+    pub(crate) async fn tell(&self, object: &ObjectReference, note: Note) {
+        let Note { kind, reason, message } = note;
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        let (now, name) = (Timestamp::now(), object.name.as_deref().unwrap_or_default());
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: object.clone(),
+            type_: Some(kind.to_owned()),
+            reason: Some(reason),
+            message: Some(message),
+            source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
+            reporting_component: Some(self.component.to_owned()),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            count: Some(1),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        match timeout(PATIENCE, api.create(&PostParams::default(), &event)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(name, %error, "an Event was not stored"),
+            Err(_) => tracing::warn!(name, "an Event was not stored in time"),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether a Job is at its end, and which of its pods are too many or too few.
+
+use std::collections::HashSet;
+
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+
+use super::{MOST_PODS, Round, count};
+use crate::controller::{
+    backoff,
+    conditions::{self, SUSPENDED, Verdict},
+    events::Note,
+    plan::Removal,
+    pods,
+};
+
+impl Round<'_> {
+    /// Whether the Job is at its end, and which pods are too many or too few.
+    pub(super) fn decide(&mut self) {
+        if self.verdict.is_none() {
+            self.verdict = self.failure();
+        }
+        if self.verdict.is_some() {
+            let active = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
+            return self.remove(active, false);
+        }
+        let deleting = self.job.metadata.deletion_timestamp.is_some();
+        if !deleting {
+            self.manage();
+        }
+        let complete = match self.spec.completions {
+            None => self.succeeded > 0,
+            Some(completions) => self.succeeded >= completions,
+        };
+        if complete && self.active == 0 {
+            self.verdict = Some(Verdict::success());
+        } else if !deleting {
+            self.note_suspension();
+        }
+    }
+
+    fn failure(&mut self) -> Option<Verdict> {
+        let limit = self.spec.backoff_limit;
+        let restarts: i32 = self.pods.iter().map(pods::restarts).sum();
+        // With a limit of 0 the first restart is one too many; else the limit itself is the last straw, as in Kubernetes.
+        if self.failed > limit || (self.spec.restarts_on_failure && restarts >= limit.max(1)) {
+            return Some(Verdict::backoff_limit());
+        }
+        let start = self.status.start_time.as_ref().filter(|_| !self.spec.suspended)?;
+        let end = start.0.checked_add(self.spec.deadline?).ok()?;
+        if self.now >= end {
+            return Some(Verdict::deadline());
+        }
+        self.look_again_at(end);
+        None
+    }
+
+    /// Deletes what is too much; only where nothing is, creates what is missing.
+    fn manage(&mut self) {
+        let mut active: Vec<&Pod> = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
+        active.sort_by_key(|pod| pods::progress(pod));
+        let (mut superfluous, active) = self.repeated(active);
+        let too_many = usize::try_from(self.active - self.wanted()).unwrap_or(0);
+        superfluous.extend(active.into_iter().take(too_many.saturating_sub(superfluous.len())));
+        if !superfluous.is_empty() {
+            superfluous.truncate(MOST_PODS);
+            return self.remove(superfluous, true);
+        }
+        let held = if self.spec.replaces_failed_only { self.terminating } else { 0 };
+        if let Ok(missing @ 1..) = usize::try_from(self.wanted() - self.active - held) {
+            self.add(missing.min(MOST_PODS));
+        }
+    }
+
+    /// Tells the pods of an indexed Job whose index is done, or has a pod that is further, from the rest.
+    fn repeated<'p>(&self, mut active: Vec<&'p Pod>) -> (Vec<&'p Pod>, Vec<&'p Pod>) {
+        if !self.spec.indexed {
+            return (Vec::new(), active);
+        }
+        let mut seen = self.completed.clone();
+        active.reverse();
+        let (mut needed, repeated): (Vec<&Pod>, Vec<&Pod>) =
+            active.into_iter().partition(|pod| pods::index(pod).is_some_and(|index| seen.insert(index)));
+        needed.reverse();
+        (repeated, needed)
+    }
+
+    /// How many pods shall be active.
+    fn wanted(&self) -> i32 {
+        match self.spec.completions {
+            _ if self.spec.suspended => 0,
+            None if self.succeeded > 0 => self.active,
+            None => self.spec.parallelism,
+            Some(completions) => (completions - self.succeeded).clamp(0, self.spec.parallelism),
+        }
+    }
+
+    fn add(&mut self, missing: usize) {
+        let earliest = backoff::earliest(self.pods, self.time_scale, self.spec.replaces_failed_only);
+        if let Some(earliest) = earliest.filter(|earliest| *earliest > self.now) {
+            return self.look_again_at(earliest);
+        }
+        if self.spec.indexed {
+            let completions = self.spec.completions.unwrap_or(0);
+            let taken: HashSet<i32> =
+                self.pods.iter().filter(|pod| pods::is_active(pod)).filter_map(pods::index).collect();
+            let free =
+                (0..completions).filter(|index| !taken.contains(index) && !self.completed.contains(index));
+            self.plan.create = free.take(missing).map(|index| pods::build(self.job, Some(index))).collect();
+        } else {
+            self.plan.create = (0..missing).map(|_| pods::build(self.job, None)).collect();
+        }
+        self.active += count(&self.plan.create);
+    }
+
+    fn remove(&mut self, pods: Vec<&Pod>, release: bool) {
+        self.active -= count(&pods);
+        self.terminating += count(&pods);
+        self.ready -= count(pods.iter().filter(|pod| pods::is_ready(pod)));
+        self.plan.delete.extend(pods.into_iter().map(|pod| Removal {
+            name: pods::name(pod).to_owned(),
+            uid: pods::uid(pod).to_owned(),
+            release,
+        }));
+    }
+
+    fn note_suspension(&mut self) {
+        let suspended = self.spec.suspended;
+        let (reason, message, note) = match suspended {
+            true => ("JobSuspended", "Job suspended", "Suspended"),
+            false => ("JobResumed", "Job resumed", "Resumed"),
+        };
+        if conditions::set(&mut self.status, SUSPENDED, suspended, (reason, message), self.now) {
+            // The deadline counts the time since the Job was last resumed.
+            self.status.start_time = (!suspended).then_some(Time(self.now));
+            self.plan.notes.push(Note::normal(note, message));
+        }
+    }
+}

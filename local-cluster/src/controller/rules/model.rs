@@ -1,0 +1,129 @@
+//! A Job and its pods as the rules change them, for the tests.
+
+use k8s_openapi::api::batch::v1::JobStatus;
+use k8s_openapi::jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A Job and its pods, without a cluster around them: plans are carried out on the spot.
+pub(super) struct Model {
+    pub(super) job: Job,
+    pub(super) pods: Vec<Pod>,
+    pub(super) now: Timestamp,
+    pub(super) created: usize,
+    pub(super) scale: f64,
+    /// Every status that was written, as JSON.
+    pub(super) written: Vec<Value>,
+    /// The greatest number of pods that were active at the same time.
+    pub(super) most_active: usize,
+}
+
+impl Model {
+    pub(super) fn new(spec: Value) -> Self {
+        let mut job = json!({"metadata": {"name": "a", "namespace": "n", "uid": "job"}, "spec": spec});
+        json_defaults(&mut job);
+        Self {
+            job: serde_json::from_value(job).unwrap(),
+            pods: Vec::new(),
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            created: 0,
+            scale: 1.0,
+            written: Vec::new(),
+            most_active: 0,
+        }
+    }
+
+    /// One round; says whether it changed anything.
+    pub(super) fn round(&mut self) -> bool {
+        let plan = reconcile(&self.job, &self.pods, self.now, self.scale);
+        for removal in &plan.delete {
+            let pod = self.pods.iter_mut().find(|pod| pods::uid(pod) == removal.uid).unwrap();
+            pod.metadata.deletion_timestamp = Some(Time(self.now));
+            if removal.release {
+                pod.metadata.finalizers = None;
+            }
+        }
+        for mut pod in plan.create.clone() {
+            self.created += 1;
+            let name = format!("{}{}", pod.metadata.generate_name.take().unwrap(), self.created);
+            pod.metadata.uid = Some(format!("uid-{name}"));
+            pod.metadata.name = Some(name);
+            pod.metadata.creation_timestamp = Some(Time(self.now));
+            self.pods.push(pod);
+        }
+        self.most_active = self.most_active.max(self.pods.iter().filter(|pod| pods::is_active(pod)).count());
+        if let Some(status) = &plan.status {
+            self.written.push(serde_json::to_value(status).unwrap());
+            self.job.status = Some(status.clone());
+        }
+        for name in &plan.release {
+            let pod = self.pods.iter_mut().find(|pod| pods::name(pod) == name).unwrap();
+            pod.metadata.finalizers = None;
+        }
+        self.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod) || pods::is_terminating(pod));
+        plan.changes()
+    }
+
+    /// Rounds until nothing changes.
+    pub(super) fn settle(&mut self) -> &mut Self {
+        assert!((0..100).any(|_| !self.round()), "it never settles: {:?}", self.written.last());
+        self
+    }
+
+    pub(super) fn pass(&mut self, seconds: i64) -> &mut Self {
+        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        self
+    }
+
+    pub(super) fn active(&mut self) -> Vec<&mut Pod> {
+        self.pods.iter_mut().filter(|pod| pods::is_active(pod)).collect()
+    }
+
+    /// Sets the status of the first active pod, if there is one.
+    pub(super) fn set(&mut self, status: Value) -> &mut Self {
+        if let Some(pod) = self.active().into_iter().next() {
+            pod.status = serde_json::from_value(status).unwrap();
+        }
+        self
+    }
+
+    pub(super) fn run(&mut self) -> &mut Self {
+        self.set(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}))
+    }
+
+    pub(super) fn end(&mut self, succeeded: bool) -> &mut Self {
+        let phase = if succeeded { "Succeeded" } else { "Failed" };
+        let state =
+            json!({"terminated": {"exitCode": i32::from(!succeeded), "finishedAt": self.now.to_string()}});
+        let container = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        self.set(json!({"phase": phase, "containerStatuses": [container]}))
+    }
+
+    /// What was deleted is gone.
+    pub(super) fn bury(&mut self) -> &mut Self {
+        self.pods.retain(|pod| !pods::is_deleting(pod));
+        self
+    }
+
+    pub(super) fn status(&self) -> JobStatus {
+        self.job.status.clone().unwrap_or_default()
+    }
+
+    /// The conditions that are `True`, with their reasons.
+    pub(super) fn conditions(&self) -> Vec<(String, String)> {
+        let conditions = self.status().conditions.unwrap_or_default();
+        let held = conditions.into_iter().filter(|condition| condition.status == "True");
+        held.map(|condition| (condition.type_, condition.reason.unwrap_or_default())).collect()
+    }
+
+    pub(super) fn reasons(&self) -> Vec<String> {
+        self.conditions().into_iter().map(|(kind, reason)| format!("{kind}/{reason}")).collect()
+    }
+}
+
+fn json_defaults(job: &mut Value) {
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let spec = job["spec"].as_object_mut().unwrap();
+    spec.entry("template").or_insert(template);
+}

@@ -1,0 +1,111 @@
+//! What holds whatever happens to the pods of a Job.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{model::Model, *};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Run,
+    End(bool),
+    DeletePod,
+    Bury,
+    Pass(i64),
+    Suspend(bool),
+    Parallelism(i32),
+    /// One round only: the next step comes before all is settled.
+    Round,
+    Settle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Run),
+        6 => any::<bool>().prop_map(Step::End),
+        1 => Just(Step::DeletePod),
+        2 => Just(Step::Bury),
+        3 => (0..700_i64).prop_map(Step::Pass),
+        1 => any::<bool>().prop_map(Step::Suspend),
+        1 => (0..4_i32).prop_map(Step::Parallelism),
+        4 => Just(Step::Round),
+        6 => Just(Step::Settle),
+    ]
+}
+
+fn take(model: &mut Model, step: Step) {
+    let now = model.now;
+    match step {
+        Step::Run => drop(model.run()),
+        Step::End(succeeded) => drop(model.end(succeeded)),
+        Step::DeletePod => {
+            if let Some(pod) = model.active().into_iter().next() {
+                pod.metadata.deletion_timestamp = Some(Time(now));
+            }
+        }
+        Step::Bury => model.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod)),
+        Step::Pass(seconds) => drop(model.pass(seconds)),
+        Step::Suspend(suspend) => model.job.spec.as_mut().unwrap().suspend = Some(suspend),
+        Step::Parallelism(parallelism) => model.job.spec.as_mut().unwrap().parallelism = Some(parallelism),
+        Step::Round => drop(model.round()),
+        Step::Settle => drop(model.settle()),
+    }
+}
+
+fn finals(status: &Value) -> Vec<String> {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let kinds = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "True")
+        .filter_map(|condition| condition["type"].as_str());
+    kinds.filter(|kind| ["Complete", "Failed"].contains(kind)).map(str::to_owned).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever happens to the pods: one end at most, which stays; counters never fall; no more pods than allowed.
+    #[test]
+    fn any_course_of_events_has_one_end(
+        steps in proptest::collection::vec(step(), 0..60),
+        completions in proptest::option::of(0..5_i32),
+        indexed: bool,
+        parallelism in 0..4_i32,
+        limit in 0..4_i32,
+        deadline in proptest::option::of(1..2000_i64),
+    ) {
+        let mode = if indexed && completions.is_some() { "Indexed" } else { "NonIndexed" };
+        let mut model = Model::new(json!({
+            "completions": completions, "parallelism": parallelism, "backoffLimit": limit,
+            "completionMode": mode, "activeDeadlineSeconds": deadline,
+        }));
+        let mut most = parallelism;
+        for step in steps {
+            if let Step::Parallelism(parallelism) = step {
+                most = most.max(parallelism);
+            }
+            take(&mut model, step);
+        }
+        model.settle().bury().settle();
+        prop_assert!(i32::try_from(model.most_active).unwrap() <= most);
+        let mut seen = Vec::new();
+        let (mut succeeded, mut failed) = (0, 0);
+        for status in &model.written {
+            let now = finals(status);
+            prop_assert!(seen.is_empty(), "written after the end: {status}");
+            prop_assert!(now.len() <= 1, "two ends: {status}");
+            let count = |field: &str| status[field].as_i64().unwrap_or(0);
+            prop_assert!(count("succeeded") >= succeeded && count("failed") >= failed, "it falls: {status}");
+            prop_assert!(count("ready") <= count("active"), "more ready than active: {status}");
+            (succeeded, failed) = (count("succeeded"), count("failed"));
+            seen = now;
+        }
+        if !seen.is_empty() {
+            prop_assert!(model.active().is_empty(), "pods outlive the Job");
+            prop_assert!(!model.pods.iter().any(pods::is_tracked), "a pod is held for ever");
+        }
+        if seen == ["Complete"] {
+            prop_assert!(succeeded >= i64::from(completions.unwrap_or(1)));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+use k8s_openapi::jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::{model::Model, *};
+use crate::controller::pods::FINALIZER;
+
+/// What a status says, without times and without what is zero.
+fn brief(status: &Value) -> String {
+    let number = |field: &str| status[field].as_i64().map(|value| format!("{field}:{value}"));
+    let mut parts: Vec<String> =
+        ["active", "ready", "terminating", "succeeded", "failed"].into_iter().filter_map(number).collect();
+    let uncounted = &status["uncountedTerminatedPods"];
+    parts.extend(
+        ["succeeded", "failed"]
+            .iter()
+            .filter(|field| uncounted[**field].is_array())
+            .map(|field| format!("uncounted {field}")),
+    );
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    parts.extend(conditions.map(|condition| {
+        format!("{}={}", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap())
+    }));
+    parts.join(" ")
+}
+
+#[test]
+fn the_way_of_a_job_that_succeeds() {
+    let mut model = Model::new(json!({}));
+    model.settle().run().settle().pass(2).end(true).settle();
+    let written: Vec<_> = model.written.iter().map(brief).collect();
+    assert_eq!(
+        written,
+        [
+            "active:1 ready:0 terminating:0",
+            "active:1 ready:1 terminating:0",
+            "ready:0 terminating:0 uncounted succeeded SuccessCriteriaMet=True",
+            "ready:0 terminating:0 succeeded:1 SuccessCriteriaMet=True Complete=True",
+        ]
+    );
+    let conditions = model.status().conditions.unwrap();
+    assert!(
+        conditions.iter().all(
+            |condition| condition.message.as_deref() == Some("Reached expected number of succeeded pods")
+        )
+    );
+    assert_eq!(model.reasons(), ["SuccessCriteriaMet/CompletionsReached", "Complete/CompletionsReached"]);
+    assert_eq!(model.status().completion_time.unwrap().0, model.now);
+    assert_eq!((model.pods.len(), pods::is_tracked(&model.pods[0])), (1, false));
+}
+
+#[test]
+fn a_job_fails_after_its_last_attempt_and_waits_longer_before_each() {
+    let mut model = Model::new(json!({"backoffLimit": 3}));
+    model.settle();
+    for wait in [10, 20, 40] {
+        model.pass(1).end(false).settle();
+        assert_eq!(model.active().len(), 0);
+        let plan = reconcile(&model.job, &model.pods, model.now, 1.0);
+        assert_eq!(plan.requeue_at, model.now.checked_add(SignedDuration::from_secs(wait)).ok());
+        model.pass(wait - 1).settle();
+        assert_eq!(model.active().len(), 0, "before {wait} s");
+        model.pass(1).settle();
+        assert_eq!(model.active().len(), 1, "after {wait} s");
+    }
+    model.written.clear();
+    model.pass(1).end(false).settle();
+    let written: Vec<_> = model.written.iter().map(brief).collect();
+    assert_eq!(
+        written,
+        [
+            "ready:0 terminating:0 failed:3 uncounted failed FailureTarget=True",
+            "ready:0 terminating:0 failed:4 FailureTarget=True Failed=True",
+        ]
+    );
+    assert_eq!(model.reasons(), ["FailureTarget/BackoffLimitExceeded", "Failed/BackoffLimitExceeded"]);
+    assert_eq!(model.pods.len(), 4);
+    assert!(model.status().completion_time.is_none());
+}
+
+#[test]
+fn the_deadline_ends_the_pods_first_and_the_job_when_they_have_ended() {
+    let mut model = Model::new(json!({"activeDeadlineSeconds": 5}));
+    model.settle().run().settle();
+    assert_eq!(
+        reconcile(&model.job, &model.pods, model.now, 1.0).requeue_at,
+        model.now.checked_add(SignedDuration::from_secs(5)).ok()
+    );
+    model.pass(5).settle();
+    assert_eq!(model.reasons(), ["FailureTarget/DeadlineExceeded"]);
+    let status = model.status();
+    assert_eq!((status.active, status.failed, status.terminating), (None, Some(1), Some(1)));
+    model.bury().settle();
+    assert_eq!(model.reasons(), ["FailureTarget/DeadlineExceeded", "Failed/DeadlineExceeded"]);
+    let message = model.status().conditions.unwrap()[1].message.clone();
+    assert_eq!(message.as_deref(), Some("Job was active longer than specified deadline"));
+}
+
+#[test]
+fn a_suspended_job_has_no_pods_and_starts_anew() {
+    let mut model = Model::new(json!({"activeDeadlineSeconds": 50}));
+    model.settle().run().settle().pass(40);
+    model.job.spec.as_mut().unwrap().suspend = Some(true);
+    model.settle();
+    assert_eq!(model.reasons(), ["Suspended/JobSuspended"]);
+    let status = model.status();
+    assert_eq!(
+        (status.active, status.failed, status.terminating, status.start_time),
+        (None, None, Some(1), None)
+    );
+    model.bury().pass(60).settle();
+    model.job.spec.as_mut().unwrap().suspend = Some(false);
+    model.settle();
+    let status = model.status();
+    assert_eq!((status.active, status.start_time.unwrap().0), (Some(1), model.now));
+    let condition = &status.conditions.unwrap()[0];
+    assert_eq!((condition.status.as_str(), condition.message.as_deref()), ("False", Some("Job resumed")));
+}
+
+#[test]
+fn a_job_that_another_manages_is_left_alone() {
+    let mut model = Model::new(json!({"managedBy": "kueue.x-k8s.io/multikueue"}));
+    assert!(!model.round());
+    let mut model = Model::new(json!({"managedBy": "kubernetes.io/job-controller"}));
+    assert!(model.round());
+}
+
+#[test]
+fn restarts_of_containers_count_against_the_limit() {
+    let template =
+        json!({"spec": {"restartPolicy": "OnFailure", "containers": [{"name": "c", "image": "i"}]}});
+    let restarted = |count: i32| {
+        let container =
+            json!({"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": count});
+        json!({"phase": "Running", "containerStatuses": [container]})
+    };
+    for (limit, fine) in [(0, 0), (1, 0), (3, 2)] {
+        let mut model = Model::new(json!({"backoffLimit": limit, "template": template}));
+        model.settle().set(restarted(fine)).settle();
+        assert_eq!(model.reasons(), [] as [String; 0]);
+        model.set(restarted(fine + 1)).settle().bury().settle();
+        assert_eq!(model.reasons()[1], "Failed/BackoffLimitExceeded");
+    }
+}
+
+#[test]
+fn parallelism_and_completions_bound_the_pods() {
+    let mut model = Model::new(json!({"parallelism": 3, "completions": 5}));
+    model.settle();
+    for left in [3, 3, 3, 2, 1] {
+        assert_eq!(model.active().len(), left);
+        model.end(true).settle();
+    }
+    assert_eq!((model.status().succeeded, model.most_active), (Some(5), 3));
+    assert_eq!(model.reasons()[1], "Complete/CompletionsReached");
+}
+
+#[test]
+fn less_parallelism_deletes_what_has_come_least_far() {
+    let mut model = Model::new(json!({"parallelism": 3, "completions": 3}));
+    model.settle().run();
+    let running = pods::uid(&model.pods[0]).to_owned();
+    model.job.spec.as_mut().unwrap().parallelism = Some(1);
+    model.settle();
+    let left = model.active().into_iter().map(|pod| pods::uid(pod).to_owned()).collect::<Vec<_>>();
+    assert_eq!(left, [running]);
+    assert_eq!(model.status().failed, None);
+}
+
+#[test]
+fn without_completions_the_first_success_is_enough() {
+    let mut model = Model::new(json!({"parallelism": 2}));
+    model.settle().end(true).settle();
+    assert_eq!((model.active().len(), model.reasons().len()), (1, 0));
+    model.end(false).settle();
+    assert_eq!(model.reasons()[1], "Complete/CompletionsReached");
+}
+
+#[test]
+fn an_indexed_job_runs_each_index_to_its_success() {
+    let mut model = Model::new(json!({"parallelism": 2, "completions": 4, "completionMode": "Indexed"}));
+    model.settle();
+    assert_eq!(model.pods.iter().filter_map(pods::index).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(model.pods[1].spec.as_ref().unwrap().hostname.as_deref(), Some("a-1"));
+    model.end(false).settle().pass(10).settle();
+    assert_eq!(model.active().into_iter().filter_map(|pod| pods::index(pod)).collect::<Vec<_>>(), [1, 0]);
+    for _ in 0..4 {
+        model.end(true).settle();
+    }
+    let status = model.status();
+    assert_eq!(
+        (status.completed_indexes.as_deref(), status.succeeded, status.failed),
+        (Some("0-3"), Some(4), Some(1))
+    );
+    assert_eq!(model.reasons()[1], "Complete/CompletionsReached");
+}
+
+#[test]
+fn a_pod_that_somebody_deletes_has_failed() {
+    let mut model = Model::new(json!({"backoffLimit": 0}));
+    model.settle();
+    model.pods[0].metadata.deletion_timestamp = Some(Time(model.now));
+    model.settle().bury().settle();
+    assert_eq!(
+        (model.status().failed, model.reasons()[1].as_str()),
+        (Some(1), "Failed/BackoffLimitExceeded")
+    );
+}
+
+#[test]
+fn a_job_that_is_being_deleted_lets_go_of_its_pods() {
+    let mut model = Model::new(json!({}));
+    model.settle();
+    model.job.metadata.deletion_timestamp = Some(Time(model.now));
+    model.settle();
+    assert_eq!((model.pods.len(), pods::is_tracked(&model.pods[0])), (1, false));
+    model.pods.clear();
+    model.settle();
+    assert!(model.pods.is_empty(), "no pod is created any more");
+}
+
+#[test]
+fn a_pod_has_what_ties_it_to_its_job() {
+    let mut model = Model::new(json!({}));
+    model.settle();
+    let metadata = &model.pods[0].metadata;
+    assert_eq!(metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
+    assert!(pods::is_owned_by(&model.pods[0], "job"));
+    let labels = metadata.labels.as_ref().unwrap();
+    let tied =
+        ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"];
+    assert_eq!(tied.map(|label| labels[label].as_str()), ["job", "a", "job", "a"]);
+}

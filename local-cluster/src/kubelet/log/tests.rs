@@ -1,0 +1,59 @@
+use futures::StreamExt;
+
+use super::*;
+
+async fn log(limit: usize, text: &[u8]) -> Arc<Log> {
+    let log = Log::new(limit);
+    log.fill(text).await;
+    log
+}
+
+async fn read(log: &Arc<Log>, request: LogRequest) -> String {
+    let pieces: Vec<Bytes> = log.read(&request).collect().await;
+    String::from_utf8(pieces.concat()).unwrap()
+}
+
+#[tokio::test]
+async fn everything_is_there_to_the_last_byte() {
+    let log = log(100, b"a\n\nb").await;
+    assert_eq!(read(&log, LogRequest::default()).await, "a\n\nb");
+}
+
+#[tokio::test]
+async fn only_the_end_is_kept() {
+    let log = log(5, b"aa\nbb\ncc\n").await;
+    assert_eq!(read(&log, LogRequest::default()).await, "cc\n");
+}
+
+#[tokio::test]
+async fn a_long_line_is_kept_in_pieces() {
+    let text = vec![b'x'; 3 * LONGEST_LINE + 1];
+    let log = log(usize::MAX, &text).await;
+    assert_eq!(log.kept().lines.len(), 4);
+    assert_eq!(read(&log, LogRequest::default()).await.len(), text.len());
+}
+
+#[tokio::test]
+async fn a_reader_gets_the_tail_the_limit_and_the_times_that_it_asks_for() {
+    let log = log(100, b"one\ntwo\nthree\n").await;
+    let tail = LogRequest { tail_lines: Some(2), ..LogRequest::default() };
+    assert_eq!(read(&log, tail.clone()).await, "two\nthree\n");
+    assert_eq!(read(&log, LogRequest { limit_bytes: Some(6), ..tail.clone() }).await, "two\nth");
+    let timed = read(&log, LogRequest { timestamps: true, ..tail }).await;
+    let (time, text) = timed.split_once(' ').unwrap();
+    assert!(time.parse::<Timestamp>().is_ok() && text.starts_with("two\n"), "{timed}");
+    assert_eq!(read(&log, LogRequest { since_seconds: Some(60), ..LogRequest::default() }).await.len(), 14);
+    assert_eq!(read(&log, LogRequest { tail_lines: Some(0), ..LogRequest::default() }).await, "");
+}
+
+#[tokio::test]
+async fn a_follower_gets_what_comes_until_the_end() {
+    let log = log(100, b"one\n").await;
+    let follow = LogRequest { follow: true, ..LogRequest::default() };
+    let mut lines = Box::pin(log.read(&follow));
+    assert_eq!(lines.next().await.unwrap(), "one\n");
+    let (next, ()) = tokio::join!(lines.next(), log.fill(&b"two\n"[..]));
+    assert_eq!(next.unwrap(), "two\n");
+    log.end();
+    assert_eq!(lines.next().await, None);
+}

@@ -1,0 +1,94 @@
+//! The logs of all containers whose pods are there.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+
+use super::log::Log;
+use crate::{LogError, LogRequest, LogStream, Logs};
+
+/// By the pod's uid and the container's name.
+type Runs = HashMap<String, HashMap<String, Run>>;
+
+struct Run {
+    current: Arc<Log>,
+    previous: Option<Arc<Log>>,
+}
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(super) struct Shelf(Arc<Mutex<Runs>>);
+
+impl Shelf {
+    fn locked<T>(&self, work: impl FnOnce(&mut Runs) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The log of a new run; the one before it can still be read as `previous`.
+    pub(super) fn begin(&self, uid: &str, container: &str, limit: usize) -> Arc<Log> {
+        let log = Log::new(limit);
+        self.locked(|runs| {
+            let containers = runs.entry(uid.to_owned()).or_default();
+            let previous = containers.remove(container).map(|run| run.current);
+            containers.insert(container.to_owned(), Run { current: log.clone(), previous });
+        });
+        log
+    }
+
+    /// The pod is gone, and what it wrote with it.
+    pub(super) fn forget(&self, uid: &str) {
+        self.locked(|runs| runs.remove(uid));
+    }
+
+    fn find(&self, request: &LogRequest) -> Result<Arc<Log>, LogError> {
+        let LogRequest { pod, container, .. } = request;
+        self.locked(|runs| {
+            let run = runs.get(&request.uid).and_then(|containers| containers.get(container));
+            match (run, request.previous) {
+                (Some(run), false) => Ok(run.current.clone()),
+                (None, false) => Err(LogError::NotReady(format!(
+                    "container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"
+                ))),
+                (run, true) => run.and_then(|run| run.previous.clone()).ok_or_else(|| {
+                    LogError::NotReady(format!(
+                        "previous terminated container \"{container}\" in pod \"{pod}\" not found"
+                    ))
+                }),
+            }
+        })
+    }
+}
+
+impl Logs for Shelf {
+    fn read(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>> {
+        let found = self.find(&request).map(|log| log.read(&request).map(Ok).boxed());
+        async move { found }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_before_can_be_read_until_the_pod_is_gone() {
+        let shelf = Shelf::default();
+        let request = |previous| LogRequest {
+            uid: "u".into(),
+            container: "c".into(),
+            previous,
+            ..LogRequest::default()
+        };
+        assert!(matches!(shelf.find(&request(false)), Err(LogError::NotReady(_))));
+        let first = shelf.begin("u", "c", 10);
+        assert!(matches!(shelf.find(&request(true)), Err(LogError::NotReady(_))));
+        let second = shelf.begin("u", "c", 10);
+        assert!(Arc::ptr_eq(&shelf.find(&request(true)).unwrap(), &first));
+        assert!(Arc::ptr_eq(&shelf.find(&request(false)).unwrap(), &second));
+        shelf.forget("u");
+        assert!(shelf.find(&request(false)).is_err());
+    }
+}

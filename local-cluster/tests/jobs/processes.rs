@@ -1,0 +1,143 @@
+//! Containers as processes: how they end, and that none stays behind.
+
+use std::{process::Command, time::Duration};
+
+use kube::{ResourceExt, api::DeleteParams};
+use serde_json::json;
+
+use crate::rig::{PATIENCE, Rig, conditions, is_alive, pid_in, shell, state, until_ended};
+
+#[tokio::test]
+async fn too_much_memory_is_killed_and_told_as_kubernetes_does() {
+    let rig = Rig::new();
+    let limits = json!({"limits": {"memory": "32Mi"}});
+    rig.create(json!({"backoffLimit": 0}), json!({"image": "hungry:1", "resources": limits})).await;
+    let pod = rig.until_pod("Failed").await;
+    let ended = &state(&pod)["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("OOMKilled"), &json!(137)));
+    assert_eq!(conditions(&rig.until("Failed").await)[1].1, "BackoffLimitExceeded");
+}
+
+#[tokio::test]
+async fn the_memory_of_children_counts_too() {
+    let rig = Rig::new();
+    let limits = json!({"limits": {"memory": "32Mi"}});
+    let mut container = shell("tail /dev/zero; echo the shell lived on");
+    container["resources"] = limits;
+    rig.create(json!({"backoffLimit": 0}), container).await;
+    let pod = rig.until_pod("Failed").await;
+    assert_eq!(state(&pod)["terminated"]["reason"], "OOMKilled");
+}
+
+#[tokio::test]
+async fn a_process_that_a_signal_ends_has_its_number_in_the_exit_code() {
+    let rig = Rig::new();
+    rig.create(json!({"backoffLimit": 0}), shell("kill -SEGV $$")).await;
+    let ended = state(&rig.until_pod("Failed").await)["terminated"].clone();
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(139), &json!("Error")));
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_a_start_error() {
+    let rig = Rig::new();
+    let container = json!({"image": "sh:1", "command": ["/does/not/exist"]});
+    rig.create(json!({"backoffLimit": 0}), container).await;
+    let ended = state(&rig.until_pod("Failed").await)["terminated"].clone();
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")));
+    assert!(ended["message"].as_str().unwrap().contains("/does/not/exist"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_deleted_pod_gets_sigterm_and_is_replaced() {
+    let rig = Rig::new();
+    let told = rig.folder.path().join("told");
+    let sleeper = rig.sleeper(&format!("trap 'echo TERM > {}; exit 3' TERM;", told.display()));
+    rig.create(json!({}), sleeper).await;
+    let pid = rig.pid().await;
+    let pod = rig.until_pod("Running").await;
+    rig.pods.delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
+    until_ended(pid).await;
+    assert_eq!(std::fs::read_to_string(told).unwrap().trim(), "TERM");
+    let other = rig.watch_pods(|other| other.uid() != pod.uid() && state_is_running(other)).await;
+    assert_ne!(other.name_any(), pod.name_any());
+    assert_eq!(rig.until_status(|status| status.failed == Some(1)).await.active, Some(1));
+}
+
+fn state_is_running(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_listen_is_killed_after_its_grace() {
+    let rig = Rig::new();
+    rig.create(json!({}), rig.sleeper("trap '' TERM;")).await;
+    let pid = rig.pid().await;
+    let pod = rig.until_pod("Running").await;
+    let begun = std::time::Instant::now();
+    let delete = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+    rig.pods.delete(&pod.name_any(), &delete).await.unwrap();
+    until_ended(pid).await;
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn children_end_with_their_container() {
+    let rig = Rig::new();
+    let file = rig.folder.path().join("pid");
+    rig.create(json!({}), shell(&format!("sleep 60 & echo $! > {}", file.display()))).await;
+    rig.until("Complete").await;
+    until_ended(rig.pid().await).await;
+}
+
+#[tokio::test]
+async fn no_process_outlives_the_shutdown() {
+    let rig = Rig::new();
+    rig.create(json!({}), rig.sleeper("trap '' TERM;")).await;
+    let pid = rig.pid().await;
+    rig.stop().await;
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn no_process_outlives_a_runtime_that_is_dropped() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (rig, pid) = runtime.block_on(async {
+        let rig = Rig::new();
+        rig.create(json!({}), rig.sleeper("")).await;
+        let pid = rig.pid().await;
+        (rig, pid)
+    });
+    drop(runtime);
+    drop(rig);
+    tokio::runtime::Runtime::new().unwrap().block_on(until_ended(pid));
+}
+
+const FILE: &str = "LOCAL_CLUSTER_TEST_PID_FILE";
+
+/// Runs only as the program that the next test kills.
+#[tokio::test]
+async fn a_program_with_a_container() {
+    let Ok(file) = std::env::var(FILE) else { return };
+    let rig = Rig::new();
+    let line =
+        format!("trap '' TERM; echo $$ > {file}.new; mv {file}.new {file}; while :; do sleep 0.05; done");
+    rig.create(json!({}), shell(&line)).await;
+    tokio::time::sleep(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn no_process_outlives_a_program_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "processes::a_program_with_a_container", "--quiet"])
+        .env(FILE, &file)
+        .spawn()
+        .unwrap();
+    let pid = pid_in(&file).await;
+    assert!(is_alive(pid));
+    program.kill().unwrap();
+    program.wait().unwrap();
+    until_ended(pid).await;
+}
