@@ -22,7 +22,7 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = Some(json!({"name": name, "group": resource.group, "kind": resource.plural}));
+        self.details = Some(details(resource, name, resource.plural));
         self
     }
 
@@ -47,22 +47,35 @@ impl ApiError {
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
-    /// `causes` are pairs of a field's path and what is wrong with it.
+    /// A precondition of a delete that does not hold. Kubernetes names the kind here, not the resource.
+    pub(crate) fn precondition(resource: &Resource, name: &str, why: &str) -> Self {
+        let kind = resource.qualified_kind();
+        let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
+        let details = Some(details(resource, name, resource.kind));
+        Self { details, ..Self::new(409, "Conflict", message) }
+    }
+
+    /// `causes` say which fields are wrong, and how; the same one twice is told once.
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let all: Vec<_> = causes.iter().map(ToString::to_string).collect();
+        let mut told: Vec<&Cause> = Vec::new();
+        for cause in causes {
+            if !told.contains(&cause) {
+                told.push(cause);
+            }
+        }
+        let all: Vec<_> = told.iter().map(ToString::to_string).collect();
         let text = match all.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
         let message = format!("{} \"{name}\" is invalid: {text}", resource.qualified_kind());
-        let mut error = Self::new(422, "Invalid", message);
-        let list: Vec<_> = causes
+        let list: Vec<_> = told
             .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
-        error.details =
-            Some(json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": list}));
-        error
+        let mut details = details(resource, name, resource.kind);
+        crate::object::set(&mut details, &[], "causes", list);
+        Self { details: Some(details), ..Self::new(422, "Invalid", message) }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -144,6 +157,16 @@ impl ApiError {
     }
 }
 
+/// What an error is about; empty fields are left out.
+fn details(resource: &Resource, name: &str, kind: &str) -> Value {
+    let fields = [("name", name), ("group", resource.group), ("kind", kind)];
+    fields
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| (key.to_owned(), Value::from(value)))
+        .collect()
+}
+
 /// One thing that is wrong with an object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cause {
@@ -162,6 +185,15 @@ impl Cause {
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, why: impl std::fmt::Display) -> Self {
         let message = format!("Invalid value: {value}: {why}");
         Self { field: field.into(), reason: "FieldValueInvalid", message }
+    }
+
+    /// The value is not told.
+    pub(crate) fn wrong(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {why}") }
+    }
+
+    pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {
+        Self { field: field.into(), reason: "FieldValueForbidden", message: format!("Forbidden: {why}") }
     }
 
     pub(crate) fn required(field: impl Into<String>, why: &str) -> Self {

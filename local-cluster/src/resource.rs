@@ -107,6 +107,12 @@ pub(crate) static ACCESS_REVIEWS: Resource = Resource {
     ..PLAIN
 };
 
+/// No resource: what errors of their options name.
+pub(crate) static DELETE_OPTIONS: Resource =
+    Resource { group: "meta.k8s.io", kind: "DeleteOptions", ..PLAIN };
+/// See [`DELETE_OPTIONS`].
+pub(crate) static LIST_OPTIONS: Resource = Resource { group: "meta.k8s.io", kind: "ListOptions", ..PLAIN };
+
 /// Every resource.
 pub(crate) static ALL: [&Resource; 7] =
     [&NAMESPACES, &JOBS, &PODS, &EVENTS, &LEASES, &SERVICE_ACCOUNTS, &ACCESS_REVIEWS];

@@ -127,7 +127,9 @@ fn field(resource: &Resource, part: &str) -> ApiResult<(String, String, bool)> {
     let known = ["metadata.name", "metadata.namespace"].contains(&name) || resource.fields.contains(&name);
     match known {
         true => Ok((format!("/{}", name.replace('.', "/")), value.to_owned(), equal)),
-        false => Err(ApiError::bad_request(format!("field label not supported: {name}"))),
+        false => {
+            Err(ApiError::bad_request(format!("field label \"{name}\" not supported for {}", resource.kind)))
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{garbage, list::ListOptions, namespaces};
 use crate::{
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, Cause},
     object::{after, finalizers, has, is_being_deleted, number, set, text, uid, version},
-    resource::Resource,
+    resource::{DELETE_OPTIONS, Resource},
     store::{Inner, Key},
 };
 
@@ -44,19 +44,24 @@ impl DeleteOptions {
     /// From a body, or from query parameters of the same names.
     ///
     /// # Errors
-    /// 400 for a policy that there is not, or for two at once.
+    /// 422 for a policy that there is not, or for two at once.
     pub(crate) fn read(options: &Value) -> ApiResult<Self> {
+        let bad = |cause| ApiError::invalid(&DELETE_OPTIONS, "", &[cause]);
         let policy = match text(options, "/propagationPolicy") {
             "" => None,
             "Orphan" => Some(Propagation::Orphan),
             "Background" => Some(Propagation::Background),
             "Foreground" => Some(Propagation::Foreground),
-            other => return Err(ApiError::bad_request(format!("invalid propagationPolicy: {other:?}"))),
+            _ => {
+                let value = options.get("propagationPolicy").unwrap_or(&Value::Null);
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                return Err(bad(Cause::unsupported("propagationPolicy", value, &known)));
+            }
         };
         let orphan = options.get("orphanDependents").and_then(Value::as_bool);
-        if policy.is_some() && orphan.is_some() {
-            let message = "orphanDependents and propagationPolicy cannot be both set";
-            return Err(ApiError::bad_request(message));
+        if let (Some(value), Some(_), Some(_)) = (options.get("propagationPolicy"), policy, orphan) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(bad(Cause::invalid("propagationPolicy", value, why)));
         }
         let old = orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background });
         let owned = |pointer| Some(text(options, pointer).to_owned()).filter(|text| !text.is_empty());
@@ -76,14 +81,14 @@ impl DeleteOptions {
                 "the UID in the precondition ({asked}) does not match the UID in record ({found_uid}). The object \
                  might have been deleted and then recreated"
             );
-            return Err(ApiError::conflict(resource, &key.name, &why));
+            return Err(ApiError::precondition(resource, &key.name, &why));
         }
         if let Some(asked) = self.version.as_deref().filter(|asked| *asked != found_version) {
             let why = format!(
                 "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
                  ({found_version}). The object might have been modified"
             );
-            return Err(ApiError::conflict(resource, &key.name, &why));
+            return Err(ApiError::precondition(resource, &key.name, &why));
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    error::{ApiError, ApiResult},
-    resource::Resource,
+    error::{ApiError, ApiResult, Cause},
+    resource::{LIST_OPTIONS, Resource},
     selector::Selector,
     store::{Inner, Key},
 };
@@ -63,6 +63,11 @@ fn moment(now: u64, options: &ListOptions) -> ApiResult<(u64, Option<Key>)> {
         return parse_token(&options.token)
             .map(|(version, key)| (version, Some(key)))
             .ok_or_else(|| ApiError::bad_request("continue key is not valid"));
+    }
+    if options.version.is_empty() && !options.version_match.is_empty() {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        let cause = Cause::forbidden("resourceVersionMatch", why);
+        return Err(ApiError::invalid(&LIST_OPTIONS, "", &[cause]));
     }
     let asked = parse_version(&options.version)?;
     if asked > now {

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::stream;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     api::{self, ListOptions, parse_version},
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, Cause},
     faults::{Behaviour, Strike, WatchFaults},
+    resource::LIST_OPTIONS,
 };
 
 /// How many events are read at once.
@@ -51,16 +52,16 @@ struct Running {
 /// Begins a watch.
 ///
 /// # Errors
-/// 400 for a bad selector or version. What is too old is told by an event.
+/// 400 for a bad selector or version, 422 for parameters that exclude each other. What is too old is told by an event.
 pub(super) fn start(state: &Arc<State>, asked: &Asked) -> ApiResult<Response> {
     let call = &asked.call;
     let selector = asked.selector()?;
     let version = parse_version(asked.parameter("resourceVersion"))?;
     let streams_list = asked.is_set("sendInitialEvents");
     if streams_list && asked.parameter("resourceVersionMatch") != "NotOlderThan" {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        let cause = Cause::forbidden("resourceVersionMatch", why);
+        return Err(ApiError::invalid(&LIST_OPTIONS, "", &[cause]));
     }
     let bookmarks = asked.is_set("allowWatchBookmarks");
     let changes = state.store.changes();
@@ -114,9 +115,8 @@ fn response(body: Body) -> Response {
 }
 
 fn line(type_: &str, object: &Value) -> Bytes {
-    let mut line = json!({"type": type_, "object": object}).to_string();
-    line.push('\n');
-    line.into()
+    // The type first, as Kubernetes has it.
+    format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n").into()
 }
 
 async fn next(mut running: Running) -> Option<(io::Result<Bytes>, Running)> {

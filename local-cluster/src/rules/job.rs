@@ -10,10 +10,6 @@ use crate::{
 
 /// The defaults.
 pub(crate) fn set_defaults(job: &mut Value) {
-    if has(job, "/spec/template/metadata/labels") && !has(job, "/metadata/labels") {
-        let labels = job.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
-        set(job, &["metadata"], "labels", labels);
-    }
     if !has(job, "/spec/completions") && !has(job, "/spec/parallelism") {
         set(job, &["spec"], "completions", 1);
     }
@@ -34,11 +30,29 @@ pub(crate) fn set_defaults(job: &mut Value) {
     spec.into_iter().for_each(pod::set_spec_defaults);
 }
 
-/// The selector and the labels of the pods of a new Job, unless `manualSelector` is set.
-pub(crate) fn generate_selector(job: &mut Value) {
-    if job.pointer("/spec/manualSelector") == Some(&json!(true)) {
-        return;
+/// What only a new Job gets: the selector and the labels of its pods, unless `manualSelector` is set; and those labels for
+/// itself, where it has none of its own.
+pub(crate) fn prepare(job: &mut Value) {
+    if job.pointer("/spec/manualSelector") != Some(&json!(true)) {
+        generate_selector(job);
     }
+    if let Some(labels) = job.pointer("/spec/template/metadata/labels").cloned() {
+        default(job, &["metadata"], "labels", labels);
+    }
+}
+
+/// Counters of the status that are 0 are not told.
+pub(crate) fn without_zeros(mut job: Value) -> Value {
+    if let Some(status) = job.get_mut("status").and_then(Value::as_object_mut) {
+        let is_zero = |value: &Value| value.as_i64() == Some(0);
+        status.retain(|key, value| {
+            !(["active", "succeeded", "failed"].contains(&key.as_str()) && is_zero(value))
+        });
+    }
+    job
+}
+
+fn generate_selector(job: &mut Value) {
     let (uid, name) = (uid(job).to_owned(), name(job).to_owned());
     for (key, value) in [
         ("controller-uid", &uid),
@@ -62,7 +76,7 @@ pub(crate) fn validate(job: &Value) -> Vec<Cause> {
         let why = "must be greater than or equal to 0";
         causes.extend(value.map(|value| Cause::invalid(format!("spec.{field}"), value, why)));
     }
-    causes.extend(unsupported(job, "completionMode", &["Indexed", "NonIndexed"]));
+    causes.extend(unsupported(job, "completionMode", &["NonIndexed", "Indexed"]));
     causes.extend(unsupported(job, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]));
     if text(job, "/spec/completionMode") == "Indexed" && !has(job, "/spec/completions") {
         causes.push(Cause::required("spec.completions", "when completion mode is Indexed"));
@@ -70,11 +84,17 @@ pub(crate) fn validate(job: &Value) -> Vec<Cause> {
     let labels = job.pointer("/spec/template/metadata/labels");
     causes.extend(names::validate_labels(labels, "spec.template.labels"));
     causes.extend(pod::validate_spec(job.pointer("/spec/template/spec"), "spec.template.spec"));
-    if !["OnFailure", "Never"].contains(&text(job, "/spec/template/spec/restartPolicy")) {
-        let why = "valid values: \"OnFailure\", \"Never\"";
-        causes.push(Cause::required("spec.template.spec.restartPolicy", why));
-    }
+    causes.extend(restart_policy(job));
     causes
+}
+
+fn restart_policy(job: &Value) -> Option<Cause> {
+    let field = "spec.template.spec.restartPolicy";
+    match text(job, "/spec/template/spec/restartPolicy") {
+        "OnFailure" | "Never" => None,
+        "" | "Always" => Some(Cause::required(field, "valid values: \"OnFailure\", \"Never\"")),
+        other => Some(Cause::unsupported(field, &other.into(), &["OnFailure", "Never"])),
+    }
 }
 
 fn unsupported(job: &Value, field: &str, known: &[&str]) -> Option<Cause> {

@@ -16,8 +16,7 @@ fn is_true(job: &Value, condition: &str) -> bool {
 /// What is wrong with a change of a Job's status.
 pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let conditions = new.pointer("/status/conditions").unwrap_or(&Value::Null);
-    let mut bad = |why: String| causes.push(Cause::invalid("status.conditions", conditions, why));
+    let mut bad = |why: String| causes.push(Cause::wrong("status.conditions", why));
     for condition in ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"] {
         if is_true(old, condition) && !is_true(new, condition) {
             bad(format!("cannot disable the terminal {condition}=True condition"));
@@ -58,19 +57,15 @@ fn validate_times(old: &Value, new: &Value, complete: bool, failed: bool) -> Vec
         causes.push(Cause::required("status.completionTime", why));
     }
     if !complete && !completion.is_null() {
-        let why = "completionTime cannot be set for non-complete jobs";
+        let why = "cannot set completionTime when there is no Complete=True condition";
         causes.push(Cause::invalid("status.completionTime", completion, why));
     }
     let is_suspended = new.pointer("/spec/suspend") == Some(&Value::Bool(true));
     if has(old, "/status/startTime") && !is_suspended {
-        let (before, after) = (text(old, "/status/startTime"), text(new, "/status/startTime"));
+        let (before, after) = (old.pointer("/status/startTime"), new.pointer("/status/startTime"));
         if before != after {
-            let why = if after.is_empty() {
-                "startTime cannot be removed for unsuspended job"
-            } else {
-                "startTime cannot be modified for unsuspended job"
-            };
-            causes.push(Cause::required("status.startTime", why));
+            let why = "field is immutable for unsuspended job once set";
+            causes.push(Cause::invalid("status.startTime", after.unwrap_or(&Value::Null), why));
         }
     }
     causes

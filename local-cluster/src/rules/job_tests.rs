@@ -11,7 +11,7 @@ fn with_defaults(change: Value) -> Value {
     let mut job = job();
     json_patch::merge(&mut job, &change);
     set_defaults(&mut job);
-    generate_selector(&mut job);
+    prepare(&mut job);
     job
 }
 
@@ -47,7 +47,10 @@ fn defaults() {
 #[test]
 fn a_job_takes_the_labels_of_its_template() {
     let job = with_defaults(json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}));
-    assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
+    assert_eq!(job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]);
+    assert_eq!(job["metadata"]["labels"]["a"], "b");
+    let own = with_defaults(json!({"metadata": {"labels": {"c": "d"}}}));
+    assert_eq!(own["metadata"]["labels"], json!({"c": "d"}));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn normalize(resource: &Resource, object: Value) -> ApiResult<Value> {
     use k8s_openapi::api::{batch::v1 as batch, coordination::v1 as coordination, core::v1 as core};
     match resource.kind {
-        "Job" => typed::<batch::Job>(resource, object),
+        "Job" => typed::<batch::Job>(resource, object).map(job::without_zeros),
         "Pod" => typed::<core::Pod>(resource, object),
         "Event" => typed::<core::Event>(resource, object),
         "Namespace" => typed::<core::Namespace>(resource, object),
@@ -54,10 +54,7 @@ pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
 /// Sets what the server alone decides of a new object. Its uid is known by now.
 pub(crate) fn prepare(resource: &Resource, object: &mut Value) {
     match resource.kind {
-        "Job" => {
-            default(object, &["status"], "ready", 0);
-            job::generate_selector(object);
-        }
+        "Job" => job::prepare(object),
         "Pod" => default(object, &["status"], "phase", "Pending"),
         "Namespace" => default(object, &["status"], "phase", "Active"),
         _ => {}

@@ -52,7 +52,7 @@ pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Caus
         for (index, reference) in references.iter().enumerate() {
             if text(reference, "/uid").is_empty() {
                 let field = format!("metadata.ownerReferences[{index}].uid");
-                causes.push(Cause::invalid(field, &"".into(), "must not be empty"));
+                causes.push(Cause::required(field, "must not be empty"));
             }
         }
     }

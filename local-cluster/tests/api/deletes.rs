@@ -94,7 +94,7 @@ async fn preconditions_tell_one_job_from_the_next() {
     };
     let (code, reason, message) = status(cluster.jobs().delete("a", &with(Some("other"), None)).await);
     assert_eq!((code, reason.as_str()), (409, "Conflict"));
-    assert!(message.contains("the UID in the precondition (other) does not match"), "{message}");
+    assert!(message.starts_with("Operation cannot be fulfilled on Job.batch \"a\": the UID in the precondition (other) does not match"), "{message}");
     assert_eq!(status(cluster.jobs().delete("a", &with(None, Some("0"))).await).0, 409);
     let uid = created.metadata.uid.as_deref();
     cluster.jobs().delete("a", &with(uid, Some(&version(&created)))).await.unwrap();
