@@ -9,6 +9,8 @@
 
 #[path = "jobs/ends.rs"]
 mod ends;
+#[path = "jobs/faults.rs"]
+mod faults;
 #[path = "jobs/logs.rs"]
 mod logs;
 #[path = "jobs/processes.rs"]

@@ -1,8 +1,9 @@
-//! Ends the containers' processes when this process ends without a chance to do so itself, as by SIGKILL.
+//! Ends the containers' processes, and removes their folder, when this process ends without a chance to do so itself, as
+//! by SIGKILL.
 //!
 //! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
 
-use std::{io, process::Stdio};
+use std::{io, path::Path, process::Stdio};
 
 use rustix::process::Pid;
 use tokio::{
@@ -22,6 +23,7 @@ while read -r what group; do
     esac
 done
 for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null
+rm -rf -- "$1"
 "#;
 /// Lines on their way to the shell. It reads faster than processes start.
 const QUEUE: usize = 1024;
@@ -31,10 +33,12 @@ const QUEUE: usize = 1024;
 pub(super) struct Guard(mpsc::Sender<String>);
 
 impl Guard {
-    /// Starts the shell. The future feeds it, and has to be run; it ends with the last handle.
-    pub(super) fn start() -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+    /// Starts the shell, which removes `folder` in the end. The future feeds it, and has to be run; it ends with the last
+    /// handle.
+    pub(super) fn start(folder: &Path) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
         let mut shell = Command::new("/bin/sh")
-            .args(["-c", SCRIPT])
+            .args(["-c", SCRIPT, "guard"])
+            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -151,7 +151,8 @@ impl Kubelet {
     /// # Errors
     /// When there can be no temporary folder, or no `/bin/sh` as guard of the processes.
     pub fn new(client: Client, options: Options) -> io::Result<Self> {
-        let (guard, feeding) = Guard::start()?;
+        let folder = tempfile::Builder::new().prefix("local-cluster-").tempdir()?;
+        let (guard, feeding) = Guard::start(folder.path())?;
         let memory = Memory::default();
         let mut workers = JoinSet::new();
         workers.spawn(feeding);
@@ -159,7 +160,7 @@ impl Kubelet {
         let shared = Shared {
             events: Recorder::new(client.clone(), "kubelet"),
             places: Semaphore::new(options.max_pods),
-            folder: tempfile::Builder::new().prefix("local-cluster-").tempdir()?,
+            folder,
             logs: Shelf::default(),
             client,
             options,

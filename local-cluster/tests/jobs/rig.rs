@@ -15,7 +15,7 @@ use kube::{
     runtime::{wait::Condition, watcher, watcher::watch_object},
 };
 use local_cluster::{
-    LocalCluster, Options, controller,
+    Faults, LocalCluster, Options, controller,
     kubelet::{self, Kubelet, Program},
 };
 use serde::de::DeserializeOwned;
@@ -33,6 +33,7 @@ pub(crate) struct Rig {
     pub(crate) jobs: Api<Job>,
     pub(crate) pods: Api<Pod>,
     events: Api<Event>,
+    pub(crate) faults: Faults,
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
@@ -60,6 +61,7 @@ impl Rig {
             jobs: Api::default_namespaced(client.clone()),
             pods: Api::default_namespaced(client.clone()),
             events: Api::default_namespaced(client),
+            faults: cluster.faults(),
             folder: tempfile::tempdir().unwrap(),
             shutdown,
             tasks,
@@ -150,8 +152,8 @@ impl Rig {
     pub(crate) async fn watch_pods(&self, wanted: impl Fn(&Pod) -> bool) -> Pod {
         let looking = async {
             let mut events = std::pin::pin!(watcher(self.pods.clone(), watcher::Config::default()));
-            while let Some(event) = events.try_next().await.unwrap() {
-                if let watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) = event
+            while let Some(event) = events.next().await {
+                if let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event
                     && wanted(&pod)
                 {
                     return pod;
@@ -244,8 +246,11 @@ where
 {
     let looking = async {
         let mut states = watch_object(api.clone(), name).boxed();
-        while let Some(object) = states.try_next().await.unwrap() {
-            if wanted.matches_object(object.as_ref()) {
+        while let Some(state) = states.next().await {
+            // Faults meet this watch too, and it goes on.
+            if let Ok(object) = state
+                && wanted.matches_object(object.as_ref())
+            {
                 return object;
             }
         }
