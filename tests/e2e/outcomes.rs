@@ -70,7 +70,7 @@ async fn a_request_becomes_a_job_that_fails_with_reason_and_message_verbatim() {
     let world = or_skip!(World::start().await);
     let _dispatcher = world.dispatcher().sleep_seconds("0.1").start().await;
     world.request(r#"{"foo":"bad","fail":"yes"}"#).await;
-    until("the Job to be failed, by its own word", PATIENCE, || async {
+    until("the Job to be failed, by its own word", PATIENCE * 2, || async {
         let status = world.namespace.jobs.get("simple-job-bad").await.ok()?.status?;
         status.conditions?.iter().any(|c| c.type_ == "Failed" && c.status == "True").then_some(())
     })

@@ -12,7 +12,7 @@ use crate::controller::Controller;
 use crate::world::{PATIENCE, World, finished, managed_template};
 
 /// Longer than `ack_wait`: what was not acknowledged comes again only then.
-pub(crate) const REST: Duration = Duration::from_secs(180);
+pub(crate) const REST: Duration = Duration::from_secs(300);
 
 /// A dispatcher at work under the eyes of a recorder.
 pub(crate) struct Run {
