@@ -122,6 +122,10 @@ pub(crate) fn delete(
     let grace = grace(resource, &old, options.grace);
     let is_namespace = resource.kind == "Namespace";
     if finalizers.is_empty() && grace == 0 && !is_namespace {
+        // The end of its grace is an event of its own, before the last one.
+        if number(&old, "/metadata/deletionGracePeriodSeconds") > 0 {
+            inner.put(resource, key.clone(), mark(&old, finalizers, grace));
+        }
         let gone = garbage::remove(inner, resource, key).unwrap_or(old);
         return Ok(Deleted::Gone(gone));
     }

@@ -1,11 +1,14 @@
 //! Deletes: propagation, grace, finalizers, preconditions, collections, namespaces.
 
+use std::pin::pin;
+
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api,
     api::{
         DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
-        WatchParams,
+        WatchEvent, WatchParams,
     },
 };
 use serde_json::{Value, json};
@@ -69,6 +72,28 @@ async fn a_running_pod_has_its_grace_and_a_finished_one_none() {
     assert!(pod(&cluster).await.is_some());
     pods.delete("p", &DeleteParams::default()).await.unwrap();
     assert!(pod(&cluster).await.is_none());
+}
+
+/// What a real API server shows when the kubelet ends a pod that is being deleted.
+#[tokio::test]
+async fn the_end_of_a_pods_grace_is_an_event_of_its_own() {
+    let cluster = Cluster::new().await;
+    with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
+    let pods = cluster.pods();
+    let mut events = pin!(pods.watch(&WatchParams::default(), "0").await.unwrap());
+    cluster.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    cluster.pods().delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.push(match events.try_next().await.unwrap().unwrap() {
+            WatchEvent::Added(pod) => ("ADDED", pod.metadata.deletion_grace_period_seconds),
+            WatchEvent::Modified(pod) => ("MODIFIED", pod.metadata.deletion_grace_period_seconds),
+            WatchEvent::Deleted(pod) => ("DELETED", pod.metadata.deletion_grace_period_seconds),
+            other => panic!("{other:?}"),
+        });
+    }
+    let expected = [("ADDED", None), ("MODIFIED", Some(30)), ("MODIFIED", Some(0)), ("DELETED", Some(0))];
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test]
