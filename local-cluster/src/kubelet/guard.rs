@@ -3,14 +3,10 @@
 //!
 //! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
 
-use std::{io, path::Path, process::Stdio};
+use std::{io, path::Path, process::Stdio, sync::Arc};
 
 use rustix::process::Pid;
-use tokio::{
-    io::AsyncWriteExt,
-    process::{ChildStdin, Command},
-    sync::mpsc,
-};
+use tokio::{net::unix::pipe, process::Command};
 
 /// `+ 12` is a group to kill at the end, `- 12` one that is gone.
 const SCRIPT: &str = r#"
@@ -25,33 +21,26 @@ done
 for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null
 rm -rf -- "$1"
 "#;
-/// Lines on their way to the shell. It reads faster than processes start.
-const QUEUE: usize = 1024;
 
-/// A handle of it.
+/// A handle of it. It ends with the last one.
 #[derive(Clone)]
-pub(super) struct Guard(mpsc::Sender<String>);
+pub(super) struct Guard(Arc<pipe::Sender>);
 
 impl Guard {
-    /// Starts the shell, which removes `folder` in the end. The future feeds it, and has to be run; it ends with the last
-    /// handle.
-    pub(super) fn start(folder: &Path) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
-        let mut shell = Command::new("/bin/sh")
+    /// Starts the shell, which removes `folder` in the end. Call it within a Tokio runtime.
+    pub(super) fn start(folder: &Path) -> io::Result<Self> {
+        let (sender, receiver) = pipe::pipe()?;
+        // Nobody waits for it: the runtime takes care of what it leaves when it ends.
+        Command::new("/bin/sh")
             .args(["-c", SCRIPT, "guard"])
             .arg(folder)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(receiver.into_blocking_fd()?))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // Out of reach of a Ctrl-C at the terminal.
             .process_group(0)
             .spawn()?;
-        let input = shell.stdin.take().ok_or_else(|| io::Error::other("the guard has no input"))?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        Ok((Self(sender), async move {
-            feed(input, receiver).await;
-            // Its input is closed: it ends, after killing what is left.
-            let _ = shell.wait().await;
-        }))
+        Ok(Self(Arc::new(sender)))
     }
 
     /// Has this group killed if we end.
@@ -64,18 +53,12 @@ impl Guard {
         self.tell('-', group);
     }
 
+    /// Not by way of a task: a process that has started must be known at once. What the pipe has taken is read even when
+    /// we are gone, and it has room for thousands of lines, each of which it takes whole or not at all.
     fn tell(&self, what: char, group: Pid) {
-        if self.0.try_send(format!("{what} {}\n", group.as_raw_pid())).is_err() {
-            tracing::debug!("the guard of the processes does not listen");
-        }
-    }
-}
-
-async fn feed(mut input: ChildStdin, mut lines: mpsc::Receiver<String>) {
-    while let Some(line) = lines.recv().await {
-        if let Err(error) = input.write_all(line.as_bytes()).await {
-            tracing::warn!(%error, "the guard of the processes is gone: they outlive a SIGKILL of this process");
-            return;
+        let line = format!("{what} {}\n", group.as_raw_pid());
+        if let Err(error) = self.0.try_write(line.as_bytes()) {
+            tracing::warn!(%error, "the guard of the processes does not listen: they may outlive a SIGKILL");
         }
     }
 }

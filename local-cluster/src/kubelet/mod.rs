@@ -152,10 +152,9 @@ impl Kubelet {
     /// When there can be no temporary folder, or no `/bin/sh` as guard of the processes.
     pub fn new(client: Client, options: Options) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("local-cluster-").tempdir()?;
-        let (guard, feeding) = Guard::start(folder.path())?;
+        let guard = Guard::start(folder.path())?;
         let memory = Memory::default();
         let mut workers = JoinSet::new();
-        workers.spawn(feeding);
         workers.spawn(memory.clone().run(options.memory_interval));
         let shared = Shared {
             events: Recorder::new(client.clone(), "kubelet"),
