@@ -36,6 +36,11 @@ impl Model {
 
     /// One round; says whether it changed anything.
     pub(super) fn round(&mut self) -> bool {
+        self.round_until(true)
+    }
+
+    /// One round that breaks off once the status is stored, if it is not to be `whole`.
+    pub(super) fn round_until(&mut self, whole: bool) -> bool {
         let plan = reconcile(&self.job, &self.pods, self.now, self.scale);
         for removal in &plan.delete {
             let pod = self.pods.iter_mut().find(|pod| pods::uid(pod) == removal.uid).unwrap();
@@ -57,7 +62,7 @@ impl Model {
             self.written.push(serde_json::to_value(status).unwrap());
             self.job.status = Some(status.clone());
         }
-        for name in &plan.release {
+        for name in plan.release.iter().filter(|_| whole) {
             let pod = self.pods.iter_mut().find(|pod| pods::name(pod) == name).unwrap();
             pod.metadata.finalizers = None;
         }

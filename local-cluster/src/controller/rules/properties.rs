@@ -16,6 +16,8 @@ enum Step {
     Parallelism(i32),
     /// One round only: the next step comes before all is settled.
     Round,
+    /// One round that breaks off before the pods are let go of.
+    Broken,
     Settle,
 }
 
@@ -29,6 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => (0..4_i32).prop_map(Step::Parallelism),
         4 => Just(Step::Round),
+        2 => Just(Step::Broken),
         6 => Just(Step::Settle),
     ]
 }
@@ -48,6 +51,7 @@ fn take(model: &mut Model, step: Step) {
         Step::Suspend(suspend) => model.job.spec.as_mut().unwrap().suspend = Some(suspend),
         Step::Parallelism(parallelism) => model.job.spec.as_mut().unwrap().parallelism = Some(parallelism),
         Step::Round => drop(model.round()),
+        Step::Broken => drop(model.round_until(false)),
         Step::Settle => drop(model.settle()),
     }
 }
@@ -100,6 +104,7 @@ proptest! {
             (succeeded, failed) = (count("succeeded"), count("failed"));
             seen = now;
         }
+        prop_assert!(succeeded + failed <= i64::try_from(model.created).unwrap(), "a pod is counted twice");
         if !seen.is_empty() {
             prop_assert!(model.active().is_empty(), "pods outlive the Job");
             prop_assert!(!model.pods.iter().any(pods::is_tracked), "a pod is held for ever");

@@ -49,6 +49,30 @@ fn the_way_of_a_job_that_succeeds() {
 }
 
 #[test]
+fn the_end_is_announced_even_where_nothing_has_to_end() {
+    let mut model = Model::new(json!({"completions": 0, "parallelism": 1}));
+    model.settle();
+    let written: Vec<_> = model.written.iter().map(brief).collect();
+    assert_eq!(
+        written,
+        [
+            "ready:0 terminating:0 SuccessCriteriaMet=True",
+            "ready:0 terminating:0 SuccessCriteriaMet=True Complete=True"
+        ]
+    );
+}
+
+#[test]
+fn a_round_that_breaks_off_counts_no_pod_twice() {
+    let mut model = Model::new(json!({"completions": 2, "parallelism": 2}));
+    model.settle().end(true);
+    model.round_until(false);
+    model.round_until(false);
+    model.settle();
+    assert_eq!(model.status().succeeded, Some(1));
+}
+
+#[test]
 fn a_job_fails_after_its_last_attempt_and_waits_longer_before_each() {
     let mut model = Model::new(json!({"backoffLimit": 3}));
     model.settle();
