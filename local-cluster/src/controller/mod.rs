@@ -7,8 +7,9 @@
 //! ```
 //!
 //! It is a plain client of the API. Every round reads the Job and its pods anew, so that no cache can mislead it and no
-//! memory has to be kept; the watches only say when to look. Beside the rules of Jobs it does two things that other
-//! controllers of Kubernetes do: it deletes finished Jobs whose TTL is over, and lets go of pods whose Job is gone.
+//! memory has to be kept; the watches only say when to look. Beside the rules of Jobs it does three things that other
+//! parts of Kubernetes do: it deletes finished Jobs whose TTL is over, lets go of pods whose Job is gone, and forgets old
+//! Events.
 //!
 //! Not here: `podFailurePolicy`, `successPolicy`, `backoffLimitPerIndex`, `maxFailedIndexes`. A Job that sets them runs as if
 //! it did not.
@@ -24,6 +25,7 @@ mod queue;
 mod rules;
 mod run;
 mod spec;
+mod sweep;
 mod ttl;
 
 use kube::Client;
@@ -44,6 +46,6 @@ impl Default for Options {
 
 /// Takes care of the Jobs of all namespaces until `shutdown`. An API that fails is tried again, for ever.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
-    let looked_after = run::Loop::new(act::Actor::new(client.clone(), options.time_scale)).run(client);
-    shutdown.run_until_cancelled_owned(looked_after).await;
+    let jobs = run::Loop::new(act::Actor::new(client.clone(), options.time_scale)).run(client.clone());
+    shutdown.run_until_cancelled_owned(async { tokio::join!(jobs, sweep::run(client)) }).await;
 }

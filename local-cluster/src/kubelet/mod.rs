@@ -12,7 +12,7 @@
 //! and what a pod says of users, volumes, ports, probes and CPU is ignored. What cannot be ignored without being wrong
 //! (init containers, values from Secrets and ConfigMaps, unknown images) keeps the pod from running, and its status says why.
 //!
-//! A container's processes never outlive it, this kubelet, or this program: see [`process`] and [`guard`]. What leaves both
+//! A container's processes never outlive it, this kubelet, or this program: see `process` and `guard`. What leaves both
 //! the process group and the parent (a daemon) is beyond its reach.
 
 mod expand;

@@ -135,6 +135,7 @@ async fn no_process_outlives_a_program_that_is_killed() {
     let mut program = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "processes::a_program_with_a_container", "--quiet"])
         .env(FILE, &file)
+        .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let pid = pid_in(&file).await;
