@@ -17,3 +17,5 @@ mod logs;
 mod processes;
 #[path = "jobs/rig.rs"]
 mod rig;
+#[path = "jobs/wait.rs"]
+mod wait;

@@ -8,7 +8,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, conditions, shell, simple, state, until_ended};
+use crate::{
+    rig::{Rig, conditions, shell, simple, state},
+    wait::until_ended,
+};
 
 /// What a status says, without times and without what is zero.
 fn brief(status: &Value) -> String {

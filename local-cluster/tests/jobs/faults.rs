@@ -66,6 +66,6 @@ async fn a_pod_that_vanishes_is_replaced_and_its_process_ends() {
     for resource in ["jobs", "pods"] {
         rig.faults.strike(Calls::of("watch", resource), Strike::Error(410));
     }
-    crate::rig::until_ended(pid).await;
+    crate::wait::until_ended(pid).await;
     rig.watch_pods(|other| other.metadata.uid != pod.metadata.uid).await;
 }

@@ -6,7 +6,10 @@ use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::rig::{PATIENCE, Rig, conditions, is_alive, pid_in, shell, state, until_ended};
+use crate::{
+    rig::{Rig, conditions, shell, state},
+    wait::{PATIENCE, is_alive, pid_in, until_ended},
+};
 
 #[tokio::test]
 async fn too_much_memory_is_killed_and_told_as_kubernetes_does() {

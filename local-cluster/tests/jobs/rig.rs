@@ -1,8 +1,6 @@
 //! A cluster with a controller and a kubelet, and what tests ask of it.
 
-use std::{
-    collections::BTreeMap, fmt::Debug, path::PathBuf, process::Command, sync::OnceLock, time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, process::Command, sync::OnceLock};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
@@ -12,7 +10,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
-    runtime::{wait::Condition, watcher, watcher::watch_object},
+    runtime::watcher,
 };
 use local_cluster::{
     Faults, LocalCluster, Options, controller,
@@ -23,8 +21,8 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::wait::{PATIENCE, pid_in, wait};
+
 /// Shortens the waits between attempts: 10 s become 0.1 s.
 const TIME_SCALE: f64 = 0.01;
 
@@ -210,53 +208,6 @@ impl Rig {
     pub(crate) async fn pid(&self) -> u32 {
         pid_in(&self.folder.path().join("pid")).await
     }
-}
-
-pub(crate) async fn pid_in(file: &std::path::Path) -> u32 {
-    eventually(|| std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
-}
-
-/// Waits until a process is gone.
-pub(crate) async fn until_ended(pid: u32) {
-    eventually(|| (!is_alive(pid)).then_some(())).await;
-}
-
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie has ended: only nobody has asked yet.
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
-}
-
-/// For what no watch tells of: files and processes.
-async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
-    let looking = async {
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, looking).await.expect("it did not come to be")
-}
-
-async fn wait<K>(api: &Api<K>, name: &str, wanted: impl Condition<K>) -> Option<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let looking = async {
-        let mut states = watch_object(api.clone(), name).boxed();
-        while let Some(state) = states.next().await {
-            // Faults meet this watch too, and it goes on.
-            if let Ok(object) = state
-                && wanted.matches_object(object.as_ref())
-            {
-                return object;
-            }
-        }
-        unreachable!("a watch of an object does not end")
-    };
-    timeout(PATIENCE, looking).await.expect("it did not come to be as wanted")
 }
 
 /// The conditions that are `True`, with their reasons.
