@@ -24,7 +24,8 @@ test-images: setup build ## build the container images that the tests run
 
 test: test-images ## run all tests, on a real NATS and a real Kubernetes
 	@rm -f target/skipped-tests
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --workspace
+	PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/dispatcher/bin" RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} \
+		cargo test --workspace
 	@echo "skipped tests: $$(cat target/skipped-tests 2>/dev/null | wc -l)"; cat target/skipped-tests 2>/dev/null || true
 
 demo: test-images ## start everything and show two requests on their way to their outcomes
