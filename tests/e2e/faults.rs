@@ -16,14 +16,7 @@ use crate::world::{PATIENCE, START, World, finished, header, managed_template};
 async fn killed_right_after_the_create() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let stream = run.world.jetstream.get_stream("JOB_STATUS").await.unwrap();
-    let open = stream.cached_info().config.clone();
-    let full = async_nats::jetstream::stream::Config {
-        max_messages: 1,
-        discard: async_nats::jetstream::stream::DiscardPolicy::New,
-        ..open.clone()
-    };
-    run.world.jetstream.update_stream(full).await.unwrap();
+    let open = run.world.fill_status_stream().await;
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-b"}"#, Some("b")).await.unwrap();
     run.world.job("wait-b").await;
     run.dispatcher.kill().await;

@@ -229,5 +229,7 @@ async fn a_settled_job_is_known_when_its_history_is_gone() {
     publish_again(&world, "order-1", r#"{"foo":"a"}"#).await;
     world.until_queue_is_empty().await;
     assert_eq!(world.history("simple-job-a").await.len(), 0, "nothing more is said of it");
+    let again = publish_again(&world, "order-1", r#"{"foo":"a","fail":true}"#).await;
+    assert_eq!(header(&world.rejection(again).await, "Job-Error"), "RequestIdReused");
     assert!(!dispatcher.log().contains("put back"), "{}", dispatcher.log());
 }

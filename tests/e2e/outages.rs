@@ -124,14 +124,7 @@ async fn right_taken_away_then_given_back() {
 async fn a_full_status_stream_is_told_and_nothing_spins() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let stream = run.world.jetstream.get_stream("JOB_STATUS").await.unwrap();
-    let open = stream.cached_info().config.clone();
-    let full = async_nats::jetstream::stream::Config {
-        max_messages: 1,
-        discard: async_nats::jetstream::stream::DiscardPolicy::New,
-        ..open.clone()
-    };
-    run.world.jetstream.update_stream(full).await.unwrap();
+    let open = run.world.fill_status_stream().await;
     run.end(&["wait-a"]).await;
     until_not_ready(&run, "JOB_STATUS").await;
     let lines = run.dispatcher.log().lines().count();

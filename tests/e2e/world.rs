@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, message::StreamMessage};
+use async_nats::jetstream::{self, message::StreamMessage, stream};
 use async_nats::{Client, HeaderMap};
 use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, dispatcher::Builder, paths, until};
 use k8s_openapi::api::batch::v1::Job;
@@ -157,6 +157,15 @@ impl World {
             config["duplicate_window"] = 100_000_000.into();
             self.make_stream(&config).await;
         }
+    }
+
+    /// Lets `JOB_STATUS` take nothing more than the one message that it has; the configuration that opens it again.
+    pub(crate) async fn fill_status_stream(&self) -> stream::Config {
+        let open = self.jetstream.get_stream("JOB_STATUS").await.unwrap().cached_info().config.clone();
+        let discard = stream::DiscardPolicy::New;
+        let full = stream::Config { max_messages: 1, discard, ..open.clone() };
+        self.jetstream.update_stream(full).await.unwrap();
+        open
     }
 
     /// Plays the controller of a Job that has another one ([`managed_template`]): sets its status.

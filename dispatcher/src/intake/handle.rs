@@ -139,6 +139,8 @@ impl Handler {
         };
         match launched {
             Launched::Done => Ok(Handled::Job),
+            // Whatever was to be told of it is told, also where that has expired since.
+            Launched::There(state, _) if state.settled => Ok(Handled::Job),
             Launched::There(state, known) => {
                 tracing::debug!(job = %state.name, request_id = %state.request_id, "the Job is there");
                 let said = self.writer.first_event(*state, known).await;

@@ -156,8 +156,6 @@ impl Launcher {
 /// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
 fn there(found: &JobObject, known: Option<Known>) -> Result<Launched, Fate> {
     match JobState::read(found) {
-        // Whatever was to be told of it is told.
-        Ok(state) if state.settled => Ok(Launched::Done),
         Ok(state) => Ok(Launched::There(Box::new(state), known)),
         Err(error) => {
             let name = found.metadata.name.as_deref().unwrap_or_default();
