@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use async_nats::jetstream;
 use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
+use dispatcher_tests::wait::PATIENCE;
 use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, paths, until};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -36,7 +36,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
     }))
     .unwrap();
     namespace.pods.create(&PostParams::default(), &pod).await.unwrap();
-    until("the pod to succeed", Duration::from_secs(30), || async {
+    until("the pod to succeed", PATIENCE, || async {
         let status = namespace.pods.get_status("simple").await.map_err(|error| error.to_string())?.status;
         let phase = status.as_ref().and_then(|status| status.phase.as_deref());
         if phase == Some("Succeeded") { Ok(()) } else { Err(format!("{status:?}")) }
@@ -88,8 +88,7 @@ async fn keeps_a_message(nats: Nats) {
     nats.pause().await;
     nats.unpause().await;
     let context = jetstream::new(nats.client().await);
-    let stream =
-        until("the stream after a restart", Duration::from_secs(10), || context.get_stream("S")).await;
+    let stream = until("the stream after a restart", PATIENCE, || context.get_stream("S")).await;
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
 }
 
@@ -124,8 +123,7 @@ async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
     kubernetes.start_apiserver().await;
     let version = old.metadata.resource_version.unwrap();
     let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
-    let event =
-        timeout(Duration::from_secs(30), events.next()).await.expect("an event").expect("not the end");
+    let event = timeout(PATIENCE, events.next()).await.expect("an event").expect("not the end");
     assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
 }
 
@@ -139,16 +137,15 @@ async fn nothing_outlives_a_test_process_that_is_killed() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "rig::hold_until_killed", "--nocapture"]).env(HOLD, &file);
     let mut test = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let addresses =
-        until("the other test process to have started its parts", Duration::from_secs(90), || {
-            assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
-            std::future::ready(std::fs::read_to_string(&file))
-        })
-        .await;
+    let addresses = until("the other test process to have started its parts", PATIENCE, || {
+        assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
+        std::future::ready(std::fs::read_to_string(&file))
+    })
+    .await;
     test.kill().unwrap();
     test.wait().unwrap();
     for address in addresses.lines() {
-        until(&format!("{address} to be left"), Duration::from_secs(20), || async {
+        until(&format!("{address} to be left"), PATIENCE, || async {
             TcpStream::connect(address).await.err()
         })
         .await;

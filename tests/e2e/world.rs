@@ -2,7 +2,6 @@
 //! the eyes of a client. Everything is seen from outside: by a NATS client and the Kubernetes API.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_nats::jetstream::{self, message::StreamMessage, stream};
 use async_nats::{Client, HeaderMap};
@@ -11,8 +10,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// Long enough for a busy machine; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) use dispatcher_tests::wait::PATIENCE;
 
 /// See the module.
 pub(crate) struct World {

@@ -1,7 +1,6 @@
 //! The dispatcher itself: the real program, under the rights that `deploy/` gives it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,11 +8,9 @@ use tokio::net::TcpStream;
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
 use crate::nats::Nats;
-use crate::wait::try_until;
+use crate::wait::{PATIENCE, try_until};
 use crate::{paths, ports};
 
-const START: Duration = Duration::from_secs(20);
-const READY: Duration = Duration::from_secs(30);
 /// How many lines of its log the message of a failure holds.
 const TAIL: usize = 30;
 
@@ -102,7 +99,7 @@ impl Builder {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).expect("plain data");
-        let (helper, _) = Helper::start(&["run", &program], &[], START).await?;
+        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
         let admin_url = format!("http://{admin}");
         let dispatcher = Dispatcher { admin_url, helper, log, _folder: folder };
         if self.wait {
@@ -153,7 +150,7 @@ impl Dispatcher {
 
     /// Waits until `/ready` answers 200.
     pub async fn until_ready(&self) -> Result<(), String> {
-        let ready = try_until("/ready to answer 200", READY, || async {
+        let ready = try_until("/ready to answer 200", PATIENCE, || async {
             let ended = self.helper.call("ended").await.map_err(Seen)?;
             if ended.get("code").is_some() {
                 return Ok(Err(format!("it ended: {ended}")));

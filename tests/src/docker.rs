@@ -1,13 +1,12 @@
 //! A container engine: the one that runs here, else one of the rig's own for this test process.
 
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
+use crate::wait::PATIENCE;
 
-const START: Duration = Duration::from_secs(60);
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
 /// Where an engine listens.
@@ -40,7 +39,7 @@ impl Docker {
             if let Some(host) = running() {
                 return Ok(Self { host, ours: false, _helper: None });
             }
-            let (helper, ready) = Helper::start(&["docker"], &[], START).await?;
+            let (helper, ready) = Helper::start(&["docker"], &[], PATIENCE).await?;
             let host = ready["host"].as_str().ok_or("no host in the answer")?.to_owned();
             Ok(Self { host, ours: true, _helper: Some(helper) })
         };

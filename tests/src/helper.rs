@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::paths;
+use crate::wait::PATIENCE;
 
-/// How long a command may take: a component's start is the longest.
-const ANSWER: Duration = Duration::from_secs(90);
 /// How long a helper may take to end what it started.
 const TEAR_DOWN: Duration = Duration::from_secs(30);
 
@@ -80,7 +79,7 @@ impl Helper {
         self.with_pipe(move |pipe| {
             let stdin = pipe.stdin.as_mut().expect("open until dropped");
             stdin.write_all(line.as_bytes()).map_err(|error| format!("the rig helper is gone: {error}"))?;
-            pipe.answer(ANSWER)
+            pipe.answer(PATIENCE)
         })
         .await
     }

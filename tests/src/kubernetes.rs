@@ -6,7 +6,6 @@ pub mod ready;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use kube::Client;
 use serde::{Deserialize, Serialize};
@@ -14,10 +13,8 @@ use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
 use crate::paths;
+use crate::wait::PATIENCE;
 pub use namespace::Namespace;
-
-/// From nothing to a Ready node takes some 10 s; another build on the same machine makes it longer.
-const START: Duration = Duration::from_secs(180);
 
 /// What a Kubernetes of the rig consists of, and how its components are set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -82,7 +79,7 @@ impl Kubernetes {
 
     async fn start(options: &Options) -> Result<Self, String> {
         let options = serde_json::to_string(options).expect("plain data");
-        let (helper, ready) = Helper::start(&["kubernetes", &options], &[], START).await?;
+        let (helper, ready) = Helper::start(&["kubernetes", &options], &[], PATIENCE).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
         Ok(Self { helper: Some(helper), kubeconfig: text("kubeconfig")?, folder: Some(text("folder")?) })
     }

@@ -2,17 +2,13 @@
 
 use std::io::Write;
 use std::sync::Once;
-use std::time::Duration;
 
 use async_nats::jetstream;
 
 use crate::docker::Docker;
 use crate::helper::{Helper, Program};
-use crate::wait::try_until;
+use crate::wait::{PATIENCE, try_until};
 use crate::{paths, ports};
-
-const START: Duration = Duration::from_secs(90);
-const READY: Duration = Duration::from_secs(30);
 
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
@@ -71,7 +67,7 @@ impl Nats {
                 ..Program::default()
             };
             let program = serde_json::to_string(&program).expect("plain data");
-            let (helper, _) = Helper::start(&["run", &program], &[], START).await?;
+            let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
             Self::ready(helper, port, false, Some(folder)).await
         };
         start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
@@ -83,7 +79,7 @@ impl Nats {
         if docker.ours {
             env.push(("RIG_OWN_ENGINE", "1"));
         }
-        let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, START).await?;
+        let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, PATIENCE).await?;
         Self::ready(helper, port, true, None).await
     }
 
@@ -100,7 +96,7 @@ impl Nats {
 
     /// Waits until JetStream answers.
     async fn until_ready(&self) -> Result<(), String> {
-        try_until("JetStream to answer", READY, || async {
+        try_until("JetStream to answer", PATIENCE, || async {
             let client = async_nats::connect(&self.url).await.map_err(|error| error.to_string())?;
             let account = jetstream::new(client).query_account().await;
             account.map(drop).map_err(|error| error.to_string())

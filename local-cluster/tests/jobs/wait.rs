@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 /// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 pub(crate) async fn pid_in(file: &std::path::Path) -> u32 {
     eventually(|| std::fs::read_to_string(file).ok()?.trim().parse().ok()).await

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::wait::PATIENCE;
+
 use super::history::{Ended, JobSeen};
 
 /// Between two tries to reach the API server: short, so that little is missed.
 const PAUSE: Duration = Duration::from_millis(200);
-const START: Duration = Duration::from_secs(30);
 const LIST: Duration = Duration::from_secs(10);
 
 /// A Job and the version of the state that was seen.
@@ -48,8 +49,8 @@ impl JobWatch {
         let (listed, mut first) = watch::channel(false);
         let task = tokio::spawn(run(api.clone(), table.clone(), listed));
         let this = Self { api, table, task };
-        let first = timeout(START, first.wait_for(|listed| *listed)).await;
-        first.map(drop).map_err(|_| format!("no list of the Jobs in {namespace} within {START:?}"))?;
+        let first = timeout(PATIENCE, first.wait_for(|listed| *listed)).await;
+        first.map(drop).map_err(|_| format!("no list of the Jobs in {namespace} within {PATIENCE:?}"))?;
         Ok(this)
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Kubernetes;
 use crate::paths;
-use crate::wait::try_until;
+use crate::wait::{PATIENCE, try_until};
 
 /// The namespace of the Jobs in `deploy/`.
 const JOBS: &str = "jobs";
@@ -207,5 +206,5 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
 async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<(), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("the ServiceAccount default in {namespace}");
-    try_until(&what, Duration::from_secs(60), || async { accounts.get("default").await.map(drop) }).await
+    try_until(&what, PATIENCE, || async { accounts.get("default").await.map(drop) }).await
 }

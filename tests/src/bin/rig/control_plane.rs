@@ -14,7 +14,7 @@ use crate::service::Service;
 use crate::{components, node};
 
 /// How long the API server may take to be ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// The running components.
 struct Cluster {

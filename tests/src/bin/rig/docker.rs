@@ -13,7 +13,7 @@ use crate::commands::{self, Obey};
 use crate::control_plane::run;
 use crate::service::Service;
 
-const READY: Duration = Duration::from_secs(45);
+const READY: Duration = Duration::from_secs(180);
 
 struct Engine(Service);
 

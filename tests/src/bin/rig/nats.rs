@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::commands::{self, Obey};
 use crate::control_plane::run;
 
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// The container; its file system, with the JetStream store, lasts until it is removed.
 struct Container(Option<ContainerAsync<Nats>>);

@@ -16,7 +16,7 @@ use crate::control_groups;
 use crate::control_plane::{run, write};
 use crate::service::Service;
 
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
 const NAME: &str = "node-1";
 
 /// Starts containerd and gives it the images that pods need here, where there is no registry.
