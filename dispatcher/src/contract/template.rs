@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     path::Path,
 };
 
@@ -15,9 +16,11 @@ use serde_json::Value;
 
 use super::names::{Kind, NameError, is_label};
 
+mod log_tail;
 mod pattern;
 mod render;
 
+pub use log_tail::LogTail;
 pub use pattern::Pattern;
 
 /// Keys of a request that no parameter may have.
@@ -64,6 +67,10 @@ pub struct Template {
     pub default_name: Pattern,
     /// Seconds that a finished Job stays once its outcome is stored; patched onto the Job only then.
     pub ttl_seconds: Option<i32>,
+    /// At most so many unfinished Jobs of this kind; further requests wait. Without it there is no limit.
+    pub max_active: Option<NonZeroU32>,
+    /// How much of a pod's log its attempt tells; `None` for nothing of it.
+    pub log_tail: Option<LogTail>,
     manifest: Value,
 }
 
@@ -95,7 +102,18 @@ struct File {
     kind: Kind,
     default_name: String,
     parameters: Schema,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    log_tail: log_tail::Setting,
     job: Value,
+}
+
+/// How much of a kind there may be at once.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Limits {
+    max_active: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -158,7 +176,15 @@ impl Template {
         let default_name = default_name(&file.default_name, &parameters)?;
         let mut manifest = file.job;
         let ttl_seconds = take_ttl(&mut manifest)?;
-        let template = Self { kind: file.kind, parameters, default_name, ttl_seconds, manifest };
+        let template = Self {
+            kind: file.kind,
+            parameters,
+            default_name,
+            ttl_seconds,
+            max_active: file.limits.max_active,
+            log_tail: file.log_tail.checked()?,
+            manifest,
+        };
         template.check_manifest()?;
         Ok(template)
     }

@@ -83,3 +83,40 @@ fn what_is_no_template_is_told_with_its_field() {
         assert!(error.contains(field), "{from} → {to}: {error}");
     }
 }
+
+fn with(lines: &str) -> Result<Template, String> {
+    Template::parse(&format!("{lines}\n{SIMPLE}")).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_limit_of_active_jobs_is_a_number_from_one_on() {
+    assert_eq!(simple().max_active, None);
+    assert_eq!(with("limits: {maxActive: 2}").unwrap().max_active, NonZeroU32::new(2));
+    assert_eq!(with("limits: {}").unwrap().max_active, None);
+    for wrong in
+        ["{maxActive: 0}", "{maxActive: -1}", "{maxActive: many}", "{maxactive: 2}", "{maxActive: 1.5}"]
+    {
+        assert!(with(&format!("limits: {wrong}")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_log_tail_is_bounded_and_can_be_turned_off() {
+    let tail = |lines| with(lines).unwrap().log_tail;
+    assert_eq!(simple().log_tail, Some(LogTail { lines: 20, bytes: 4096 }));
+    assert_eq!(tail("logTail: true"), Some(LogTail::default()));
+    assert_eq!(tail("logTail: false"), None);
+    assert_eq!(tail("logTail: {lines: 5}"), Some(LogTail { lines: 5, bytes: 4096 }));
+    assert_eq!(tail("logTail: {lines: 1, bytes: 16384}"), Some(LogTail { lines: 1, bytes: 16384 }));
+    for (wrong, field) in [
+        ("{lines: 0}", "logTail.lines: found 0"),
+        ("{lines: 1001}", "logTail.lines: found 1001"),
+        ("{bytes: 0}", "logTail.bytes: found 0"),
+        ("{bytes: 16385}", "logTail.bytes: found 16385"),
+        ("{line: 3}", "logTail"),
+        ("none", "logTail"),
+    ] {
+        let error = with(&format!("logTail: {wrong}")).unwrap_err();
+        assert!(error.contains(field), "{wrong}: {error}");
+    }
+}
