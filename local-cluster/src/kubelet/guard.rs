@@ -1,5 +1,5 @@
-//! Ends the containers' processes, and removes their folder, when this process ends without a chance to do so itself, as
-//! by SIGKILL.
+//! Ends processes, and removes their folder, when this process ends without a chance to do so itself, as by SIGKILL. The
+//! kubelet has one for its containers; whoever starts other processes beside a cluster may have one too.
 //!
 //! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
 
@@ -23,12 +23,15 @@ rm -rf -- "$1"
 "#;
 
 /// A handle of it. It ends with the last one.
-#[derive(Clone)]
-pub(super) struct Guard(Arc<pipe::Sender>);
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<pipe::Sender>);
 
 impl Guard {
     /// Starts the shell, which removes `folder` in the end. Call it within a Tokio runtime.
-    pub(super) fn start(folder: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Where there can be no pipe, or no `/bin/sh`.
+    pub fn start(folder: &Path) -> io::Result<Self> {
         let (sender, receiver) = pipe::pipe()?;
         // Nobody waits for it: the runtime takes care of what it leaves when it ends.
         Command::new("/bin/sh")
@@ -43,13 +46,13 @@ impl Guard {
         Ok(Self(Arc::new(sender)))
     }
 
-    /// Has this group killed if we end.
-    pub(super) fn watch(&self, group: Pid) {
+    /// Has this process group killed if we end.
+    pub fn watch(&self, group: Pid) {
         self.tell('+', group);
     }
 
     /// This group is gone.
-    pub(super) fn forget(&self, group: Pid) {
+    pub fn forget(&self, group: Pid) {
         self.tell('-', group);
     }
 

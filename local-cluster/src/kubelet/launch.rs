@@ -47,7 +47,8 @@ pub(super) fn prepare(
 ) -> Result<Launch, Trouble> {
     let image = container.image.as_deref().unwrap_or_default();
     let program = images.get(image).ok_or_else(|| absent(image, container))?;
-    let environment = environment(pod, container, node)?;
+    let mut environment = environment(pod, container, node)?;
+    environment.extend(program.environment.clone());
     let expanded =
         |texts: &[String]| -> Vec<String> { texts.iter().map(|text| expand(text, &environment)).collect() };
     let command = expanded(container.command.as_deref().unwrap_or_default());

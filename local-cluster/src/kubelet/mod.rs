@@ -51,7 +51,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{guard::Guard, logs::Shelf, memory::Memory, worker::Worker};
+pub use self::guard::Guard;
+use self::{logs::Shelf, memory::Memory, worker::Worker};
 use crate::{Logs, controller::events::Recorder};
 
 /// Where every pod is to be found.
@@ -70,12 +71,21 @@ pub struct Program {
     pub path: PathBuf,
     /// What it gets where the container gives neither `command` nor `args`.
     pub arguments: Vec<String>,
+    /// Variables that it gets whatever the container says: what a template sets for a cluster can be too slow here.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Program {
-    /// A program without arguments.
+    /// A program without arguments, and with the container's environment.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), arguments: Vec::new() }
+        Self { path: path.into(), arguments: Vec::new(), environment: BTreeMap::new() }
+    }
+
+    /// The same with this variable in place of the container's.
+    #[must_use]
+    pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
     }
 
     /// The same with these arguments.

@@ -44,6 +44,20 @@ fn variables_refer_to_those_before_them_and_arguments_to_all() {
 }
 
 #[test]
+fn a_variable_of_the_image_map_overrides_the_containers() {
+    let program = Program::new("/bin/app").with_variable("SLEEP", "1");
+    let pod = json!({"spec": {"containers": [{
+        "name": "main", "image": "app:1", "args": ["$(SLEEP)"],
+        "env": [{"name": "SLEEP", "value": "15"}, {"name": "OTHER", "value": "o"}],
+    }]}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let images = BTreeMap::from([("app:1".to_owned(), program)]);
+    let launch = prepare(&pod, &pod.spec.as_ref().unwrap().containers[0], &images, "here").unwrap();
+    assert_eq!((launch.environment["SLEEP"].as_str(), launch.environment["OTHER"].as_str()), ("1", "o"));
+    assert_eq!(launch.arguments, ["1"]);
+}
+
+#[test]
 fn fields_of_the_pod_are_known() {
     let paths = [
         "metadata.name",
