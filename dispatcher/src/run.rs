@@ -15,6 +15,7 @@ use crate::{
     config::{Config, StartError},
     health::Health,
     intake::{handle::Handler, launch::Launcher, pull::Pull},
+    nats::connect,
     report::{settle::Settler, watch::Watch},
     start::Prepared,
     status,
@@ -94,7 +95,8 @@ struct Tasks {
 
 impl Tasks {
     fn start(prepared: Prepared, concurrency: usize, health: &Health) -> Self {
-        let Prepared { templates, jobs, client, reconnects, store, dead_letters, provisioned } = prepared;
+        let Prepared { templates, jobs, client, reconnects, store, salvage, dead_letters, provisioned } =
+            prepared;
         let mut tasks = Self {
             work: JoinSet::new(),
             stop_work: CancellationToken::new(),
@@ -116,6 +118,16 @@ impl Tasks {
         let stop = tasks.stop_work.clone();
         tasks.work.spawn(named("watch", async move {
             stop.run_until_cancelled_owned(watch.run()).await;
+        }));
+
+        let stop = tasks.stop_work.clone();
+        let looked_after = salvage.run(reconnects.clone());
+        tasks.work.spawn(named("salvage", async move {
+            stop.run_until_cancelled_owned(looked_after).await;
+        }));
+        let (stop, ended) = (tasks.stop_work.clone(), connect::ended(tasks.client.clone()));
+        tasks.work.spawn(named("nats", async move {
+            stop.run_until_cancelled_owned(ended).await;
         }));
 
         for (kind, consumer) in provisioned.consumers {

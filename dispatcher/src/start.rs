@@ -13,7 +13,7 @@ use crate::{
         template::{Template, load_folder},
     },
     health::Health,
-    intake::reject::DeadLetters,
+    intake::{reject::DeadLetters, salvage::Salvage},
     kubernetes::{self, Jobs},
     nats::{
         connect,
@@ -35,6 +35,8 @@ pub struct Prepared {
     pub reconnects: watch::Receiver<u64>,
     /// What was said.
     pub store: Store,
+    /// Looks after requests that no client can read.
+    pub salvage: Salvage,
     /// Rejected requests.
     pub dead_letters: DeadLetters,
     /// The consumers.
@@ -57,13 +59,22 @@ impl Prepared {
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = provision.run(&context, &kinds).await?;
         let in_nats = |message: String| StartError::new("NATS_URL", message);
+        let dead_letters = DeadLetters::open(context.clone()).await.map_err(in_nats)?;
+        let salvage = Salvage {
+            context: context.clone(),
+            stream: provisioned.jobs.as_str().into(),
+            consumers: provisioned.consumers.clone(),
+            dead_letters: dead_letters.clone(),
+        };
+        salvage.before_pulling().await;
         Ok(Self {
             templates: Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect()),
             jobs,
             client,
             reconnects,
-            store: Store::open(context.clone()).await.map_err(|e| in_nats(e.to_string()))?,
-            dead_letters: DeadLetters::open(context).await.map_err(in_nats)?,
+            store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,
+            dead_letters,
+            salvage,
             provisioned,
         })
     }

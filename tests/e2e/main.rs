@@ -10,6 +10,7 @@
 mod controller;
 mod faults;
 mod idempotency;
+mod illegible;
 mod outages;
 mod outcomes;
 mod rejections;

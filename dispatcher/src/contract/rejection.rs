@@ -15,6 +15,8 @@ pub enum Reason {
     InvalidRequest,
     /// The name that was given or derived is no RFC 1123 label.
     InvalidName,
+    /// The headers are no text, or not as NATS has them: no client could read the message.
+    InvalidHeaders,
     /// `Nats-Msg-Id` is no valid identity.
     InvalidRequestId,
     /// This identity was used before, with another request.
@@ -32,6 +34,7 @@ impl Reason {
             Self::InvalidJson => "InvalidJson",
             Self::InvalidRequest => "InvalidRequest",
             Self::InvalidName => "InvalidName",
+            Self::InvalidHeaders => "InvalidHeaders",
             Self::InvalidRequestId => "InvalidRequestId",
             Self::RequestIdReused => "RequestIdReused",
             Self::NameTaken => "NameTaken",

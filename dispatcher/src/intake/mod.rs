@@ -7,9 +7,11 @@ pub mod fate;
 pub mod handle;
 pub mod job;
 pub mod launch;
+pub mod legible;
 pub mod pull;
 pub mod reject;
 pub mod request;
+pub mod salvage;
 
 /// How long one request may be worked on; with the answer to the stream it stays below `ack_wait`
 /// ([`crate::nats::definitions::ACK_WAIT`]).

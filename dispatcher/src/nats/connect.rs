@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
-use tokio::sync::watch;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     config::{Nats, StartError},
@@ -19,6 +22,8 @@ use crate::{
 
 /// How long the first connection may take, over all servers of the list.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is looked whether the client lives.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Connects with the settings' credentials; reconnects by itself for ever after: `health` tells
 /// whether it is connected, `reconnects` counts how often it was not for a while.
@@ -80,7 +85,7 @@ pub async fn connect(
     if let (Some(cert), Some(key)) = (&settings.cert, &settings.key) {
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
-    match tokio::time::timeout(DEADLINE, options.connect(servers)).await {
+    match timeout(DEADLINE, options.connect(servers)).await {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => {
             let text = chain(&error);
@@ -91,6 +96,19 @@ pub async fn connect(
             "NATS_URL",
             format!("no connection to {} within {} s", shown(&settings.url), DEADLINE.as_secs()),
         )),
+    }
+}
+
+/// Ends when the client is no more: it reconnects for ever, but a message that its reader cannot bear ends it for good.
+pub async fn ended(client: Client) {
+    loop {
+        sleep(LOOK).await;
+        // Late is no matter: it waits while the connection is lost.
+        if let Ok(Err(error)) = timeout(LOOK, client.flush()).await
+            && error.kind() == FlushErrorKind::SendError
+        {
+            return;
+        }
     }
 }
 
