@@ -1,7 +1,7 @@
 //! Before the work: every setting is checked, every connection made, every stream seen to. What fails here is one line
 //! that names the setting.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::Client;
 use tokio::sync::watch;
@@ -58,6 +58,12 @@ impl Prepared {
         let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = provision.run(&context, &kinds).await?;
+        for (kind, consumer) in &provisioned.consumers {
+            // An operator's consumer may wait longer than the shipped one.
+            for template in templates.iter().filter(|template| template.kind == *kind) {
+                check_ttl(template, consumer.cached_info().config.ack_wait)?;
+            }
+        }
         let in_nats = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone()).await.map_err(in_nats)?;
         let salvage = Salvage {
@@ -83,18 +89,21 @@ impl Prepared {
 fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
     let templates =
         load_folder(&config.templates.folder).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
-    let least = i32::try_from(ACK_WAIT.as_secs()).unwrap_or(i32::MAX);
     for template in &templates {
-        // A Job whose request is still to be acknowledged must be found when that is delivered again.
-        if let Some(ttl) = template.ttl_seconds.filter(|ttl| *ttl <= least) {
-            let message = format!(
-                "kind {}: job.spec.ttlSecondsAfterFinished: found {ttl}, must be more than {least} (the consumer's ack_wait)",
-                template.kind
-            );
-            return Err(StartError::new("TEMPLATES", message));
-        }
+        check_ttl(template, ACK_WAIT)?;
     }
     Ok(templates.into_iter().map(Arc::new).collect())
+}
+
+/// A Job whose request is still to be acknowledged must be found when that is delivered again.
+fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> {
+    let least = i32::try_from(ack_wait.as_secs()).unwrap_or(i32::MAX);
+    let Some(ttl) = template.ttl_seconds.filter(|ttl| *ttl <= least) else { return Ok(()) };
+    let message = format!(
+        "kind {}: job.spec.ttlSecondsAfterFinished: found {ttl}, must be more than {least} (the consumer's ack_wait)",
+        template.kind
+    );
+    Err(StartError::new("TEMPLATES", message))
 }
 
 async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {

@@ -137,3 +137,17 @@ async fn a_new_kind_adds_its_subject_and_keeps_the_others() {
     let stream = world.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(stream.cached_info().config.subjects, ["jobs.simple.create", "jobs.other.create"]);
 }
+
+/// The shipped template keeps finished Jobs for 600 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_waits_longer_than_finished_jobs_stay_is_refused() {
+    let world = or_skip!(World::start().await);
+    world.make_stream(&shipped("JOBS")).await;
+    let mut config = shipped("dispatcher-simple");
+    config["ack_wait"] = 700_000_000_000_u64.into();
+    let subject = "CONSUMER.DURABLE.CREATE.JOBS.dispatcher-simple";
+    let made: Value =
+        world.jetstream.request(subject, &json!({"stream_name": "JOBS", "config": config})).await.unwrap();
+    assert!(made["error"].is_null(), "{made}");
+    refuses(world.dispatcher(), "TEMPLATES", "must be more than 700").await;
+}
