@@ -1,8 +1,10 @@
 //! Settings, by flag and environment, in the field's own names.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::contract::template::ImagePattern;
 
 /// Turns NATS messages into Kubernetes Jobs, and tells on NATS what became of each.
 #[derive(Debug, Parser)]
@@ -18,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run(Box<Config>),
+    /// Check template files without a cluster: all problems of all files; exit code 2 where there are any.
+    Check(Check),
     /// Print the streams and consumers of the loaded templates, as `nats stream add --config` takes them.
     NatsConfig {
         /// The folder of the templates.
@@ -27,6 +31,56 @@ pub enum Command {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+}
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// Template files, or folders of them.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Print the Job that this request would make of the one template, for `kubectl apply --dry-run=server -f -`.
+    #[arg(long, value_name = "REQUEST")]
+    pub render: Option<String>,
+
+    /// What Jobs may be.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// What the Jobs of all kinds may be, beside what is refused in any case.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Limits {
+    /// Images that containers may have, separated by commas; `registry.example.org/team/*` for all that begin so.
+    /// Without it any.
+    #[arg(
+        id = "allowed_images",
+        long = "allowed-images",
+        env = "ALLOWED_IMAGES",
+        value_name = "IMAGES",
+        value_delimiter = ','
+    )]
+    pub images: Option<Vec<ImagePattern>>,
+
+    /// ServiceAccounts that Jobs may run under, separated by commas. Without it any of the namespace.
+    #[arg(
+        id = "allowed_service_accounts",
+        long = "allowed-service-accounts",
+        env = "ALLOWED_SERVICE_ACCOUNTS",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub service_accounts: Option<Vec<String>>,
+
+    /// `activeDeadlineSeconds` of Jobs whose template sets none, so that one whose pods never start ends too.
+    #[arg(
+        id = "default_active_deadline_seconds",
+        long = "default-active-deadline-seconds",
+        env = "DEFAULT_ACTIVE_DEADLINE_SECONDS",
+        value_name = "SECONDS"
+    )]
+    pub active_deadline_seconds: Option<NonZeroU32>,
 }
 
 /// Where the templates are.
@@ -55,6 +109,10 @@ pub struct Config {
     /// The templates.
     #[command(flatten)]
     pub templates: Templates,
+
+    /// What Jobs may be.
+    #[command(flatten)]
+    pub limits: Limits,
 
     /// Requests of each kind that are worked on at once.
     #[arg(long, env = "CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -191,6 +249,21 @@ mod tests {
         let cli = Cli::parse_from(["dispatcher", "run", "--nats-url", "nats://a:1,nats://b:2"]);
         let Command::Run(config) = cli.command else { panic!("run") };
         assert_eq!(config.nats.url, ["nats://a:1", "nats://b:2"]);
+    }
+
+    #[test]
+    fn a_list_that_is_absent_allows_everything() {
+        let limits = |args: &[&str]| match Cli::parse_from([&["dispatcher", "run"], args].concat()).command {
+            Command::Run(config) => config.limits,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(limits(&[]).images, None);
+        let images = limits(&["--allowed-images", "a:*,b/c:1"]).images.unwrap();
+        assert_eq!(images.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:*", "b/c:1"]);
+        assert!(Cli::try_parse_from(["dispatcher", "run", "--allowed-images", ""]).is_err());
+        assert!(
+            Cli::try_parse_from(["dispatcher", "run", "--default-active-deadline-seconds", "0"]).is_err()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! [`run::run`] is the service; `contract` is what other programs see. See `docs/architecture.md`.
 
 pub mod admin;
+pub mod check;
 pub mod config;
 pub mod contract;
 pub mod health;
@@ -17,3 +18,4 @@ pub mod report;
 pub mod run;
 pub mod start;
 pub mod status;
+pub mod templates;

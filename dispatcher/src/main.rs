@@ -1,13 +1,15 @@
 //! Arguments, logs, signals, exit code; the service is in the library.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode};
+use std::{io::IsTerminal, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use dispatcher::{
-    config::{Cli, Command, LogFormat, StartError},
-    contract::{names::Kind, template::load_folder},
+    check::check,
+    config::{Check, Cli, Command, LogFormat, StartError},
+    contract::names::Kind,
     nats::definitions,
     run::{RunError, run},
+    templates,
 };
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +28,7 @@ async fn main() -> ExitCode {
             let _ = rustls::crypto::ring::default_provider().install_default();
             run(*config, on_signal()).await
         }
+        Command::Check(settings) => return print_check(&settings),
         Command::NatsConfig { templates, output } => {
             nats_config(&templates.folder, output.as_deref()).map_err(RunError::Start)
         }
@@ -70,9 +73,17 @@ fn on_signal() -> CancellationToken {
     stop
 }
 
-fn nats_config(templates: &Path, output: Option<&Path>) -> Result<(), StartError> {
-    let templates = load_folder(templates).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
-    let kinds: Vec<Kind> = templates.into_iter().map(|t| t.kind).collect();
+fn print_check(settings: &Check) -> ExitCode {
+    let report = check(settings);
+    report.lines.iter().for_each(|line| println!("{line}"));
+    report.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_SETTING) }
+}
+
+fn nats_config(folder: &Path, output: Option<&Path>) -> Result<(), StartError> {
+    let templates =
+        templates::load(folder, &Arc::default()).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
+    let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
     let files = definitions::files(&kinds);
     match output {
         None => {

@@ -10,17 +10,17 @@ use crate::{
     config::{Config, StartError},
     contract::{
         names::{Kind, is_label},
-        template::{Template, load_folder},
+        template::Template,
     },
     health::Health,
     intake::{reject::DeadLetters, salvage::Salvage},
     kubernetes::{self, Jobs},
     nats::{
         connect,
-        definitions::ACK_WAIT,
         provision::{Provision, Provisioned},
     },
     status::store::Store,
+    templates,
 };
 
 /// What the service works with.
@@ -87,23 +87,14 @@ impl Prepared {
 }
 
 fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
-    let templates =
-        load_folder(&config.templates.folder).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
-    for template in &templates {
-        check_ttl(template, ACK_WAIT)?;
-    }
-    Ok(templates.into_iter().map(Arc::new).collect())
+    templates::load(&config.templates.folder, &config.limits.policy())
+        .map_err(|error| StartError::new("TEMPLATES", error.to_string()))
 }
 
-/// A Job whose request is still to be acknowledged must be found when that is delivered again.
 fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> {
-    let least = i32::try_from(ack_wait.as_secs()).unwrap_or(i32::MAX);
-    let Some(ttl) = template.ttl_seconds.filter(|ttl| *ttl <= least) else { return Ok(()) };
-    let message = format!(
-        "kind {}: job.spec.ttlSecondsAfterFinished: found {ttl}, must be more than {least} (the consumer's ack_wait)",
-        template.kind
-    );
-    Err(StartError::new("TEMPLATES", message))
+    templates::ttl_problem(template, ack_wait).map_or(Ok(()), |problem| {
+        Err(StartError::new("TEMPLATES", format!("kind {}: {problem}", template.kind)))
+    })
 }
 
 async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -59,9 +60,13 @@ pub fn is_label(text: &str) -> bool {
         && bytes.iter().all(|b| inner(*b) || *b == b'-')
 }
 
+fn label_schema() -> Schema {
+    json_schema!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL})
+}
+
 /// Makes a checked newtype over `String`: built only through `TryFrom`, also by serde.
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $check:expr, $error:path) => {
+    ($(#[$doc:meta])* $name:ident, $check:expr, $error:path, $schema:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -84,6 +89,17 @@ macro_rules! checked_name {
                 name.0
             }
         }
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -101,19 +117,22 @@ checked_name!(
     /// A kind of Job, named by its template: the second token of every subject.
     Kind,
     is_label,
-    NameError::NotALabel
+    NameError::NotALabel,
+    label_schema()
 );
 checked_name!(
     /// The name of a Job: the last token of its status subject.
     JobName,
     is_label,
-    NameError::NotALabel
+    NameError::NotALabel,
+    label_schema()
 );
 checked_name!(
     /// The identity of a request: its `Nats-Msg-Id`, or one derived from its place in the stream.
     RequestId,
     is_request_id,
-    NameError::NotARequestId
+    NameError::NotARequestId,
+    json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_REQUEST_ID})
 );
 
 fn is_request_id(text: &str) -> bool {

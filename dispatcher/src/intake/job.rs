@@ -17,11 +17,11 @@ use crate::contract::{
 /// Builds the Job of a request: the template's manifest, the name, and the contract's labels and annotations.
 ///
 /// # Errors
-/// A [`Rejection`] where the values make no Job of the manifest; no template that was loaded is known to do that.
+/// A [`Rejection`] where the operator's limits do not allow the Job that the values make: an image or a ServiceAccount.
 pub fn build(request: &Request, template: &Template) -> Result<Job, Rejection> {
-    let mut job = template.render(&request.values).map_err(|error| {
-        let message = format!("the values make no batch/v1 Job of the template `{}`: {error}", template.kind);
-        Rejection::new(Reason::InvalidRequest, message).of(&request.name)
+    let mut job = template.render(&request.values).map_err(|problem| {
+        Rejection::new(Reason::Refused, format!("the dispatcher refuses the Job: {problem}"))
+            .of(&request.name)
     })?;
     job.metadata.name = Some(request.name.to_string());
     let labels = job.metadata.labels.get_or_insert_default();

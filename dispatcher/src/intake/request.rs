@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::contract::{
     names::{JobName, Kind, Quoted, RequestId},
     rejection::{Reason, Rejection},
-    template::{Accepts, Parameter, Template},
+    template::{Template, type_of},
 };
 
 /// A message as it came out of `JOBS`.
@@ -100,9 +100,9 @@ impl Request {
             None => default_name(template, &fields),
         };
         // A rejection of wrong values tells the name too, where there is one: something may be known of it.
-        let values = values(&fields, &template.parameters).map_err(|rejection| match &name {
-            Ok(name) => rejection.of(name),
-            Err(_) => rejection,
+        let values = template.parameters.texts(&fields).map_err(|message| match &name {
+            Ok(name) => invalid(message).of(name),
+            Err(_) => invalid(message),
         })?;
         let name = name?;
         Ok(Self { identity, kind: template.kind.clone(), name, hash, values })
@@ -210,7 +210,7 @@ fn suffix(kind: &Kind, id: &RequestId) -> String {
 }
 
 fn default_name(template: &Template, fields: &BTreeMap<String, Value>) -> Result<JobName, Rejection> {
-    let text = template.default_name.fill(|name| fields.get(name)?.as_str()).unwrap_or_default();
+    let text = template.default_name.fill(|name| template.parameters.text(name, fields)).unwrap_or_default();
     JobName::try_from(text).map_err(|error| {
         let from: Vec<_> = template.default_name.references().map(|name| format!("`{name}`")).collect();
         let message =
@@ -219,72 +219,8 @@ fn default_name(template: &Template, fields: &BTreeMap<String, Value>) -> Result
     })
 }
 
-fn values(
-    fields: &BTreeMap<String, Value>,
-    parameters: &BTreeMap<String, Parameter>,
-) -> Result<BTreeMap<String, String>, Rejection> {
-    let reserved = crate::contract::template::RESERVED;
-    if let Some(unknown) =
-        fields.keys().find(|k| !parameters.contains_key(*k) && !reserved.contains(&k.as_str()))
-    {
-        let known: Vec<_> = parameters.keys().map(String::as_str).chain(reserved).collect();
-        let unknown = Quoted::new(unknown);
-        return Err(invalid(format!("field {unknown}: is no parameter, allowed are {}", known.join(", "))));
-    }
-    let mut values = BTreeMap::new();
-    for (name, parameter) in parameters {
-        match fields.get(name) {
-            None if parameter.required => {
-                return Err(invalid(format!("field `{name}`: is missing, but required")));
-            }
-            None => {}
-            Some(found) => {
-                let value =
-                    value(found, parameter.accepts).map_err(|m| invalid(format!("field `{name}`: {m}")))?;
-                values.extend(value.map(|value| (name.clone(), value)));
-            }
-        }
-    }
-    Ok(values)
-}
-
-fn value(found: &Value, accepts: Accepts) -> Result<Option<String>, String> {
-    match (accepts, found) {
-        (Accepts::Truthy, found) => Ok(is_truthy(found).then(|| "true".to_owned())),
-        (Accepts::Text { max_length }, Value::String(text)) => match text.chars().count() {
-            length if length > max_length => {
-                Err(format!("found {length} characters, allowed are at most {max_length}"))
-            }
-            _ if text.contains('\0') => {
-                Err("found a NUL character, which no variable or argument can hold".to_owned())
-            }
-            _ => Ok(Some(text.clone())),
-        },
-        (Accepts::Text { .. }, other) => Err(expected_string(other)),
-    }
-}
-
-/// Whether JavaScript takes the value for true (ECMA-262, `ToBoolean`).
-pub fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(b) => *b,
-        Value::Number(n) => n.as_f64().is_none_or(|n| n != 0.0),
-        Value::String(s) => !s.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
-
 fn expected_string(found: &Value) -> String {
-    let what = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
-    format!("found {what}, allowed is a string")
+    format!("found {}, allowed is a string", type_of(found))
 }
 
 #[cfg(test)]

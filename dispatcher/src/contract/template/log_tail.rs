@@ -1,9 +1,10 @@
 //! How much of a pod's log is told with its attempt. Logs can hold secrets, and every reader of the status sees the
 //! tail: a template bounds it, or turns it off.
 
-use serde::Deserialize;
+use std::borrow::Cow;
 
-use super::Problem;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
 
 /// The most lines that a template may ask for.
 const MAX_LINES: u16 = 1000;
@@ -11,7 +12,8 @@ const MAX_LINES: u16 = 1000;
 const MAX_BYTES: u32 = 16 * 1024;
 
 /// The end of a log: at most so many lines, and of those at most so many bytes, the last ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LogTail {
     /// 1 to 1,000.
     pub lines: u16,
@@ -25,47 +27,49 @@ impl Default for LogTail {
     }
 }
 
-/// What the file says: `false`, or bounds.
+/// What the file says: whether, or bounds. The schema has checked the numbers.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "logTail: allowed is `false`, or `lines` and `bytes`")]
+#[serde(untagged)]
 pub(super) enum Setting {
     Switch(bool),
-    Bounds(Bounds),
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Bounds {
-    lines: Option<u16>,
-    bytes: Option<u32>,
+    Bounds(LogTail),
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self::Bounds(Bounds::default())
+        Self::Switch(true)
     }
 }
 
 impl Setting {
     /// The bounds, or `None` for no log at all.
-    pub(super) fn checked(&self) -> Result<Option<LogTail>, Problem> {
-        let default = LogTail::default();
-        let Bounds { lines, bytes } = match self {
-            Self::Switch(false) => return Ok(None),
-            Self::Switch(true) => return Ok(Some(default)),
-            Self::Bounds(bounds) => bounds,
-        };
-        let tail = LogTail { lines: lines.unwrap_or(default.lines), bytes: bytes.unwrap_or(default.bytes) };
-        if !(1..=MAX_LINES).contains(&tail.lines) {
-            let message =
-                format!("found {}, allowed are 1 to {MAX_LINES}; `logTail: false` for none", tail.lines);
-            return Err(Problem::at("logTail.lines", message));
+    pub(super) fn bounds(&self) -> Option<LogTail> {
+        match self {
+            Self::Switch(on) => on.then(LogTail::default),
+            Self::Bounds(bounds) => Some(*bounds),
         }
-        if !(1..=MAX_BYTES).contains(&tail.bytes) {
-            let message =
-                format!("found {}, allowed are 1 to {MAX_BYTES}; `logTail: false` for none", tail.bytes);
-            return Err(Problem::at("logTail.bytes", message));
-        }
-        Ok(Some(tail))
+    }
+}
+
+/// Written out, so that a wrong number is told as such and not as "none of the two forms".
+impl JsonSchema for Setting {
+    fn schema_name() -> Cow<'static, str> {
+        "LogTail".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let LogTail { lines, bytes } = LogTail::default();
+        json_schema!({
+            "type": ["boolean", "object"],
+            "properties": {
+                "lines": {"type": "integer", "minimum": 1, "maximum": MAX_LINES, "default": lines},
+                "bytes": {"type": "integer", "minimum": 1, "maximum": MAX_BYTES, "default": bytes},
+            },
+            "additionalProperties": false,
+        })
     }
 }

@@ -29,11 +29,9 @@ fn fail_is_what_javascript_takes_for_true() {
     for truthy in
         [json!(true), json!(1), json!(-1.5), json!("false"), json!("0"), json!(" "), json!([]), json!({})]
     {
-        assert!(is_truthy(&truthy), "{truthy}");
         assert_eq!(parse(&json!({"foo": "a", "fail": truthy})).unwrap().values["fail"], "true");
     }
     for falsy in [json!(false), json!(0), json!(-0.0), json!(0.0), json!(""), json!(null)] {
-        assert!(!is_truthy(&falsy), "{falsy}");
         assert!(!parse(&json!({"foo": "a", "fail": falsy})).unwrap().values.contains_key("fail"));
     }
 }

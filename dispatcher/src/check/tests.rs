@@ -1,0 +1,90 @@
+use std::fs;
+
+use super::*;
+use crate::contract::template::tests::SIMPLE;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn check(&self, files: &[&str], render: Option<&str>) -> Report {
+        let files = files.iter().map(|file| self.0.path().join(file)).collect();
+        let render = render.map(str::to_owned);
+        check(&Check { files, render, limits: crate::config::Limits::default() })
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}
+
+#[test]
+fn good_templates_are_told_by_file_and_kind() {
+    let folder =
+        Folder::with(&[("a.yaml", SIMPLE), ("b.yml", &SIMPLE.replace("kind: simple", "kind: other"))]);
+    for files in [&["a.yaml", "b.yml"][..], &["."]] {
+        let report = folder.check(files, None);
+        assert_eq!(report.problems, [""; 0]);
+        assert_eq!(report.lines.len(), 2);
+        assert!(report.lines[0].ends_with("a.yaml (kind simple)"), "{:?}", report.lines);
+        assert!(report.lines[1].ends_with("b.yml (kind other)"), "{:?}", report.lines);
+    }
+}
+
+#[test]
+fn all_problems_of_all_files_are_told() {
+    let twice = SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
+    let files = [
+        ("a.yaml", SIMPLE),
+        ("b.yaml", &*twice),
+        ("c.yaml", "kind: ["),
+        ("d.yaml", SIMPLE),
+        ("e.yaml", &SIMPLE.replace("Finished: 600", "Finished: 60")),
+    ];
+    let folder = Folder::with(&files);
+    let report = folder.check(&["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "none.yaml"], None);
+    assert_eq!(report.lines.len(), 1);
+    let expected = [
+        ("b.yaml", "job.spec.template.spec.containers[0].env[0].value: refers to `bar`"),
+        ("c.yaml", "is no YAML"),
+        ("d.yaml", "kind: `simple` has a template already"),
+        ("e.yaml", "job.spec.ttlSecondsAfterFinished: found 60, must be more than 60"),
+        ("e.yaml", "kind: `simple` has a template already"),
+        ("none.yaml", "cannot be read"),
+    ];
+    assert_eq!(report.problems.len(), expected.len(), "{:#?}", report.problems);
+    for (problem, (file, message)) in report.problems.iter().zip(expected) {
+        assert!(problem.starts_with(&format!("{}: {message}", folder.at(file))), "{problem}");
+    }
+}
+
+#[test]
+fn the_job_of_a_request_is_rendered_as_it_would_be_created() {
+    let folder = Folder::with(&[("a.yaml", SIMPLE)]);
+    let report = folder.check(&["a.yaml"], Some(r#"{"foo":"x"}"#));
+    assert_eq!(report.problems, [""; 0]);
+    let job: Job = serde_json::from_str(&report.lines[0]).unwrap();
+    assert_eq!(job.metadata.name.as_deref(), Some("simple-job-x"));
+    assert_eq!(job.metadata.labels.unwrap()["dispatcher/kind"], "simple");
+}
+
+#[test]
+fn a_request_that_would_be_rejected_is_told_with_its_reason() {
+    let folder =
+        Folder::with(&[("a.yaml", SIMPLE), ("b.yaml", &SIMPLE.replace("kind: simple", "kind: other"))]);
+    let report = folder.check(&["a.yaml"], Some("{}"));
+    assert_eq!(
+        report.problems,
+        ["the request is rejected: InvalidRequest: field `foo`: is missing, but required"]
+    );
+    let report = folder.check(&["a.yaml", "b.yaml"], Some("{}"));
+    assert_eq!(report.problems, ["--render: found 2 templates, allowed is one"]);
+    assert_eq!(report.lines, [""; 0]);
+}
