@@ -135,7 +135,8 @@ async fn a_new_kind_adds_its_subject_and_keeps_the_others() {
     std::fs::write(folder.path().join("other.yaml"), simple.replace("kind: simple", "kind: other")).unwrap();
     let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
     let stream = world.jetstream.get_stream("JOBS").await.unwrap();
-    assert_eq!(stream.cached_info().config.subjects, ["jobs.simple.create", "jobs.other.create"]);
+    let subjects = &stream.cached_info().config.subjects;
+    assert_eq!(*subjects, ["jobs.memory.create", "jobs.simple.create", "jobs.other.create"]);
 }
 
 /// The shipped template keeps finished Jobs for 600 s.

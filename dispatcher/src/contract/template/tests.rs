@@ -319,7 +319,7 @@ fn every_shipped_template_is_one() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/templates");
     let files = files_of(&folder).unwrap();
     let kinds: Vec<_> = files.iter().map(|file| Template::load(file).unwrap().kind.to_string()).collect();
-    assert_eq!(kinds, ["simple"]);
+    assert_eq!(kinds, ["memory", "simple"]);
 }
 
 mod places;
