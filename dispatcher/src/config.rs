@@ -22,6 +22,9 @@ pub enum Command {
     Run(Box<Config>),
     /// Check template files without a cluster: all problems of all files; exit code 2 where there are any.
     Check(Check),
+    /// Run NATS, a local cluster and the service on this machine, to try it and to develop clients against it.
+    #[cfg(feature = "dev")]
+    Dev(Box<crate::dev::Settings>),
     /// Print the streams and consumers of the loaded templates, as `nats stream add --config` takes them.
     NatsConfig {
         /// The folder of the templates.

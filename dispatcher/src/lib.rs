@@ -10,6 +10,8 @@ pub mod admin;
 pub mod check;
 pub mod config;
 pub mod contract;
+#[cfg(feature = "dev")]
+pub mod dev;
 pub mod health;
 pub mod intake;
 pub mod kubernetes;

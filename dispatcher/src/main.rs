@@ -22,6 +22,8 @@ const WRONG_SETTING: u8 = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        #[cfg(feature = "dev")]
+        Command::Dev(settings) => return develop(*settings).await,
         Command::Run(config) => {
             log_as(config.log_format);
             // Only fails where one is installed already.
@@ -40,6 +42,23 @@ async fn main() -> ExitCode {
             ExitCode::from(if matches!(error, RunError::Start(_)) { WRONG_SETTING } else { 1 })
         }
     }
+}
+
+#[cfg(feature = "dev")]
+async fn develop(settings: dispatcher::dev::Settings) -> ExitCode {
+    use dispatcher::dev::{self, DevError};
+
+    /// As a shell says it of a program that a Ctrl-C has ended.
+    const INTERRUPTED: u8 = 130;
+    // Only fails where one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Err(error) = dev::run(settings).await else { return ExitCode::SUCCESS };
+    eprintln!("dispatcher: {error}");
+    ExitCode::from(match error {
+        DevError::Settings(_) => WRONG_SETTING,
+        DevError::Ended(_) => 1,
+        DevError::Hurried => INTERRUPTED,
+    })
 }
 
 fn log_as(format: LogFormat) {

@@ -1,0 +1,152 @@
+//! The programs that run: nats-server, the dispatcher itself, and those that stand for images.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use local_cluster::kubelet::Program;
+
+use super::settings::{Image, Settings};
+
+/// The image of the shipped workload.
+const SIMPLE_JOB: &str = concat!("simple-job:", env!("CARGO_PKG_VERSION"));
+
+/// The nats-server of the `PATH`, else the newest of those that `make setup` has put into the cache.
+///
+/// # Errors
+/// What to do where there is none.
+pub(super) fn nats_server(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
+    let path = variable("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+    let folder = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    let cached = || newest(&cache?.join("dispatcher"));
+    on_path.into_iter().find(|file| file.is_file()).or_else(cached).ok_or_else(|| {
+        "no nats-server on the PATH: install it (https://docs.nats.io/running-a-nats-service), or run \
+         `make dev` in a checkout, which gets it"
+            .to_owned()
+    })
+}
+
+fn newest(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    entries.filter_map(|path| Some((version(&path)?, path))).max().map(|(_, path)| path)
+}
+
+/// The version in the name of a cached `nats-server-2.15.1`.
+fn version(path: &Path) -> Option<Vec<u32>> {
+    let text = path.file_name()?.to_str()?.strip_prefix("nats-server-")?;
+    text.split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// What runs for each image.
+pub(super) struct Images {
+    /// By the image's name.
+    pub(super) programs: BTreeMap<String, Program>,
+    /// What is amiss, but keeps nothing from starting.
+    pub(super) note: Option<String>,
+}
+
+/// The `simple-job` beside this program (`own`), and what the settings name.
+///
+/// # Errors
+/// A line for each program that is not there.
+pub(super) fn images(settings: &Settings, own: &Path) -> Result<Images, Vec<String>> {
+    let (given, wrong): (Vec<_>, Vec<_>) = settings.images.iter().map(given).partition(Result::is_ok);
+    if !wrong.is_empty() {
+        return Err(wrong.into_iter().filter_map(Result::err).collect());
+    }
+    let beside = own.with_file_name("simple-job");
+    let mut programs = BTreeMap::new();
+    if beside.is_file() {
+        programs.insert(SIMPLE_JOB.to_owned(), Program::new(beside));
+    }
+    programs.extend(given.into_iter().filter_map(Result::ok));
+    let note = match programs.remove(SIMPLE_JOB) {
+        Some(program) => {
+            let sleep = settings.sleep_seconds.as_secs_f64().to_string();
+            programs.insert(SIMPLE_JOB.to_owned(), program.with_variable("SLEEP_SECONDS", sleep));
+            None
+        }
+        None => Some(format!(
+            "no program simple-job beside {}: a Job of the kind simple cannot start; --image {SIMPLE_JOB}=PROGRAM names one",
+            own.display()
+        )),
+    };
+    Ok(Images { programs, note })
+}
+
+fn given(image: &Image) -> Result<(String, Program), String> {
+    let path = std::path::absolute(&image.program).unwrap_or_else(|_| image.program.clone());
+    match path.is_file() {
+        true => Ok((image.name.clone(), Program::new(path))),
+        false => Err(format!("--image {}: there is no file {}", image.name, path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(folder: &Path, names: &[&str]) {
+        std::fs::create_dir_all(folder).unwrap();
+        names.iter().for_each(|name| std::fs::write(folder.join(name), "").unwrap());
+    }
+
+    #[test]
+    fn the_server_of_the_path_comes_before_the_newest_cached_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bin, cache) = (folder.path().join("bin"), folder.path().join(".cache/dispatcher"));
+        make(&cache, &["nats-server-2.9.30", "nats-server-2.15.1", "nats-server-2.15.0", "nats-server-x"]);
+        let found = || {
+            nats_server(|name| match name {
+                "PATH" => Some(bin.clone().into()),
+                "HOME" => Some(folder.path().into()),
+                _ => None,
+            })
+        };
+        assert_eq!(found(), Ok(cache.join("nats-server-2.15.1")));
+        make(&bin, &["nats-server"]);
+        assert_eq!(found(), Ok(bin.join("nats-server")));
+        assert!(nats_server(|_| None).unwrap_err().contains("make dev"));
+    }
+
+    fn settings(images: &[(&str, PathBuf)]) -> Settings {
+        let images = images.iter().map(|(name, program)| format!("--image={name}={}", program.display()));
+        let args = ["dispatcher".to_owned(), "dev".to_owned(), "--sleep-seconds=0.5".to_owned()];
+        let cli = clap::Parser::parse_from(args.into_iter().chain(images));
+        let crate::config::Cli { command: crate::config::Command::Dev(settings) } = cli else {
+            panic!("dev")
+        };
+        *settings
+    }
+
+    #[test]
+    fn the_shipped_workload_is_the_program_beside_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("dispatcher");
+        let none = images(&settings(&[]), &own).unwrap();
+        assert!(none.programs.is_empty());
+        assert!(none.note.unwrap().contains("--image simple-job:"));
+
+        make(folder.path(), &["simple-job", "worker"]);
+        let worker = folder.path().join("worker");
+        let Images { programs, note } = images(&settings(&[("worker:1", worker.clone())]), &own).unwrap();
+        assert_eq!(note, None);
+        assert_eq!(programs["worker:1"], Program::new(worker));
+        let simple = Program::new(folder.path().join("simple-job")).with_variable("SLEEP_SECONDS", "0.5");
+        assert_eq!(programs[SIMPLE_JOB], simple);
+    }
+
+    #[test]
+    fn programs_that_are_not_there_are_named() {
+        let nowhere = Path::new("/nowhere").to_owned();
+        let wrong = images(&settings(&[("a:1", nowhere.join("a")), ("b:1", nowhere.join("b"))]), &nowhere);
+        assert_eq!(
+            wrong.err().unwrap(),
+            ["--image a:1: there is no file /nowhere/a", "--image b:1: there is no file /nowhere/b"]
+        );
+    }
+}
