@@ -121,6 +121,14 @@ pub struct Config {
     #[arg(long, env = "CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
+    /// Callers of `submit` that wait for an event at once; further ones are refused.
+    #[arg(long, env = "WAITING_CALLERS", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub waiting_callers: u16,
+
+    /// How long a caller of `submit` waits for an event at most, in seconds.
+    #[arg(long, env = "LONGEST_WAIT", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub longest_wait: u32,
+
     /// Address of `/live` and `/ready`.
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:8080")]
     pub admin_addr: SocketAddr,

@@ -18,6 +18,7 @@ pub mod kubernetes;
 pub mod nats;
 pub mod report;
 pub mod run;
+pub mod service;
 pub mod start;
 pub mod status;
 pub mod templates;

@@ -17,6 +17,11 @@ use crate::{
     intake::{handle::Handler, launch::Launcher, pull::Pull},
     nats::connect,
     report::{settle::Settler, watch::Watch},
+    service::{
+        serve::{Desk, Serve},
+        submit::Submit,
+        waiting::Waiting,
+    },
     start::Prepared,
     status,
 };
@@ -50,7 +55,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         () = stop.cancelled() => return Ok(()),
     };
     start.ready();
-    let mut tasks = Tasks::start(prepared, config.concurrency.into(), &health);
+    let mut tasks = Tasks::start(prepared, &config, &health);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         task = tasks.any_ended() => Err(RunError::TaskEnded(task)),
@@ -94,12 +99,15 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn start(prepared: Prepared, concurrency: usize, health: &Health) -> Self {
-        let Prepared { templates, jobs, client, reconnects, store, salvage, dead_letters, provisioned } =
-            prepared;
+    fn start(prepared: Prepared, config: &Config, health: &Health) -> Self {
+        let stop_work = CancellationToken::new();
+        let serve = service(&prepared, config, health, &stop_work);
+        let Prepared {
+            templates, jobs, client, reconnects, store, salvage, dead_letters, provisioned, ..
+        } = prepared;
         let mut tasks = Self {
             work: JoinSet::new(),
-            stop_work: CancellationToken::new(),
+            stop_work,
             writer: JoinSet::new(),
             abort_writer: CancellationToken::new(),
             client,
@@ -140,12 +148,13 @@ impl Tasks {
             let pull = Pull {
                 consumer,
                 handler,
-                concurrency,
+                concurrency: config.concurrency.into(),
                 health: health.room(format!("intake {kind}")),
                 reconnects,
             };
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }
+        tasks.work.spawn(named("service", serve.run(tasks.stop_work.clone())));
         let kinds: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
         tracing::info!(?kinds, namespace = jobs.namespace(), "running");
         tasks
@@ -175,6 +184,28 @@ impl Tasks {
         if let Ok(Err(error)) = timeout(FLUSH, self.client.drain()).await {
             tracing::debug!(%error, "the connection was not drained");
         }
+    }
+}
+
+/// The micro service on what was prepared.
+fn service(prepared: &Prepared, config: &Config, health: &Health, stop: &CancellationToken) -> Serve {
+    let Prepared { client, store, history, queue, reconnects, .. } = prepared;
+    let waiting = config.waiting_callers.into();
+    let submit = Submit {
+        client: client.clone(),
+        store: store.clone(),
+        history: history.clone(),
+        waiting: Waiting::new(waiting),
+        longest: Duration::from_secs(config.longest_wait.into()),
+        reconnects: reconnects.clone(),
+        stop: stop.clone(),
+    };
+    Serve {
+        client: client.clone(),
+        templates: prepared.templates.clone(),
+        desk: Arc::new(Desk { submit, history: history.clone(), queue: queue.clone() }),
+        waiting,
+        health: health.room("service"),
     }
 }
 

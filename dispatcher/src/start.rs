@@ -19,6 +19,7 @@ use crate::{
         connect,
         provision::{Provision, Provisioned},
     },
+    service::{history::History, queue::Queue},
     status::store::Store,
     templates,
 };
@@ -37,6 +38,10 @@ pub struct Prepared {
     pub store: Store,
     /// Looks after requests that no client can read.
     pub salvage: Salvage,
+    /// What the streams hold, for whoever asks.
+    pub history: History,
+    /// Requests that are still queued, for whoever asks.
+    pub queue: Queue,
     /// Rejected requests.
     pub dead_letters: DeadLetters,
     /// The consumers.
@@ -78,6 +83,8 @@ impl Prepared {
             jobs,
             client,
             reconnects,
+            history: History::open(&context).await.map_err(in_nats)?,
+            queue: Queue { context: context.clone(), stream: provisioned.jobs.clone() },
             store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,
             dead_letters,
             salvage,

@@ -7,6 +7,8 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod answers;
+mod asking;
 mod controller;
 mod faults;
 mod idempotency;
@@ -18,4 +20,5 @@ mod rig;
 mod run;
 mod service;
 mod settings;
+mod waits;
 mod world;

@@ -18,6 +18,10 @@ pub const JOB_NAME: &str = "Job-Name";
 pub const JOB_ERROR: &str = "Job-Error";
 /// On rejections: the reason, for a reader.
 pub const JOB_ERROR_MESSAGE: &str = "Job-Error-Message";
+/// On `submit`: what to wait for, `created` or `outcome`.
+pub const JOB_WAIT: &str = "Job-Wait";
+/// On `submit`: for how long at most, in seconds.
+pub const JOB_WAIT_TIMEOUT: &str = "Job-Wait-Timeout";
 /// NATS' own: a publisher's identity for a message.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 

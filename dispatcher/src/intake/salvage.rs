@@ -11,7 +11,6 @@ use async_nats::jetstream::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
@@ -25,7 +24,7 @@ use crate::{
         names::Kind,
         rejection::{Reason, Rejection},
     },
-    nats::definitions::JOBS,
+    nats::{definitions::JOBS, requests},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -45,12 +44,6 @@ pub struct Salvage {
     pub consumers: Vec<(Kind, PullConsumer)>,
     /// Keeps what is found.
     pub dead_letters: DeadLetters,
-}
-
-/// The answer to `STREAM.MSG.GET`.
-#[derive(Deserialize)]
-struct Got {
-    message: RawMessage,
 }
 
 impl Salvage {
@@ -84,24 +77,15 @@ impl Salvage {
         let last = info.delivered.stream_sequence.saturating_add(ahead);
         let mut next = info.ack_floor.stream_sequence.saturating_add(1);
         for _ in 0..MOST {
-            let Some(message) = self.get(kind, next).await?.filter(|message| message.sequence <= last) else {
+            let Some(message) =
+                requests::first(&self.context, kind, next).await?.filter(|message| message.sequence <= last)
+            else {
                 break;
             };
             next = message.sequence.saturating_add(1);
             self.judge(kind, message).await?;
         }
         Ok(())
-    }
-
-    /// The first request of the kind from a sequence on, as it is stored.
-    async fn get(&self, kind: &Kind, from: u64) -> Result<Option<RawMessage>, String> {
-        let query = json!({"seq": from, "next_by_subj": kind.create_subject()});
-        let answer = self.context.request(format!("STREAM.MSG.GET.{JOBS}"), &query);
-        match timeout(DEADLINE, answer).await.map_err(|_| late())?.map_err(|e| e.to_string())? {
-            Response::Ok(Got { message }) => Ok(Some(message)),
-            Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-            Response::Err { error } => Err(error.to_string()),
-        }
     }
 
     async fn judge(&self, kind: &Kind, message: RawMessage) -> Result<(), String> {

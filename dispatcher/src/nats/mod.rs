@@ -3,4 +3,5 @@
 pub mod connect;
 pub mod definitions;
 pub mod provision;
+pub mod requests;
 pub mod scan;

@@ -81,6 +81,11 @@ impl Parameters {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// The JSON Schema (draft 2020-12) as the template has it.
+    pub fn schema(&self) -> &Map<String, Value> {
+        &self.schema
+    }
+
     /// Whether the parameter is declared.
     pub(super) fn is_declared(&self, name: &str) -> bool {
         self.declared.contains_key(name)

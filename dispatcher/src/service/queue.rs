@@ -1,0 +1,94 @@
+//! Looks for a request that is still in the queue. A work queue has no index, so this is a walk, bounded in steps and time.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, message::StreamMessage};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    contract::{
+        headers::NATS_MSG_ID,
+        names::{JobName, RequestId},
+        template::Template,
+    },
+    intake::request::{Envelope, Identity, Request},
+    nats::requests,
+};
+
+/// Requests that are looked at, at most, and for how long.
+const MOST: usize = 10_000;
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Which request is looked for.
+#[derive(Debug, Clone)]
+pub enum Wanted<'a> {
+    /// One whose Job is to have this name.
+    Name(&'a JobName),
+    /// The one of this identity.
+    Id(&'a RequestId),
+}
+
+/// What the walk has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It is there.
+    Queued,
+    /// It is not there.
+    Absent,
+    /// The queue is longer than can be looked through: it may be there.
+    Unknown,
+}
+
+/// Where requests are looked for.
+#[derive(Clone)]
+pub struct Queue {
+    /// JetStream.
+    pub context: jetstream::Context,
+    /// The stream's name and creation time: part of every derived request id.
+    pub stream: String,
+}
+
+impl Queue {
+    /// Walks through the requests of the template's kind.
+    ///
+    /// # Errors
+    /// Where the stream does not answer.
+    pub async fn find(&self, template: &Template, wanted: &Wanted<'_>) -> Result<Found, String> {
+        let end = Instant::now() + DEADLINE;
+        let mut next = 1;
+        for _ in 0..MOST {
+            let first = requests::first(&self.context, &template.kind, next);
+            let message = match timeout_at(end, first).await {
+                Ok(message) => message?,
+                Err(_) => return Ok(Found::Unknown),
+            };
+            let Some(message) = message else { return Ok(Found::Absent) };
+            next = message.sequence.saturating_add(1);
+            // One that no client can read is no request.
+            if let Ok(message) = StreamMessage::try_from(message)
+                && self.is(template, &message, wanted)
+            {
+                return Ok(Found::Queued);
+            }
+        }
+        Ok(Found::Unknown)
+    }
+
+    fn is(&self, template: &Template, message: &StreamMessage, wanted: &Wanted<'_>) -> bool {
+        let envelope = Envelope {
+            payload: &message.payload,
+            message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
+            stream: &self.stream,
+            sequence: message.sequence,
+            stored_nanos: message.time.unix_timestamp_nanos(),
+        };
+        let (Ok(identity) | Err((identity, _))) = Identity::of(&envelope);
+        match wanted {
+            Wanted::Id(id) => identity.id == **id,
+            Wanted::Name(name) => match Request::parse(template, identity, &message.payload) {
+                Ok(request) => request.name == **name,
+                Err(rejection) => rejection.name.as_ref() == Some(*name),
+            },
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The JSON Schemas (draft 2020-12) in the metadata of the endpoints: what to send, and what comes back. Pure.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::contract::template::Template;
+
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// The metadata of an endpoint: `request_schema` and `response_schema`, each as text.
+pub fn metadata(request: &Value, response: &Value) -> HashMap<String, String> {
+    HashMap::from([
+        ("request_schema".to_owned(), request.to_string()),
+        ("response_schema".to_owned(), response.to_string()),
+    ])
+}
+
+/// A request of a kind: its template's schema, and the reserved keys.
+pub fn request(template: &Template) -> Value {
+    let mut schema = template.parameters.schema().clone();
+    schema.insert("$schema".to_owned(), DRAFT.into());
+    schema.insert("additionalProperties".to_owned(), false.into());
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("name".to_owned(), name());
+        let prefix = json!({"type": "string", "minLength": 1, "maxLength": 51,
+            "description": "a prefix; twelve hexadecimal digits follow. Not beside `name`"});
+        properties.insert("generateName".to_owned(), prefix);
+    }
+    schema.into()
+}
+
+/// The answer of `submit` without `Job-Wait`.
+pub fn accepted() -> Value {
+    json!({"$schema": DRAFT, "type": "object",
+        "description": "the request is stored; with the header Job-Wait an event in its place",
+        "properties": {"name": name(), "requestId": {"type": "string"}, "requestSeq": {"type": "integer"},
+            "kind": {"type": "string"}, "statusSubject": {"type": "string"}},
+        "required": ["name", "requestId", "requestSeq", "kind", "statusSubject"]})
+}
+
+/// A query by name.
+pub fn by_name() -> Value {
+    json!({"$schema": DRAFT, "type": "object", "properties": {"name": name()}, "required": ["name"],
+           "additionalProperties": false})
+}
+
+/// A status event, by what every one of them has.
+pub fn event() -> Value {
+    json!({"$schema": DRAFT, "type": "object", "description": "a status event, as it is stored",
+        "properties": {"type": {"type": "string"}, "kind": {"type": "string"}, "name": name(),
+            "namespace": {"type": "string"}, "uid": {"type": "string"}, "requestId": {"type": "string"},
+            "requestSeq": {"type": "integer"}, "resourceVersion": {"type": "string"},
+            "time": {"type": "string", "format": "date-time"}, "status": {"type": "object"},
+            "outcome": {"type": "object"}},
+        "required": ["type", "kind", "name", "namespace", "uid", "requestId", "requestSeq", "resourceVersion",
+            "time", "status"]})
+}
+
+fn name() -> Value {
+    json!({"type": "string", "pattern": LABEL, "maxLength": 63, "description": "a Job's name"})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::template::tests::simple;
+
+    #[test]
+    fn a_request_is_described_by_its_parameters() {
+        let schema = request(&simple());
+        assert_eq!(schema["required"], json!(["foo"]));
+        assert_eq!(schema["properties"]["foo"]["maxLength"], 1024);
+        assert!(schema["properties"]["fail"]["type"].is_null(), "anything");
+        assert_eq!(schema["properties"]["name"]["maxLength"], 63);
+        assert_eq!(schema["additionalProperties"], false);
+    }
+}

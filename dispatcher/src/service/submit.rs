@@ -1,0 +1,309 @@
+//! `jobs.<kind>.submit`: a request with an answer: stored, or with `Job-Wait` the event that is waited for.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, HeaderMap, RequestErrorKind,
+    jetstream::{self, publish::PublishAck, response::Response},
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    history::{Asked, History},
+    original::{Original, original},
+    query::{self, Wait},
+    refusal::{Refusal, Word},
+    waiting::{Heard, Place, Waiting},
+};
+use crate::{
+    contract::{
+        headers::NATS_MSG_ID,
+        rejection::{Reason, Rejection},
+        template::Template,
+    },
+    intake::{
+        job,
+        request::{Identity, Request},
+    },
+    nats::definitions::JOBS,
+    status::{backoff, store::Store},
+};
+
+/// How long one try to store a request may take, and all of them.
+const TRY: Duration = Duration::from_secs(3);
+const STORE: Duration = Duration::from_secs(10);
+/// How often one who waits looks at the streams by itself: a notice is heard by whoever listens at that moment only.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Submit {
+    /// Where requests are published.
+    pub client: Client,
+    /// What was said.
+    pub store: Store,
+    /// What is stored.
+    pub history: History,
+    /// Who waits.
+    pub waiting: Waiting,
+    /// The longest wait.
+    pub longest: Duration,
+    /// Changes when NATS is connected again.
+    pub reconnects: watch::Receiver<u64>,
+    /// The service is stopping.
+    pub stop: CancellationToken,
+}
+
+/// A request that is stored.
+struct Stored {
+    asked: Asked,
+    sequence: u64,
+    /// It may have been there before.
+    again: bool,
+    rejected: Option<Rejection>,
+}
+
+impl Submit {
+    /// Checks and stores a request; answers then, or waits for the event.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub async fn submit(
+        &self,
+        template: &Template,
+        headers: Option<&HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Bytes, Refusal> {
+        let query = query::submit(headers, self.longest)?;
+        let identity = Identity { id: query.id.clone(), given: true, sequence: 0 };
+        let refused = |rejection: Rejection| Refusal::from(rejection).of_request(&query.id);
+        let request = Request::parse(template, identity, &payload).map_err(refused)?;
+        job::build(&request, template).map_err(refused)?;
+        let Request { kind, name, hash, .. } = request;
+        let asked = Asked { kind, name, id: query.id, hash };
+        // Before the publish, so that nothing is missed.
+        let place = match query.wait {
+            None => None,
+            Some((wait, patience)) => Some((self.place(&asked, wait)?, wait, patience)),
+        };
+        let stored = self.store(asked, payload, query.given).await?;
+        match place {
+            None => Ok(accepted(&stored)),
+            Some((place, wait, patience)) => self.wait(place, &stored, wait, patience).await,
+        }
+    }
+
+    fn place(&self, asked: &Asked, wait: Wait) -> Result<Place, Refusal> {
+        self.waiting.place(&asked.kind, &asked.id, wait).ok_or_else(|| {
+            let message = "as many callers wait as the setting WAITING_CALLERS allows; ask again later, or without `Job-Wait`";
+            Refusal::new(Word::Busy, message).of(&asked.name).of_request(&asked.id)
+        })
+    }
+
+    /// Publishes until the stream has said what it makes of it. A repeated publish is safe: the identity is the same.
+    async fn store(&self, asked: Asked, payload: Bytes, given: bool) -> Result<Stored, Refusal> {
+        let refused = |refusal: Refusal| refusal.of(&asked.name).of_request(&asked.id);
+        let ack = self.publish(&asked, payload).await.map_err(refused)?;
+        let mut rejected = None;
+        if ack.duplicate && given {
+            let looked = original(&self.store, &self.history, &asked, ack.sequence).await;
+            match looked.map_err(|error| refused(Refusal::not_ready(error)))? {
+                Original::Same => {}
+                Original::Rejected(rejection) => rejected = Some(rejection),
+                Original::Other => return Err(refused(reused(&asked))),
+            }
+        }
+        Ok(Stored { asked, sequence: ack.sequence, again: given, rejected })
+    }
+
+    async fn publish(&self, asked: &Asked, payload: Bytes) -> Result<PublishAck, Refusal> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MSG_ID, asked.id.as_ref());
+        let end = Instant::now() + STORE;
+        let mut trouble = Refusal::not_ready("");
+        for delay in backoff() {
+            let request = async_nats::Request::new()
+                .headers(headers.clone())
+                .payload(payload.clone())
+                .timeout(Some(TRY));
+            match self.client.send_request(asked.kind.create_subject(), request).await {
+                Ok(answer) => match serde_json::from_slice(&answer.payload) {
+                    Ok(Response::Ok(ack)) => return Ok(ack),
+                    Ok(Response::Err { error }) => match refused_by_stream(&error) {
+                        refusal if refusal.word == Word::NotReady => trouble = refusal,
+                        refusal => return Err(refusal),
+                    },
+                    Err(error) => trouble = Refusal::not_ready(format!("stream {JOBS}: no PubAck: {error}")),
+                },
+                Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                    trouble =
+                        Refusal::not_ready(format!("stream {JOBS}: nobody takes requests of {}", asked.kind));
+                }
+                Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                    let message = format!(
+                        "stream {JOBS}: no answer; the request may be stored. Ask again under the same `{NATS_MSG_ID}`"
+                    );
+                    trouble = Refusal::new(Word::TimedOut, message);
+                }
+                Err(error) => trouble = Refusal::not_ready(format!("stream {JOBS}: {error}")),
+            }
+            if Instant::now() + delay >= end {
+                break;
+            }
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = self.stop.cancelled() => break,
+            }
+        }
+        Err(trouble)
+    }
+
+    /// Waits for what was asked for: told by whoever hears it first, and looked for where something may have been missed.
+    async fn wait(
+        &self,
+        mut place: Place,
+        stored: &Stored,
+        wait: Wait,
+        patience: Duration,
+    ) -> Result<Bytes, Refusal> {
+        let Stored { asked, sequence, again, rejected } = stored;
+        let of = |refusal: Refusal| refusal.of(&asked.name).of_request(&asked.id).stored_at(*sequence);
+        if let Some(rejection) = rejected {
+            return Err(of(Refusal::from(rejection.clone())));
+        }
+        let (begin, end) = (Instant::now(), Instant::now() + patience);
+        let mut reconnects = self.reconnects.clone();
+        reconnects.mark_unchanged();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if !again {
+            // A new identity: nothing can be there yet.
+            looks.reset();
+        }
+        loop {
+            tokio::select! {
+                heard = place.next() => match heard {
+                    Some(Heard::Event { hash, payload }) => {
+                        if asked.is_of(hash.as_deref()) {
+                            return Ok(payload);
+                        }
+                    }
+                    Some(Heard::Rejected(notice)) if notice.request_seq == *sequence => {
+                        return Err(of(Rejection::new(notice.reason, notice.message).into()));
+                    }
+                    Some(Heard::Rejected(_)) => {}
+                    None => return Err(of(Refusal::not_ready("nobody listens to the status subjects"))),
+                },
+                () = looked_again(&mut looks, &mut reconnects) => {
+                    // The subscription first: what it does not hear is stored by then.
+                    let looked = timeout_at(end, self.look(stored, wait, begin.elapsed())).await;
+                    match looked {
+                        Ok(Ok(Some(answer))) => return answer.map_err(of),
+                        Ok(Ok(None)) | Err(_) => {}
+                        Ok(Err(error)) => tracing::debug!(error, "one who waits cannot look"),
+                    }
+                }
+                () = tokio::time::sleep_until(end) => return Err(of(timed_out(asked, wait, patience))),
+                () = self.stop.cancelled() => {
+                    let message = format!("this dispatcher is stopping; the request is stored. Ask again under the same `{NATS_MSG_ID}`");
+                    return Err(of(Refusal::not_ready(message)));
+                }
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        stored: &Stored,
+        wait: Wait,
+        waited: Duration,
+    ) -> Result<Option<Result<Bytes, Refusal>>, String> {
+        self.client.flush().await.map_err(|e| e.to_string())?;
+        let Stored { asked, sequence, .. } = stored;
+        if let Some(event) = self.history.event(asked, wait).await? {
+            return Ok(Some(Ok(event)));
+        }
+        // Two clocks: this one and the server's.
+        let age = waited + Duration::from_secs(600);
+        let rejection = self.history.rejection(&asked.kind, *sequence, age).await?;
+        Ok(rejection.map(|(rejection, _)| Err(rejection.into())))
+    }
+}
+
+/// Until the next look is due.
+async fn looked_again(looks: &mut tokio::time::Interval, reconnects: &mut watch::Receiver<u64>) {
+    tokio::select! {
+        _ = looks.tick() => {}
+        Ok(()) = reconnects.changed() => {}
+    }
+}
+
+fn accepted(stored: &Stored) -> Bytes {
+    let Stored { asked: Asked { kind, name, id, .. }, sequence, .. } = stored;
+    let answer: Value = json!({
+        "name": name, "requestId": id, "requestSeq": sequence, "kind": kind,
+        "statusSubject": kind.status_subject(name),
+    });
+    answer.to_string().into()
+}
+
+fn reused(asked: &Asked) -> Refusal {
+    let message = format!(
+        "the request id {} was used just now, for another request: give each request its own `{NATS_MSG_ID}`",
+        asked.id
+    );
+    Rejection::new(Reason::RequestIdReused, message).into()
+}
+
+fn timed_out(asked: &Asked, wait: Wait, patience: Duration) -> Refusal {
+    let message = format!(
+        "no answer to `Job-Wait: {}` within {} s; the request goes on, and is told of on {}",
+        wait.as_str(),
+        patience.as_secs(),
+        asked.kind.status_subject(&asked.name)
+    );
+    Refusal::new(Word::TimedOut, message)
+}
+
+/// What the stream's own refusal means.
+fn refused_by_stream(error: &jetstream::Error) -> Refusal {
+    let text = error.to_string();
+    match error.error_code() {
+        jetstream::ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+            Refusal::new(Word::TooLarge, format!("stream {JOBS}: {text}"))
+        }
+        jetstream::ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => {
+            let message = format!("the queue takes no more requests of this kind; ask again later: {text}");
+            Refusal::new(Word::QueueFull, message)
+        }
+        _ => Refusal::not_ready(format!("stream {JOBS}: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u64, description: &str) -> Refusal {
+        let error = json!({"code": 400, "err_code": code, "description": description});
+        refused_by_stream(&serde_json::from_value(error).unwrap())
+    }
+
+    #[test]
+    fn a_refusal_of_the_stream_is_told_by_its_code() {
+        for (code, description, word) in [
+            (10054, "message size exceeds maximum allowed", Word::TooLarge),
+            (10077, "maximum messages per subject exceeded", Word::QueueFull),
+            (10077, "maximum bytes exceeded", Word::QueueFull),
+            (10077, "no space left on device", Word::NotReady),
+            (10008, "JetStream system temporarily unavailable", Word::NotReady),
+        ] {
+            assert_eq!(refused(code, description).word, word, "{description}");
+        }
+    }
+}
