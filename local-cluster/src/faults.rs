@@ -108,9 +108,9 @@ impl Faults {
         self.rules().denied.push(calls);
     }
 
-    /// Ends every [`Self::deny`].
-    pub fn allow(&self) {
-        self.rules().denied.clear();
+    /// Ends a [`Self::deny`] of these very calls.
+    pub fn allow(&self, calls: &Calls) {
+        self.rules().denied.retain(|denied| denied != calls);
     }
 
     /// Removes an object without an event, and whatever its finalizers say. Says whether it was there.

@@ -77,6 +77,12 @@ impl LocalCluster {
         Client::new(http::service(self.state.clone()), namespace)
     }
 
+    /// Like [`Self::client`], for the cluster's own parts, its controller and its kubelet: no fault strikes it.
+    #[must_use]
+    pub fn internal_client(&self, namespace: &str) -> Client {
+        Client::new(http::service(Arc::new(self.state.without_faults())), namespace)
+    }
+
     /// The API as an axum router, to be served or nested elsewhere. It cannot refuse connections: see [`Self::serve`].
     pub fn router(&self) -> axum::Router {
         http::router(self.state.clone())

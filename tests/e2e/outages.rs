@@ -1,9 +1,9 @@
 //! NATS and Kubernetes die, forget and refuse, on the real parts: after each, the promises are checked over the whole
 //! streams and the cluster, with the streams' deduplication window at its minimum.
 
-use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, until};
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, until};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::run::Run;
 use crate::world::{PATIENCE, World};
@@ -67,6 +67,7 @@ async fn etcd_compacted_while_the_watch_was_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quota_reached_then_raised() {
+    only_on_kubernetes!("the local cluster knows no quotas");
     let run = or_skip!(Run::start().await);
     let quotas: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
         kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
@@ -99,21 +100,13 @@ async fn quota_reached_then_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn right_taken_away_then_given_back() {
     let run = or_skip!(Run::start().await);
-    let roles: kube::Api<k8s_openapi::api::rbac::v1::Role> =
-        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
-    let before = roles.get("dispatcher").await.unwrap();
-    let mut rules = serde_json::to_value(before.rules.as_ref().unwrap()).unwrap();
-    let verbs = rules[0]["verbs"].as_array_mut().unwrap();
-    verbs.retain(|verb| verb != "create");
-    let patch = |rules: &Value| Patch::Merge(json!({ "rules": rules }));
-    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
+    run.world.namespace.take_right("create").await;
     run.load(0, 20).await;
     until_not_ready(&run, "cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "no flood of log lines: {lines}");
     assert_eq!(run.jobs().await, 0);
-    let rules = serde_json::to_value(before.rules.unwrap()).unwrap();
-    roles.patch("dispatcher", &PatchParams::default(), &patch(&rules)).await.unwrap();
+    run.world.namespace.give_right("create").await;
     run.until_jobs(1).await;
     until_ready(&run).await;
     run.finish().await;
@@ -140,20 +133,13 @@ async fn a_full_status_stream_is_told_and_nothing_spins() {
 async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let roles: kube::Api<k8s_openapi::api::rbac::v1::Role> =
-        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
-    let before = roles.get("dispatcher").await.unwrap();
-    let given = serde_json::to_value(before.rules.as_ref().unwrap()).unwrap();
-    let mut taken = given.clone();
-    taken[0]["verbs"].as_array_mut().unwrap().retain(|verb| verb != "patch");
-    let set = |rules: Value| Patch::Merge(json!({ "rules": rules }));
-    roles.patch("dispatcher", &PatchParams::default(), &set(taken)).await.unwrap();
+    run.world.namespace.take_right("patch").await;
     // More than calls are made at once.
     run.load(0, 60).await;
     until_not_ready(&run, "cannot mark the Job").await;
     run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
     assert_eq!(run.world.outcome("wait-a").await["result"], "Deleted");
-    roles.patch("dispatcher", &PatchParams::default(), &set(given)).await.unwrap();
+    run.world.namespace.give_right("patch").await;
     until_ready(&run).await;
     run.finish().await;
 }

@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::wait::PATIENCE;
-use dispatcher_tests::{Kubernetes, Nats, Options, or_skip, paths, until};
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
@@ -50,6 +50,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
+    only_on_kubernetes!("the local cluster knows no rights");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let client = ready::client(&namespace.dispatcher_kubeconfig).unwrap();
@@ -62,6 +63,7 @@ async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_keeps_a_stored_message_over_a_kill() {
+    only_on_kubernetes!("NATS runs in a container only beside a real Kubernetes");
     let docker = Docker::shared().await;
     let nats = Nats::start().await;
     assert_eq!(nats.in_container(), docker.is_ok(), "a container wherever there is an engine");
@@ -94,6 +96,7 @@ async fn keeps_a_message(nats: Nats) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_survives_the_kill_of_its_parts() {
+    only_on_kubernetes!("the parts are those of Kubernetes");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kubernetes.client());
     let uid = namespaces.get("default").await.unwrap().metadata.uid;

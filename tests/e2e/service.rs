@@ -1,6 +1,6 @@
 //! The service as an operator sees it: settings, readiness, streams, deployment.
 
-use dispatcher_tests::{Kubernetes, or_skip, paths};
+use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
 use serde_json::Value;
 
 use crate::world::{World, managed_template, shipped};
@@ -94,6 +94,7 @@ async fn streams_made_from_the_shipped_files_are_taken_as_they_are() {
 /// `kubectl apply -k deploy`, as the README says. (That it runs from its image is another matter: none is loaded here.)
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deployment_is_accepted_by_kubernetes() {
+    only_on_kubernetes!("the local cluster has no Deployments");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let folder = paths::workspace().join("deploy").display().to_string();
     let applied = kubernetes.kubectl(&["apply", "-k", &folder]).await.unwrap();

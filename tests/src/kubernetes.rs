@@ -1,5 +1,7 @@
-//! A real Kubernetes: the tests' view of the one that `rig kubernetes` runs, or of the one that `TEST_KUBECONFIG` names.
+//! The cluster of the tests: a real Kubernetes that `rig kubernetes` runs, the one that `TEST_KUBECONFIG` names, or, with
+//! `TEST_CLUSTER=local`, the local cluster.
 
+pub mod local;
 pub mod namespace;
 pub mod ready;
 
@@ -14,6 +16,7 @@ use tokio::sync::OnceCell;
 use crate::helper::Helper;
 use crate::paths;
 use crate::wait::PATIENCE;
+pub use local::Local;
 pub use namespace::Namespace;
 
 /// What a Kubernetes of the rig consists of, and how its components are set.
@@ -36,12 +39,37 @@ impl Default for Options {
     }
 }
 
-/// A running Kubernetes.
+/// A running cluster.
 #[derive(Debug)]
 pub struct Kubernetes {
-    helper: Option<Helper>,
     kubeconfig: PathBuf,
-    folder: Option<PathBuf>,
+    parts: Parts,
+}
+
+/// What it is made of.
+#[derive(Debug)]
+enum Parts {
+    /// Whatever `TEST_KUBECONFIG` leads to: not ours to kill.
+    Given,
+    Rig {
+        helper: Helper,
+        folder: PathBuf,
+    },
+    Local(Local),
+}
+
+/// Whether the tests run on the local cluster: `TEST_CLUSTER` is `local`, and not `kubernetes`, which it is where it is not
+/// set: what is real decides.
+///
+/// # Panics
+/// At any other value.
+#[must_use]
+pub fn is_local() -> bool {
+    match std::env::var("TEST_CLUSTER").as_deref() {
+        Ok("local") => true,
+        Ok("kubernetes" | "") | Err(_) => false,
+        Ok(other) => panic!("TEST_CLUSTER: found {other:?}, allowed are `local` and `kubernetes`"),
+    }
 }
 
 impl Kubernetes {
@@ -55,11 +83,13 @@ impl Kubernetes {
     pub async fn shared() -> Result<&'static Self, String> {
         static SHARED: OnceCell<Result<Kubernetes, String>> = OnceCell::const_new();
         if let Some(path) = std::env::var_os("TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
-            let given = || async { Ok(Self { helper: None, kubeconfig: path.into(), folder: None }) };
+            let given = || async { Ok(Self { kubeconfig: path.into(), parts: Parts::Given }) };
             return SHARED.get_or_init(given).await.as_ref().map_err(Clone::clone);
         }
         let options = Options { node: true, ..Options::default() };
-        can_run(&options)?;
+        if !is_local() {
+            can_run(&options)?;
+        }
         let shared = SHARED.get_or_init(|| Self::start(&options)).await;
         Ok(shared.as_ref().unwrap_or_else(|error| panic!("no Kubernetes: {error}")))
     }
@@ -73,15 +103,21 @@ impl Kubernetes {
     /// When it has what is needed and the control plane does not start all the same.
     pub async fn control_plane(options: Options) -> Result<Self, String> {
         let options = Options { node: false, ..options };
-        can_run(&options)?;
+        if !is_local() {
+            can_run(&options)?;
+        }
         Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("no control plane: {error}")))
     }
 
     async fn start(options: &Options) -> Result<Self, String> {
+        if is_local() {
+            let local = Local::start(options.node)?;
+            return Ok(Self { kubeconfig: local.kubeconfig().to_owned(), parts: Parts::Local(local) });
+        }
         let options = serde_json::to_string(options).expect("plain data");
         let (helper, ready) = Helper::start(&["kubernetes", &options], &[], PATIENCE).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
-        Ok(Self { helper: Some(helper), kubeconfig: text("kubeconfig")?, folder: Some(text("folder")?) })
+        Ok(Self { kubeconfig: text("kubeconfig")?, parts: Parts::Rig { helper, folder: text("folder")? } })
     }
 
     /// The kubeconfig of an administrator.
@@ -93,7 +129,10 @@ impl Kubernetes {
     /// The folder with the components' logs, where the rig started them.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        match &self.parts {
+            Parts::Rig { folder, .. } => Some(folder),
+            Parts::Given | Parts::Local(_) => None,
+        }
     }
 
     /// A new client with an administrator's rights; it belongs to the runtime of the caller.
@@ -122,14 +161,29 @@ impl Kubernetes {
         Namespace::create(self).await.unwrap_or_else(|error| panic!("a fresh namespace: {error}"))
     }
 
-    /// Kills the API server (SIGKILL).
+    /// The local cluster, where it is one.
+    #[must_use]
+    pub fn local(&self) -> Option<&Local> {
+        match &self.parts {
+            Parts::Local(local) => Some(local),
+            Parts::Given | Parts::Rig { .. } => None,
+        }
+    }
+
+    /// Kills the API server (SIGKILL); the local one breaks and refuses all connections.
     pub async fn kill_apiserver(&self) {
-        self.helper().must("kill apiserver").await;
+        match self.local() {
+            Some(local) => local.faults().refuse_connections(true),
+            None => drop(self.helper().must("kill apiserver").await),
+        }
     }
 
     /// Starts the API server again, on the same port, and waits until it is ready.
     pub async fn start_apiserver(&self) {
-        self.helper().must("start apiserver").await;
+        match self.local() {
+            Some(local) => local.faults().refuse_connections(false),
+            None => drop(self.helper().must("start apiserver").await),
+        }
     }
 
     /// Kills etcd (SIGKILL).
@@ -153,14 +207,17 @@ impl Kubernetes {
     }
 
     /// Compacts etcd to its newest revision: a watch from an older resourceVersion gets 410 `Gone`, once the API server's
-    /// own memory does not hold it either (after its restart).
+    /// own memory does not hold it either (after its restart). The local one forgets its history.
     pub async fn compact_etcd(&self) {
-        self.helper().must("compact").await;
+        match self.local() {
+            Some(local) => local.faults().forget_history(),
+            None => drop(self.helper().must("compact").await),
+        }
     }
 
     /// A new folder; within the cluster's, which is removed even when this process is killed.
     fn temp_dir(&self) -> Result<tempfile::TempDir, String> {
-        match &self.folder {
+        match self.folder() {
             Some(folder) => {
                 tempfile::tempdir_in(folder).map_err(|error| format!("{}: {error}", folder.display()))
             }
@@ -169,12 +226,15 @@ impl Kubernetes {
     }
 
     fn helper(&self) -> &Helper {
-        self.helper.as_ref().expect("a Kubernetes of the rig; that of TEST_KUBECONFIG is not ours to kill")
+        match &self.parts {
+            Parts::Rig { helper, .. } => helper,
+            Parts::Given | Parts::Local(_) => panic!("only a Kubernetes of the rig has this part"),
+        }
     }
 
     /// Whether the cluster outlives this process, so that what is created in it has to be removed.
     fn outlives_us(&self) -> bool {
-        self.helper.is_none()
+        matches!(self.parts, Parts::Given)
     }
 }
 

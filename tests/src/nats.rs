@@ -7,6 +7,7 @@ use async_nats::jetstream;
 
 use crate::docker::Docker;
 use crate::helper::{Helper, Program};
+use crate::kubernetes::is_local;
 use crate::wait::{PATIENCE, try_until};
 use crate::{paths, ports};
 
@@ -26,6 +27,9 @@ impl Nats {
     /// # Panics
     /// With `CI=true` in place of saying so.
     pub async fn start() -> Self {
+        if is_local() {
+            return Self::process().await;
+        }
         let reason = match Docker::shared().await {
             Ok(docker) => match Self::container(docker).await {
                 Ok(nats) => return nats,

@@ -72,6 +72,12 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
 
 /// The file with one line per skipped test.
 #[must_use]
+pub fn not_local() -> PathBuf {
+    workspace().join("target/only-on-kubernetes")
+}
+
+/// The file with a line for each test that was skipped.
+#[must_use]
 pub fn skips() -> PathBuf {
     workspace().join("target/skipped-tests")
 }

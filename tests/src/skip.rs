@@ -18,6 +18,28 @@ pub fn skip(name: &str, reason: &str) {
     }
 }
 
+/// Notes that the test `name` has no meaning on the local cluster and why: on stderr and as a line of the file that
+/// `make test` prints.
+pub fn not_local(name: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "ONLY ON KUBERNETES {name}: {reason}");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(paths::not_local());
+    if let Ok(mut file) = file {
+        let _ = writeln!(file, "{name}: {reason}");
+    }
+}
+
+/// Ends the calling test where the suite runs on the local cluster, with the reason why it can run on Kubernetes only.
+#[macro_export]
+macro_rules! only_on_kubernetes {
+    ($reason:expr) => {
+        if $crate::kubernetes::is_local() {
+            let thread = std::thread::current();
+            $crate::skip::not_local(thread.name().unwrap_or("a test"), $reason);
+            return;
+        }
+    };
+}
+
 /// The value of an `Ok`; with an `Err` the calling test is skipped with that reason.
 ///
 /// ```text

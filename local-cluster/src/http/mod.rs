@@ -27,7 +27,7 @@ pub(crate) struct State {
     pub(crate) store: Arc<Store>,
     pub(crate) options: Options,
     pub(crate) faults: Faults,
-    pub(crate) logs: Registered,
+    pub(crate) logs: Arc<Registered>,
 }
 
 impl State {
@@ -38,7 +38,15 @@ impl State {
                 tracing::warn!(namespace, %error, "a namespace is left out");
             }
         }
-        Self { faults: Faults::new(store.clone()), store, options, logs: Registered::default() }
+        Self { faults: Faults::new(store.clone()), store, options, logs: Arc::default() }
+    }
+}
+
+impl State {
+    /// The same cluster, by a way on which nothing goes wrong.
+    pub(crate) fn without_faults(&self) -> Self {
+        let (store, logs) = (self.store.clone(), self.logs.clone());
+        Self { faults: Faults::new(store.clone()), store, options: self.options.clone(), logs }
     }
 }
 

@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
+use local_cluster::Faults;
+use local_cluster::faults::Calls;
 use serde_json::{Value, json};
 
-use super::Kubernetes;
+use super::{Kubernetes, Local};
 use crate::paths;
 use crate::wait::{PATIENCE, try_until};
 
@@ -35,6 +38,7 @@ pub struct Namespace {
     pub pods: Api<Pod>,
     /// A client with an administrator's rights.
     pub client: Client,
+    rights: Rights,
     remove: Option<Removal>,
     _folder: tempfile::TempDir,
 }
@@ -52,6 +56,9 @@ impl Namespace {
         let suffix = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let names = Names { suffix };
         let client = kubernetes.client();
+        if let Some(local) = kubernetes.local() {
+            return Self::create_local(kubernetes, local, client, &names).await;
+        }
         let mut made = Vec::new();
         for object in names.objects()? {
             apply(&client, &object).await?;
@@ -70,6 +77,7 @@ impl Namespace {
         Ok(Self {
             jobs: Api::namespaced(client.clone(), &name),
             pods: Api::namespaced(client.clone(), &name),
+            rights: Rights::Role(Box::new(Api::namespaced(client.clone(), &name))),
             client,
             name,
             dispatcher_kubeconfig,
@@ -79,6 +87,66 @@ impl Namespace {
             _folder: folder,
         })
     }
+
+    /// There are no rights to give on the local cluster.
+    async fn create_local(
+        kubernetes: &Kubernetes,
+        local: &Local,
+        client: Client,
+        names: &Names,
+    ) -> Result<Self, String> {
+        let name = names.fresh(JOBS);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        apply(&client, &namespace).await?;
+        let folder = kubernetes.temp_dir()?;
+        let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
+        write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, "of-nobody", &name)?;
+        Ok(Self {
+            jobs: Api::namespaced(client.clone(), &name),
+            pods: Api::namespaced(client.clone(), &name),
+            rights: Rights::Faults(local.faults()),
+            client,
+            name,
+            dispatcher_kubeconfig,
+            remove: None,
+            _folder: folder,
+        })
+    }
+
+    /// Takes from the dispatcher the right to do `verb` to Jobs.
+    pub async fn take_right(&self, verb: &str) {
+        match &self.rights {
+            Rights::Faults(faults) => faults.deny(Calls::of(verb, "jobs").within(&self.name)),
+            Rights::Role(roles) => {
+                self.change_verbs(roles, |verbs| verbs.retain(|known| known != verb)).await
+            }
+        }
+    }
+
+    /// Gives it back.
+    pub async fn give_right(&self, verb: &str) {
+        match &self.rights {
+            Rights::Faults(faults) => faults.allow(&Calls::of(verb, "jobs").within(&self.name)),
+            Rights::Role(roles) => self.change_verbs(roles, |verbs| verbs.push(verb.to_owned())).await,
+        }
+    }
+
+    async fn change_verbs(&self, roles: &Api<Role>, change: impl FnOnce(&mut Vec<String>)) {
+        let mut role = roles.get(DISPATCHER).await.expect("the Role of the dispatcher");
+        let rules = role.rules.iter_mut().flatten();
+        let of_jobs = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(|known| known == "jobs");
+        change(&mut rules.into_iter().find(of_jobs).expect("a rule of Jobs").verbs);
+        role.metadata.managed_fields = None;
+        roles.replace(DISPATCHER, &PostParams::default(), &role).await.expect("the Role can be changed");
+    }
+}
+
+/// How rights are taken away.
+enum Rights {
+    /// The Role of the dispatcher in this namespace.
+    Role(Box<Api<Role>>),
+    /// The local cluster knows no rights: it plays a right that is missing.
+    Faults(Faults),
 }
 
 impl Drop for Namespace {

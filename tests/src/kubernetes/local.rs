@@ -1,0 +1,122 @@
+//! The local cluster: in this process, on a port of its own, with its Job controller and its kubelet.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+use local_cluster::kubelet::{self, Kubelet, Program};
+use local_cluster::{Faults, LocalCluster, controller};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::paths;
+
+/// Shortens the waits between the attempts of a Job: 10 s become 0.1 s.
+const TIME_SCALE: f64 = 0.01;
+
+/// A running local cluster; it ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct Local {
+    cluster: Handle,
+    kubeconfig: PathBuf,
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+/// Not `Debug` in itself.
+struct Handle(LocalCluster);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("LocalCluster")
+    }
+}
+
+impl Local {
+    /// Starts one; with a node or, like a bare control plane, without.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn start(node: bool) -> Result<Self, String> {
+        let cluster = LocalCluster::new(local_cluster::Options::default());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let folder = paths::temp_dir("local-cluster")?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        let content = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "local",
+            "clusters": [{"name": "local", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "local", "user": {}}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local"}}],
+        });
+        std::fs::write(&kubeconfig, content.to_string()).map_err(|error| error.to_string())?;
+        let shutdown = CancellationToken::new();
+        let images = if node { Some(images()?) } else { None };
+        // A runtime of its own: it serves tests that each have theirs.
+        let thread = thread::spawn({
+            let (cluster, shutdown) = (cluster.clone(), shutdown.clone());
+            move || {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                runtime.expect("a runtime").block_on(run(cluster, listener, images, shutdown));
+            }
+        });
+        let cluster = Handle(cluster);
+        Ok(Self { cluster, kubeconfig, shutdown, thread: Some(thread), _folder: folder })
+    }
+
+    /// The kubeconfig of its only user.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// What can be made to go wrong.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.cluster.0.faults()
+    }
+
+    /// The cluster itself.
+    #[must_use]
+    pub fn cluster(&self) -> &LocalCluster {
+        &self.cluster.0
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn images() -> Result<BTreeMap<String, Program>, String> {
+    let program = Program::new(paths::built("simple-job")?);
+    Ok(BTreeMap::from([(concat!("simple-job:", env!("CARGO_PKG_VERSION")).to_owned(), program)]))
+}
+
+async fn run(
+    cluster: LocalCluster,
+    listener: std::net::TcpListener,
+    images: Option<BTreeMap<String, Program>>,
+    shutdown: CancellationToken,
+) {
+    let listener = TcpListener::from_std(listener).expect("a listener that does not block");
+    let client = cluster.internal_client("default");
+    let options = controller::Options { time_scale: TIME_SCALE };
+    let controller = controller::run(client.clone(), options, shutdown.clone());
+    let kubelet = async {
+        let Some(images) = images else { return };
+        let options = kubelet::Options { images, time_scale: TIME_SCALE, ..kubelet::Options::default() };
+        let kubelet = Kubelet::new(client, options).expect("a kubelet");
+        cluster.register_logs(kubelet.logs());
+        kubelet.run(shutdown.clone()).await;
+    };
+    let served = cluster.serve(listener, shutdown.clone());
+    let (served, (), ()) = tokio::join!(served, controller, kubelet);
+    served.expect("the API is served");
+}
