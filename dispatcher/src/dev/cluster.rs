@@ -26,7 +26,7 @@ pub(super) fn start(
     let failed = |error: std::io::Error| DevError::Ended(format!("local cluster: {error}"));
     let namespaces = vec!["default".to_owned(), NAMESPACE.to_owned()];
     let cluster = LocalCluster::new(Options { namespaces, ..Options::default() });
-    let client = cluster.client(NAMESPACE);
+    let client = cluster.internal_client(NAMESPACE);
     let options = kubelet::Options { images, time_scale, ..kubelet::Options::default() };
     let kubelet = Kubelet::new(client.clone(), options).map_err(failed)?;
     cluster.register_logs(kubelet.logs());
