@@ -16,6 +16,9 @@ use crate::contract::{
     template::{Template, type_of},
 };
 
+/// How many characters of the JSON library's words are told.
+const MAX_WORDS: usize = 300;
+
 /// A message as it came out of `JOBS`.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
@@ -147,7 +150,14 @@ fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, Rejection> {
     })?;
     match serde_json::from_str::<Fields>(text) {
         Ok(Fields(fields)) => Ok(fields),
-        Err(error) if error.is_data() => Err(invalid(format!("the payload is no request: {error}"))),
+        Err(error) if error.is_data() => {
+            // The library's own words for what is no object hold the whole value.
+            let told = match type_by_first(text) {
+                "an object" => error.to_string().chars().take(MAX_WORDS).collect(),
+                other => format!("found {other}, allowed is a JSON object"),
+            };
+            Err(invalid(format!("the payload is no request: {told}")))
+        }
         Err(error) => {
             let found =
                 if text.trim().is_empty() { "nothing".to_owned() } else { Quoted::new(text).to_string() };
@@ -155,6 +165,18 @@ fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, Rejection> {
                 format!("the payload is not JSON: {error}; found {found}, allowed is a JSON object");
             Err(Rejection::new(Reason::InvalidJson, message))
         }
+    }
+}
+
+/// The type of a JSON text, by its first character.
+fn type_by_first(text: &str) -> &'static str {
+    match text.trim_start().chars().next() {
+        Some('{') => "an object",
+        Some('[') => "an array",
+        Some('"') => "a string",
+        Some('t' | 'f') => "a boolean",
+        Some('n') => "null",
+        _ => "a number",
     }
 }
 

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::contract::template::tests::simple;
+use crate::contract::{headers::safe_value, template::tests::simple};
+
+#[path = "../../../../tests/corpus/bad_requests.rs"]
+mod bad_requests;
 
 fn identity(message_id: Option<&str>) -> Identity {
     Identity::of(&envelope(message_id)).unwrap()
@@ -45,8 +48,8 @@ fn a_bad_request_is_rejected_with_the_field_what_was_found_and_what_is_allowed()
         ("", InvalidJson, ["nothing", "JSON object"]),
         ("{\"foo\":", InvalidJson, ["EOF", "JSON object"]),
         (deep.as_str(), InvalidRequest, ["", "JSON object"]),
-        ("[1]", InvalidRequest, ["sequence", "JSON object"]),
-        ("\"foo\"", InvalidRequest, ["string", "JSON object"]),
+        ("[1]", InvalidRequest, ["found an array", "JSON object"]),
+        ("\"foo\"", InvalidRequest, ["found a string", "JSON object"]),
         ("{}", InvalidRequest, ["`foo`", "required"]),
         (r#"{"foo":15}"#, InvalidRequest, ["`foo`: found a number", "allowed is a string"]),
         (r#"{"foo":null}"#, InvalidRequest, ["`foo`: found null", "allowed is a string"]),
@@ -66,6 +69,22 @@ fn a_bad_request_is_rejected_with_the_field_what_was_found_and_what_is_allowed()
         for part in parts.iter().filter(|p| **p != "at most") {
             assert!(rejection.message.contains(part), "{payload}: {} lacks {part}", rejection.message);
         }
+    }
+}
+
+#[test]
+fn every_payload_of_the_corpus_is_rejected_with_its_reason() {
+    let corpus = bad_requests::bad_requests();
+    assert!(corpus.len() >= 200, "{}", corpus.len());
+    for bad in corpus {
+        let shown: String = String::from_utf8_lossy(&bad.payload).chars().take(200).collect();
+        let result = Request::parse(&simple(), identity(None), &bad.payload);
+        let Err(rejection) = result else { panic!("a request: {shown:?}") };
+        assert_eq!(rejection.reason.as_str(), bad.reason, "{shown:?}: {rejection}");
+        assert!(rejection.message.contains(&bad.told), "{shown:?}: {rejection}");
+        // Long values are cut, and nothing is lost of it in a header.
+        assert!(rejection.message.len() <= 1000, "{shown:?}: {rejection}");
+        assert_eq!(safe_value(&rejection.message), rejection.message, "{shown:?}");
     }
 }
 
