@@ -258,18 +258,18 @@ fn types() -> Vec<Bad> {
 }
 
 fn sizes() -> Vec<Bad> {
-    let foo = |value: &str| format!("{{\"foo\":\"{value}\",\"name\":\"b\"}}");
+    let with = |value: &str| format!("{{\"foo\":\"{value}\",\"name\":\"b\"}}");
     let many: Vec<_> = (0..3000).map(|i| format!("\"k{i:04}\":{i}")).collect();
     vec![
         bad(
-            foo(&"x".repeat(1025)),
+            with(&"x".repeat(1025)),
             "InvalidRequest",
             "`foo`: found 1025 characters, allowed are at most 1024",
         ),
-        bad(foo(&"x".repeat(60_000)), "InvalidRequest", "`foo`: found 60000 characters"),
-        bad(foo(&"ä".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
-        bad(foo(&"😀".repeat(10_000)), "InvalidRequest", "`foo`: found 10000 characters"),
-        bad(foo(&"\\u0041".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
+        bad(with(&"x".repeat(60_000)), "InvalidRequest", "`foo`: found 60000 characters"),
+        bad(with(&"ä".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
+        bad(with(&"😀".repeat(10_000)), "InvalidRequest", "`foo`: found 10000 characters"),
+        bad(with(&"\\u0041".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
         bad(
             format!("{{\"foo\":\"a\",{}:1}}", string(&"k".repeat(50_000))),
             "InvalidRequest",
@@ -370,8 +370,8 @@ fn names() -> Vec<Bad> {
         "InvalidName",
         "1 to 51 characters",
     ));
-    let foo = "x".repeat(53);
-    all.push(bad(format!("{{\"foo\":\"{foo}\"}}"), "InvalidName", "made from field `foo`"));
+    let text = "x".repeat(53);
+    all.push(bad(format!("{{\"foo\":\"{text}\"}}"), "InvalidName", "made from field `foo`"));
     all
 }
 

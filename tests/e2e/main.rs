@@ -9,10 +9,13 @@
 
 mod answers;
 mod asking;
+#[path = "../corpus/bad_requests.rs"]
+mod bad_requests;
 mod controller;
 mod faults;
 mod idempotency;
 mod illegible;
+mod kinds;
 mod outages;
 mod outcomes;
 mod rejections;
