@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make test` need nothing to be there but
 # Rust, Go, Python, a C compiler and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo bench check nats-config clean
+.PHONY: help setup build images test-images test demo bench check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -41,6 +41,9 @@ check: ## check formatting and lints
 
 nats-config: build ## write the stream and consumer files of the shipped templates anew
 	target/debug/dispatcher nats-config --output nats-config
+
+schemas: build ## write the JSON Schemas of events, rejection notices and template files anew
+	target/debug/dispatcher schemas --output docs/schemas
 
 clean: ## remove what was built here (not what is cached for all checkouts)
 	cargo clean

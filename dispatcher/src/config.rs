@@ -25,6 +25,12 @@ pub enum Command {
     /// Run NATS, a local cluster and the service on this machine, to try it and to develop clients against it.
     #[cfg(feature = "dev")]
     Dev(Box<crate::dev::Settings>),
+    /// Print the JSON Schemas of events, rejection notices and template files.
+    Schemas {
+        /// Write one file for each into this folder instead.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Print the streams and consumers of the loaded templates, as `nats stream add --config` takes them.
     NatsConfig {
         /// The folder of the templates.

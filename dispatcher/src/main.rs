@@ -6,7 +6,7 @@ use clap::Parser;
 use dispatcher::{
     check::check,
     config::{Check, Cli, Command, LogFormat, StartError},
-    contract::names::Kind,
+    contract::{names::Kind, schemas},
     nats::definitions,
     run::{RunError, run},
     templates,
@@ -31,6 +31,9 @@ async fn main() -> ExitCode {
             run(*config, on_signal()).await
         }
         Command::Check(settings) => return print_check(&settings),
+        Command::Schemas { output } => {
+            print_files(schemas::files(), output.as_deref()).map_err(RunError::Start)
+        }
         Command::NatsConfig { templates, output } => {
             nats_config(&templates.folder, output.as_deref()).map_err(RunError::Start)
         }
@@ -103,16 +106,20 @@ fn nats_config(folder: &Path, output: Option<&Path>) -> Result<(), StartError> {
     let templates =
         templates::load(folder, &Arc::default()).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
     let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
-    let files = definitions::files(&kinds);
+    print_files(definitions::files(&kinds), output)
+}
+
+/// Prints files as one JSON object, or writes each of them into a folder.
+fn print_files(files: Vec<(String, Value)>, output: Option<&Path>) -> Result<(), StartError> {
     match output {
         None => {
             let all: Value = files.into_iter().collect::<serde_json::Map<_, _>>().into();
             println!("{all:#}");
         }
         Some(folder) => {
-            for (name, config) in files {
+            for (name, content) in files {
                 let path = folder.join(format!("{name}.json"));
-                std::fs::write(&path, format!("{config:#}\n"))
+                std::fs::write(&path, format!("{content:#}\n"))
                     .map_err(|e| StartError::new("--output", format!("{}: {e}", path.display())))?;
             }
         }

@@ -7,4 +7,5 @@ pub mod headers;
 pub mod job;
 pub mod names;
 pub mod rejection;
+pub mod schemas;
 pub mod template;

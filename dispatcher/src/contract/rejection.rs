@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::{JobName, Kind};
 
 /// The word of a rejection: the header `Job-Error`, the notice's `reason`, the metric's label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Reason {
     /// The payload is not JSON in UTF-8, or is nested too deeply.
     InvalidJson,
@@ -81,7 +82,7 @@ impl Rejection {
 }
 
 /// The notice on `jobs.<kind>.status._rejected`, in the form of a status event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RejectedNotice {
     /// Always `REJECTED`.
@@ -105,7 +106,7 @@ pub struct RejectedNotice {
 }
 
 /// The only value of a notice's `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RejectedType {
     /// A request could not become a Job.
     #[serde(rename = "REJECTED")]

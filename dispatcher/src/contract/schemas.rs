@@ -1,0 +1,56 @@
+//! The JSON Schemas of what stands on the wire and in template files, generated from the types: `docs/schemas/`.
+
+use serde_json::Value;
+
+use super::{rejection::RejectedNotice, template};
+
+/// Each file's name, and the schema.
+pub fn files() -> Vec<(String, Value)> {
+    vec![
+        ("rejected-notice".to_owned(), schemars::schema_for!(RejectedNotice).to_value()),
+        ("template".to_owned(), template::schema()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_published_schemas_are_those_of_the_types() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
+        for (name, schema) in files() {
+            let path = folder.join(format!("{name}.json"));
+            let published = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                published == format!("{schema:#}\n"),
+                "{} is stale: `make schemas` writes it anew",
+                path.display()
+            );
+        }
+    }
+
+    #[test]
+    fn the_schemas_allow_what_the_contract_shows() {
+        let is_valid = |name: &str, value: &Value| {
+            let (_, schema) = files().into_iter().find(|(file, _)| file == name).unwrap();
+            jsonschema::draft202012::new(&schema).unwrap().is_valid(value)
+        };
+        let notice = json!({
+            "type": "REJECTED", "kind": "simple", "requestId": "r", "requestSeq": 3, "time": "2026-01-01T10:00:00.010Z",
+            "reason": "InvalidRequest", "message": "field `foo`: is missing, but required",
+        });
+        assert!(is_valid("rejected-notice", &notice));
+        for (field, wrong) in
+            [("type", "OUTCOME"), ("kind", "A.B"), ("requestSeq", "3"), ("reason", "Whatever")]
+        {
+            let mut notice = notice.clone();
+            notice[field] = wrong.into();
+            assert!(!is_valid("rejected-notice", &notice), "{field}");
+        }
+    }
+}
