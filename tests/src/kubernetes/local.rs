@@ -8,6 +8,7 @@ use local_cluster::kubelet::{self, Kubelet, Program};
 use local_cluster::{Faults, LocalCluster, controller};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::paths;
@@ -108,15 +109,14 @@ async fn run(
     let listener = TcpListener::from_std(listener).expect("a listener that does not block");
     let client = cluster.internal_client("default");
     let options = controller::Options { time_scale: TIME_SCALE };
-    let controller = controller::run(client.clone(), options, shutdown.clone());
-    let kubelet = async {
-        let Some(images) = images else { return };
+    let mut parts = JoinSet::new();
+    parts.spawn(controller::run(client.clone(), options, shutdown.clone()));
+    if let Some(images) = images {
         let options = kubelet::Options { images, time_scale: TIME_SCALE, ..kubelet::Options::default() };
         let kubelet = Kubelet::new(client, options).expect("a kubelet");
         cluster.register_logs(kubelet.logs());
-        kubelet.run(shutdown.clone()).await;
-    };
-    let served = cluster.serve(listener, shutdown.clone());
-    let (served, (), ()) = tokio::join!(served, controller, kubelet);
-    served.expect("the API is served");
+        parts.spawn(kubelet.run(shutdown.clone()));
+    }
+    parts.spawn(async move { cluster.serve(listener, shutdown).await.expect("the API is served") });
+    parts.join_all().await;
 }
