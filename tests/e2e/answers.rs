@@ -80,6 +80,8 @@ async fn a_taken_name_is_not_known_when_the_request_is_stored() {
     let (_folder, templates) = managed_template();
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    // Of two that are stored either may come first.
+    world.until_last("simple-job-a", "ADDED").await;
     let second = ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
     let letter = world.rejection(second["requestSeq"].as_u64().unwrap()).await;
     assert_eq!(header(&letter, "Job-Error"), "NameTaken");

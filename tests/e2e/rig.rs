@@ -113,6 +113,7 @@ async fn a_control_plane_survives_the_kill_of_its_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
+    only_on_kubernetes!("it shows that the rig compacts etcd");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
     let map = |name: &str| ConfigMap {

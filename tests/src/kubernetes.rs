@@ -135,9 +135,13 @@ impl Kubernetes {
         }
     }
 
-    /// A new client with an administrator's rights; it belongs to the runtime of the caller.
+    /// A new client with an administrator's rights; it belongs to the runtime of the caller. No fault of the local cluster
+    /// strikes it.
     #[must_use]
     pub fn client(&self) -> Client {
+        if let Some(local) = self.local() {
+            return local.cluster().internal_client("default");
+        }
         ready::client(&self.kubeconfig).expect("a kubeconfig made by the rig, or a valid TEST_KUBECONFIG")
     }
 
