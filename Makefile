@@ -22,11 +22,8 @@ images: setup build ## build the container images of the dispatcher and of the w
 test-images: setup build ## build the container images that the tests run
 	@tests/images/build pause nats simple-job
 
-test: test-images ## run all tests, on a real NATS and a real Kubernetes
-	@rm -f target/skipped-tests
-	PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/dispatcher/bin" RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} \
-		cargo test --workspace
-	@echo "skipped tests: $$(cat target/skipped-tests 2>/dev/null | wc -l)"; cat target/skipped-tests 2>/dev/null || true
+test: test-images ## run all tests: units, then end to end on the local cluster and on a real Kubernetes
+	@tests/run
 
 demo: test-images ## start everything and show two requests on their way to their outcomes
 	@cargo run --quiet --package dispatcher-tests --bin demo
