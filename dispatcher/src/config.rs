@@ -115,6 +115,10 @@ pub struct Config {
     #[arg(long, env = "NAMESPACE", default_value = "jobs")]
     pub namespace: String,
 
+    /// The Lease.
+    #[command(flatten)]
+    pub lease: Lease,
+
     /// The templates.
     #[command(flatten)]
     pub templates: Templates,
@@ -150,6 +154,34 @@ pub struct Config {
     /// Take over a JOB_STATUS that tells of another namespace or cluster: its open Jobs are taken for deleted.
     #[arg(long)]
     pub adopt: bool,
+}
+
+/// The Lease by which one of several replicas is elected to report.
+#[derive(Debug, Clone, Args)]
+pub struct Lease {
+    /// Name of the Lease (coordination.k8s.io/v1) by which one of several replicas is elected to report.
+    #[arg(id = "lease_name", long = "lease-name", env = "LEASE_NAME", default_value = "dispatcher")]
+    pub name: String,
+
+    /// Its namespace; without it that of the Jobs.
+    #[arg(id = "lease_namespace", long = "lease-namespace", env = "LEASE_NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Name of this replica, which no other has; without it the host's and something random.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+}
+
+impl Lease {
+    /// Who this replica is. A name that stays over a restart takes its own Lease again at once.
+    pub fn identity(&self) -> String {
+        let named = self.identity.clone().filter(|name| !name.is_empty());
+        named.unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("dispatcher");
+            format!("{host}-{}", uuid::Uuid::new_v4().simple())
+        })
+    }
 }
 
 /// How to reach NATS.

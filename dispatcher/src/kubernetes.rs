@@ -115,6 +115,11 @@ impl Jobs {
         self.api.clone()
     }
 
+    /// The client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

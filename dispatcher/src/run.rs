@@ -16,14 +16,14 @@ use crate::{
     health::Health,
     intake::{handle::Handler, launch::Launcher, pull::Pull},
     nats::connect,
-    report::{settle::Settler, watch::Watch},
+    report::{leader::Elector, settle::Settler, watch::Watch},
     service::{
         serve::{Desk, Serve},
         submit::Submit,
         waiting::Waiting,
     },
     start::Prepared,
-    status,
+    status::{self, leadership::leadership},
 };
 
 /// After a stop is asked for: how long requests that are worked on may take, and then the events that are under way.
@@ -113,7 +113,11 @@ impl Tasks {
             client,
         };
         let settler = Arc::new(Settler::new(jobs.clone(), templates.clone()));
-        let (writer, write) = status::writer(store.clone(), settler, health, tasks.abort_writer.clone());
+        let (lead, leadership) = leadership();
+        let elector = Elector::new(&jobs, &config.lease, lead, health.room("leader"));
+        tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
+        let abort = tasks.abort_writer.clone();
+        let (writer, write) = status::writer(store.clone(), settler, health, leadership.clone(), abort);
         tasks.writer.spawn(named("status", write));
 
         let watch = Watch {
@@ -122,6 +126,7 @@ impl Tasks {
             writer: writer.clone(),
             health: health.room("watch"),
             reconnects: reconnects.clone(),
+            leadership,
         };
         let stop = tasks.stop_work.clone();
         tasks.work.spawn(named("watch", async move {

@@ -105,11 +105,15 @@ fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> 
 }
 
 async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {
-    if !is_label(&config.namespace) {
-        return Err(StartError::new(
-            "NAMESPACE",
-            format!("{:?} is no name of a namespace", config.namespace),
-        ));
+    let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
+    for (setting, name, of) in [
+        ("NAMESPACE", &config.namespace, "a namespace"),
+        ("LEASE_NAMESPACE", lease_namespace, "a namespace"),
+        ("LEASE_NAME", &config.lease.name, "a Lease"),
+    ] {
+        if !is_label(name) {
+            return Err(StartError::new(setting, format!("{name:?} is no name of {of}")));
+        }
     }
     let client = kubernetes::connect(config.kubeconfig.as_deref()).await;
     let client = client.map_err(|e| StartError::new("KUBECONFIG", e))?;

@@ -19,6 +19,7 @@ mod kinds;
 mod outages;
 mod outcomes;
 mod rejections;
+mod replicas;
 mod rig;
 mod run;
 mod service;

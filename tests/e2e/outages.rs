@@ -102,13 +102,13 @@ async fn right_taken_away_then_given_back() {
     let run = or_skip!(Run::start().await);
     run.world.namespace.take_right("create").await;
     run.load(0, 20).await;
-    until_not_ready(&run, "cannot create resource").await;
+    run.until_not_ready("cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "no flood of log lines: {lines}");
     assert_eq!(run.jobs().await, 0);
     run.world.namespace.give_right("create").await;
     run.until_jobs(1).await;
-    until_ready(&run).await;
+    run.until_ready().await;
     run.finish().await;
 }
 
@@ -119,12 +119,12 @@ async fn a_full_status_stream_is_told_and_nothing_spins() {
     run.request("wait-a", "ADDED").await;
     let open = run.world.fill_status_stream().await;
     run.end(&["wait-a"]).await;
-    until_not_ready(&run, "JOB_STATUS").await;
+    run.until_not_ready("JOB_STATUS").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 60, "no flood of log lines: {lines}");
     run.world.jetstream.update_stream(open).await.unwrap();
     run.world.outcome("wait-a").await;
-    until_ready(&run).await;
+    run.until_ready().await;
     run.finish().await;
 }
 
@@ -136,26 +136,10 @@ async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
     run.world.namespace.take_right("patch").await;
     // More than calls are made at once.
     run.load(0, 60).await;
-    until_not_ready(&run, "cannot mark the Job").await;
+    run.until_not_ready("cannot mark the Job").await;
     run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
     assert_eq!(run.world.outcome("wait-a").await["result"], "Deleted");
     run.world.namespace.give_right("patch").await;
-    until_ready(&run).await;
+    run.until_ready().await;
     run.finish().await;
-}
-
-async fn until_not_ready(run: &Run, why: &str) {
-    until(&format!("not ready, with the reason {why:?}"), PATIENCE, || async {
-        let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 503 && answer.1.contains(why) { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
-}
-
-async fn until_ready(run: &Run) {
-    until("ready again", PATIENCE, || async {
-        let answer = run.dispatcher.get("/ready").await?;
-        if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
 }

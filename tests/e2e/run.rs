@@ -20,7 +20,7 @@ pub(crate) struct Run {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) recorder: Recorder,
     _controller: Controller,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Run {
@@ -37,7 +37,12 @@ impl Run {
             Recorder::start(client, world.namespace.client.clone(), &world.namespace.name).await.unwrap();
         recorder.expect_ttl("simple", Some(600));
         let controller = Controller::start(world.namespace.jobs.clone());
-        Self { world, dispatcher, recorder, _controller: controller, _folder: folder }
+        Self { world, dispatcher, recorder, _controller: controller, folder }
+    }
+
+    /// Another replica beside the first.
+    pub(crate) async fn replica(&self) -> Dispatcher {
+        self.world.dispatcher().templates(self.folder.path()).start().await
     }
 
     /// Requests at once, each with an identity, every tenth of a Job that fails and every twentieth a bad one.
@@ -85,5 +90,22 @@ impl Run {
         for name in names {
             self.world.set_status(name, finished("Complete", 0, "CompletionsReached", "done")).await;
         }
+    }
+
+    /// Waits until `/ready` says no, for this reason.
+    pub(crate) async fn until_not_ready(&self, why: &str) {
+        until(&format!("not ready, with the reason {why:?}"), PATIENCE, || async {
+            let answer = self.dispatcher.get("/ready").await?;
+            if answer.0 == 503 && answer.1.contains(why) { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        until("ready again", PATIENCE, || async {
+            let answer = self.dispatcher.get("/ready").await?;
+            if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
     }
 }

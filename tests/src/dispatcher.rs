@@ -86,7 +86,13 @@ impl Builder {
         let admin = format!("127.0.0.1:{}", ports::free());
         let log = folder.path().join("dispatcher.log");
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut env = vec![set("ADMIN_ADDR", &admin), set("TEMPLATES", &templates.display().to_string())];
+        // As that of a pod: the same after a restart, and of no other.
+        let pod = format!("dispatcher-{}", admin.rsplit(':').next().unwrap_or_default());
+        let mut env = vec![
+            set("ADMIN_ADDR", &admin),
+            set("TEMPLATES", &templates.display().to_string()),
+            set("POD_NAME", &pod),
+        ];
         env.extend(self.env);
         let args = ["run".to_owned()].into_iter().chain(self.args).collect();
         let path = self.program.map_or_else(|| paths::built("dispatcher"), Ok)?;
@@ -101,7 +107,7 @@ impl Builder {
         let program = serde_json::to_string(&program).expect("plain data");
         let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
         let admin_url = format!("http://{admin}");
-        let dispatcher = Dispatcher { admin_url, helper, log, _folder: folder };
+        let dispatcher = Dispatcher { admin_url, pod, helper, log, _folder: folder };
         if self.wait {
             dispatcher.until_ready().await?;
         }
@@ -114,6 +120,8 @@ impl Builder {
 pub struct Dispatcher {
     /// Where `/live`, `/ready` and the like are.
     pub admin_url: String,
+    /// Its name in the Lease.
+    pub pod: String,
     helper: Helper,
     log: PathBuf,
     _folder: tempfile::TempDir,

@@ -1,7 +1,8 @@
 //! One watch for all Jobs: states go to the status writer. A start, and a relist after a 410, compare what was said
 //! with what is there.
 //!
-//! A reconnect to NATS goes the same way, since the server may have lost what it had not written to disk.
+//! A reconnect to NATS goes the same way, since the server may have lost what it had not written to disk; so does the
+//! moment in which this replica begins to report. One that does not report watches, and says nothing.
 //!
 //! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
 //! list is gone, or lost its label; the writer asks for it before it says so.
@@ -10,7 +11,10 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     contract::{
@@ -21,12 +25,16 @@ use crate::{
     kubernetes::{Jobs, chain},
     status::{
         Stopped, Writer, backoff,
+        leadership::Leadership,
         store::{Known, Last, Store, StoreError},
     },
 };
 
 /// How long the API server keeps one watch request; a dead connection is noticed a few seconds after that.
 const WATCH_SECONDS: u32 = 60;
+
+/// How long the Lease is waited for at the start.
+const LEASE_PATIENCE: Duration = Duration::from_secs(3);
 
 type Open = HashMap<(Kind, JobName), Known>;
 
@@ -42,6 +50,8 @@ pub struct Watch {
     pub health: Room,
     /// Changes when NATS is connected again.
     pub reconnects: watch::Receiver<u64>,
+    /// Whether this replica reports. One that does not watches all the same.
+    pub leadership: Leadership,
 }
 
 impl Watch {
@@ -49,6 +59,8 @@ impl Watch {
     pub async fn run(mut self) {
         let config = watcher::Config::default().labels(LABEL_KIND).timeout(WATCH_SECONDS).page_size(500);
         let mut delays = backoff();
+        // Else the first one of all would list, take the lead, and list again.
+        let _ = timeout(LEASE_PATIENCE, self.leadership.is_known()).await;
         loop {
             let mut events = pin!(watcher(self.jobs.api(), config.clone()));
             let mut open = Open::new();
@@ -56,6 +68,9 @@ impl Watch {
                 let next = tokio::select! {
                     next = events.try_next() => next,
                     Ok(()) = self.reconnects.changed() => break,
+                    () = self.leadership.changed() => {
+                        if self.leadership.is_ours() { break } else { continue }
+                    }
                 };
                 match next {
                     Ok(Some(event)) => {
@@ -85,6 +100,10 @@ impl Watch {
     }
 
     async fn handle(&self, event: Event<JobObject>, open: &mut Open) -> Result<(), Stopped> {
+        // What comes while another one reports is not missed: when this one begins to, all is compared anew.
+        if !self.leadership.is_ours() {
+            return Ok(());
+        }
         match event {
             // The watcher lists only when it is asked for its next event: the scan comes first.
             Event::Init => {

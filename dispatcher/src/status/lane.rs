@@ -31,6 +31,8 @@ pub(super) enum Done {
     Verified(bool),
     /// TTL and mark are on the Job.
     Settled,
+    /// It is another replica's to do now.
+    GivenUp,
 }
 
 impl<W> Lane<W> {
@@ -72,6 +74,18 @@ impl<W> Lane<W> {
         served.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
+    /// Who brought the state that is next, or at work.
+    pub(super) fn source(&self) -> Option<Source> {
+        self.waiting.front().map(|(_, source)| *source)
+    }
+
+    /// Another replica reports from now on: what the watch brought is its to say. What is at work ends by itself
+    /// ([`Done::GivenUp`]).
+    pub(super) fn hand_over(&mut self) {
+        let mut at_work = self.busy;
+        self.waiting.retain(|(_, source)| std::mem::take(&mut at_work) || *source == Source::Create);
+    }
+
     /// The next piece of work and the state it concerns; `None` while one is under way or nothing is left.
     pub(super) fn next(&mut self) -> Option<(Step, JobState, Known)> {
         if self.busy {
@@ -79,8 +93,12 @@ impl<W> Lane<W> {
         }
         while let Some((state, source)) = self.waiting.front() {
             match phase::next(self.known.said.as_ref(), state, *source) {
-                // The watch brings the same Job again and closes the earlier one; whoever waits is served then.
-                None | Some(Step::AwaitEarlier) => {
+                None => {
+                    self.waiting.pop_front();
+                }
+                // The watch brings the same Job again and closes the earlier one; whoever waits is served then. Where
+                // another replica reports, only the stream tells when.
+                Some(Step::AwaitEarlier) if self.waiting.len() > 1 || self.waiters.is_empty() => {
                     self.waiting.pop_front();
                 }
                 Some(step) => {
@@ -111,15 +129,16 @@ impl<W> Lane<W> {
                     };
                 }
             }
-            Done::Verified(false) => {
+            Done::Verified(false) | Done::GivenUp => {
                 self.waiting.pop_front();
             }
         }
     }
 
-    /// Whether the lane can go: nothing to do, nobody waits, and nothing is to be expected of the Job.
-    pub(super) fn is_over(&self) -> bool {
-        let nothing_to_come = self.known.said.as_ref().is_none_or(phase::Said::is_final);
+    /// Whether the lane can go: nothing to do, nobody waits, and nothing is to be expected of the Job. Where another
+    /// replica reports, nothing is.
+    pub(super) fn is_over(&self, reports: bool) -> bool {
+        let nothing_to_come = !reports || self.known.said.as_ref().is_none_or(phase::Said::is_final);
         !self.busy && self.waiting.is_empty() && self.waiters.is_empty() && nothing_to_come
     }
 
@@ -158,7 +177,7 @@ mod tests {
         assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
         lane.done(Done::Known(known(2, "u", 2, EventType::Modified)));
         assert_eq!(step(&mut lane), None);
-        assert!(!lane.is_over(), "the outcome is to come");
+        assert!(!lane.is_over(true), "the outcome is to come");
     }
 
     #[test]
@@ -198,6 +217,40 @@ mod tests {
     }
 
     #[test]
+    fn what_the_watch_brought_is_handed_over_and_what_a_create_brought_is_not() {
+        let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
+        lane.offer(a_job("u", 2, json!({})), Source::Watch);
+        lane.offer(a_job("u", 3, json!({})), Source::Watch);
+        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
+        lane.offer(a_job("v", 9, json!({})), Source::Create);
+        lane.hand_over();
+        assert_eq!(lane.source(), Some(Source::Watch), "at work: it ends by itself");
+        lane.done(Done::GivenUp);
+        assert_eq!(lane.source(), Some(Source::Create));
+        assert!(!lane.is_over(false));
+        lane.done(Done::Known(known(4, "v", 9, EventType::Added)));
+        assert_eq!(step(&mut lane), None);
+        assert!(lane.is_over(false) && !lane.is_over(true), "what is to come is the other replica's to say");
+    }
+
+    #[test]
+    fn a_create_awaits_the_earlier_job_of_its_name_as_long_as_somebody_waits() {
+        let mut lane = Lane::new(known(1, "earlier", 1, EventType::Added));
+        lane.wait("u".into(), 1);
+        lane.offer(a_job("u", 5, json!({})), Source::Create);
+        assert_eq!(lane.next().unwrap().0, Step::AwaitEarlier);
+        lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
+        assert_eq!(lane.next().unwrap().0, Step::AwaitEarlier);
+        lane.offer(a_job("u", 5, json!({})), Source::Watch);
+        lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
+        assert_eq!(lane.next().unwrap().0, Step::CloseEarlier, "the watch goes first");
+
+        let mut lane = Lane::<()>::new(known(1, "earlier", 1, EventType::Added));
+        lane.offer(a_job("u", 5, json!({})), Source::Create);
+        assert!(lane.next().is_none());
+    }
+
+    #[test]
     fn who_waits_for_a_first_event_is_served_when_it_is_said() {
         let mut lane = Lane::new(Known::default());
         lane.wait("u".into(), 1);
@@ -207,6 +260,6 @@ mod tests {
         assert_eq!(lane.served(), [1]);
         lane.forget(|w| *w == 2);
         lane.done(Done::Known(known(4, "u", 1, EventType::Outcome)));
-        assert!(lane.is_over());
+        assert!(lane.is_over(true));
     }
 }

@@ -6,9 +6,11 @@
 //!                                                 └─ after an error: read the last message, decide again
 //! ```
 //!
-//! A Job has one message in flight; different Jobs are pipelined, bounded in number and bytes.
+//! What the watch brings is said while this replica reports ([`leadership`]); what a create brings, always. A Job has one
+//! message in flight; different Jobs are pipelined, bounded in number and bytes.
 
 mod lane;
+pub mod leadership;
 pub mod phase;
 pub mod store;
 mod work;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     lane::{Done, Lane},
+    leadership::Leadership,
     store::Known,
     work::Work,
 };
@@ -95,21 +98,23 @@ pub fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
     health: &Health,
+    leadership: Leadership,
     abort: CancellationToken,
 ) -> (Writer, impl Future<Output = ()> + use<>) {
     let (tx, rx) = mpsc::channel(CHANNEL);
     let work = Arc::new(Work::new(store, cluster, health));
     (Writer(tx), async move {
         tokio::select! {
-            () = run(rx, work) => {}
+            () = run(rx, work, leadership) => {}
             () = abort.cancelled() => {}
         }
     })
 }
 
-async fn run(mut offers: mpsc::Receiver<Offer>, work: Arc<Work>) {
+async fn run(mut offers: mpsc::Receiver<Offer>, work: Arc<Work>, mut leadership: Leadership) {
     let mut lanes = Lanes::new();
     let mut underway = Underway::new();
+    let mut term = CancellationToken::new();
     let mut open = true;
     while open || !underway.is_empty() {
         let key = tokio::select! {
@@ -118,6 +123,8 @@ async fn run(mut offers: mpsc::Receiver<Offer>, work: Arc<Work>) {
                     open = false;
                     continue;
                 }
+                // On its way when this replica ceased to report.
+                Some(offer) if offer.source == Source::Watch && !leadership.is_ours() => continue,
                 Some(offer) => match accept(&mut lanes, offer) {
                     Some(key) => key,
                     None => continue,
@@ -129,9 +136,24 @@ async fn run(mut offers: mpsc::Receiver<Offer>, work: Arc<Work>) {
                 }
                 key
             }
+            () = leadership.changed() => {
+                if !leadership.is_ours() {
+                    std::mem::replace(&mut term, CancellationToken::new()).cancel();
+                    hand_over(&mut lanes);
+                }
+                continue;
+            }
         };
-        advance(&mut lanes, &key, &mut underway, &work);
+        advance(&mut lanes, &key, &mut underway, &work, &term, leadership.is_ours());
     }
+}
+
+/// Drops what is another replica's to say from now on.
+fn hand_over(lanes: &mut Lanes) {
+    lanes.retain(|_, lane| {
+        lane.hand_over();
+        !lane.is_over(false)
+    });
 }
 
 /// Puts the offer into its lane; `None` where there is nothing to say and no lane.
@@ -154,20 +176,36 @@ fn accept(lanes: &mut Lanes, offer: Offer) -> Option<Key> {
     Some(key)
 }
 
-/// Starts the lane's next piece of work, serves who waited, and drops the lane when it is over.
-fn advance(lanes: &mut Lanes, key: &Key, underway: &mut Underway, work: &Arc<Work>) {
+/// Starts the lane's next piece of work, serves who waited, and drops the lane when it is over. What the watch brought
+/// ends with this replica's `term`.
+fn advance(
+    lanes: &mut Lanes,
+    key: &Key,
+    underway: &mut Underway,
+    work: &Arc<Work>,
+    term: &CancellationToken,
+    reports: bool,
+) {
     let Some(lane) = lanes.get_mut(key) else { return };
     for waiter in lane.served() {
         // Whoever stopped waiting has its message delivered again.
         let _ = waiter.send(());
     }
+    lane.forget(oneshot::Sender::is_closed);
     if let Some((step, state, known)) = lane.next() {
         let (work, key) = (work.clone(), key.clone());
-        underway.push(Box::pin(async move { (key, work.run(step, state, known).await) }));
+        let term = (lane.source() == Some(Source::Watch)).then(|| term.clone());
+        underway.push(Box::pin(async move {
+            let done = work.run(step, state, known);
+            let done = match term {
+                Some(term) => term.run_until_cancelled(done).await.unwrap_or(Done::GivenUp),
+                None => done.await,
+            };
+            (key, done)
+        }));
         return;
     }
-    lane.forget(oneshot::Sender::is_closed);
-    if lane.is_over() {
+    if lane.is_over(reports) {
         lanes.remove(key);
     }
     tracing::trace!(lanes = lanes.len(), underway = underway.len());
@@ -180,7 +218,7 @@ impl Work {
             Step::CloseEarlier => self.close_earlier(&state).await,
             Step::Verify => self.verify(&state).await,
             Step::Settle => self.settle(&state).await,
-            Step::AwaitEarlier => Done::Known(known),
+            Step::AwaitEarlier => self.await_earlier(&state).await,
         }
     }
 }

@@ -30,6 +30,9 @@ const SMALLEST: usize = 32 * 1024;
 /// Calls to Kubernetes under way.
 const CALLS: usize = 32;
 
+/// How often it is looked whether an earlier Job of a name is closed.
+const EARLIER: Duration = Duration::from_millis(500);
+
 /// See the module.
 pub(super) struct Work {
     store: Store,
@@ -135,6 +138,12 @@ impl Work {
             }
             (known, _) => Done::Known(known),
         }
+    }
+
+    /// What is known of the subject a moment later.
+    pub(super) async fn await_earlier(&self, state: &JobState) -> Done {
+        sleep(EARLIER).await;
+        Done::Known(self.last(state).await.0)
     }
 
     /// The last message of the subject, however long it takes to learn it.

@@ -115,27 +115,40 @@ impl Namespace {
 
     /// Takes from the dispatcher the right to do `verb` to Jobs.
     pub async fn take_right(&self, verb: &str) {
+        self.take_right_to(verb, "jobs").await;
+    }
+
+    /// Gives it back.
+    pub async fn give_right(&self, verb: &str) {
+        self.give_right_to(verb, "jobs").await;
+    }
+
+    /// Takes from the dispatcher the right to do `verb` to a resource: `jobs`, `leases`.
+    pub async fn take_right_to(&self, verb: &str, resource: &str) {
         match &self.rights {
-            Rights::Faults(faults) => faults.deny(Calls::of(verb, "jobs").within(&self.name)),
+            Rights::Faults(faults) => faults.deny(Calls::of(verb, resource).within(&self.name)),
             Rights::Role(roles) => {
-                self.change_verbs(roles, |verbs| verbs.retain(|known| known != verb)).await
+                self.change_verbs(roles, resource, |verbs| verbs.retain(|known| known != verb)).await;
             }
         }
     }
 
     /// Gives it back.
-    pub async fn give_right(&self, verb: &str) {
+    pub async fn give_right_to(&self, verb: &str, resource: &str) {
         match &self.rights {
-            Rights::Faults(faults) => faults.allow(&Calls::of(verb, "jobs").within(&self.name)),
-            Rights::Role(roles) => self.change_verbs(roles, |verbs| verbs.push(verb.to_owned())).await,
+            Rights::Faults(faults) => faults.allow(&Calls::of(verb, resource).within(&self.name)),
+            Rights::Role(roles) => {
+                self.change_verbs(roles, resource, |verbs| verbs.push(verb.to_owned())).await;
+            }
         }
     }
 
-    async fn change_verbs(&self, roles: &Api<Role>, change: impl FnOnce(&mut Vec<String>)) {
+    /// Changes the last rule of the resource; a first one may be of what cannot be restricted to a name.
+    async fn change_verbs(&self, roles: &Api<Role>, resource: &str, change: impl FnOnce(&mut Vec<String>)) {
         let mut role = roles.get(DISPATCHER).await.expect("the Role of the dispatcher");
         let rules = role.rules.iter_mut().flatten();
-        let of_jobs = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(|known| known == "jobs");
-        change(&mut rules.into_iter().find(of_jobs).expect("a rule of Jobs").verbs);
+        let of_it = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(|known| known == resource);
+        change(&mut rules.filter(of_it).last().expect("a rule of the resource").verbs);
         role.metadata.managed_fields = None;
         roles.replace(DISPATCHER, &PostParams::default(), &role).await.expect("the Role can be changed");
     }
