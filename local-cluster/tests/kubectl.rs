@@ -1,4 +1,4 @@
-//! The real `kubectl`: get, get -w, describe, delete. Without one on the PATH it says so and tests nothing;
+//! The real `kubectl`: get, get -w, logs -f, describe, delete. Without one on the PATH it says so and tests nothing;
 //! `make test` puts the one that the tests' Kubernetes brings at the end of the PATH.
 #![allow(
     clippy::unwrap_used,
@@ -12,17 +12,22 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod cluster;
 
-use std::{io::Write, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io::Write, process::Stdio, time::Duration};
 
 use kube::api::{Patch, PatchParams, PostParams};
+use local_cluster::{
+    controller,
+    kubelet::{self, Kubelet, Program},
+};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
-use cluster::{Cluster, PATIENCE, job, pod_of};
+use cluster::{Cluster, PATIENCE, job, job_with, pod_of};
 
 /// `kubectl` against a cluster, with nothing of the caller's own configuration.
 struct Kubectl {
@@ -135,6 +140,44 @@ async fn a_watch_prints_each_change() {
     cluster.jobs().create(&PostParams::default(), &job("b")).await.unwrap();
     assert!(next().await.starts_with("b Running 0/1"));
     child.kill().await.unwrap();
+}
+
+/// Given a Job whose process waits in the middle, `logs -f` shows what it has written, then what it writes, then ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_to_the_end_of_its_container() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    let shutdown = CancellationToken::new();
+    let _stop = shutdown.clone().drop_guard();
+    let images = BTreeMap::from([("i".to_owned(), Program::new("/bin/sh"))]);
+    let options = kubelet::Options { images, ..kubelet::Options::default() };
+    let kubelet = Kubelet::new(cluster.cluster.internal_client("default"), options).unwrap();
+    cluster.cluster.register_logs(kubelet.logs());
+    tokio::spawn(kubelet.run(shutdown.clone()));
+    let client = cluster.cluster.internal_client("default");
+    tokio::spawn(controller::run(client, controller::Options::default(), shutdown));
+
+    let go_on = kubectl.folder.path().join("go-on");
+    let script = format!("echo first; until [ -e {} ]; do sleep 0.05; done; echo second", go_on.display());
+    let container = json!([{"name": "c", "image": "i", "imagePullPolicy": "Never", "args": ["-c", script]}]);
+    let change = json!({"spec": {"template": {"spec": {"containers": container}}}});
+    cluster.jobs().create(&PostParams::default(), &job_with("a", change)).await.unwrap();
+    // It cannot show the log of a pod that has not started.
+    timeout(PATIENCE, async {
+        while !kubectl.command(&["logs", "job/a"]).output().await.unwrap().stdout.starts_with(b"first") {}
+    })
+    .await
+    .expect("in time");
+
+    let mut command = kubectl.command(&["logs", "-f", "job/a"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = async || timeout(PATIENCE, lines.next_line()).await.expect("in time").unwrap();
+    assert_eq!(next().await.as_deref(), Some("first"));
+    std::fs::write(go_on, "").unwrap();
+    assert_eq!(next().await.as_deref(), Some("second"));
+    assert_eq!(next().await, None, "the container has ended");
+    assert!(timeout(PATIENCE, child.wait()).await.expect("in time").unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
