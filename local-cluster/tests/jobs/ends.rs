@@ -1,7 +1,5 @@
 //! How Jobs end: conditions, counters, Events, and the order in which they are told.
 
-use std::time::{Duration, Instant};
-
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
@@ -60,11 +58,8 @@ async fn a_success_is_told_step_by_step() {
 #[tokio::test]
 async fn a_job_fails_after_four_pods_with_a_backoff_limit_of_three() {
     let rig = Rig::new();
-    let begun = Instant::now();
     let job = rig.create(json!({"backoffLimit": 3}), simple(true)).await;
     let course: Vec<_> = rig.course(&job).await.iter().map(brief).collect();
-    // The waits are 0.1, 0.2 and 0.4 s, less what the seconds of Kubernetes' times cut off.
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(
         course[course.len() - 2..],
         [
@@ -213,7 +208,6 @@ async fn a_job_whose_image_is_not_there_waits_and_says_so() {
 #[tokio::test]
 async fn many_jobs_run_at_the_same_time() {
     let rig = Rig::with(|options| options.max_pods = 10);
-    let begun = Instant::now();
     for number in 0..40 {
         rig.create_named(&format!("job-{number}"), json!({}), shell("sleep 0.1")).await;
     }
@@ -223,5 +217,4 @@ async fn many_jobs_run_at_the_same_time() {
         rig.jobs.patch(&format!("job-{number}"), &PatchParams::default(), &patch).await.unwrap();
     }
     rig.until_all_complete(41).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }

@@ -82,7 +82,7 @@ async fn a_process_that_does_not_listen_is_killed_after_its_grace() {
     rig.pods.delete(&pod.name_any(), &delete).await.unwrap();
     until_ended(pid).await;
     let took = begun.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    assert!(took > Duration::from_millis(900), "not before its grace is over: {took:?}");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn no_process_outlives_the_shutdown() {
     let pid = rig.pid().await;
     rig.stop().await;
     // It is killed by now; the kernel takes a moment over it.
-    timeout(Duration::from_secs(1), until_ended(pid)).await.unwrap();
+    timeout(PATIENCE, until_ended(pid)).await.unwrap();
 }
 
 #[test]
