@@ -2,14 +2,20 @@
 
 use serde_json::Value;
 
-use super::{rejection::RejectedNotice, template};
+use super::{event::StatusEvent, rejection::RejectedNotice, template};
 
 /// Each file's name, and the schema.
 pub fn files() -> Vec<(String, Value)> {
     vec![
         ("rejected-notice".to_owned(), schemars::schema_for!(RejectedNotice).to_value()),
+        ("status-event".to_owned(), status_event()),
         ("template".to_owned(), template::schema()),
     ]
+}
+
+/// The schema of a status event.
+pub fn status_event() -> Value {
+    schemars::schema_for!(StatusEvent).to_value()
 }
 
 #[cfg(test)]
@@ -40,6 +46,18 @@ mod tests {
             let (_, schema) = files().into_iter().find(|(file, _)| file == name).unwrap();
             jsonschema::draft202012::new(&schema).unwrap().is_valid(value)
         };
+        let event = json!({
+            "type": "OUTCOME", "kind": "simple", "name": "simple-job-15", "namespace": "jobs", "uid": "u",
+            "requestId": "r", "requestSeq": 17, "resourceVersion": "903", "time": "2026-01-01T10:00:00.123Z",
+            "status": {"failed": 4},
+            "outcome": {"result": "Failed", "reason": "BackoffLimitExceeded", "succeeded": 0, "failed": 4},
+        });
+        assert!(is_valid("status-event", &event));
+        for (field, wrong) in [("type", "DONE"), ("name", "A.B"), ("requestSeq", "17")] {
+            let mut event = event.clone();
+            event[field] = wrong.into();
+            assert!(!is_valid("status-event", &event), "{field}");
+        }
         let notice = json!({
             "type": "REJECTED", "kind": "simple", "requestId": "r", "requestSeq": 3, "time": "2026-01-01T10:00:00.010Z",
             "reason": "InvalidRequest", "message": "field `foo`: is missing, but required",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::contract::template::Template;
+use crate::contract::{schemas, template::Template};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -19,16 +19,7 @@ pub fn metadata(request: &Value, response: &Value) -> HashMap<String, String> {
 
 /// A request of a kind: its template's schema, and the reserved keys.
 pub fn request(template: &Template) -> Value {
-    let mut schema = template.parameters.schema().clone();
-    schema.insert("$schema".to_owned(), DRAFT.into());
-    schema.insert("additionalProperties".to_owned(), false.into());
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("name".to_owned(), name());
-        let prefix = json!({"type": "string", "minLength": 1, "maxLength": 51,
-            "description": "a prefix; twelve hexadecimal digits follow. Not beside `name`"});
-        properties.insert("generateName".to_owned(), prefix);
-    }
-    schema.into()
+    template.parameters.request_schema()
 }
 
 /// The answer of `submit` without `Job-Wait`.
@@ -46,16 +37,9 @@ pub fn by_name() -> Value {
            "additionalProperties": false})
 }
 
-/// A status event, by what every one of them has.
+/// A status event, as it is stored.
 pub fn event() -> Value {
-    json!({"$schema": DRAFT, "type": "object", "description": "a status event, as it is stored",
-        "properties": {"type": {"type": "string"}, "kind": {"type": "string"}, "name": name(),
-            "namespace": {"type": "string"}, "uid": {"type": "string"}, "requestId": {"type": "string"},
-            "requestSeq": {"type": "integer"}, "resourceVersion": {"type": "string"},
-            "time": {"type": "string", "format": "date-time"}, "status": {"type": "object"},
-            "outcome": {"type": "object"}},
-        "required": ["type", "kind", "name", "namespace", "uid", "requestId", "requestSeq", "resourceVersion",
-            "time", "status"]})
+    schemas::status_event()
 }
 
 fn name() -> Value {

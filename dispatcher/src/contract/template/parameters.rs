@@ -81,11 +81,6 @@ impl Parameters {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// The JSON Schema (draft 2020-12) as the template has it.
-    pub fn schema(&self) -> &Map<String, Value> {
-        &self.schema
-    }
-
     /// Whether the parameter is declared.
     pub(super) fn is_declared(&self, name: &str) -> bool {
         self.declared.contains_key(name)
@@ -154,9 +149,11 @@ impl Parameters {
         schema.insert("additionalProperties".to_owned(), false.into());
         let properties = schema.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
-            for name in RESERVED {
-                properties.insert(name.to_owned(), json!({"type": "string"}));
-            }
+            let name = json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63,
+                "description": "the Job's name"});
+            let prefix = json!({"type": "string", "minLength": 1, "maxLength": 51,
+                "description": "a prefix; twelve hexadecimal digits follow. Not beside `name`"});
+            properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, prefix]));
         }
         Value::Object(schema)
     }
