@@ -108,6 +108,8 @@ fn a_rejection_tells_the_name_where_it_is_valid() {
     assert_eq!(parse(&json!({"name": "a"})).unwrap_err().name, Some("a".try_into().unwrap()));
     let unknown = parse(&json!({"foo": "a", "image": "x"})).unwrap_err();
     assert_eq!(unknown.name, Some("simple-job-a".try_into().unwrap()), "the default name");
+    // A template that changed may have taken a number before.
+    assert_eq!(parse(&json!({"foo": 15})).unwrap_err().name, Some("simple-job-15".try_into().unwrap()));
     assert_eq!(parse(&json!({})).unwrap_err().name, None);
 }
 
