@@ -1,7 +1,7 @@
-# What there is to do in this repository; `make` alone lists it. `make demo` and `make test` need nothing to be there but
-# Rust, Go, Python, a C compiler and, for containers, root on a Debian.
+# What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
+# Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo bench check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -9,7 +9,7 @@ unexport CARGO_TARGET_DIR
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: ## get what the tests and the demo need: packages, NATS, Kubernetes (once)
+setup: ## get what the tests need: packages, NATS, Kubernetes (once)
 	@tests/setup
 
 build: ## build all programs
@@ -25,8 +25,15 @@ test-images: setup build ## build the container images that the tests run
 test: test-images ## run all tests: units, then end to end on the local cluster and on a real Kubernetes
 	@tests/run
 
-demo: test-images ## start everything and show two requests on their way to their outcomes
-	@cargo run --quiet --package dispatcher-tests --bin demo
+demo: dev-build ## show in a few seconds what it does: NATS, a local cluster, the dispatcher, two acts
+	@target/debug/demo
+
+dev: dev-build ## the same system, left running for you and your clients
+	@target/debug/dispatcher dev
+
+dev-build:
+	@tests/setup nats
+	cargo build --package dispatcher --package simple-job --package dispatcher-demo
 
 bench: setup ## compare the dispatcher's creations with those of a bare Kubernetes client
 	@cargo build --quiet --release --workspace --bins

@@ -67,7 +67,8 @@ pub(super) fn images(settings: &Settings, own: &Path) -> Result<Images, Vec<Stri
     let note = match programs.remove(SIMPLE_JOB) {
         Some(program) => {
             let sleep = settings.sleep_seconds.as_secs_f64().to_string();
-            programs.insert(SIMPLE_JOB.to_owned(), program.with_variable("SLEEP_SECONDS", sleep));
+            let program = program.with_variable("SLEEP_SECONDS", sleep.clone());
+            programs.insert(SIMPLE_JOB.to_owned(), program.with_variable("HOLD_SECONDS", sleep));
             None
         }
         None => Some(format!(
@@ -136,7 +137,9 @@ mod tests {
         let Images { programs, note } = images(&settings(&[("worker:1", worker.clone())]), &own).unwrap();
         assert_eq!(note, None);
         assert_eq!(programs["worker:1"], Program::new(worker));
-        let simple = Program::new(folder.path().join("simple-job")).with_variable("SLEEP_SECONDS", "0.5");
+        let simple = Program::new(folder.path().join("simple-job"))
+            .with_variable("SLEEP_SECONDS", "0.5")
+            .with_variable("HOLD_SECONDS", "0.5");
         assert_eq!(programs[SIMPLE_JOB], simple);
     }
 

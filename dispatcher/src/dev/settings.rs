@@ -29,7 +29,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 1.0, value_parser = factor)]
     pub time_scale: f64,
 
-    /// Seconds that the shipped simple-job sleeps; its template says 15, for clusters.
+    /// Seconds that the shipped simple-job sleeps; its templates say more, for clusters.
     #[arg(long, default_value = "1", value_parser = seconds)]
     pub sleep_seconds: Duration,
 

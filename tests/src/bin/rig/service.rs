@@ -128,6 +128,7 @@ impl Service {
             "wait" => self.wait().await.map(ending),
             "pid" => self.pid().map(|pid| json!({"pid": pid.as_raw_nonzero().get()})),
             "term" => self.signal(Signal::TERM).map(|()| json!({})),
+            "int" => self.signal(Signal::INT).map(|()| json!({})),
             "stop" => self.signal(Signal::STOP).map(|()| json!({})),
             "cont" => self.signal(Signal::CONT).map(|()| json!({})),
             "ended" => Ok(self.has_ended().map_or(json!({}), ending)),

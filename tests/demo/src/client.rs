@@ -35,10 +35,15 @@ impl Client {
     }
 
     /// Requests a Job, like `nats req`; the answer is the stream's acknowledgement.
-    pub(crate) async fn request_job(&self, payload: &'static str) -> Result<String, String> {
+    pub(crate) async fn request_job(&self, payload: &'static str) -> Result<(), String> {
         let answer = self.nats.request("jobs.simple.create", payload.into()).await;
         let answer = answer.map_err(|error| format!("no answer to a request for a Job: {error}"))?;
-        Ok(String::from_utf8_lossy(&answer.payload).into_owned())
+        let text = String::from_utf8_lossy(&answer.payload);
+        if text.contains("\"error\"") {
+            Err(format!("a request for a Job was refused: {text}"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Every event that `JOB_STATUS` holds, by Job, in order.
@@ -54,7 +59,8 @@ impl Client {
         while let Some(message) = messages.next().await {
             let message = message.map_err(|error| failed(&error))?;
             let event: Event = serde_json::from_slice(&message.payload).map_err(|error| failed(&error))?;
-            stored.entry(event.job().to_owned()).or_default().push(event);
+            let job = event.name.clone().unwrap_or_default();
+            stored.entry(job).or_default().push(event);
         }
         Ok(stored)
     }
