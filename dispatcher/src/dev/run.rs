@@ -146,6 +146,8 @@ impl Stage {
         command.arg("--admin-addr").arg(format!("127.0.0.1:{}", self.place.admin));
         command.arg("--kubeconfig").arg(&kubeconfig);
         command.arg("--templates").arg(&self.settings.templates.folder);
+        // A name that stays: after a death it takes its own Lease again at once.
+        command.args(["--identity", "dispatcher-dev"]);
         // The kept streams tell of a cluster that is gone, and its Jobs with it.
         command.arg("--adopt");
         for name in FOREIGN {
