@@ -89,8 +89,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
     };
     config.default_retry = false;
     config.connect_timeout = Some(DEADLINE);
-    // Of the watch and its lists, which `bounded` does not reach: the server ends a healthy watch after a minute.
-    config.read_timeout = Some(Duration::from_secs(90));
+    // Of the watch and its lists, which `bounded` does not reach: the server ends a healthy watch after 20 s.
+    config.read_timeout = Some(Duration::from_secs(28));
     config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|e| chain(&e))
 }

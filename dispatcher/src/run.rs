@@ -103,7 +103,16 @@ impl Tasks {
         let stop_work = CancellationToken::new();
         let serve = service(&prepared, config, health, &stop_work);
         let Prepared {
-            templates, jobs, client, reconnects, store, salvage, dead_letters, provisioned, ..
+            templates,
+            jobs,
+            client,
+            reconnects,
+            watchdog,
+            store,
+            salvage,
+            dead_letters,
+            provisioned,
+            ..
         } = prepared;
         let mut tasks = Self {
             work: JoinSet::new(),
@@ -143,6 +152,12 @@ impl Tasks {
             stop.run_until_cancelled_owned(ended).await;
         }));
 
+        let context = watchdog.context.clone();
+        let stop = tasks.stop_work.clone();
+        tasks.work.spawn(named("streams", async move {
+            stop.run_until_cancelled_owned(watchdog.run()).await;
+        }));
+
         for (kind, consumer) in provisioned.consumers {
             let Some(template) = templates.get(&kind).cloned() else { continue };
             let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
@@ -152,6 +167,8 @@ impl Tasks {
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
             let pull = Pull {
                 consumer,
+                context: context.clone(),
+                may_create: !config.no_provision,
                 handler,
                 concurrency: config.concurrency.into(),
                 health: health.room(format!("intake {kind}")),

@@ -18,6 +18,7 @@ use crate::{
     nats::{
         connect,
         provision::{Provision, Provisioned},
+        watchdog::Watchdog,
     },
     service::{history::History, queue::Queue},
     status::store::Store,
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub client: Client,
     /// Changes when NATS is connected again.
     pub reconnects: watch::Receiver<u64>,
+    /// Looks whether the streams are there.
+    pub watchdog: Watchdog,
     /// What was said.
     pub store: Store,
     /// Looks after requests that no client can read.
@@ -58,7 +61,7 @@ impl Prepared {
         let jobs = connect_kubernetes(config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let client = connect::connect(&config.nats, health.room("nats"), reconnected).await?;
+        let client = connect::connect(&config.nats, health.room("nats"), reconnected.clone()).await?;
         let context = connect::jetstream(client.clone());
         let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
@@ -73,7 +76,7 @@ impl Prepared {
         let dead_letters = DeadLetters::open(context.clone()).await.map_err(in_nats)?;
         let salvage = Salvage {
             context: context.clone(),
-            stream: provisioned.jobs.as_str().into(),
+            stream: provisioned.jobs.clone(),
             consumers: provisioned.consumers.clone(),
             dead_letters: dead_letters.clone(),
         };
@@ -83,6 +86,11 @@ impl Prepared {
             jobs,
             client,
             reconnects,
+            watchdog: Watchdog {
+                context: context.clone(),
+                health: health.room("streams"),
+                reconnects: reconnected,
+            },
             history: History::open(&context).await.map_err(in_nats)?,
             queue: Queue { context: context.clone(), stream: provisioned.jobs.clone() },
             store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,

@@ -26,4 +26,5 @@ mod run;
 mod service;
 mod settings;
 mod waits;
+mod watchdogs;
 mod world;

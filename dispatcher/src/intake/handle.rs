@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     contract::{headers::NATS_MSG_ID, rejection::Rejection, template::Template},
+    nats::origin::Origin,
     status::Writer,
 };
 
@@ -39,8 +40,8 @@ pub enum Verdict {
 pub struct Handler {
     /// The kind.
     pub template: Arc<Template>,
-    /// The stream's name and creation time.
-    pub stream: String,
+    /// Which `JOBS` it is.
+    pub stream: Origin,
     /// Requests up to this sequence were there at the start: another consumer or process may have had them.
     pub maybe_seen: u64,
     /// Creates Jobs.
@@ -97,7 +98,7 @@ impl Handler {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
-            stream: &self.stream,
+            stream: &self.stream.name(),
             sequence: info.stream_sequence,
             stored_nanos: info.published.unix_timestamp_nanos(),
         };

@@ -6,12 +6,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::consumer::PullConsumer;
-use futures::StreamExt;
+use async_nats::jetstream::{
+    self, Message,
+    consumer::{FromConsumer, PullConsumer, pull},
+    context::ConsumerInfoErrorKind,
+};
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{BoxStream, SelectAll},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +27,7 @@ use super::{
     delay,
     handle::{Handler, Verdict},
 };
-use crate::{health::Room, status::backoff};
+use crate::{health::Room, nats::definitions::JOBS, status::backoff};
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
 const PULL: Duration = Duration::from_secs(10);
@@ -33,6 +41,10 @@ const ON_THE_WAY: Duration = Duration::from_millis(250);
 pub struct Pull {
     /// The durable consumer of the kind.
     pub consumer: PullConsumer,
+    /// JetStream.
+    pub context: jetstream::Context,
+    /// Whether the consumer is made again where somebody has deleted it. It holds no data.
+    pub may_create: bool,
     /// Handles what it delivers.
     pub handler: Arc<Handler>,
     /// Requests that may be worked on at once.
@@ -94,8 +106,14 @@ impl Gate {
     }
 }
 
+/// Pulls that were under way when the connection was lost, at most, and are listened to all the same.
+const EARLIER: usize = 4;
+
 /// What the loop keeps between pulls.
 struct Flow {
+    /// Of pulls from before a reconnect. A server that was not restarted still knows them, and delivers to them: unheard, a
+    /// request would come again only after `ack_wait`. They hold no permits; there are few of them, and not for long.
+    earlier: SelectAll<BoxStream<'static, Message>>,
     permits: Arc<Semaphore>,
     gate: Gate,
     handlers: JoinSet<Verdict>,
@@ -108,7 +126,8 @@ impl Pull {
     pub async fn run(self, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.concurrency));
         let (handlers, reconnects) = (JoinSet::new(), self.reconnects.clone());
-        let mut flow = Flow { permits, gate: Gate::Open, handlers, reconnects, stop: stop.clone() };
+        let earlier = SelectAll::new();
+        let mut flow = Flow { earlier, permits, gate: Gate::Open, handlers, reconnects, stop: stop.clone() };
         self.health.ready();
         while !stop.is_cancelled() {
             if let Gate::Closed { tries, .. } = flow.gate {
@@ -148,18 +167,24 @@ impl Pull {
                     self.turn(&mut flow.gate, verdict);
                     continue;
                 }
-                // The server that knew of this pull is gone.
-                Ok(()) = flow.reconnects.changed() => return self.stumble("the connection was lost", flow).await,
+                Some(message) = flow.earlier.next() => {
+                    self.handle(message, None, flow);
+                    continue;
+                }
+                // The server that knew of this pull is gone, or it is not.
+                Ok(()) = flow.reconnects.changed() => {
+                    if flow.earlier.len() < EARLIER {
+                        let rest = messages.filter_map(|message| ready(message.ok()));
+                        flow.earlier.push(rest.take_until(Box::pin(sleep_until(end))).boxed());
+                    }
+                    return self.stumble("the connection was lost, or a stream was made anew", flow).await;
+                }
                 () = flow.stop.cancelled() => timeout(ON_THE_WAY, messages.next()).await,
             };
             match next {
                 Ok(Some(Ok(message))) => {
-                    let (handler, permit) = (self.handler.clone(), held.pop());
-                    flow.handlers.spawn(async move {
-                        let verdict = handler.handle(message).await;
-                        drop(permit);
-                        verdict
-                    });
+                    let permit = held.pop();
+                    self.handle(message, permit, flow);
                 }
                 Ok(None) => {
                     // The server ended the pull: it works, whether or not there was something to do.
@@ -175,6 +200,15 @@ impl Pull {
                 Err(_) => return self.stumble("the server went silent", flow).await,
             }
         }
+    }
+
+    fn handle(&self, message: Message, permit: Option<OwnedSemaphorePermit>, flow: &mut Flow) {
+        let handler = self.handler.clone();
+        flow.handlers.spawn(async move {
+            let verdict = handler.handle(message).await;
+            drop(permit);
+            verdict
+        });
     }
 
     fn turn(&self, gate: &mut Gate, verdict: Result<Verdict, JoinError>) {
@@ -195,7 +229,7 @@ impl Pull {
     }
 
     /// A pull that failed: told, and tried again when the consumer answers.
-    async fn stumble(&self, error: &str, flow: &Flow) {
+    async fn stumble(&self, error: &str, flow: &mut Flow) {
         let name = self.handler.template.kind.consumer_name();
         self.health.not_ready(format!("consumer {name}: {error}"));
         for delay in backoff() {
@@ -203,18 +237,38 @@ impl Pull {
                 () = sleep(delay) => {}
                 () = flow.stop.cancelled() => return,
             }
-            match timeout(GRACE, self.consumer.get_info()).await {
-                Ok(Ok(_)) => {
+            match self.recover().await {
+                Ok(()) => {
                     // A kind that cannot go on is ready again when a request of it is settled.
                     if !flow.gate.is_closed() {
                         self.health.ready();
                     }
                     return;
                 }
-                Ok(Err(error)) => self.health.not_ready(format!("consumer {name} of stream JOBS: {error}")),
-                Err(_) => self.health.not_ready(format!("consumer {name} of stream JOBS: no answer")),
+                Err(error) => self.health.not_ready(format!("consumer {name} of stream JOBS: {error}")),
             }
         }
+    }
+
+    /// Whether the stream and the consumer are there; a consumer that is not is made again, as it was.
+    async fn recover(&self) -> Result<(), String> {
+        self.handler.stream.refresh(&self.context).await?;
+        let error = match timeout(GRACE, self.consumer.get_info()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => return Err("no answer".to_owned()),
+        };
+        if error.kind() != ConsumerInfoErrorKind::NotFound || !self.may_create {
+            return Err(error.to_string());
+        }
+        let info = self.consumer.cached_info();
+        let config =
+            pull::Config::try_from_consumer_config(info.config.clone()).map_err(|e| e.to_string())?;
+        let stream = self.context.get_stream_no_info(JOBS).await.map_err(|e| e.to_string())?;
+        let made = timeout(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
+        made.map_err(|_| "no answer".to_owned())?.map_err(|e| e.to_string())?;
+        tracing::warn!(consumer = info.name, "somebody has deleted it; it is made again");
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! Their delivery ends the connection, or the client. So they are looked for where that shows: among the requests that were
 //! delivered and not acknowledged, after a reconnect; at a start, also among those that come next.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::{
     self, ErrorCode, consumer::PullConsumer, response::Response, stream::RawMessage,
@@ -24,7 +24,7 @@ use crate::{
         names::Kind,
         rejection::{Reason, Rejection},
     },
-    nats::{definitions::JOBS, requests},
+    nats::{definitions::JOBS, origin::Origin, requests},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -38,8 +38,8 @@ const MOST: usize = 10_000;
 pub struct Salvage {
     /// JetStream.
     pub context: jetstream::Context,
-    /// The stream's name and creation time: part of every derived request id.
-    pub stream: Arc<str>,
+    /// Which `JOBS` it is.
+    pub stream: Origin,
     /// The consumers to look after.
     pub consumers: Vec<(Kind, PullConsumer)>,
     /// Keeps what is found.
@@ -97,7 +97,7 @@ impl Salvage {
             payload: &payload,
             // Whatever stands there cannot be relied on.
             message_id: None,
-            stream: &self.stream,
+            stream: &self.stream.name(),
             sequence: message.sequence,
             stored_nanos,
         };

@@ -2,6 +2,8 @@
 
 pub mod connect;
 pub mod definitions;
+pub mod origin;
 pub mod provision;
 pub mod requests;
 pub mod scan;
+pub mod watchdog;

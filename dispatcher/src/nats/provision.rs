@@ -11,8 +11,11 @@ use async_nats::jetstream::{
 };
 use serde_json::Value;
 
-use super::definitions::{
-    self, JOB_STATUS, JOBS, NAMESPACE_UID, PROMISED_OF_CONSUMER, PROMISED_OF_STREAM, conflicts,
+use super::{
+    definitions::{
+        self, JOB_STATUS, JOBS, NAMESPACE_UID, PROMISED_OF_CONSUMER, PROMISED_OF_STREAM, conflicts,
+    },
+    origin::Origin,
 };
 use crate::{config::StartError, contract::names::Kind, kubernetes::chain};
 
@@ -32,8 +35,8 @@ pub struct Provision {
 
 /// What the service works with.
 pub struct Provisioned {
-    /// The name and creation time of `JOBS`: part of every derived request id.
-    pub jobs: String,
+    /// Which `JOBS` it is.
+    pub jobs: Origin,
     /// The last sequence of `JOBS` at this start.
     pub last_sequence: u64,
     /// The consumer of each kind.
@@ -56,9 +59,8 @@ impl Provision {
         for kind in kinds {
             consumers.push((kind.clone(), self.consumer(context, kind).await?));
         }
-        let created = jobs.created.unix_timestamp_nanos();
         let last_sequence = jobs.state.last_sequence;
-        Ok(Provisioned { jobs: format!("{JOBS} {created}"), last_sequence, consumers })
+        Ok(Provisioned { jobs: Origin::of(&jobs), last_sequence, consumers })
     }
 
     async fn stream(&self, context: &jetstream::Context, wanted: Config) -> Result<Info, StartError> {

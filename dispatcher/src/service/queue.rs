@@ -12,7 +12,7 @@ use crate::{
         template::Template,
     },
     intake::request::{Envelope, Identity, Request},
-    nats::requests,
+    nats::{origin::Origin, requests},
 };
 
 /// Requests that are looked at, at most, and for how long.
@@ -44,8 +44,8 @@ pub enum Found {
 pub struct Queue {
     /// JetStream.
     pub context: jetstream::Context,
-    /// The stream's name and creation time: part of every derived request id.
-    pub stream: String,
+    /// Which `JOBS` it is.
+    pub stream: Origin,
 }
 
 impl Queue {
@@ -78,7 +78,7 @@ impl Queue {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
-            stream: &self.stream,
+            stream: &self.stream.name(),
             sequence: message.sequence,
             stored_nanos: message.time.unix_timestamp_nanos(),
         };
