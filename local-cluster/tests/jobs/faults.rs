@@ -1,4 +1,5 @@
-//! The controller and the kubelet while the API fails them: late, but right.
+//! Faults strike neither the controller nor the kubelet, as they are wired; and where the API fails them all the same, they
+//! are late, but right.
 
 use std::time::Duration;
 
@@ -8,9 +9,24 @@ use serde_json::json;
 use crate::rig::{Rig, conditions, shell};
 
 #[tokio::test]
+async fn faults_strike_callers_and_not_the_cluster_itself() {
+    let rig = Rig::new();
+    let created = rig.create(json!({}), shell("sleep 0.2")).await;
+    rig.faults.fail(Calls::all(), u32::MAX, Failure::Code(500));
+    rig.faults.behave(Calls::all(), Behaviour::Stall);
+    rig.faults.deny(Calls::on("pods"));
+    rig.faults.refuse_connections(true);
+    assert!(rig.jobs.get("a").await.is_err());
+    rig.until_ended_unseen().await;
+    rig.faults.clear();
+    let job = rig.until("Complete").await;
+    assert_eq!((job.metadata.uid, rig.pods().await.len()), (created.metadata.uid, 1));
+}
+
+#[tokio::test]
 async fn a_pod_whose_creation_was_answered_with_an_error_is_not_created_twice() {
     for failure in [Failure::CodeAfter(504), Failure::BreakAfter, Failure::Code(500), Failure::Break] {
-        let rig = Rig::new();
+        let rig = Rig::struck();
         rig.faults.fail(Calls::of("create", "pods"), 2, failure);
         rig.create(json!({}), shell("sleep 0.2")).await;
         rig.until("Complete").await;
@@ -24,7 +40,7 @@ async fn a_pod_whose_creation_was_answered_with_an_error_is_not_created_twice() 
 
 #[tokio::test]
 async fn every_sort_of_call_may_fail_at_first() {
-    let rig = Rig::new();
+    let rig = Rig::struck();
     for resource in ["jobs", "jobs/status", "pods", "pods/status", "events"] {
         for verb in ["get", "list", "update", "patch", "delete"] {
             rig.faults.fail(Calls::of(verb, resource), 2, Failure::Code(503));
@@ -40,7 +56,7 @@ async fn every_sort_of_call_may_fail_at_first() {
 
 #[tokio::test]
 async fn watches_may_end_in_every_way() {
-    let rig = Rig::new();
+    let rig = Rig::struck();
     rig.create(json!({"parallelism": 1, "completions": 8}), shell("sleep 0.1")).await;
     for strike in [Strike::End, Strike::Break, Strike::Truncate, Strike::Error(410), Strike::Error(500)] {
         for resource in ["jobs", "pods"] {
@@ -56,7 +72,7 @@ async fn watches_may_end_in_every_way() {
 
 #[tokio::test]
 async fn a_pod_that_vanishes_is_replaced_and_its_process_ends() {
-    let rig = Rig::new();
+    let rig = Rig::struck();
     rig.create(json!({}), rig.sleeper("")).await;
     let pid = rig.pid().await;
     let pod = rig.until_pod("Running").await;

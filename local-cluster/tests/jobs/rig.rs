@@ -8,7 +8,7 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod},
 };
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     runtime::watcher,
 };
@@ -31,6 +31,7 @@ pub(crate) struct Rig {
     pub(crate) jobs: Api<Job>,
     pub(crate) pods: Api<Pod>,
     events: Api<Event>,
+    unstruck: Api<Job>,
     pub(crate) faults: Faults,
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
@@ -42,23 +43,36 @@ impl Rig {
         Self::with(|_| {})
     }
 
+    /// Faults strike the controller and the kubelet too.
+    pub(crate) fn struck() -> Self {
+        let cluster = LocalCluster::new(Options::default());
+        let client = cluster.client("default");
+        Self::of(&cluster, client, |_| {})
+    }
+
     pub(crate) fn with(change: impl FnOnce(&mut kubelet::Options)) -> Self {
         let cluster = LocalCluster::new(Options::default());
+        let internal = cluster.internal_client("default");
+        Self::of(&cluster, internal, change)
+    }
+
+    fn of(cluster: &LocalCluster, internal: Client, change: impl FnOnce(&mut kubelet::Options)) -> Self {
         let client = cluster.client("default");
         let shutdown = CancellationToken::new();
         let mut options =
             kubelet::Options { images: images(), time_scale: TIME_SCALE, ..kubelet::Options::default() };
         change(&mut options);
-        let kubelet = Kubelet::new(client.clone(), options).unwrap();
+        let kubelet = Kubelet::new(internal.clone(), options).unwrap();
         cluster.register_logs(kubelet.logs());
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet.run(shutdown.clone()));
         let options = controller::Options { time_scale: TIME_SCALE };
-        tasks.spawn(controller::run(client.clone(), options, shutdown.clone()));
+        tasks.spawn(controller::run(internal, options, shutdown.clone()));
         Self {
             jobs: Api::default_namespaced(client.clone()),
             pods: Api::default_namespaced(client.clone()),
             events: Api::default_namespaced(client),
+            unstruck: Api::default_namespaced(cluster.internal_client("default")),
             faults: cluster.faults(),
             folder: tempfile::tempdir().unwrap(),
             shutdown,
@@ -107,6 +121,12 @@ impl Rig {
     pub(crate) async fn until_status(&self, wanted: impl Fn(&JobStatus) -> bool + Sync) -> JobStatus {
         let holds = |job: Option<&Job>| job.and_then(|job| job.status.as_ref()).is_some_and(&wanted);
         wait(&self.jobs, "a", holds).await.unwrap().status.unwrap()
+    }
+
+    /// Waits until the Job has ended, whatever the callers of the API meet.
+    pub(crate) async fn until_ended_unseen(&self) {
+        let holds = |job: Option<&Job>| job.is_some_and(|job| !conditions(job).is_empty());
+        wait(&self.unstruck, "a", holds).await;
     }
 
     /// Waits until the Job is gone.
