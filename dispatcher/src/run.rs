@@ -47,11 +47,28 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]: wrong settings at start, or a task that died.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    run_on(None, config, stop).await
+}
+
+/// The same on the cluster that `client` reaches, in place of the one that the settings name. The client has to leave
+/// retries to the service.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(client: kube::Client, config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    run_on(Some(client), config, stop).await
+}
+
+async fn run_on(
+    cluster: Option<kube::Client>,
+    config: Config,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let health = Health::default();
     let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health);
     let start = health.room("start");
     let prepared = tokio::select! {
-        prepared = Prepared::new(&config, &health) => prepared?,
+        prepared = Prepared::new(cluster, &config, &health) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
     start.ready();

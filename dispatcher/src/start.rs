@@ -52,13 +52,18 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Checks the settings, connects, and sees to the streams.
+    /// Checks the settings, connects, and sees to the streams. Without a client of a cluster the settings say how to reach
+    /// one.
     ///
     /// # Errors
     /// [`StartError`] for the first setting that is wrong.
-    pub async fn new(config: &Config, health: &Health) -> Result<Self, StartError> {
+    pub async fn new(
+        cluster: Option<kube::Client>,
+        config: &Config,
+        health: &Health,
+    ) -> Result<Self, StartError> {
         let templates = load_templates(config)?;
-        let jobs = connect_kubernetes(config).await?;
+        let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
         let client = connect::connect(&config.nats, health.room("nats"), reconnected.clone()).await?;
@@ -112,7 +117,7 @@ fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> 
     })
 }
 
-async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {
+async fn connect_kubernetes(cluster: Option<kube::Client>, config: &Config) -> Result<Jobs, StartError> {
     let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
     for (setting, name, of) in [
         ("NAMESPACE", &config.namespace, "a namespace"),
@@ -123,8 +128,12 @@ async fn connect_kubernetes(config: &Config) -> Result<Jobs, StartError> {
             return Err(StartError::new(setting, format!("{name:?} is no name of {of}")));
         }
     }
-    let client = kubernetes::connect(config.kubeconfig.as_deref()).await;
-    let client = client.map_err(|e| StartError::new("KUBECONFIG", e))?;
+    let client = match cluster {
+        Some(client) => client,
+        None => kubernetes::connect(config.kubeconfig.as_deref())
+            .await
+            .map_err(|e| StartError::new("KUBECONFIG", e))?,
+    };
     Ok(Jobs::new(client, &config.namespace))
 }
 

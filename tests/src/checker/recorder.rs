@@ -141,6 +141,14 @@ impl Recorder {
         Ok(history)
     }
 
+    /// Lists the Jobs: what is not there any more, though no event told of it, is gone.
+    ///
+    /// # Errors
+    /// Where Kubernetes does not answer.
+    pub async fn relist(&self) -> Result<(), String> {
+        self.watch.relist().await
+    }
+
     /// Reads everything as it is now, and judges nothing as missing yet.
     ///
     /// # Errors

@@ -60,6 +60,18 @@ impl JobWatch {
         table.0.values().map(|seen| seen.job.clone()).collect()
     }
 
+    /// Takes in a list: what was seen before and is not in it is gone.
+    pub(super) async fn relist(&self) -> Result<(), String> {
+        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: BTreeSet<String> = table().0.keys().cloned().collect();
+        let now = list(&self.api).await?;
+        let mut table = table();
+        let is_there = |uid: &&String| now.contains_key(*uid) || !before.contains(*uid);
+        let there = table.0.keys().filter(is_there).cloned().collect();
+        table.keep(&there);
+        Ok(())
+    }
+
     /// Whether the watch has seen everything that a list shows now; if not, what not.
     pub(super) async fn is_up_to_date(&self) -> Result<(), String> {
         let now = list(&self.api).await?;

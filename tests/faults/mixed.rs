@@ -1,0 +1,104 @@
+//! Crashes at any await point, and faults in any mix: each run has a seed, which is printed and can be given again by
+//! `FAULT_SEED`.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+
+use crate::stage::Stage;
+
+/// Requests for each round, and rounds.
+const REQUESTS: usize = 8;
+const ROUNDS: usize = 12;
+
+/// The seed of a run: the one that is given, or any.
+fn seed() -> u64 {
+    let given = std::env::var("FAULT_SEED").ok();
+    let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("FAULT_SEED is a number"));
+    // Shown where the test fails.
+    println!("FAULT_SEED={seed}");
+    seed
+}
+
+/// One fault of any sort. Few calls are struck by each, so that none holds up the run for long.
+fn go_wrong(stage: &Stage, random: &mut Rng) {
+    let faults = &stage.faults;
+    let verb = random.choice(["create", "create", "get", "list", "patch", "watch"]).unwrap();
+    let calls = Calls::of(verb, "jobs");
+    let watches = Calls::of("watch", "jobs");
+    let code = random.choice([429, 500, 503, 504]).unwrap();
+    let times = random.u32(1..4);
+    match random.u32(0..10) {
+        0 => faults.fail(calls, times, Failure::Code(code)),
+        1 => faults.fail(calls, times, Failure::CodeAfter(code)),
+        2 => faults.fail(calls, times, Failure::Break),
+        3 => faults.fail(calls, times, Failure::BreakAfter),
+        4 => faults.delay(calls, times, Duration::from_millis(random.u64(1..300))),
+        5 => {
+            let strikes =
+                [Strike::End, Strike::Break, Strike::Truncate, Strike::Error(410), Strike::Error(code)];
+            faults.strike(watches, random.choice(strikes).unwrap());
+        }
+        6 => faults.fail(watches, times, random.choice([Failure::Event(410), Failure::Code(410)]).unwrap()),
+        7 => {
+            faults.forget_history();
+            faults.strike(watches, Strike::Break);
+        }
+        8 => {
+            let behaviours = [Behaviour::Stall, Behaviour::Merge, Behaviour::Repeat, Behaviour::NoBookmarks];
+            faults.behave(watches, random.choice(behaviours).unwrap());
+        }
+        _ => faults.behave_well(),
+    }
+}
+
+/// A random moment of a round: after so many of its requests became Jobs, which is no matter of time.
+async fn some_way_into(stage: &Stage, round: usize, random: &mut Rng) {
+    // One in twenty is bad.
+    let made = (round * REQUESTS).saturating_sub(ROUNDS);
+    stage.until_jobs(made + random.usize(0..REQUESTS / 2)).await;
+    for _ in 0..random.u32(0..200) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dispatcher_crashes_again_and_again() {
+    let mut random = Rng::with_seed(seed());
+    let mut stage = Stage::start().await;
+    for round in 0..ROUNDS {
+        stage.load(round * REQUESTS, REQUESTS).await;
+        some_way_into(&stage, round, &mut random).await;
+        stage.crash().await;
+    }
+    stage.finish("crashes").await;
+}
+
+async fn any_mix(crashes: bool, what: &str) {
+    let mut random = Rng::with_seed(seed());
+    let mut stage = Stage::start().await;
+    for round in 0..ROUNDS {
+        for _ in 0..random.u32(1..4) {
+            go_wrong(&stage, &mut random);
+        }
+        stage.load(round * REQUESTS, REQUESTS).await;
+        if crashes && random.bool() {
+            for _ in 0..random.u32(0..200) {
+                tokio::task::yield_now().await;
+            }
+            stage.crash().await;
+        }
+    }
+    stage.finish(what).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_in_any_mix() {
+    any_mix(false, "faults in any mix").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_and_crashes_in_any_mix() {
+    any_mix(true, "faults and crashes in any mix").await;
+}
