@@ -59,7 +59,8 @@ pub struct Pull {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
-    /// Closed: so many requests were put back in a row, and so many probes since found none to try.
+    /// Closed: so many tries failed in a row, the requests that were under way together being one, and so many probes since
+    /// found no request to try.
     Closed {
         tries: i64,
         empty: u32,
@@ -73,14 +74,19 @@ enum Gate {
 const EMPTY_PROBES: u32 = 4;
 
 impl Gate {
-    fn after(self, verdict: &Verdict, concurrency: usize) -> Self {
+    /// After a request, pulled as a probe or among others.
+    fn after(self, verdict: &Verdict, probe: bool, concurrency: usize) -> Self {
         match (verdict, self) {
             (Verdict::Settled, Self::Closed { .. }) => Self::Opening(2),
             (Verdict::Settled, Self::Opening(most)) if most < concurrency => Self::Opening(most + 1),
             (Verdict::Settled, _) => Self::Open,
             // It says nothing of whether a Job can be created.
             (Verdict::Rejected, gate) => gate,
-            (_, Self::Closed { tries, .. }) => Self::Closed { tries: tries.saturating_add(1), empty: 0 },
+            (_, Self::Closed { tries, .. }) if probe => {
+                Self::Closed { tries: tries.saturating_add(1), empty: 0 }
+            }
+            // It was under way with the one that closed the gate: what struck them all is one trouble, and may be over.
+            (_, Self::Closed { tries, .. }) => Self::Closed { tries, empty: 0 },
             _ => Self::Closed { tries: 1, empty: 0 },
         }
     }
@@ -109,6 +115,12 @@ impl Gate {
 /// Pulls that were under way when the connection was lost, at most, and are listened to all the same.
 const EARLIER: usize = 4;
 
+/// What became of a request, and whether it was pulled as a probe.
+struct Handled {
+    verdict: Verdict,
+    probe: bool,
+}
+
 /// What the loop keeps between pulls.
 struct Flow {
     /// Of pulls from before a reconnect. A server that was not restarted still knows them, and delivers to them: unheard, a
@@ -116,7 +128,7 @@ struct Flow {
     earlier: SelectAll<BoxStream<'static, Message>>,
     permits: Arc<Semaphore>,
     gate: Gate,
-    handlers: JoinSet<Verdict>,
+    handlers: JoinSet<Handled>,
     reconnects: watch::Receiver<u64>,
     stop: CancellationToken,
 }
@@ -132,8 +144,8 @@ impl Pull {
         while !stop.is_cancelled() {
             if let Gate::Closed { tries, .. } = flow.gate {
                 // Everything else is answered first; then, after a while, one message is tried.
-                while let Some(verdict) = flow.handlers.join_next().await {
-                    self.turn(&mut flow.gate, verdict);
+                while let Some(handled) = flow.handlers.join_next().await {
+                    self.turn(&mut flow.gate, handled);
                 }
                 tokio::select! {
                     () = sleep(delay::of_delivery(tries)) => {}
@@ -146,8 +158,8 @@ impl Pull {
                 () = stop.cancelled() => break,
             }
         }
-        while let Some(verdict) = flow.handlers.join_next().await {
-            self.turn(&mut flow.gate, verdict);
+        while let Some(handled) = flow.handlers.join_next().await {
+            self.turn(&mut flow.gate, handled);
         }
     }
 
@@ -163,12 +175,12 @@ impl Pull {
         loop {
             let next = tokio::select! {
                 next = timeout_at(end, messages.next()) => next,
-                Some(verdict) = flow.handlers.join_next() => {
-                    self.turn(&mut flow.gate, verdict);
+                Some(handled) = flow.handlers.join_next() => {
+                    self.turn(&mut flow.gate, handled);
                     continue;
                 }
                 Some(message) = flow.earlier.next() => {
-                    self.handle(message, None, flow);
+                    self.handle(message, None, false, flow);
                     continue;
                 }
                 // The server that knew of this pull is gone, or it is not.
@@ -184,7 +196,7 @@ impl Pull {
             match next {
                 Ok(Some(Ok(message))) => {
                     let permit = held.pop();
-                    self.handle(message, permit, flow);
+                    self.handle(message, permit, probe, flow);
                 }
                 Ok(None) => {
                     // The server ended the pull: it works, whether or not there was something to do.
@@ -202,19 +214,22 @@ impl Pull {
         }
     }
 
-    fn handle(&self, message: Message, permit: Option<OwnedSemaphorePermit>, flow: &mut Flow) {
+    fn handle(&self, message: Message, permit: Option<OwnedSemaphorePermit>, probe: bool, flow: &mut Flow) {
         let handler = self.handler.clone();
         flow.handlers.spawn(async move {
             let verdict = handler.handle(message).await;
             drop(permit);
-            verdict
+            Handled { verdict, probe }
         });
     }
 
-    fn turn(&self, gate: &mut Gate, verdict: Result<Verdict, JoinError>) {
-        let verdict = verdict.unwrap_or_else(|error| Verdict::Retry(format!("a handler died: {error}")));
+    fn turn(&self, gate: &mut Gate, handled: Result<Handled, JoinError>) {
+        let Handled { verdict, probe } = handled.unwrap_or_else(|error| {
+            // Which it was is not known: rather too long a delay than a handler that dies again and again.
+            Handled { verdict: Verdict::Retry(format!("a handler died: {error}")), probe: true }
+        });
         let was_closed = gate.is_closed();
-        *gate = gate.after(&verdict, self.concurrency);
+        *gate = gate.after(&verdict, probe, self.concurrency);
         let kind = &self.handler.template.kind;
         match verdict {
             Verdict::Settled => self.health.ready(),
@@ -285,44 +300,4 @@ async fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MANY: usize = 8;
-
-    fn put_back() -> Verdict {
-        Verdict::Retry("quota".into())
-    }
-
-    #[test]
-    fn the_gate_closes_when_a_request_is_put_back_and_a_job_opens_it_by_and_by() {
-        let gate = Gate::Open.after(&put_back(), MANY);
-        assert_eq!(gate, Gate::Closed { tries: 1, empty: 0 });
-        let gate = gate.after(&Verdict::NotReady("right".into()), MANY);
-        assert_eq!((gate, gate.most(MANY)), (Gate::Closed { tries: 2, empty: 0 }, 1));
-        let mut gate = gate.after(&Verdict::Settled, MANY);
-        for most in 2..=MANY {
-            assert_eq!(gate.most(MANY), most);
-            assert!(gate.after(&put_back(), MANY).is_closed());
-            gate = gate.after(&Verdict::Settled, MANY);
-        }
-        assert_eq!(gate, Gate::Open);
-    }
-
-    #[test]
-    fn a_rejection_says_nothing_of_the_gate() {
-        for gate in [Gate::Open, Gate::Opening(3), Gate::Closed { tries: 2, empty: 1 }] {
-            assert_eq!(gate.after(&Verdict::Rejected, MANY), gate);
-        }
-    }
-
-    #[test]
-    fn a_gate_does_not_stay_closed_for_a_request_that_is_gone() {
-        let mut gate = Gate::Closed { tries: 5, empty: 0 };
-        for _ in 0..EMPTY_PROBES {
-            gate = gate.after_empty_probe();
-            assert!(gate.is_closed());
-        }
-        assert_eq!(gate.after_empty_probe(), Gate::Open);
-    }
-}
+mod tests;
