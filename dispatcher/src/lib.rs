@@ -6,6 +6,7 @@
 //!
 //! [`run::run`] is the service; `contract` is what other programs see. See `docs/architecture.md`.
 
+pub mod active;
 pub mod admin;
 pub mod check;
 pub mod config;

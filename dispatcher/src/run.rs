@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    active::Active,
     admin,
     config::{Config, StartError},
     health::Health,
@@ -146,10 +147,12 @@ impl Tasks {
         let (writer, write) = status::writer(store.clone(), settler, health, leadership.clone(), abort);
         tasks.writer.spawn(named("status", write));
 
+        let active = Active::default();
         let watch = Watch {
             jobs: jobs.clone(),
             store: store.clone(),
             writer: writer.clone(),
+            active: active.clone(),
             health: health.room("watch"),
             reconnects: reconnects.clone(),
             leadership,
@@ -190,6 +193,7 @@ impl Tasks {
                 concurrency: config.concurrency.into(),
                 health: health.room(format!("intake {kind}")),
                 reconnects,
+                active: active.clone(),
             };
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }

@@ -17,6 +17,7 @@ mod faults;
 mod idempotency;
 mod illegible;
 mod kinds;
+mod limits;
 mod outages;
 mod outcomes;
 mod rejections;

@@ -15,6 +15,7 @@ use super::{
     request::{Envelope, Identity, Request},
 };
 use crate::{
+    active::Slot,
     contract::{headers::NATS_MSG_ID, rejection::Rejection, template::Template},
     nats::origin::Origin,
     status::Writer,
@@ -68,13 +69,13 @@ struct Delivery<'a> {
 }
 
 impl Handler {
-    /// Handles one message and answers it: ack, nak with a delay, or term.
-    pub async fn handle(&self, message: Message) -> Verdict {
+    /// Handles one message and answers it: ack, nak with a delay, or term. With the slot of a kind that has a limit.
+    pub async fn handle(&self, message: Message, slot: Option<Slot>) -> Verdict {
         let delivery = match self.read(&message) {
             Ok(delivery) => delivery,
             Err(error) => return Verdict::Retry(error),
         };
-        let fate = match timeout(HANDLE_DEADLINE, self.process(&delivery)).await {
+        let fate = match timeout(HANDLE_DEADLINE, self.process(&delivery, slot)).await {
             Ok(Ok(Handled::Job)) => return self.answer(&delivery, AckKind::Ack, Verdict::Settled).await,
             Ok(Ok(Handled::Rejected)) => {
                 return self.answer(&delivery, AckKind::Term, Verdict::Rejected).await;
@@ -112,8 +113,11 @@ impl Handler {
     }
 
     /// Until the request's Job is there and something is said of it, or it is found rejected before.
-    async fn process(&self, delivery: &Delivery<'_>) -> Result<Handled, Fate> {
+    async fn process(&self, delivery: &Delivery<'_>, slot: Option<Slot>) -> Result<Handled, Fate> {
         let (Ok(known) | Err((known, _))) = &delivery.identity;
+        if let Some(slot) = &slot {
+            slot.claim(&known.id);
+        }
         if delivery.again {
             let copy = self.dead_letters.has_copy(&self.template.kind, known.sequence, delivery.stored);
             if copy.await.map_err(Fate::Retry)? {
@@ -143,6 +147,9 @@ impl Handler {
             // Whatever was to be told of it is told, also where that has expired since.
             Launched::There(state, _) if state.settled => Ok(Handled::Job),
             Launched::There(state, known) => {
+                if let Some(slot) = slot {
+                    slot.has(&state);
+                }
                 tracing::debug!(job = %state.name, request_id = %state.request_id, "the Job is there");
                 let said = self.writer.first_event(*state, known).await;
                 said.map(|()| Handled::Job).map_err(|e| Fate::Retry(e.to_string()))

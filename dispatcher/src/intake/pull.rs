@@ -27,7 +27,12 @@ use super::{
     delay,
     handle::{Handler, Verdict},
 };
-use crate::{health::Room, nats::definitions::JOBS, status::backoff};
+use crate::{
+    active::{Active, Slot},
+    health::Room,
+    nats::definitions::JOBS,
+    status::backoff,
+};
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
 const PULL: Duration = Duration::from_secs(10);
@@ -53,6 +58,17 @@ pub struct Pull {
     pub health: Room,
     /// Changes when NATS is connected again.
     pub reconnects: watch::Receiver<u64>,
+    /// The kind's unfinished Jobs.
+    pub active: Active,
+}
+
+/// The right to work on one request.
+#[derive(Default)]
+struct Permit {
+    /// Not of a request that an earlier pull brings.
+    one_at_once: Option<OwnedSemaphorePermit>,
+    /// Of a kind with a limit.
+    slot: Option<Slot>,
 }
 
 /// Whether the kind can go on.
@@ -125,7 +141,7 @@ struct Handled {
 struct Flow {
     /// Of pulls from before a reconnect. A server that was not restarted still knows them, and delivers to them: unheard, a
     /// request would come again only after `ack_wait`. They hold no permits; there are few of them, and not for long.
-    earlier: SelectAll<BoxStream<'static, Message>>,
+    earlier: SelectAll<BoxStream<'static, (Message, Permit)>>,
     permits: Arc<Semaphore>,
     gate: Gate,
     handlers: JoinSet<Handled>,
@@ -154,7 +170,10 @@ impl Pull {
             }
             let most = flow.gate.most(self.concurrency);
             tokio::select! {
-                held = take(&flow.permits, most) => self.pull(held, &mut flow).await,
+                held = self.permits(&flow.permits, most) => self.pull(held, &mut flow).await,
+                // At the limit of unfinished Jobs that takes as long as a Job does.
+                Some(handled) = flow.handlers.join_next() => self.turn(&mut flow.gate, handled),
+                Some((message, permit)) = flow.earlier.next() => self.handle(message, permit, false, &mut flow),
                 () = stop.cancelled() => break,
             }
         }
@@ -164,7 +183,7 @@ impl Pull {
     }
 
     /// One pull of as many messages as permits are held.
-    async fn pull(&self, mut held: Vec<OwnedSemaphorePermit>, flow: &mut Flow) {
+    async fn pull(&self, mut held: Vec<Permit>, flow: &mut Flow) {
         let (probe, end) = (flow.gate.is_closed(), Instant::now() + PULL + GRACE);
         let asked = self.consumer.batch().max_messages(held.len()).expires(PULL).messages();
         let mut messages = match timeout(GRACE, asked).await {
@@ -179,14 +198,18 @@ impl Pull {
                     self.turn(&mut flow.gate, handled);
                     continue;
                 }
-                Some(message) = flow.earlier.next() => {
-                    self.handle(message, None, false, flow);
+                Some((message, permit)) = flow.earlier.next() => {
+                    self.handle(message, permit, false, flow);
                     continue;
                 }
                 // The server that knew of this pull is gone, or it is not.
                 Ok(()) = flow.reconnects.changed() => {
                     if flow.earlier.len() < EARLIER {
+                        // Of a kind with a limit each still has its slot.
+                        let mut slots: Vec<_> = held.into_iter().map(|permit| permit.slot).collect();
+                        let mut slot = move || Permit { one_at_once: None, slot: slots.pop().flatten() };
                         let rest = messages.filter_map(|message| ready(message.ok()));
+                        let rest = rest.map(move |message| (message, slot()));
                         flow.earlier.push(rest.take_until(Box::pin(sleep_until(end))).boxed());
                     }
                     return self.stumble("the connection was lost, or a stream was made anew", flow).await;
@@ -195,7 +218,7 @@ impl Pull {
             };
             match next {
                 Ok(Some(Ok(message))) => {
-                    let permit = held.pop();
+                    let permit = held.pop().unwrap_or_default();
                     self.handle(message, permit, probe, flow);
                 }
                 Ok(None) => {
@@ -214,13 +237,28 @@ impl Pull {
         }
     }
 
-    fn handle(&self, message: Message, permit: Option<OwnedSemaphorePermit>, probe: bool, flow: &mut Flow) {
+    fn handle(&self, message: Message, permit: Permit, probe: bool, flow: &mut Flow) {
         let handler = self.handler.clone();
         flow.handlers.spawn(async move {
-            let verdict = handler.handle(message).await;
-            drop(permit);
+            let Permit { one_at_once, slot } = permit;
+            let verdict = handler.handle(message, slot).await;
+            drop(one_at_once);
             Handled { verdict, probe }
         });
+    }
+
+    /// Waits for a permit and takes what is free beyond it, up to `most`; of a kind with a limit, no more than that leaves.
+    async fn permits(&self, permits: &Arc<Semaphore>, most: usize) -> Vec<Permit> {
+        let held = take(permits, most).await;
+        let template = &self.handler.template;
+        let slots = match template.max_active.and_then(|limit| usize::try_from(limit.get()).ok()) {
+            None => held.iter().map(|_| None).collect(),
+            Some(limit) => {
+                let slots = self.active.slots(&template.kind, limit, held.len()).await;
+                slots.into_iter().map(Some).collect::<Vec<_>>()
+            }
+        };
+        held.into_iter().zip(slots).map(|(held, slot)| Permit { one_at_once: Some(held), slot }).collect()
     }
 
     fn turn(&self, gate: &mut Gate, handled: Result<Handled, JoinError>) {

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    active::Active,
     contract::{
         job::{JobObject, JobState, LABEL_KIND, Presence},
         names::{JobName, Kind},
@@ -47,6 +48,8 @@ pub struct Watch {
     pub store: Store,
     /// Where their states go.
     pub writer: Writer,
+    /// Where unfinished ones are counted.
+    pub active: Active,
     /// Ready while the watch works.
     pub health: Room,
     /// Changes when NATS is connected again.
@@ -109,22 +112,31 @@ impl Watch {
             // The watcher lists only when it is asked for its next event: the scan comes first.
             Event::Init => {
                 *open = self.scan().await;
+                self.active.list_begins();
                 Ok(())
             }
             Event::InitApply(job) => {
                 let Some(state) = self.read(&job).await else { return Ok(()) };
+                self.active.apply(&state);
                 // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
                 // was said after the scan, it costs a refused publish.
                 let known = open.remove(&(state.kind.clone(), state.name.clone())).unwrap_or_default();
                 self.writer.offer(state, Some(known)).await
             }
-            Event::InitDone => self.missing(std::mem::take(open)).await,
+            Event::InitDone => {
+                self.active.listed();
+                self.missing(std::mem::take(open)).await
+            }
             Event::Apply(job) => match self.read(&job).await {
-                Some(state) => self.writer.offer(state, None).await,
+                Some(state) => {
+                    self.active.apply(&state);
+                    self.writer.offer(state, None).await
+                }
                 None => Ok(()),
             },
             Event::Delete(job) => match self.read(&job).await {
                 Some(state) => {
+                    self.active.delete(&state);
                     self.writer.offer(state.with_presence(Presence::DeletedUnverified), None).await
                 }
                 None => Ok(()),
