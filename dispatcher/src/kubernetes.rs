@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{ApiResource, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     config::{KubeConfigOptions, Kubeconfig},
     core::{Request, Status},
 };
@@ -151,6 +151,17 @@ impl Jobs {
     /// [`CallError`].
     pub async fn patch(&self, name: &str, patch: &Value) -> Result<JobObject, CallError> {
         bounded(self.api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await
+    }
+
+    /// Deletes this very Job in this very state, and its pods in the background.
+    ///
+    /// # Errors
+    /// [`CallError`]: 404 where there is no Job of that name, 409 where it is another one, or has changed.
+    pub async fn delete(&self, name: &str, uid: &str, resource_version: u64) -> Result<(), CallError> {
+        let as_seen =
+            Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_string()) };
+        let params = DeleteParams::background().preconditions(as_seen);
+        bounded(self.api.delete(name, &params)).await.map(drop)
     }
 
     /// Whether Jobs can be listed at all.

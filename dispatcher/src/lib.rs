@@ -8,6 +8,7 @@
 
 pub mod active;
 pub mod admin;
+pub mod cancels;
 pub mod check;
 pub mod config;
 pub mod contract;

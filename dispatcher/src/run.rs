@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
+use futures::FutureExt;
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -13,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     active::Active,
     admin,
+    cancels::reap::Reap,
     config::{Config, StartError},
     health::Health,
     intake::{handle::Handler, launch::Launcher, pull::Pull},
     nats::connect,
     report::{leader::Elector, settle::Settler, watch::Watch},
     service::{
+        cancel::Cancelling,
         serve::{Desk, Serve},
         submit::Submit,
         waiting::Waiting,
@@ -119,7 +122,9 @@ struct Tasks {
 impl Tasks {
     fn start(prepared: Prepared, config: &Config, health: &Health) -> Self {
         let stop_work = CancellationToken::new();
-        let serve = service(&prepared, config, health, &stop_work);
+        let active = Active::default();
+        let serve = service(&prepared, &active, config, health, &stop_work);
+        let reap = reap(&prepared, health);
         let Prepared {
             templates,
             jobs,
@@ -129,6 +134,7 @@ impl Tasks {
             store,
             salvage,
             dead_letters,
+            cancels,
             provisioned,
             ..
         } = prepared;
@@ -139,7 +145,7 @@ impl Tasks {
             abort_writer: CancellationToken::new(),
             client,
         };
-        let settler = Arc::new(Settler::new(jobs.clone(), templates.clone()));
+        let settler = Arc::new(Settler::new(jobs.clone(), templates.clone(), cancels.clone()));
         let (lead, leadership) = leadership();
         let elector = Elector::new(&jobs, &config.lease, lead, health.room("leader"));
         tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
@@ -147,11 +153,11 @@ impl Tasks {
         let (writer, write) = status::writer(store.clone(), settler, health, leadership.clone(), abort);
         tasks.writer.spawn(named("status", write));
 
-        let active = Active::default();
         let watch = Watch {
             jobs: jobs.clone(),
             store: store.clone(),
             writer: writer.clone(),
+            cancels: cancels.clone(),
             active: active.clone(),
             health: health.room("watch"),
             reconnects: reconnects.clone(),
@@ -183,7 +189,8 @@ impl Tasks {
             let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
             let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
             let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
-            let handler = Handler { template, stream, maybe_seen, launcher, dead_letters, writer };
+            let cancels = cancels.clone();
+            let handler = Handler { template, stream, maybe_seen, launcher, cancels, dead_letters, writer };
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
             let pull = Pull {
                 consumer,
@@ -196,6 +203,13 @@ impl Tasks {
                 active: active.clone(),
             };
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
+        }
+        let follow = cancels.follow(health.room("cancels"));
+        for (name, task) in [("cancels", follow.boxed()), ("reap", reap.run().boxed())] {
+            let stop = tasks.stop_work.clone();
+            tasks.work.spawn(named(name, async move {
+                stop.run_until_cancelled_owned(task).await;
+            }));
         }
         tasks.work.spawn(named("service", serve.run(tasks.stop_work.clone())));
         let kinds: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
@@ -230,10 +244,34 @@ impl Tasks {
     }
 }
 
+/// Sees to what is to be cancelled.
+fn reap(prepared: &Prepared, health: &Health) -> Reap {
+    Reap {
+        cancels: prepared.cancels.clone(),
+        jobs: prepared.jobs.clone(),
+        store: prepared.store.clone(),
+        context: prepared.queue.context.clone(),
+        health: health.room("cancels jobs"),
+    }
+}
+
 /// The micro service on what was prepared.
-fn service(prepared: &Prepared, config: &Config, health: &Health, stop: &CancellationToken) -> Serve {
+fn service(
+    prepared: &Prepared,
+    active: &Active,
+    config: &Config,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Serve {
     let Prepared { client, store, history, queue, reconnects, .. } = prepared;
     let waiting = config.waiting_callers.into();
+    let cancel = Cancelling {
+        jobs: prepared.jobs.clone(),
+        cancels: prepared.cancels.clone(),
+        active: active.clone(),
+        history: history.clone(),
+        queue: queue.clone(),
+    };
     let submit = Submit {
         client: client.clone(),
         store: store.clone(),
@@ -246,7 +284,7 @@ fn service(prepared: &Prepared, config: &Config, health: &Health, stop: &Cancell
     Serve {
         client: client.clone(),
         templates: prepared.templates.clone(),
-        desk: Arc::new(Desk { submit, history: history.clone(), queue: queue.clone() }),
+        desk: Arc::new(Desk { submit, cancel, history: history.clone(), queue: queue.clone() }),
         waiting,
         health: health.room("service"),
     }

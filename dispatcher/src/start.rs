@@ -7,6 +7,7 @@ use async_nats::Client;
 use tokio::sync::watch;
 
 use crate::{
+    cancels::{Cancels, bucket::Bucket},
     config::{Config, StartError},
     contract::{
         names::{Kind, is_label},
@@ -45,6 +46,8 @@ pub struct Prepared {
     pub history: History,
     /// Requests that are still queued, for whoever asks.
     pub queue: Queue,
+    /// What is to be cancelled.
+    pub cancels: Cancels,
     /// Rejected requests.
     pub dead_letters: DeadLetters,
     /// The consumers.
@@ -86,6 +89,8 @@ impl Prepared {
             dead_letters: dead_letters.clone(),
         };
         salvage.before_pulling().await;
+        let bucket = Bucket::open(context.clone()).await.map_err(in_nats)?;
+        let cancels = Cancels::open(bucket).await.map_err(in_nats)?;
         Ok(Self {
             templates: Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect()),
             jobs,
@@ -96,6 +101,7 @@ impl Prepared {
                 health: health.room("streams"),
                 reconnects: reconnected,
             },
+            cancels,
             history: History::open(&context).await.map_err(in_nats)?,
             queue: Queue { context: context.clone(), stream: provisioned.jobs.clone() },
             store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,

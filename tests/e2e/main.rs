@@ -11,6 +11,7 @@ mod answers;
 mod asking;
 #[path = "../corpus/bad_requests.rs"]
 mod bad_requests;
+mod cancels;
 mod controller;
 mod dev;
 mod faults;

@@ -109,7 +109,7 @@ async fn no_provision_creates_nothing() {
     let world = or_skip!(World::start().await);
     refuses(world.dispatcher().arg("--no-provision"), "stream JOBS", "is not there").await;
     assert!(world.jetstream.get_stream("JOBS").await.is_err());
-    for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
+    for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         world.make_stream(&shipped(stream)).await;
     }
     refuses(world.dispatcher().arg("--no-provision"), "stream JOB_STATUS", "metadata").await;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use self::table::{Number, Table};
 use crate::contract::{
     job::JobState,
-    names::{Kind, RequestId},
+    names::{JobName, Kind, RequestId},
 };
 
 /// The unfinished Jobs of every kind, shared.
@@ -67,12 +67,17 @@ impl Active {
     /// A Job as it is now: in a list, or after a change.
     pub fn apply(&self, state: &JobState) {
         let finished = state.outcome().is_some();
-        self.change_and_tell(|table| table.apply(&state.kind, &state.uid, &state.request_id, finished));
+        self.change_and_tell(|table| table.apply(state, finished));
     }
 
     /// A Job is gone.
     pub fn delete(&self, state: &JobState) {
-        self.change_and_tell(|table| table.apply(&state.kind, &state.uid, &state.request_id, true));
+        self.change_and_tell(|table| table.apply(state, true));
+    }
+
+    /// The name of the unfinished Job that this request has.
+    pub fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
+        self.change(|table| table.name_of(kind, id))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {

@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::contract::names::{Kind, RequestId};
+use crate::contract::{
+    job::JobState,
+    names::{JobName, Kind, RequestId},
+};
 
 /// Which slot.
 pub(super) type Number = u64;
@@ -18,7 +21,7 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct OfKind {
-    unfinished: HashSet<String>,
+    unfinished: HashMap<String, (JobName, RequestId)>,
     slots: HashMap<Number, Under>,
 }
 
@@ -66,7 +69,7 @@ impl Table {
     /// The request's Job is there, unless it is over already.
     pub(super) fn has(&mut self, kind: &Kind, number: Number, uid: &str, finished: bool) {
         let Some(of_kind) = self.kinds.get_mut(kind) else { return };
-        let counted = of_kind.unfinished.contains(uid);
+        let counted = of_kind.unfinished.contains_key(uid);
         if let Some(slot) = of_kind.slots.get_mut(&number) {
             // Whatever the watch will tell of it has been told, or will be.
             slot.awaited = !(finished || counted || slot.seen);
@@ -83,15 +86,16 @@ impl Table {
     }
 
     /// The watch tells of a Job; one that is gone is finished.
-    pub(super) fn apply(&mut self, kind: &Kind, uid: &str, id: &RequestId, finished: bool) {
+    pub(super) fn apply(&mut self, state: &JobState, finished: bool) {
+        let JobState { kind, uid, name, request_id: id, .. } = state;
         if let Some(in_list) = &mut self.in_list {
-            in_list.insert(uid.to_owned());
+            in_list.insert(uid.clone());
         }
         let of_kind = self.kinds.entry(kind.clone()).or_default();
         if finished {
             of_kind.unfinished.remove(uid);
         } else {
-            of_kind.unfinished.insert(uid.to_owned());
+            of_kind.unfinished.insert(uid.clone(), (name.clone(), id.clone()));
         }
         of_kind.slots.retain(|_, slot| {
             let seen = slot.request.as_ref() == Some(id);
@@ -111,10 +115,16 @@ impl Table {
     pub(super) fn listed(&mut self) {
         let in_list = self.in_list.take().unwrap_or_default();
         for of_kind in self.kinds.values_mut() {
-            of_kind.unfinished.retain(|uid| in_list.contains(uid));
+            of_kind.unfinished.retain(|uid, _| in_list.contains(uid));
             of_kind.slots.retain(|_, slot| !(slot.awaited && slot.before_list));
         }
         self.complete = true;
+    }
+
+    /// The name of the unfinished Job that this request has.
+    pub(super) fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
+        let mut jobs = self.kinds.get(kind)?.unfinished.values();
+        jobs.find(|(_, of)| of == id).map(|(name, _)| name.clone())
     }
 
     fn slot(&mut self, kind: &Kind, number: Number) -> Option<&mut Under> {

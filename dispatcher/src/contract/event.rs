@@ -108,6 +108,8 @@ pub enum OutcomeResult {
     Failed,
     /// The Job vanished before it had a final condition.
     Deleted,
+    /// The same, and it was to be cancelled.
+    Cancelled,
 }
 
 impl fmt::Display for OutcomeResult {
@@ -116,6 +118,7 @@ impl fmt::Display for OutcomeResult {
             Self::Complete => "Complete",
             Self::Failed => "Failed",
             Self::Deleted => "Deleted",
+            Self::Cancelled => "Cancelled",
         })
     }
 }

@@ -71,6 +71,8 @@ pub struct JobState {
     pub settled: bool,
     /// Where it is.
     pub presence: Presence,
+    /// Whether it was to be cancelled; known once it is gone.
+    pub cancelled: bool,
     /// The `JobStatus`, verbatim.
     pub status: Value,
 }
@@ -123,6 +125,7 @@ impl JobState {
                 .ok_or(NotOurs("metadata.resourceVersion"))?,
             settled: get(&meta.annotations, ANNOTATION_SETTLED).is_ok(),
             presence: Presence::Present,
+            cancelled: false,
             status: if status.is_null() { Value::Object(serde_json::Map::new()) } else { status },
         })
     }
@@ -163,6 +166,7 @@ impl JobState {
             resource_version: said.resource_version.parse().unwrap_or(0),
             settled: false,
             presence: Presence::MissingUnverified,
+            cancelled: false,
             status: said.status,
         }
     }
@@ -200,10 +204,14 @@ impl JobState {
     /// The outcome of a Job that vanished before it had a final condition.
     pub fn outcome_deleted(&self) -> Outcome {
         let view = StatusView::of(&self.status);
+        let (result, done) = match self.cancelled {
+            true => (OutcomeResult::Cancelled, "cancelled"),
+            false => (OutcomeResult::Deleted, "deleted"),
+        };
         Outcome {
-            result: OutcomeResult::Deleted,
+            result,
             reason: None,
-            message: Some("the Job was deleted before it had a final condition".to_owned()),
+            message: Some(format!("the Job was {done} before it had a final condition")),
             succeeded: view.succeeded,
             failed: view.failed,
             start_time: view.start_time,

@@ -24,6 +24,8 @@ pub enum Reason {
     RequestIdReused,
     /// A Job of that name, made by another request or by someone else, is there.
     NameTaken,
+    /// Somebody cancelled it while it was in the queue.
+    Cancelled,
     /// The Kubernetes API refused this very Job (invalid, or against a policy).
     Refused,
 }
@@ -39,6 +41,7 @@ impl Reason {
             Self::InvalidRequestId => "InvalidRequestId",
             Self::RequestIdReused => "RequestIdReused",
             Self::NameTaken => "NameTaken",
+            Self::Cancelled => "Cancelled",
             Self::Refused => "Refused",
         }
     }

@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     active::Slot,
-    contract::{headers::NATS_MSG_ID, rejection::Rejection, template::Template},
+    cancels::Cancels,
+    contract::{
+        headers::NATS_MSG_ID,
+        rejection::{Reason, Rejection},
+        template::Template,
+    },
     nats::origin::Origin,
     status::Writer,
 };
@@ -47,6 +52,8 @@ pub struct Handler {
     pub maybe_seen: u64,
     /// Creates Jobs.
     pub launcher: Launcher,
+    /// What is cancelled.
+    pub cancels: Cancels,
     /// Keeps rejected requests.
     pub dead_letters: DeadLetters,
     /// Says the first event.
@@ -131,6 +138,7 @@ impl Handler {
         let built = Request::parse(&self.template, identity.clone(), &delivery.message.payload)
             .and_then(|request| Ok((job::build(&request, &self.template)?, request)));
         let launched = match built {
+            Ok((_, request)) if self.is_cancelled(&request) => Err(Fate::Reject(cancelled(&request))),
             // A given id can come with another message too; a derived one only with this.
             Ok((job, request)) => {
                 let again = delivery.again || identity.given;
@@ -175,6 +183,11 @@ impl Handler {
         Err(Fate::Reject(rejection))
     }
 
+    fn is_cancelled(&self, request: &Request) -> bool {
+        let Request { identity, kind, name, .. } = request;
+        self.cancels.covers(kind, name, &identity.id, identity.sequence)
+    }
+
     async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
         let identity = match &delivery.identity {
             Ok(identity) | Err((identity, _)) => identity,
@@ -209,6 +222,10 @@ impl Handler {
             Err(_) => unconfirmed(verdict, "no answer"),
         }
     }
+}
+
+fn cancelled(request: &Request) -> Rejection {
+    Rejection::new(Reason::Cancelled, "it was cancelled while it was in the queue").of(&request.name)
 }
 
 fn unconfirmed(verdict: Verdict, error: &str) -> Verdict {

@@ -17,6 +17,11 @@ pub const JOB_STATUS: &str = "JOB_STATUS";
 /// The stream of dead letters.
 pub const JOB_REJECTED: &str = "JOB_REJECTED";
 
+/// The stream of the key-value bucket `JOB_CANCELS`.
+pub const JOB_CANCELS: &str = "KV_JOB_CANCELS";
+/// The subjects of that bucket's keys.
+pub const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
+
 /// How long the server waits for an ack before it delivers again. It outlasts the handling of one request
 /// ([`crate::intake::HANDLE_DEADLINE`]), so that nobody else works on a request that is still worked on.
 pub const ACK_WAIT: Duration = Duration::from_secs(60);
@@ -100,6 +105,25 @@ pub fn job_rejected() -> Config {
     }
 }
 
+/// The key-value bucket `JOB_CANCELS` as a stream: what is to be cancelled, until it is done.
+pub fn job_cancels() -> Config {
+    Config {
+        name: JOB_CANCELS.to_owned(),
+        description: Some("What is to be cancelled, until it is done".to_owned()),
+        subjects: vec![CANCELS_SUBJECTS.to_owned()],
+        retention: RetentionPolicy::Limits,
+        // A full bucket refuses to cancel more, and forgets nothing.
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: 1,
+        max_message_size: 4 * 1024,
+        max_bytes: 64 * 1024 * 1024,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        ..base()
+    }
+}
+
 fn base() -> Config {
     Config {
         storage: StorageType::File,
@@ -131,7 +155,7 @@ pub fn consumer(kind: &Kind) -> pull::Config {
 
 /// Every stream and consumer by name, as the `nats` CLI takes them (`--config`).
 pub fn files(kinds: &[Kind]) -> Vec<(String, Value)> {
-    let streams = [jobs(kinds), job_status(), job_rejected()];
+    let streams = [jobs(kinds), job_status(), job_rejected(), job_cancels()];
     let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), given(stream))).collect();
     files.extend(kinds.iter().map(|kind| (kind.consumer_name(), given(&consumer(kind)))));
     files

@@ -55,6 +55,7 @@ impl Provision {
         status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
         self.stream(context, status).await?;
         self.stream(context, definitions::job_rejected()).await?;
+        self.stream(context, definitions::job_cancels()).await?;
         let mut consumers = Vec::new();
         for kind in kinds {
             consumers.push((kind.clone(), self.consumer(context, kind).await?));

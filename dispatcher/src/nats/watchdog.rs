@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::definitions::{JOB_REJECTED, JOB_STATUS, JOBS};
+use super::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS};
 use crate::health::Room;
 
 /// How often it is looked.
@@ -64,7 +64,7 @@ impl Watchdog {
     /// Whether a stream was made anew.
     async fn round(&self, created: &mut HashMap<&'static str, i128>) -> Result<bool, Away> {
         let mut made_anew = false;
-        for name in [JOBS, JOB_STATUS, JOB_REJECTED] {
+        for name in [JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS] {
             let now = self.created(name).await?;
             if created.insert(name, now).is_some_and(|before| before != now) {
                 tracing::warn!(stream = name, "was made anew");

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
+    cancels::Cancels,
     contract::{
         job::{
             ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SETTLED,
@@ -22,12 +23,13 @@ use crate::{
 pub struct Settler {
     jobs: Jobs,
     templates: Arc<HashMap<Kind, Arc<Template>>>,
+    cancels: Cancels,
 }
 
 impl Settler {
     /// Settles Jobs with the TTL of their kind's template; a kind without a template gets the mark only.
-    pub fn new(jobs: Jobs, templates: Arc<HashMap<Kind, Arc<Template>>>) -> Self {
-        Self { jobs, templates }
+    pub fn new(jobs: Jobs, templates: Arc<HashMap<Kind, Arc<Template>>>, cancels: Cancels) -> Self {
+        Self { jobs, templates, cancels }
     }
 
     async fn gone(&self, state: &JobState) -> Result<bool, CallError> {
@@ -80,6 +82,11 @@ impl Cluster for Settler {
     fn is_gone(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
         let state = state.clone();
         Box::pin(async move { self.gone(&state).await.map_err(|e| e.to_string()) })
+    }
+
+    fn is_cancelled(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
+        let uid = state.uid.clone();
+        Box::pin(async move { self.cancels.is_cancelled(&uid).await })
     }
 
     fn settle(&self, state: &JobState) -> BoxFuture<'_, Result<(), String>> {

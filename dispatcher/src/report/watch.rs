@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     active::Active,
+    cancels::Cancels,
     contract::{
         job::{JobObject, JobState, LABEL_KIND, Presence},
         names::{JobName, Kind},
@@ -48,6 +49,8 @@ pub struct Watch {
     pub store: Store,
     /// Where their states go.
     pub writer: Writer,
+    /// Which of them are to go.
+    pub cancels: Cancels,
     /// Where unfinished ones are counted.
     pub active: Active,
     /// Ready while the watch works.
@@ -104,6 +107,7 @@ impl Watch {
     }
 
     async fn handle(&self, event: Event<JobObject>, open: &mut Open) -> Result<(), Stopped> {
+        self.note(&event);
         // What comes while another one reports is not missed: when this one begins to, all is compared anew.
         if !self.leadership.is_ours() {
             return Ok(());
@@ -112,35 +116,45 @@ impl Watch {
             // The watcher lists only when it is asked for its next event: the scan comes first.
             Event::Init => {
                 *open = self.scan().await;
-                self.active.list_begins();
                 Ok(())
             }
             Event::InitApply(job) => {
                 let Some(state) = self.read(&job).await else { return Ok(()) };
-                self.active.apply(&state);
                 // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
                 // was said after the scan, it costs a refused publish.
                 let known = open.remove(&(state.kind.clone(), state.name.clone())).unwrap_or_default();
                 self.writer.offer(state, Some(known)).await
             }
-            Event::InitDone => {
-                self.active.listed();
-                self.missing(std::mem::take(open)).await
-            }
+            Event::InitDone => self.missing(std::mem::take(open)).await,
             Event::Apply(job) => match self.read(&job).await {
-                Some(state) => {
-                    self.active.apply(&state);
-                    self.writer.offer(state, None).await
-                }
+                Some(state) => self.writer.offer(state, None).await,
                 None => Ok(()),
             },
             Event::Delete(job) => match self.read(&job).await {
                 Some(state) => {
-                    self.active.delete(&state);
                     self.writer.offer(state.with_presence(Presence::DeletedUnverified), None).await
                 }
                 None => Ok(()),
             },
+        }
+    }
+
+    /// What every replica needs to know, whoever reports: how many Jobs are unfinished, and which of them are to go.
+    fn note(&self, event: &Event<JobObject>) {
+        match event {
+            Event::Init => self.active.list_begins(),
+            Event::InitDone => self.active.listed(),
+            Event::InitApply(job) | Event::Apply(job) => {
+                if let Ok(state) = JobState::read(job) {
+                    self.active.apply(&state);
+                    self.cancels.look(&state);
+                }
+            }
+            Event::Delete(job) => {
+                if let Ok(state) = JobState::read(job) {
+                    self.active.delete(&state);
+                }
+            }
         }
     }
 

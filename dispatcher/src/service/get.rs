@@ -37,7 +37,7 @@ pub async fn get(
 fn refusal(found: &Found, template: &Template, name: &JobName) -> Refusal {
     let kind = &template.kind;
     let (word, message) = match found {
-        Found::Queued => (Word::Queued, format!("the request of the Job `{name}` is still in the queue")),
+        Found::Queued(_) => (Word::Queued, format!("the request of the Job `{name}` is still in the queue")),
         Found::Absent => (
             Word::Unknown,
             format!(

@@ -1,7 +1,8 @@
-//! The NATS micro service `dispatcher` (ADR-32): `jobs.<kind>.submit` and `.get`, for whoever wants an answer.
+//! The NATS micro service `dispatcher` (ADR-32): `jobs.<kind>.submit`, `.cancel` and `.get`, for whoever wants an answer.
 //!
 //! ```text
 //! request ─▶ serve: a place, or 503 ─▶ query (pure) ─┬─▶ submit: publish ─▶ stored ─▶ wait? ─▶ answer
+//!                                                    ├─▶ cancel: written down, then done
 //!                                                    └─▶ get: the last event, or a look through the queue
 //! status subjects, _rejected ─▶ listen ─▶ waiting (pure: who waits for which request) ─▶ submit
 //! ```
@@ -9,6 +10,7 @@
 //! Replicas share the endpoints by their queue group. Nothing is remembered between requests: what an answer says stands
 //! in the streams.
 
+pub mod cancel;
 pub mod get;
 pub mod history;
 pub mod listen;

@@ -112,6 +112,39 @@ pub fn get(payload: &[u8]) -> Result<JobName, Refusal> {
     }
 }
 
+/// What is to be cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The Job of that name, or requests for it.
+    Name(JobName),
+    /// The request of that identity, or its Job.
+    Id(RequestId),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ByNameOrId {
+    name: Option<JobName>,
+    request_id: Option<RequestId>,
+}
+
+/// Reads the payload of a `cancel`: `{"name": "..."}` or `{"requestId": "..."}`.
+///
+/// # Errors
+/// Anything else.
+pub fn cancel(payload: &[u8]) -> Result<Target, Refusal> {
+    let found = match serde_json::from_slice(payload) {
+        Ok(ByNameOrId { name: Some(name), request_id: None }) => return Ok(Target::Name(name)),
+        Ok(ByNameOrId { name: None, request_id: Some(id) }) => return Ok(Target::Id(id)),
+        Ok(_) => "`name` and `requestId`, both or neither".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let message = format!(
+        "the payload is no query: {found}; allowed is {{\"name\": \"<a Job's name>\"}} or {{\"requestId\": \"<an identity>\"}}"
+    );
+    Err(Refusal::new(Word::BadQuery, message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +203,17 @@ mod tests {
             let refusal = get(bad.as_bytes()).unwrap_err();
             assert_eq!(refusal.word, Word::BadQuery, "{bad}");
             assert!(refusal.message.contains("\"name\""), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_cancelled_is_named_by_one_of_two() {
+        assert!(matches!(cancel(br#"{"name":"a"}"#), Ok(Target::Name(name)) if name.as_ref() == "a"));
+        assert!(
+            matches!(cancel(br#"{"requestId":"order 1"}"#), Ok(Target::Id(id)) if id.as_ref() == "order 1")
+        );
+        for bad in ["", "{}", r#"{"name":"a","requestId":"b"}"#, r#"{"requestId":""}"#, r#"{"id":"a"}"#] {
+            assert_eq!(cancel(bad.as_bytes()).unwrap_err().word, Word::BadQuery, "{bad}");
         }
     }
 }

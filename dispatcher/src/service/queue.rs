@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, message::StreamMessage};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     contract::{
@@ -12,7 +12,7 @@ use crate::{
         template::Template,
     },
     intake::request::{Envelope, Identity, Request},
-    nats::{origin::Origin, requests},
+    nats::{definitions::JOBS, origin::Origin, requests},
 };
 
 /// Requests that are looked at, at most, and for how long.
@@ -31,8 +31,8 @@ pub enum Wanted<'a> {
 /// What the walk has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It is there.
-    Queued,
+    /// It is there, and its Job is to have this name.
+    Queued(JobName),
     /// It is not there.
     Absent,
     /// The queue is longer than can be looked through: it may be there.
@@ -66,15 +66,28 @@ impl Queue {
             next = message.sequence.saturating_add(1);
             // One that no client can read is no request.
             if let Ok(message) = StreamMessage::try_from(message)
-                && self.is(template, &message, wanted)
+                && let Some(name) = self.name_of(template, &message, wanted)
             {
-                return Ok(Found::Queued);
+                return Ok(Found::Queued(name));
             }
         }
         Ok(Found::Unknown)
     }
 
-    fn is(&self, template: &Template, message: &StreamMessage, wanted: &Wanted<'_>) -> bool {
+    /// The last sequence of the queue.
+    ///
+    /// # Errors
+    /// Where the stream does not answer.
+    pub async fn last(&self) -> Result<u64, String> {
+        match timeout(DEADLINE, self.context.get_stream(JOBS)).await {
+            Ok(Ok(stream)) => Ok(stream.cached_info().state.last_sequence),
+            Ok(Err(error)) => Err(format!("stream {JOBS}: {error}")),
+            Err(_) => Err(format!("stream {JOBS}: no answer within {} s", DEADLINE.as_secs())),
+        }
+    }
+
+    /// The name of the message's Job, if it is the one that is wanted. One without a valid name becomes no Job.
+    fn name_of(&self, template: &Template, message: &StreamMessage, wanted: &Wanted<'_>) -> Option<JobName> {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
@@ -83,12 +96,13 @@ impl Queue {
             stored_nanos: message.time.unix_timestamp_nanos(),
         };
         let (Ok(identity) | Err((identity, _))) = Identity::of(&envelope);
-        match wanted {
-            Wanted::Id(id) => identity.id == **id,
-            Wanted::Name(name) => match Request::parse(template, identity, &message.payload) {
-                Ok(request) => request.name == **name,
-                Err(rejection) => rejection.name.as_ref() == Some(*name),
-            },
+        if matches!(wanted, Wanted::Id(id) if identity.id != **id) {
+            return None;
         }
+        let name = match Request::parse(template, identity, &message.payload) {
+            Ok(request) => request.name,
+            Err(rejection) => rejection.name?,
+        };
+        (!matches!(wanted, Wanted::Name(wanted) if name != **wanted)).then_some(name)
     }
 }

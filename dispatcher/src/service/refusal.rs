@@ -50,7 +50,7 @@ impl Word {
     /// The header `Nats-Service-Error-Code`, with the meaning that HTTP gives it (RFC 9110, section 15).
     pub fn code(self) -> usize {
         match self {
-            Self::Rejected(Reason::RequestIdReused | Reason::NameTaken) => 409,
+            Self::Rejected(Reason::RequestIdReused | Reason::NameTaken | Reason::Cancelled) => 409,
             Self::Rejected(
                 Reason::InvalidJson
                 | Reason::InvalidRequest

@@ -37,6 +37,20 @@ pub fn by_name() -> Value {
            "additionalProperties": false})
 }
 
+/// A query by name or by identity.
+pub fn by_name_or_id() -> Value {
+    json!({"$schema": DRAFT, "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+           "properties": {"name": name(), "requestId": {"type": "string", "minLength": 1, "maxLength": 256}}})
+}
+
+/// The answer of `cancel`.
+pub fn cancelled() -> Value {
+    json!({"$schema": DRAFT, "type": "object",
+        "properties": {"result": {"enum": ["deleted", "pending", "finished"]}, "kind": {"type": "string"},
+            "name": name()},
+        "required": ["result", "kind", "name"]})
+}
+
 /// A status event, as it is stored.
 pub fn event() -> Value {
     schemas::status_event()

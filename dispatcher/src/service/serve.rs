@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cancel::Cancelling,
     get::get,
     history::History,
     listen, query,
@@ -57,6 +58,8 @@ pub struct Serve {
 pub struct Desk {
     /// `submit`.
     pub submit: Submit,
+    /// `cancel`.
+    pub cancel: Cancelling,
     /// What is stored.
     pub history: History,
     /// The requests that are stored.
@@ -67,17 +70,19 @@ pub struct Desk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Submit,
+    Cancel,
     Get,
 }
 
 type Asked = (Verb, Arc<Template>, Request);
 
 impl Verb {
-    const ALL: [Self; 2] = [Self::Submit, Self::Get];
+    const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Get];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Submit => "submit",
+            Self::Cancel => "cancel",
             Self::Get => "get",
         }
     }
@@ -85,6 +90,7 @@ impl Verb {
     fn metadata(self, template: &Template) -> HashMap<String, String> {
         match self {
             Self::Submit => schema::metadata(&schema::request(template), &schema::accepted()),
+            Self::Cancel => schema::metadata(&schema::by_name_or_id(), &schema::cancelled()),
             Self::Get => schema::metadata(&schema::by_name(), &schema::event()),
         }
     }
@@ -197,6 +203,10 @@ impl Desk {
             Verb::Submit => {
                 self.submit.submit(template, message.headers.as_ref(), message.payload.clone()).await
             }
+            Verb::Cancel => match query::cancel(&message.payload) {
+                Ok(target) => self.cancel.cancel(template, &target).await,
+                Err(refusal) => Err(refusal),
+            },
             Verb::Get => match query::get(&message.payload) {
                 Ok(name) => get(&self.history, &self.queue, template, &name).await,
                 Err(refusal) => Err(refusal),

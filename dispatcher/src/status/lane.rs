@@ -28,11 +28,22 @@ pub(super) enum Done {
     /// What is known of the subject now: an event was stored, or the last message was read.
     Known(Known),
     /// The Job at the head is really gone, or not.
-    Verified(bool),
+    Verified(Gone),
     /// TTL and mark are on the Job.
     Settled,
     /// It is another replica's to do now.
     GivenUp,
+}
+
+/// Whether a Job is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It is there.
+    No,
+    /// It is gone.
+    Deleted,
+    /// It is gone, and was to be cancelled.
+    Cancelled,
 }
 
 impl<W> Lane<W> {
@@ -120,8 +131,9 @@ impl<W> Lane<W> {
                     state.settled = true;
                 }
             }
-            Done::Verified(true) => {
+            Done::Verified(gone @ (Gone::Deleted | Gone::Cancelled)) => {
                 if let Some((state, _)) = self.waiting.front_mut() {
+                    state.cancelled = gone == Gone::Cancelled;
                     state.presence = match state.presence {
                         Presence::DeletedUnverified => Presence::Deleted,
                         Presence::MissingUnverified => Presence::Missing,
@@ -129,7 +141,7 @@ impl<W> Lane<W> {
                     };
                 }
             }
-            Done::Verified(false) | Done::GivenUp => {
+            Done::Verified(Gone::No) | Done::GivenUp => {
                 self.waiting.pop_front();
             }
         }
@@ -204,7 +216,7 @@ mod tests {
         let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
         lane.offer(a_job("u", 2, json!({})).with_presence(Presence::DeletedUnverified), Source::Watch);
         assert_eq!(step(&mut lane), Some(Step::Verify));
-        lane.done(Done::Verified(false));
+        lane.done(Done::Verified(Gone::No));
         assert_eq!(step(&mut lane), None);
     }
 
@@ -261,5 +273,22 @@ mod tests {
         lane.forget(|w| *w == 2);
         lane.done(Done::Known(known(4, "u", 1, EventType::Outcome)));
         assert!(lane.is_over(true));
+    }
+
+    #[test]
+    fn a_job_that_was_to_be_cancelled_ends_so_unless_it_had_ended_by_itself() {
+        for (status, result) in [
+            (json!({}), "Cancelled"),
+            (json!({"conditions": [{"type": "Complete", "status": "True"}]}), "Complete"),
+        ] {
+            let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
+            lane.offer(a_job("u", 2, status).with_presence(Presence::MissingUnverified), Source::Watch);
+            assert_eq!(step(&mut lane), Some(Step::Verify));
+            lane.done(Done::Verified(Gone::Cancelled));
+            let Some(Step::Say(EventType::Outcome, Some(outcome))) = step(&mut lane) else {
+                panic!("outcome")
+            };
+            assert_eq!(outcome.result.to_string(), result);
+        }
     }
 }

@@ -45,6 +45,8 @@ const CHANNEL: usize = 256;
 pub trait Cluster: Send + Sync + 'static {
     /// Whether the Job with this uid is gone. A Job that merely lost its label is not, and gets it back.
     fn is_gone(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>>;
+    /// Whether the Job that is gone was to be cancelled.
+    fn is_cancelled(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>>;
     /// Puts TTL and mark onto a Job whose outcome is stored.
     fn settle(&self, state: &JobState) -> BoxFuture<'_, Result<(), String>>;
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    lane::Done,
+    lane::{Done, Gone},
     store::{Known, Last, Store, StoreError},
 };
 use crate::{
@@ -132,7 +132,8 @@ impl Work {
             (known, Some(Last { request_hash, event, .. }))
                 if known.said.as_ref().is_some_and(|s| !s.is_final() && s.uid != state.uid) =>
             {
-                let earlier = JobState::missing(event, request_hash.unwrap_or_default());
+                let mut earlier = JobState::missing(event, request_hash.unwrap_or_default());
+                earlier.cancelled = self.was_cancelled(&earlier).await;
                 let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
                 self.say(earlier, known, EventType::Outcome, Some(Box::new(outcome))).await
             }
@@ -168,7 +169,11 @@ impl Work {
             match self.call(self.cluster.is_gone(state)).await {
                 Ok(gone) => {
                     self.verify_health.ready();
-                    return Done::Verified(gone);
+                    if !gone {
+                        return Done::Verified(Gone::No);
+                    }
+                    let cancelled = self.was_cancelled(state).await;
+                    return Done::Verified(if cancelled { Gone::Cancelled } else { Gone::Deleted });
                 }
                 Err(error) => {
                     self.verify_health
@@ -177,7 +182,25 @@ impl Work {
             }
             sleep(delay).await;
         }
-        Done::Verified(false)
+        Done::Verified(Gone::No)
+    }
+
+    /// Whether the Job that is gone was to be cancelled, however long it takes to learn it.
+    async fn was_cancelled(&self, state: &JobState) -> bool {
+        for delay in backoff() {
+            match self.call(self.cluster.is_cancelled(state)).await {
+                Ok(cancelled) => {
+                    self.verify_health.ready();
+                    return cancelled;
+                }
+                Err(error) => {
+                    let message = format!("cannot see whether the Job {} was cancelled: {error}", state.name);
+                    self.verify_health.not_ready(message);
+                }
+            }
+            sleep(delay).await;
+        }
+        false
     }
 
     pub(super) async fn settle(&self, state: &JobState) -> Done {

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
+use crate::contract::job::tests::a_job;
 
 fn kind() -> Kind {
     Kind::try_from("simple").unwrap()
@@ -26,7 +28,8 @@ fn one(table: &mut Table, limit: usize) -> Number {
 }
 
 fn seen(table: &mut Table, n: u8, finished: bool) {
-    table.apply(&kind(), &uid(n), &id(n), finished);
+    let state = JobState { kind: kind(), request_id: id(n), ..a_job(&uid(n), 1, json!({})) };
+    table.apply(&state, finished);
 }
 
 fn used(table: &Table) -> usize {
@@ -179,7 +182,7 @@ proptest! {
                     for (n, life) in (0u8..).zip(&mut lives) {
                         life.told = life.states.len();
                         if let (Some(finished), false) = (life.states.last(), life.gone) {
-                            table.apply(&kind(), &uid(n), &id(n), *finished);
+                            seen(&mut table, n, *finished);
                         }
                     }
                     table.listed();
@@ -195,7 +198,7 @@ proptest! {
                 table.release(&kind(), number);
             }
             for finished in &life.states[life.told..] {
-                table.apply(&kind(), &uid(n), &id(n), *finished);
+                seen(&mut table, n, *finished);
             }
         }
         let unfinished = lives.iter().filter(|life| life.states == [false]).count();
@@ -203,7 +206,7 @@ proptest! {
         table.list_begins();
         for (n, life) in (0u8..).zip(&lives) {
             if let (Some(finished), false) = (life.states.last(), life.gone) {
-                table.apply(&kind(), &uid(n), &id(n), *finished);
+                seen(&mut table, n, *finished);
             }
         }
         table.listed();
