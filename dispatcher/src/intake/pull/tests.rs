@@ -1,4 +1,4 @@
-use super::*;
+use super::{gate::EMPTY_PROBES, *};
 
 const MANY: usize = 8;
 
