@@ -7,13 +7,13 @@ use std::{path::Path, time::Duration};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     batch::v1::Job,
-    core::v1::Namespace,
+    core::v1::{Event, Namespace, Pod},
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     config::{KubeConfigOptions, Kubeconfig},
-    core::{Request, Status},
+    core::{DynamicResourceScope, Request, Status},
 };
 use serde_json::Value;
 use tokio::time::timeout;
@@ -69,7 +69,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
     timeout(DEADLINE, call).await.map_err(|_| CallError::Late)?.map_err(CallError::from)
 }
 
@@ -120,6 +120,24 @@ impl Jobs {
         self.client.clone()
     }
 
+    /// For the logs of pods.
+    pub fn logs(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The pods of the namespace, for the watch; `K` is as much of them as it decodes.
+    pub fn pods<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Pod>(&()))
+    }
+
+    /// Kubernetes' Events of the namespace, for the watch.
+    pub fn events(&self) -> Api<Event> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -162,14 +180,6 @@ impl Jobs {
             Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_string()) };
         let params = DeleteParams::background().preconditions(as_seen);
         bounded(self.api.delete(name, &params)).await.map(drop)
-    }
-
-    /// Whether Jobs can be listed at all.
-    ///
-    /// # Errors
-    /// [`CallError`].
-    pub async fn probe(&self) -> Result<(), CallError> {
-        bounded(self.api.list(&ListParams::default().limit(1))).await.map(|_| ())
     }
 
     /// The uid of the namespace.

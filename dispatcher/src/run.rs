@@ -6,6 +6,7 @@ use async_nats::Client;
 use futures::FutureExt;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -18,8 +19,15 @@ use crate::{
     config::{Config, StartError},
     health::Health,
     intake::{handle::Handler, launch::Launcher, pull::Pull},
+    kubernetes::Jobs,
     nats::connect,
-    report::{leader::Elector, settle::Settler, watch::Watch},
+    report::{
+        events::Events,
+        leader::Elector,
+        pods::{Pods, Unstarted},
+        settle::Settler,
+        watch::Watch,
+    },
     service::{
         cancel::Cancelling,
         serve::{Desk, Serve},
@@ -27,7 +35,10 @@ use crate::{
         waiting::Waiting,
     },
     start::Prepared,
-    status::{self, leadership::leadership},
+    status::{
+        self, Writer,
+        leadership::{Leadership, leadership},
+    },
 };
 
 /// After a stop is asked for: how long requests that are worked on may take, and then the events that are under way.
@@ -153,6 +164,8 @@ impl Tasks {
         let (writer, write) = status::writer(store.clone(), settler, health, leadership.clone(), abort);
         tasks.writer.spawn(named("status", write));
 
+        let (jobs_listed, pods_may) = watch::channel(0);
+        tasks.explain(&jobs, &writer, health, &leadership, pods_may);
         let watch = Watch {
             jobs: jobs.clone(),
             store: store.clone(),
@@ -165,7 +178,7 @@ impl Tasks {
         };
         let stop = tasks.stop_work.clone();
         tasks.work.spawn(named("watch", async move {
-            stop.run_until_cancelled_owned(watch.run()).await;
+            stop.run_until_cancelled_owned(watch.run(jobs_listed)).await;
         }));
 
         let stop = tasks.stop_work.clone();
@@ -215,6 +228,44 @@ impl Tasks {
         let kinds: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
         tracing::info!(?kinds, namespace = jobs.namespace(), "running");
         tasks
+    }
+
+    /// Watches the pods, and the Events that say why there are none.
+    fn explain(
+        &mut self,
+        jobs: &Jobs,
+        writer: &Writer,
+        health: &Health,
+        leadership: &Leadership,
+        jobs_listed: watch::Receiver<u64>,
+    ) {
+        let (listed, pods_listed) = watch::channel(0);
+        let unstarted = Unstarted::default();
+        let pods = Pods {
+            jobs: jobs.clone(),
+            writer: writer.clone(),
+            health: health.room("watch pods"),
+            unstarted: unstarted.clone(),
+            leadership: leadership.clone(),
+            jobs_listed,
+            listed,
+        };
+        let events = Events {
+            jobs: jobs.clone(),
+            writer: writer.clone(),
+            health: health.room("watch events"),
+            unstarted,
+            leadership: leadership.clone(),
+            pods_listed,
+        };
+        let stop = self.stop_work.clone();
+        self.work.spawn(named("watch pods", async move {
+            stop.run_until_cancelled_owned(pods.run()).await;
+        }));
+        let stop = self.stop_work.clone();
+        self.work.spawn(named("watch events", async move {
+            stop.run_until_cancelled_owned(events.run()).await;
+        }));
     }
 
     /// The first task that ends.

@@ -14,6 +14,7 @@ mod bad_requests;
 mod cancels;
 mod controller;
 mod dev;
+mod explanations;
 mod faults;
 mod idempotency;
 mod illegible;

@@ -12,7 +12,7 @@ use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, p
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
-use kube::api::{ListParams, LogParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, LogParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -56,6 +56,10 @@ async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
     let client = ready::client(&namespace.dispatcher_kubeconfig).unwrap();
     let jobs: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client.clone(), &namespace.name);
     jobs.list(&ListParams::default()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace.name);
+    pods.list(&ListParams::default()).await.unwrap();
+    let error = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap_err();
+    assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");
     let elsewhere: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client, "default");
     let error = elsewhere.list(&ListParams::default()).await.unwrap_err();
     assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");

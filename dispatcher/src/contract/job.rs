@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    event::{EventType, Outcome, OutcomeResult, StatusEvent},
+    event::{EventType, Outcome, OutcomeResult, Stall, StatusEvent},
     names::{JobName, Kind, RequestId},
 };
 
@@ -198,7 +198,28 @@ impl JobState {
             failed: view.failed,
             start_time: view.start_time,
             finish_time: view.completion_time.or(condition.last_transition_time),
+            attempts: Vec::new(),
+            attempts_omitted: 0,
+            stall: None,
         })
+    }
+
+    /// Why it is suspended, by its condition; `None` where it is not.
+    pub fn suspended(&self) -> Option<Stall> {
+        let conditions = self.status.get("conditions")?.as_array()?;
+        let is = |condition: &Value, key: &str, value: &str| {
+            condition.get(key).is_some_and(|found| found == value)
+        };
+        let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
+        let text = |key: &str, default: &str| {
+            condition
+                .get(key)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+                .unwrap_or(default)
+                .to_owned()
+        };
+        Some(Stall { reason: text("reason", "JobSuspended"), message: text("message", "Job suspended") })
     }
 
     /// The outcome of a Job that vanished before it had a final condition.
@@ -216,6 +237,9 @@ impl JobState {
             failed: view.failed,
             start_time: view.start_time,
             finish_time: None,
+            attempts: Vec::new(),
+            attempts_omitted: 0,
+            stall: None,
         }
     }
 }

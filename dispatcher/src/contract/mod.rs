@@ -9,3 +9,4 @@ pub mod names;
 pub mod rejection;
 pub mod schemas;
 pub mod template;
+pub mod text;

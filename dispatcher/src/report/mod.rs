@@ -1,6 +1,11 @@
 //! The report half: watches the Jobs and tells what became of each.
 
+pub mod events;
+pub mod explain;
+pub mod follow;
 pub mod leader;
 pub mod lease;
+pub mod logs;
+pub mod pods;
 pub mod settle;
 pub mod watch;

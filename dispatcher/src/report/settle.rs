@@ -16,12 +16,14 @@ use crate::{
         template::Template,
     },
     kubernetes::{CallError, Jobs},
+    report::logs::Logs,
     status::Cluster,
 };
 
 /// The cluster as the status writer needs it.
 pub struct Settler {
     jobs: Jobs,
+    logs: Arc<Logs>,
     templates: Arc<HashMap<Kind, Arc<Template>>>,
     cancels: Cancels,
 }
@@ -29,7 +31,8 @@ pub struct Settler {
 impl Settler {
     /// Settles Jobs with the TTL of their kind's template; a kind without a template gets the mark only.
     pub fn new(jobs: Jobs, templates: Arc<HashMap<Kind, Arc<Template>>>, cancels: Cancels) -> Self {
-        Self { jobs, templates, cancels }
+        let logs = Arc::new(Logs::new(jobs.logs()));
+        Self { jobs, logs, templates, cancels }
     }
 
     async fn gone(&self, state: &JobState) -> Result<bool, CallError> {
@@ -92,5 +95,12 @@ impl Cluster for Settler {
     fn settle(&self, state: &JobState) -> BoxFuture<'_, Result<(), String>> {
         let state = state.clone();
         Box::pin(async move { self.mark(&state).await.map_err(|e| e.to_string()) })
+    }
+
+    fn log_tail(&self, kind: &Kind, pod: &str, container: &str) -> BoxFuture<'static, Option<String>> {
+        // A kind without a template may have turned its logs off.
+        let bounds = self.templates.get(kind).and_then(|template| template.log_tail);
+        let (logs, pod, container) = (self.logs.clone(), pod.to_owned(), container.to_owned());
+        Box::pin(async move { logs.tail(&pod, &container, bounds?).await })
     }
 }

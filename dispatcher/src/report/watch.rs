@@ -7,10 +7,9 @@
 //! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
 //! list is gone, or lost its label; the writer asks for it before it says so.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use futures::TryStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -24,17 +23,14 @@ use crate::{
         names::{JobName, Kind},
     },
     health::Room,
-    kubernetes::{Jobs, chain},
+    kubernetes::Jobs,
+    report::follow::{Again, Follow, Take},
     status::{
         Stopped, Writer, backoff,
         leadership::Leadership,
         store::{Known, Last, Store, StoreError},
     },
 };
-
-/// How long the API server keeps one watch request. A right that was taken away, and a connection that is dead, are noticed
-/// at its end: `/ready` is to tell the truth within half a minute.
-const WATCH_SECONDS: u32 = 20;
 
 /// How long the Lease is waited for at the start.
 const LEASE_PATIENCE: Duration = Duration::from_secs(3);
@@ -62,48 +58,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches until the writer is gone; the caller drops it to stop.
-    pub async fn run(mut self) {
-        let config = watcher::Config::default().labels(LABEL_KIND).timeout(WATCH_SECONDS).page_size(500);
-        let mut delays = backoff();
+    /// Watches until the writer is gone; the caller drops it to stop. `listed` counts the lists that this replica took as
+    /// the one that reports.
+    pub async fn run(mut self, listed: watch::Sender<u64>) {
         // Else the first one of all would list, take the lead, and list again.
         let _ = timeout(LEASE_PATIENCE, self.leadership.is_known()).await;
-        loop {
-            let mut events = pin!(watcher(self.jobs.api(), config.clone()));
-            let mut open = Open::new();
-            loop {
-                let next = tokio::select! {
-                    next = events.try_next() => next,
-                    Ok(()) = self.reconnects.changed() => break,
-                    () = self.leadership.changed() => {
-                        if self.leadership.is_ours() { break } else { continue }
-                    }
-                };
-                match next {
-                    Ok(Some(event)) => {
-                        if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                            self.health.ready();
-                            delays = backoff();
-                        }
-                        if self.handle(event, &mut open).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        self.health.not_ready(format!(
-                            "watch of Jobs in {}: {}",
-                            self.jobs.namespace(),
-                            chain(&error)
-                        ));
-                        self.recover(&mut delays).await;
-                        if is_expired(&error) {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
+        let follow = Follow {
+            api: self.jobs.api(),
+            what: format!("Jobs in {}", self.jobs.namespace()),
+            config: watcher::Config::default().labels(LABEL_KIND),
+            health: self.health.clone(),
+            again: Again { changes: self.reconnects.clone(), leadership: Some(self.leadership.clone()) },
+        };
+        follow.run(Taker { watch: self, open: Open::new(), listed }).await;
     }
 
     async fn handle(&self, event: Event<JobObject>, open: &mut Open) -> Result<(), Stopped> {
@@ -217,26 +184,23 @@ impl Watch {
                 self.writer.offer(state, Some(last.known)).await?;
             }
         }
-        self.health.ready();
         Ok(())
-    }
-
-    /// After an error of the watch: waits until Jobs can be listed again. The watch tells of a change only, so an idle
-    /// namespace would look broken for ever.
-    async fn recover(&self, delays: &mut impl Iterator<Item = Duration>) {
-        for delay in delays {
-            sleep(delay).await;
-            match self.jobs.probe().await {
-                Ok(()) => return self.health.ready(),
-                Err(error) => {
-                    self.health.not_ready(format!("list of Jobs in {}: {error}", self.jobs.namespace()));
-                }
-            }
-        }
     }
 }
 
-/// Whether a watch could not be *started* from its resourceVersion: the watcher would try the same one for ever.
-fn is_expired(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+struct Taker {
+    watch: Watch,
+    open: Open,
+    listed: watch::Sender<u64>,
+}
+
+impl Take<JobObject> for Taker {
+    async fn take(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
+        let done = matches!(event, Event::InitDone) && self.watch.leadership.is_ours();
+        self.watch.handle(event, &mut self.open).await?;
+        if done {
+            self.listed.send_modify(|lists| *lists += 1);
+        }
+        Ok(())
+    }
 }

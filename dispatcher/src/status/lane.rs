@@ -4,9 +4,15 @@
 
 use std::collections::VecDeque;
 
-use super::store::Known;
+use super::{
+    signs::{Aside, End, Signs, Telling, Tells, Timer},
+    store::Known,
+};
 use crate::{
-    contract::job::{JobState, Presence},
+    contract::{
+        event::{EventType, Outcome},
+        job::{JobState, Presence},
+    },
     status::phase::{self, Source, Step},
 };
 
@@ -20,18 +26,28 @@ pub(super) struct Lane<W> {
     waiting: VecDeque<(JobState, Source)>,
     busy: bool,
     waiters: Vec<(String, W)>,
+    /// What pods and Events tell, by the Job's uid.
+    signs: Vec<(String, Signs)>,
+    /// The Job that was spoken of last, as it was then: an event of a pod goes with it.
+    spoken: Option<JobState>,
+    telling: Option<Telling>,
 }
+
+/// Jobs of one name of which signs are kept: the one at work, and one that took its name meanwhile.
+const JOBS: usize = 4;
 
 /// How a piece of work ended.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// What is known of the subject now: an event was stored, or the last message was read.
+    /// The event is stored; this is known of the subject now.
+    Said(Known),
+    /// The last message was read; this is known of the subject now.
     Known(Known),
     /// The Job at the head is really gone, or not.
     Verified(Gone),
     /// TTL and mark are on the Job.
     Settled,
-    /// It is another replica's to do now.
+    /// Another replica reports now: it is no longer this one's to say.
     GivenUp,
 }
 
@@ -46,16 +62,36 @@ pub(super) enum Gone {
     Cancelled,
 }
 
+/// How something ended that was done beside, for the Job with that uid.
+#[derive(Debug)]
+pub(super) enum Beside {
+    /// The tail of the log of the pod with this uid is there, or is not to be had.
+    Log(String, Option<String>),
+    /// A wait is over.
+    Waited(Timer),
+}
+
 impl<W> Lane<W> {
     /// A lane of a subject of which `known` is known. Knowing wrongly costs one refused publish: the fence holds.
     pub(super) fn new(known: Known) -> Self {
-        Self { known, waiting: VecDeque::new(), busy: false, waiters: Vec::new() }
+        Self {
+            known,
+            waiting: VecDeque::new(),
+            busy: false,
+            waiters: Vec::new(),
+            signs: Vec::new(),
+            spoken: None,
+            telling: None,
+        }
     }
 
     /// What a scan has read of the subject. It may be older than what is known here: that costs a refused publish. Or the
     /// stream may have lost what is known here: then only the scan is right.
     pub(super) fn learn(&mut self, known: Known) {
         if !self.busy {
+            if known.sequence < self.known.sequence {
+                self.signs.iter_mut().for_each(|(_, signs)| signs.forget_told());
+            }
             self.known = known;
         }
     }
@@ -85,47 +121,179 @@ impl<W> Lane<W> {
         served.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
-    /// Who brought the state that is next, or at work.
-    pub(super) fn source(&self) -> Option<Source> {
-        self.waiting.front().map(|(_, source)| *source)
+    /// What a pod or an Event tells of the Job `uid`.
+    pub(super) fn sign(&mut self, uid: String, tells: Tells) {
+        if self.known.said.as_ref().is_some_and(|said| said.uid == uid && said.is_final()) {
+            return;
+        }
+        if let Some(signs) = self.signs_of(&uid) {
+            signs.take(tells);
+        }
     }
 
-    /// Another replica reports from now on: what the watch brought is its to say. What is at work ends by itself
+    /// Whether this lane's Job is the one with this uid.
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.known.said.as_ref().is_some_and(|said| said.uid == uid)
+            || self.waiting.iter().any(|(state, _)| state.uid == uid)
+    }
+
+    /// The pods are listed anew.
+    pub(super) fn pods_listing(&mut self) {
+        self.signs.iter_mut().for_each(|(_, signs)| signs.forget_running());
+    }
+
+    fn signs_of(&mut self, uid: &str) -> Option<&mut Signs> {
+        if !self.signs.iter().any(|(of, _)| of == uid) {
+            if self.signs.len() >= JOBS {
+                self.signs.remove(0);
+            }
+            self.signs.push((uid.to_owned(), Signs::default()));
+        }
+        self.signs.iter_mut().find(|(of, _)| of == uid).map(|(_, signs)| signs)
+    }
+
+    /// Who brought what is next, or at work; what pods tell is the watches'.
+    pub(super) fn source(&self) -> Option<Source> {
+        let state = self.waiting.front().map(|(_, source)| *source);
+        if self.telling.is_some() { Some(Source::Watch) } else { state }
+    }
+
+    /// Another replica reports from now on: what the watches brought is its to say. What is at work ends by itself
     /// ([`Done::GivenUp`]).
     pub(super) fn hand_over(&mut self) {
-        let mut at_work = self.busy;
+        let mut at_work = self.busy && self.telling.is_none();
         self.waiting.retain(|(_, source)| std::mem::take(&mut at_work) || *source == Source::Create);
+        self.signs.clear();
+        self.spoken = None;
     }
 
-    /// The next piece of work and the state it concerns; `None` while one is under way or nothing is left.
-    pub(super) fn next(&mut self) -> Option<(Step, JobState, Known)> {
+    /// The next piece of work and the state it concerns; `None` while one is under way or nothing is left. An outcome
+    /// waits until the pods are listed for the first time.
+    pub(super) fn next(&mut self, pods_listed: bool) -> Option<(Step, JobState, Known)> {
         if self.busy {
             return None;
         }
-        while let Some((state, source)) = self.waiting.front() {
-            match phase::next(self.known.said.as_ref(), state, *source) {
-                None => {
-                    self.waiting.pop_front();
-                }
-                // The watch brings the same Job again and closes the earlier one; whoever waits is served then. Where
-                // another replica reports, only the stream tells when.
-                Some(Step::AwaitEarlier) if self.waiting.len() > 1 || self.waiters.is_empty() => {
-                    self.waiting.pop_front();
-                }
-                Some(step) => {
-                    self.busy = true;
-                    return Some((step, state.clone(), self.known.clone()));
-                }
+        loop {
+            let step = match self.waiting.front() {
+                None => None,
+                Some((state, source)) => match phase::next(self.known.said.as_ref(), state, *source) {
+                    // The watch brings the same Job again and closes the earlier one; whoever waits is served then. Where
+                    // another replica reports, only the stream tells when.
+                    Some(Step::AwaitEarlier) if self.waiting.len() == 1 && !self.waiters.is_empty() => {
+                        Some(Step::AwaitEarlier)
+                    }
+                    None | Some(Step::AwaitEarlier) => {
+                        let done = self.waiting.pop_front();
+                        done.into_iter().for_each(|(state, _)| self.remember(state));
+                        continue;
+                    }
+                    step => step,
+                },
+            };
+            let mut end = End::Not;
+            if let (Some(Step::Say(EventType::Outcome, _)), Some((state, _))) = (&step, self.waiting.front())
+            {
+                end = if state.presence == Presence::Present { End::Final } else { End::Gone };
+                let state = state.clone();
+                self.remember(state);
             }
+            if let Some(telling) = self.telling(end) {
+                self.telling = Some(telling.clone());
+                self.busy = true;
+                return Some((Step::Tell(telling), self.spoken.clone()?, self.known.clone()));
+            }
+            let (state, _) = self.waiting.front()?.clone();
+            let step = match step? {
+                Step::Say(EventType::Outcome, Some(outcome)) => {
+                    Step::Say(EventType::Outcome, Some(self.explained(outcome, &state, pods_listed)?))
+                }
+                step => step,
+            };
+            self.busy = true;
+            return Some((step, state, self.known.clone()));
         }
-        None
+    }
+
+    /// What is to be told of the Job that was spoken of last.
+    fn telling(&mut self, end: End) -> Option<Telling> {
+        let (said, spoken) = (self.known.said.as_ref()?, self.spoken.as_ref()?);
+        if said.is_final() || said.uid != spoken.uid {
+            return None;
+        }
+        let (uid, suspended) = (spoken.uid.clone(), spoken.suspended());
+        if suspended.is_none() && !self.signs.iter().any(|(of, _)| *of == uid) {
+            return None;
+        }
+        let signs = self.signs_of(&uid)?;
+        signs.suspended(suspended);
+        signs.next(end)
+    }
+
+    /// The outcome with what is known of the pods; `None` while it is to wait for more.
+    fn explained(
+        &mut self,
+        mut outcome: Box<Outcome>,
+        state: &JobState,
+        pods_listed: bool,
+    ) -> Option<Box<Outcome>> {
+        let pods = outcome.pods_ended();
+        // The pods of a Job that is gone go after it: there is nothing to wait for.
+        let there = state.presence == Presence::Present;
+        if there && !pods_listed {
+            return None;
+        }
+        let signs = self.signs_of(&state.uid)?;
+        if there && signs.holds(pods) {
+            return None;
+        }
+        signs.explain(&mut outcome, pods);
+        Some(outcome)
+    }
+
+    /// Keeps the state of the Job that is spoken of.
+    fn remember(&mut self, state: JobState) {
+        let Some(said) = self.known.said.as_ref().filter(|said| said.uid == state.uid && !said.is_final())
+        else {
+            return;
+        };
+        let newer = self.spoken.as_ref().is_none_or(|before| {
+            before.uid != state.uid || before.resource_version <= state.resource_version
+        });
+        if newer && state.resource_version <= said.resource_version {
+            self.spoken = Some(state);
+        }
+    }
+
+    /// What is to be fetched or waited for beside, with the Job's uid: only of a Job that was spoken of.
+    pub(super) fn asides(&mut self) -> Option<(String, Vec<Aside>)> {
+        let said = self.known.said.as_ref().filter(|said| !said.is_final())?;
+        let (uid, signs) = self.signs.iter_mut().find(|(uid, _)| *uid == said.uid)?;
+        let asides = signs.asides();
+        (!asides.is_empty()).then(|| (uid.clone(), asides))
+    }
+
+    /// Something beside has ended.
+    pub(super) fn beside(&mut self, uid: &str, beside: Beside) {
+        let Some((_, signs)) = self.signs.iter_mut().find(|(of, _)| of == uid) else { return };
+        match beside {
+            Beside::Log(pod, tail) => signs.log(&pod, tail),
+            Beside::Waited(timer) => signs.waited(&timer),
+        }
     }
 
     /// The piece of work under way has ended.
     pub(super) fn done(&mut self, done: Done) {
         self.busy = false;
+        let telling = self.telling.take();
         match done {
-            Done::Known(known) => self.known = known,
+            Done::Said(known) => {
+                if let (Some(telling), Some(spoken)) = (telling, &self.spoken) {
+                    let signs = self.signs.iter_mut().find(|(uid, _)| *uid == spoken.uid);
+                    signs.into_iter().for_each(|(_, signs)| signs.told(&telling));
+                }
+                self.learned(known);
+            }
+            Done::Known(known) => self.learned(known),
             Done::Settled => {
                 if let Some((state, _)) = self.waiting.front_mut() {
                     state.settled = true;
@@ -141,10 +309,20 @@ impl<W> Lane<W> {
                     };
                 }
             }
+            // A pod's event is at no state's expense.
+            Done::GivenUp if telling.is_some() => {}
             Done::Verified(Gone::No) | Done::GivenUp => {
                 self.waiting.pop_front();
             }
         }
+    }
+
+    fn learned(&mut self, known: Known) {
+        if let Some(said) = known.said.as_ref().filter(|said| said.is_final()) {
+            self.signs.retain(|(uid, _)| *uid != said.uid);
+            self.spoken = None;
+        }
+        self.known = known;
     }
 
     /// Whether the lane can go: nothing to do, nobody waits, and nothing is to be expected of the Job. Where another
@@ -161,134 +339,4 @@ impl<W> Lane<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        contract::{event::EventType, job::tests::a_job},
-        status::phase::Said,
-    };
-
-    fn known(sequence: u64, uid: &str, resource_version: u64, event: EventType) -> Known {
-        Known { sequence, said: Some(Said { uid: uid.into(), resource_version, event }) }
-    }
-
-    fn step(lane: &mut Lane<()>) -> Option<Step> {
-        lane.next().map(|(step, ..)| step)
-    }
-
-    #[test]
-    fn a_lane_has_one_piece_of_work_under_way_and_goes_on_in_order() {
-        let mut lane = Lane::<()>::new(Known::default());
-        lane.offer(a_job("u", 1, json!({})), Source::Create);
-        lane.offer(a_job("u", 2, json!({})), Source::Watch);
-        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Added, None)));
-        assert_eq!(step(&mut lane), None, "one at a time");
-        lane.done(Done::Known(known(1, "u", 1, EventType::Added)));
-        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
-        lane.done(Done::Known(known(2, "u", 2, EventType::Modified)));
-        assert_eq!(step(&mut lane), None);
-        assert!(!lane.is_over(true), "the outcome is to come");
-    }
-
-    #[test]
-    fn a_refused_publish_is_decided_again_from_what_is_there() {
-        let mut lane = Lane::<()>::new(Known::default());
-        lane.offer(a_job("u", 1, json!({})), Source::Watch);
-        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Added, None)));
-        lane.done(Done::Known(known(9, "u", 1, EventType::Added)));
-        assert_eq!(step(&mut lane), None, "somebody has said it");
-    }
-
-    #[test]
-    fn a_long_outage_merges_states_and_keeps_the_newest() {
-        let mut lane = Lane::<()>::new(Known::default());
-        for resource_version in 1..100 {
-            lane.offer(a_job("u", resource_version, json!({})), Source::Watch);
-        }
-        assert_eq!(lane.waiting.len(), WAITING);
-        assert_eq!(lane.waiting.back().unwrap().0.resource_version, 99);
-    }
-
-    #[test]
-    fn a_job_that_only_lost_its_label_is_not_spoken_of() {
-        let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
-        lane.offer(a_job("u", 2, json!({})).with_presence(Presence::DeletedUnverified), Source::Watch);
-        assert_eq!(step(&mut lane), Some(Step::Verify));
-        lane.done(Done::Verified(Gone::No));
-        assert_eq!(step(&mut lane), None);
-    }
-
-    #[test]
-    fn a_stream_that_lost_events_hears_them_again() {
-        let mut lane = Lane::<()>::new(known(9, "u", 5, EventType::Modified));
-        lane.learn(known(3, "u", 1, EventType::Added));
-        lane.offer(a_job("u", 5, json!({})), Source::Watch);
-        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
-    }
-
-    #[test]
-    fn what_the_watch_brought_is_handed_over_and_what_a_create_brought_is_not() {
-        let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
-        lane.offer(a_job("u", 2, json!({})), Source::Watch);
-        lane.offer(a_job("u", 3, json!({})), Source::Watch);
-        assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
-        lane.offer(a_job("v", 9, json!({})), Source::Create);
-        lane.hand_over();
-        assert_eq!(lane.source(), Some(Source::Watch), "at work: it ends by itself");
-        lane.done(Done::GivenUp);
-        assert_eq!(lane.source(), Some(Source::Create));
-        assert!(!lane.is_over(false));
-        lane.done(Done::Known(known(4, "v", 9, EventType::Added)));
-        assert_eq!(step(&mut lane), None);
-        assert!(lane.is_over(false) && !lane.is_over(true), "what is to come is the other replica's to say");
-    }
-
-    #[test]
-    fn a_create_awaits_the_earlier_job_of_its_name_as_long_as_somebody_waits() {
-        let mut lane = Lane::new(known(1, "earlier", 1, EventType::Added));
-        lane.wait("u".into(), 1);
-        lane.offer(a_job("u", 5, json!({})), Source::Create);
-        assert_eq!(lane.next().unwrap().0, Step::AwaitEarlier);
-        lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
-        assert_eq!(lane.next().unwrap().0, Step::AwaitEarlier);
-        lane.offer(a_job("u", 5, json!({})), Source::Watch);
-        lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
-        assert_eq!(lane.next().unwrap().0, Step::CloseEarlier, "the watch goes first");
-
-        let mut lane = Lane::<()>::new(known(1, "earlier", 1, EventType::Added));
-        lane.offer(a_job("u", 5, json!({})), Source::Create);
-        assert!(lane.next().is_none());
-    }
-
-    #[test]
-    fn who_waits_for_a_first_event_is_served_when_it_is_said() {
-        let mut lane = Lane::new(Known::default());
-        lane.wait("u".into(), 1);
-        lane.wait("other".into(), 2);
-        assert!(lane.served().is_empty());
-        lane.done(Done::Known(known(3, "u", 1, EventType::Added)));
-        assert_eq!(lane.served(), [1]);
-        lane.forget(|w| *w == 2);
-        lane.done(Done::Known(known(4, "u", 1, EventType::Outcome)));
-        assert!(lane.is_over(true));
-    }
-
-    #[test]
-    fn a_job_that_was_to_be_cancelled_ends_so_unless_it_had_ended_by_itself() {
-        for (status, result) in [
-            (json!({}), "Cancelled"),
-            (json!({"conditions": [{"type": "Complete", "status": "True"}]}), "Complete"),
-        ] {
-            let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
-            lane.offer(a_job("u", 2, status).with_presence(Presence::MissingUnverified), Source::Watch);
-            assert_eq!(step(&mut lane), Some(Step::Verify));
-            lane.done(Done::Verified(Gone::Cancelled));
-            let Some(Step::Say(EventType::Outcome, Some(outcome))) = step(&mut lane) else {
-                panic!("outcome")
-            };
-            assert_eq!(outcome.result.to_string(), result);
-        }
-    }
-}
+mod tests;

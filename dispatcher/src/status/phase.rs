@@ -3,9 +3,12 @@
 //! One step at a time: the caller does it, remembers what is said now, and asks again until nothing is left. The rule
 //! is level-triggered: it compares two states and does not care how many events lie between them.
 
-use crate::contract::{
-    event::{EventType, Outcome},
-    job::{JobState, Presence},
+use crate::{
+    contract::{
+        event::{EventType, Outcome},
+        job::{JobState, Presence},
+    },
+    status::signs::Telling,
 };
 
 /// The last thing that was said on a status subject.
@@ -46,6 +49,8 @@ pub enum Step {
     Verify,
     /// The outcome is stored: patch TTL and mark onto the Job.
     Settle,
+    /// Say what pods or Events tell of the Job.
+    Tell(Telling),
     /// An earlier Job of that name is not closed yet, and only the watch may close it: wait for it.
     AwaitEarlier,
 }

@@ -82,6 +82,11 @@ impl Store {
         Ok(Self { context, stream })
     }
 
+    /// The largest message that the server takes, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.context.client().max_payload()
+    }
+
     /// Publishes `event` if the subject's last message still is `expected` (ADR-22, expected last subject sequence).
     /// The answer is the sequence under which it is stored.
     ///

@@ -12,13 +12,16 @@ use tokio::{
 
 use super::{
     Cluster,
+    fit::fit,
     lane::{Done, Gone},
+    signs::Telling,
     store::{Known, Last, Store, StoreError},
 };
 use crate::{
     contract::{
-        event::{EventType, Outcome, StatusEvent},
+        event::{Attempt, EventType, Outcome, Stall, StatusEvent},
         job::JobState,
+        names::Kind,
     },
     health::{Health, Room},
     status::phase::{Said, resource_version},
@@ -86,19 +89,24 @@ impl Work {
         }
     }
 
+    /// The tail of a pod's log.
+    pub(super) fn log_tail(
+        &self,
+        kind: &Kind,
+        pod: &str,
+        container: &str,
+    ) -> BoxFuture<'static, Option<String>> {
+        self.cluster.log_tail(kind, pod, container)
+    }
+
     /// Publishes one event under the fence until it is stored, or until the subject's last message is another one than
     /// was known: then that decides what is next.
-    pub(super) async fn say(
-        &self,
-        state: JobState,
-        known: Known,
-        event: EventType,
-        outcome: Option<Box<Outcome>>,
-    ) -> Done {
+    pub(super) async fn say(&self, state: JobState, known: Known, word: Word) -> Done {
         let uid = state.uid.clone();
+        let event = word.event();
         let said = Said { uid, resource_version: resource_version(known.said.as_ref(), &state), event };
-        let message = message(&state, &said, outcome);
-        let weight = message.status.to_string().len().clamp(SMALLEST, IN_FLIGHT);
+        let message = message(&state, &said, word, self.store.max_payload());
+        let weight = weight(&message).clamp(SMALLEST, IN_FLIGHT);
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
@@ -108,7 +116,7 @@ impl Work {
                 Ok(sequence) => {
                     self.publish_health.ready();
                     log(&message);
-                    return Done::Known(Known { sequence, said: Some(said) });
+                    return Done::Said(Known { sequence, said: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
                 Err(error) => {
@@ -117,10 +125,12 @@ impl Work {
                     sleep(delay).await;
                 }
             }
-            let (last, _) = self.last(&state).await;
+            let (last, stored) = self.last(&state).await;
             if last.sequence != known.sequence {
                 self.publish_health.ready();
-                return Done::Known(last);
+                // Stored by a try that was not answered.
+                let ours = stored.is_some_and(|stored| stored.event == message);
+                return if ours { Done::Said(last) } else { Done::Known(last) };
             }
         }
         Done::Known(known)
@@ -135,7 +145,7 @@ impl Work {
                 let mut earlier = JobState::missing(event, request_hash.unwrap_or_default());
                 earlier.cancelled = self.was_cancelled(&earlier).await;
                 let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
-                self.say(earlier, known, EventType::Outcome, Some(Box::new(outcome))).await
+                self.say(earlier, known, Word::Of(EventType::Outcome, Some(Box::new(outcome)))).await
             }
             (known, _) => Done::Known(known),
         }
@@ -226,7 +236,47 @@ impl Work {
     }
 }
 
-fn message(state: &JobState, said: &Said, outcome: Option<Box<Outcome>>) -> StatusEvent {
+/// What an event tells.
+pub(super) enum Word {
+    /// A state of the Job, or its outcome.
+    Of(EventType, Option<Box<Outcome>>),
+    /// How a pod ended.
+    Attempt(Box<Attempt>),
+    /// Why no pod runs.
+    Stall(Stall),
+}
+
+impl From<Telling> for Word {
+    fn from(telling: Telling) -> Self {
+        match telling {
+            Telling::Attempt(_, attempt) => Self::Attempt(attempt),
+            Telling::Stall(stall) => Self::Stall(stall),
+        }
+    }
+}
+
+impl Word {
+    fn event(&self) -> EventType {
+        match self {
+            Self::Of(event, _) => *event,
+            Self::Attempt(_) => EventType::Attempt,
+            Self::Stall(_) => EventType::Stalled,
+        }
+    }
+}
+
+fn message(state: &JobState, said: &Said, word: Word, max_payload: usize) -> StatusEvent {
+    let (mut attempt, mut stall, mut outcome) = (None, None, None);
+    match word {
+        Word::Of(_, told) => {
+            outcome = told.map(|mut outcome| {
+                fit(&mut outcome, max_payload);
+                *outcome
+            });
+        }
+        Word::Attempt(told) => attempt = Some(*told),
+        Word::Stall(told) => stall = Some(told),
+    }
     StatusEvent {
         event: said.event,
         kind: state.kind.clone(),
@@ -238,14 +288,32 @@ fn message(state: &JobState, said: &Said, outcome: Option<Box<Outcome>>) -> Stat
         resource_version: said.resource_version.to_string(),
         time: now(),
         status: state.status.clone(),
-        outcome: outcome.map(|outcome| *outcome),
+        attempt,
+        stall,
+        outcome,
     }
+}
+
+/// About the bytes of an event.
+fn weight(event: &StatusEvent) -> usize {
+    let attempts = event.outcome.iter().flat_map(|outcome| &outcome.attempts).chain(&event.attempt);
+    let texts = attempts.flat_map(|attempt| [&attempt.log_tail, &attempt.message]).flatten();
+    event.status.to_string().len() + texts.map(String::len).sum::<usize>()
 }
 
 /// The lines of the ancestor: one for each change, one for the end.
 fn log(event: &StatusEvent) {
     let (kind, job, uid) = (event.kind.as_ref(), event.name.as_ref(), event.uid.as_str());
     let (event_type, status) = (event.event.as_str(), event.status.to_string());
+    if let Some(Attempt { pod, exit_code, reason, .. }) = &event.attempt {
+        let reason = reason.as_deref().unwrap_or_default();
+        tracing::info!(kind, job, uid, event = event_type, pod, exit_code, reason, "a pod has ended");
+        return;
+    }
+    if let Some(Stall { reason, message }) = &event.stall {
+        tracing::info!(kind, job, uid, event = event_type, reason, message, "no pod runs");
+        return;
+    }
     match &event.outcome {
         None => tracing::info!(
             kind,

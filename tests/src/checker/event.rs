@@ -35,11 +35,27 @@ impl<'a> Event<'a> {
             request_seq: message.event["requestSeq"].as_u64().ok_or("no `requestSeq`")?,
             version: version.parse().map_err(|_| format!("`resourceVersion` {version} is no number"))?,
         };
-        match (event.is_outcome(), event.result()) {
-            (true, None) => Err("no `outcome.result`".to_owned()),
-            (false, Some(_)) => Err(format!("an `outcome` in an event {}", event.word)),
-            _ => Ok(event),
+        event.content().map(|()| event)
+    }
+
+    /// What each type carries, and no other.
+    fn content(&self) -> Result<(), String> {
+        let body = &self.message.event;
+        let needed = [
+            ("OUTCOME", "outcome", &body["outcome"]["result"]),
+            ("ATTEMPT", "attempt", &body["attempt"]["pod"]),
+            ("STALLED", "stall", &body["stall"]["reason"]),
+        ];
+        for (word, key, field) in needed {
+            match (self.word == word, field.as_str().is_some_and(|text| !text.is_empty())) {
+                (true, false) => return Err(format!("an event {word} without its `{key}`")),
+                (false, _) if !body[key].is_null() => {
+                    return Err(format!("`{key}` in an event {}", self.word));
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     pub(super) fn is_outcome(&self) -> bool {
@@ -49,6 +65,11 @@ impl<'a> Event<'a> {
     /// Whether it tells a state of the Job, and not of a pod.
     pub(super) fn is_state(&self) -> bool {
         matches!(self.word, "ADDED" | "MODIFIED" | "DELETED")
+    }
+
+    /// Whether it tells of pods.
+    pub(super) fn is_of_pods(&self) -> bool {
+        matches!(self.word, "ATTEMPT" | "STALLED")
     }
 
     pub(super) fn result(&self) -> Option<&'a str> {

@@ -27,8 +27,12 @@ pub(super) fn check(history: &History, events: &[Event<'_>], found: &mut Vec<Vio
             }
             (None, Some(newest)) => {
                 let said_gone = newest.word == "DELETED" && event.is_state();
+                // A pod's event tells nothing newer of its Job than what was said.
+                let ahead = event.version > newest.version && event.is_of_pods();
                 if event.version < newest.version || said_gone && event.version > newest.version {
                     found.push(Violation::OutOfOrder(after(newest)));
+                } else if ahead {
+                    found.push(Violation::Ahead(after(newest)));
                 } else if event.version == newest.version && event.is_state() {
                     found.push(Violation::Repeated(after(newest)));
                 }

@@ -117,6 +117,13 @@ const PLANTS: &[Plant] = &[
         h.status.swap(place, place + 1);
         replay(h);
     }),
+    ("Ahead", |h| {
+        set(h, "failed", "ATTEMPT", |m| {
+            let version = m.event["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() + 1;
+            m.event["resourceVersion"] = version.to_string().into();
+            m.headers.insert("Job-Resource-Version".into(), version.to_string());
+        });
+    }),
     ("Repeated", |h| insert_copy(h, "failed", "MODIFIED", 1)),
     ("AddedNotFirst", |h| insert_copy(h, "failed", "ADDED", 1)),
     ("NoAdded", |h| {
@@ -138,6 +145,10 @@ const PLANTS: &[Plant] = &[
         replay(h);
     }),
     ("Malformed", |h| set(h, "failed", "MODIFIED", |m| m.event["resourceVersion"] = json!("x"))),
+    ("Malformed", |h| set(h, "failed", "ATTEMPT", |m| drop(m.event["attempt"].take()))),
+    ("Malformed", |h| {
+        set(h, "failed", "MODIFIED", |m| m.event["stall"] = json!({"reason": "Unschedulable"}))
+    }),
     ("WrongSubject", |h| set(h, "failed", "MODIFIED", |m| m.subject = "jobs.simple.status.deleted".into())),
     ("WrongHeader", |h| set(h, "failed", "MODIFIED", |m| drop(m.headers.remove("Job-Uid")))),
     ("WrongRequest", |h| set(h, "failed", "MODIFIED", |m| m.event["requestSeq"] = json!(1))),
@@ -243,7 +254,7 @@ fn a_violation_names_request_job_subject_and_sequence() {
     insert_copy(&mut history, "complete", "OUTCOME", 1);
     let text = check(&history)[0].to_string();
     for part in
-        ["second OUTCOME", "message 7 on jobs.simple.status.simple-job-1", "uid complete", "request 1"]
+        ["second OUTCOME", "message 8 on jobs.simple.status.simple-job-1", "uid complete", "request 1"]
     {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }

@@ -89,6 +89,8 @@ violations! {
     WrongTtl = "a settled Job has a wrong TTL",
     /// Events of a Job are not in the order of its resourceVersions.
     OutOfOrder = "events are out of order",
+    /// An event of a pod carries a newer resourceVersion than any that was said of its Job.
+    Ahead = "an event of a pod is ahead of its Job",
     /// A state of a Job was said twice.
     Repeated = "a state is said twice",
     /// An `ADDED` is not the first event of its Job.

@@ -39,6 +39,7 @@ fn play(said: &mut Option<Said>, states: &[(JobState, Source)]) -> Vec<Said> {
                     now.settled = true;
                     continue;
                 }
+                Some(Step::Tell(_)) => panic!("a pod's word is the lane's to bring"),
                 Some(Step::AwaitEarlier) | None => break,
             };
             let event = Said { uid: about.0, resource_version: about.1, event };

@@ -141,12 +141,13 @@ impl Builder {
     /// From `ADDED` to a final condition, its outcome and the settlement.
     pub(super) fn run(&mut self, uid: &str, result: &str) {
         self.say(uid, "ADDED", json!({}), None);
+        self.say(uid, "STALLED", json!({}), None);
         self.say(uid, "MODIFIED", json!({"active": 1}), None);
         let interim = json!([{"type": "FailureTarget", "status": "True"}]);
         self.say(uid, "MODIFIED", json!({"conditions": interim}), None);
+        self.say(uid, "ATTEMPT", json!({}), None);
         let status = json!({"conditions": [{"type": result, "status": "True"}]});
         self.say(uid, "MODIFIED", status.clone(), None);
-        self.say(uid, "ATTEMPT", json!({}), None);
         self.say(uid, "OUTCOME", status, Some(result));
         let seen = self.seen(uid);
         seen.ended = if result == "Complete" { Ended::Complete } else { Ended::Failed };
@@ -174,7 +175,7 @@ impl Builder {
 
     fn say(&mut self, uid: &str, word: &str, status: Value, result: Option<&str>) {
         let JobSeen { kind, name, request_id, request_seq, .. } = self.seen(uid).clone();
-        if !matches!(word, "OUTCOME" | "ATTEMPT") {
+        if !matches!(word, "OUTCOME" | "ATTEMPT" | "STALLED") {
             self.version += 1;
         }
         let version = self.version.to_string();
@@ -184,6 +185,11 @@ impl Builder {
         });
         if let Some(result) = result {
             event["outcome"] = json!({"result": result, "succeeded": 0, "failed": 0});
+        }
+        match word {
+            "ATTEMPT" => event["attempt"] = json!({"pod": "p", "exitCode": 1}),
+            "STALLED" => event["stall"] = json!({"reason": "Unschedulable", "message": "no node"}),
+            _ => {}
         }
         let headers = [
             ("Job-Event", word),

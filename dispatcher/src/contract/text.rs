@@ -1,0 +1,103 @@
+//! Text of containers, made safe and bounded: anything can be in it.
+
+use std::fmt::Write;
+
+/// The longest message, as bytes of JSON.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// A message of Kubernetes' or of a container; `None` where it is empty.
+pub fn message(text: Option<&str>) -> Option<String> {
+    let text = text.map(str::trim_end).filter(|text| !text.is_empty())?;
+    Some(head(&printable(text), MAX_MESSAGE))
+}
+
+/// The end of a log: at most `lines` lines and `max` bytes of JSON, the last ones; `None` where it is empty.
+pub fn tail(log: &[u8], lines: usize, max: usize) -> Option<String> {
+    let text = printable(&String::from_utf8_lossy(log));
+    let text = text.trim_end_matches('\n');
+    let from = text.rmatch_indices('\n').nth(lines.saturating_sub(1)).map_or(0, |(at, _)| at + 1);
+    let mut size = 0;
+    let mut start = text.len();
+    for (at, c) in text.char_indices().rev().take_while(|(at, _)| *at >= from) {
+        size += json_len(c);
+        if size > max {
+            break;
+        }
+        start = at;
+    }
+    text.get(start..).filter(|tail| !tail.is_empty()).map(str::to_owned)
+}
+
+/// Control characters but line feed and tab become `\x1b` and the like: a terminal that shows them does nothing odd.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.replace("\r\n", "\n").chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            // Writing to a String cannot fail.
+            let _ = write!(safe, "\\x{:02x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+fn head(text: &str, max: usize) -> String {
+    let mut size = 0;
+    let fits = |c: &char| {
+        size += json_len(*c);
+        size <= max
+    };
+    text.chars().take_while(fits).collect()
+}
+
+/// The bytes of a character within a JSON string (RFC 8259, 7), of those that [`printable`] leaves.
+pub(crate) fn json_len(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\t' => 2,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_tail_is_the_last_lines() {
+        assert_eq!(tail(b"one\ntwo\nthree\n", 2, 100).as_deref(), Some("two\nthree"));
+        assert_eq!(tail(b"one\r\ntwo", 20, 100).as_deref(), Some("one\ntwo"));
+        assert_eq!(tail(b"one\ntwo\nthree\n", 20, 7).as_deref(), Some("\nthree"));
+        assert_eq!(tail(b"", 20, 100), None);
+        assert_eq!(tail(b"\n\n", 20, 100), None);
+    }
+
+    #[test]
+    fn binary_output_becomes_text() {
+        assert_eq!(tail(b"\x1b[31mred\xff\0", 20, 100).as_deref(), Some("\\x1b[31mred\u{fffd}\\x00"));
+        assert_eq!(message(Some("a\u{9b}b\n")).as_deref(), Some("a\\x9bb"));
+        assert_eq!(message(Some(" \n")), None);
+        assert_eq!(message(None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_container_writes_is_bounded_as_json(log in prop::collection::vec(any::<u8>(), 0..3000), lines in 1usize..30, max in 1usize..500) {
+            if let Some(tail) = tail(&log, lines, max) {
+                prop_assert!(serde_json::to_string(&tail).unwrap().len() - 2 <= max);
+                prop_assert!(tail.lines().count() <= lines);
+                prop_assert!(tail.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()));
+            }
+        }
+
+        #[test]
+        fn a_message_is_bounded_as_json(text in "(?s).{0,9000}") {
+            if let Some(message) = message(Some(&text)) {
+                prop_assert!(serde_json::to_string(&message).unwrap().len() - 2 <= MAX_MESSAGE);
+            }
+        }
+    }
+}

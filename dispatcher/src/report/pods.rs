@@ -1,0 +1,124 @@
+//! The watch of the Jobs' pods. Each time that the one who reports has listed the Jobs, the pods are listed anew: then the writer knows which Jobs
+//! are unfinished, and the pods of all others are none of its business.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch;
+
+use crate::{
+    contract::{
+        job::LABEL_KIND,
+        names::{JobName, Kind},
+    },
+    health::Room,
+    kubernetes::Jobs,
+    report::{
+        explain::pod::{PodObject, sign},
+        follow::{Again, Follow, Take},
+    },
+    status::{
+        Stopped, Writer,
+        leadership::Leadership,
+        signs::{Sign, Tells},
+    },
+};
+
+/// The Jobs of the pods that do not run yet: an Event tells of a pod only.
+#[derive(Clone, Default)]
+pub struct Unstarted(Arc<Mutex<HashMap<String, Owner>>>);
+
+/// A pod's Job: its kind, name and uid.
+type Owner = (Option<Kind>, JobName, String);
+
+impl Unstarted {
+    /// What `tells` of this pod, as a sign of its Job; `None` of a pod that has run, or is not of a Job.
+    pub fn sign(&self, pod: &str, tells: Tells) -> Option<Sign> {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, name, uid) = waiting.get(pod)?.clone();
+        Some(Sign { kind, name, uid, tells })
+    }
+
+    fn note(&self, sign: &Sign) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &sign.tells {
+            Tells::Waiting { pod, .. } => {
+                waiting.insert(pod.clone(), (sign.kind.clone(), sign.name.clone(), sign.uid.clone()));
+            }
+            Tells::Running { pod, .. } | Tells::Ended { pod, .. } => drop(waiting.remove(pod)),
+            Tells::Refused { .. } => {}
+        }
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// See the module.
+pub struct Pods {
+    /// Where the pods are.
+    pub jobs: Jobs,
+    /// Where what they tell goes.
+    pub writer: Writer,
+    /// Ready while the watch works; also before it is asked for.
+    pub health: Room,
+    /// Filled with the pods that do not run yet.
+    pub unstarted: Unstarted,
+    /// Whether this replica reports.
+    pub leadership: Leadership,
+    /// Changes when this replica, as the one that reports, has listed the Jobs.
+    pub jobs_listed: watch::Receiver<u64>,
+    /// Changes when the pods are listed thereafter.
+    pub listed: watch::Sender<u64>,
+}
+
+impl Pods {
+    /// Watches until the writer is gone; the caller drops it to stop.
+    pub async fn run(mut self) {
+        self.health.ready();
+        if self.jobs_listed.changed().await.is_err() {
+            return;
+        }
+        let follow = Follow {
+            api: self.jobs.pods(),
+            what: format!("pods in {}", self.jobs.namespace()),
+            config: watcher::Config::default().labels(LABEL_KIND),
+            health: self.health.clone(),
+            again: Again { changes: self.jobs_listed.clone(), leadership: None },
+        };
+        follow.run(self).await;
+    }
+}
+
+impl Take<PodObject> for Pods {
+    async fn take(&mut self, event: Event<PodObject>) -> Result<(), Stopped> {
+        // As with the Jobs: when this replica begins to report, all is listed anew.
+        if !self.leadership.is_ours() {
+            return Ok(());
+        }
+        let (pod, gone) = match event {
+            Event::Init => {
+                self.unstarted.clear();
+                return self.writer.pods_listing().await;
+            }
+            Event::InitDone => {
+                self.writer.pods_listed().await?;
+                self.listed.send_modify(|lists| *lists += 1);
+                return Ok(());
+            }
+            Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
+            Event::Delete(pod) => (pod, true),
+        };
+        match sign(&pod, gone) {
+            Some(sign) => {
+                self.unstarted.note(&sign);
+                self.writer.sign(sign).await
+            }
+            None => Ok(()),
+        }
+    }
+}

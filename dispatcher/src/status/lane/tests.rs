@@ -1,0 +1,381 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    contract::{
+        event::{EventType, Stall},
+        job::tests::a_job,
+    },
+    status::phase::Said,
+};
+
+fn known(sequence: u64, uid: &str, resource_version: u64, event: EventType) -> Known {
+    Known { sequence, said: Some(Said { uid: uid.into(), resource_version, event }) }
+}
+
+fn step(lane: &mut Lane<()>) -> Option<Step> {
+    lane.next(true).map(|(step, ..)| step)
+}
+
+#[test]
+fn a_lane_has_one_piece_of_work_under_way_and_goes_on_in_order() {
+    let mut lane = Lane::<()>::new(Known::default());
+    lane.offer(a_job("u", 1, json!({})), Source::Create);
+    lane.offer(a_job("u", 2, json!({})), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Added, None)));
+    assert_eq!(step(&mut lane), None, "one at a time");
+    lane.done(Done::Said(known(1, "u", 1, EventType::Added)));
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
+    lane.done(Done::Known(known(2, "u", 2, EventType::Modified)));
+    assert_eq!(step(&mut lane), None);
+    assert!(!lane.is_over(true), "the outcome is to come");
+}
+
+#[test]
+fn a_refused_publish_is_decided_again_from_what_is_there() {
+    let mut lane = Lane::<()>::new(Known::default());
+    lane.offer(a_job("u", 1, json!({})), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Added, None)));
+    lane.done(Done::Known(known(9, "u", 1, EventType::Added)));
+    assert_eq!(step(&mut lane), None, "somebody has said it");
+}
+
+#[test]
+fn a_long_outage_merges_states_and_keeps_the_newest() {
+    let mut lane = Lane::<()>::new(Known::default());
+    for resource_version in 1..100 {
+        lane.offer(a_job("u", resource_version, json!({})), Source::Watch);
+    }
+    assert_eq!(lane.waiting.len(), WAITING);
+    assert_eq!(lane.waiting.back().unwrap().0.resource_version, 99);
+}
+
+#[test]
+fn a_job_that_only_lost_its_label_is_not_spoken_of() {
+    let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
+    lane.offer(a_job("u", 2, json!({})).with_presence(Presence::DeletedUnverified), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Verify));
+    lane.done(Done::Verified(Gone::No));
+    assert_eq!(step(&mut lane), None);
+}
+
+#[test]
+fn a_stream_that_lost_events_hears_them_again() {
+    let mut lane = Lane::<()>::new(known(9, "u", 5, EventType::Modified));
+    lane.learn(known(3, "u", 1, EventType::Added));
+    lane.offer(a_job("u", 5, json!({})), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
+}
+
+#[test]
+fn what_the_watch_brought_is_handed_over_and_what_a_create_brought_is_not() {
+    let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
+    lane.offer(a_job("u", 2, json!({})), Source::Watch);
+    lane.offer(a_job("u", 3, json!({})), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
+    lane.offer(a_job("v", 9, json!({})), Source::Create);
+    lane.hand_over();
+    assert_eq!(lane.source(), Some(Source::Watch), "at work: it ends by itself");
+    lane.done(Done::GivenUp);
+    assert_eq!(lane.source(), Some(Source::Create));
+    assert!(!lane.is_over(false));
+    lane.done(Done::Known(known(4, "v", 9, EventType::Added)));
+    assert_eq!(step(&mut lane), None);
+    assert!(lane.is_over(false) && !lane.is_over(true), "what is to come is the other replica's to say");
+}
+
+#[test]
+fn a_create_awaits_the_earlier_job_of_its_name_as_long_as_somebody_waits() {
+    let mut lane = Lane::new(known(1, "earlier", 1, EventType::Added));
+    lane.wait("u".into(), 1);
+    lane.offer(a_job("u", 5, json!({})), Source::Create);
+    assert_eq!(lane.next(true).unwrap().0, Step::AwaitEarlier);
+    lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
+    assert_eq!(lane.next(true).unwrap().0, Step::AwaitEarlier);
+    lane.offer(a_job("u", 5, json!({})), Source::Watch);
+    lane.done(Done::Known(known(1, "earlier", 1, EventType::Added)));
+    assert_eq!(lane.next(true).unwrap().0, Step::CloseEarlier, "the watch goes first");
+
+    let mut lane = Lane::<()>::new(known(1, "earlier", 1, EventType::Added));
+    lane.offer(a_job("u", 5, json!({})), Source::Create);
+    assert!(lane.next(true).is_none());
+}
+
+#[test]
+fn who_waits_for_a_first_event_is_served_when_it_is_said() {
+    let mut lane = Lane::new(Known::default());
+    lane.wait("u".into(), 1);
+    lane.wait("other".into(), 2);
+    assert!(lane.served().is_empty());
+    lane.done(Done::Known(known(3, "u", 1, EventType::Added)));
+    assert_eq!(lane.served(), [1]);
+    lane.forget(|w| *w == 2);
+    lane.done(Done::Known(known(4, "u", 1, EventType::Outcome)));
+    assert!(lane.is_over(true));
+}
+
+#[test]
+fn a_job_that_was_to_be_cancelled_ends_so_unless_it_had_ended_by_itself() {
+    for (status, result) in [
+        (json!({}), "Cancelled"),
+        (json!({"conditions": [{"type": "Complete", "status": "True"}]}), "Complete"),
+    ] {
+        let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
+        lane.offer(a_job("u", 2, status).with_presence(Presence::MissingUnverified), Source::Watch);
+        assert_eq!(step(&mut lane), Some(Step::Verify));
+        lane.done(Done::Verified(Gone::Cancelled));
+        let Some(Step::Say(EventType::Outcome, Some(outcome))) = step(&mut lane) else { panic!("outcome") };
+        assert_eq!(outcome.result.to_string(), result);
+    }
+}
+
+fn ended(pod: &str, code: i32, log: bool) -> Tells {
+    crate::status::signs::tests::ended(pod, code, log)
+}
+
+fn complete(pods: u32) -> serde_json::Value {
+    json!({"succeeded": pods, "conditions": [{"type": "Complete", "status": "True"}]})
+}
+
+/// The event of a step that says something.
+fn says(step: &Step) -> Option<EventType> {
+    match step {
+        Step::Say(event, _) => Some(*event),
+        Step::Tell(Telling::Attempt(..)) => Some(EventType::Attempt),
+        Step::Tell(Telling::Stall(_)) => Some(EventType::Stalled),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_attempt_is_told_of_a_job_that_was_spoken_of_and_before_its_outcome() {
+    let mut lane = Lane::<()>::new(Known::default());
+    lane.sign("u".into(), ended("p1", 0, false));
+    assert_eq!(step(&mut lane), None, "of a Job that is not known");
+    lane.offer(a_job("u", 1, json!({})), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Added, None)));
+    lane.done(Done::Said(known(1, "u", 1, EventType::Added)));
+    let Some((Step::Tell(Telling::Attempt(pod, _)), state, _)) = lane.next(true) else {
+        panic!("an attempt")
+    };
+    assert_eq!((pod.as_str(), state.resource_version), ("p1", 1));
+    lane.done(Done::Said(known(2, "u", 1, EventType::Attempt)));
+    assert_eq!(step(&mut lane), None);
+    lane.offer(a_job("u", 2, complete(1)), Source::Watch);
+    assert_eq!(step(&mut lane), Some(Step::Say(EventType::Modified, None)));
+    lane.done(Done::Said(known(3, "u", 2, EventType::Modified)));
+    let Some(Step::Say(EventType::Outcome, Some(outcome))) = step(&mut lane) else { panic!("an outcome") };
+    assert_eq!((outcome.attempts.len(), outcome.attempts_omitted), (1, 0));
+}
+
+#[test]
+fn an_attempt_that_somebody_elses_message_held_up_is_told_again() {
+    let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
+    lane.offer(a_job("u", 1, json!({})), Source::Watch);
+    lane.sign("u".into(), ended("p1", 0, false));
+    assert_eq!(step(&mut lane).as_ref().and_then(says), Some(EventType::Attempt));
+    lane.done(Done::Known(known(2, "u", 1, EventType::Modified)));
+    assert_eq!(step(&mut lane).as_ref().and_then(says), Some(EventType::Attempt));
+}
+
+#[test]
+fn an_outcome_waits_for_the_first_list_of_pods() {
+    let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
+    lane.offer(a_job("u", 2, complete(0)), Source::Watch);
+    assert!(lane.next(false).is_none());
+    assert_eq!(step(&mut lane).as_ref().and_then(says), Some(EventType::Outcome));
+}
+
+#[test]
+fn the_outcome_of_a_job_that_is_gone_waits_for_nothing() {
+    let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
+    lane.sign("u".into(), ended("p1", 1, true));
+    lane.offer(a_job("u", 2, json!({"failed": 3})).with_presence(Presence::Missing), Source::Watch);
+    let Some((Step::Tell(Telling::Attempt(..)), ..)) = lane.next(false) else { panic!("an attempt") };
+    lane.done(Done::Said(known(2, "u", 2, EventType::Attempt)));
+    let Some((Step::Say(EventType::Outcome, Some(outcome)), ..)) = lane.next(false) else {
+        panic!("an outcome")
+    };
+    assert_eq!((outcome.attempts.len(), outcome.attempts_omitted), (1, 2));
+}
+
+#[test]
+fn a_suspended_job_is_told_of_once_that_has_lasted() {
+    let suspended =
+        json!({"conditions": [{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]});
+    let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Modified));
+    lane.offer(a_job("u", 2, suspended), Source::Watch);
+    assert_eq!(step(&mut lane), None);
+    let (uid, asides) = lane.asides().unwrap();
+    let [Aside::Wait(timer, _)] = asides.as_slice() else { panic!("{asides:?}") };
+    lane.beside(&uid, Beside::Waited(timer.clone()));
+    assert_eq!(step(&mut lane).as_ref().and_then(says), Some(EventType::Stalled));
+}
+
+#[test]
+fn what_pods_tell_after_the_outcome_is_of_no_interest() {
+    let mut lane = Lane::<()>::new(known(1, "u", 2, EventType::Outcome));
+    lane.sign("u".into(), ended("p1", 0, false));
+    assert!(lane.signs.is_empty() && lane.is_over(true));
+}
+
+#[test]
+fn what_pods_told_is_handed_over_as_well() {
+    let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
+    lane.offer(a_job("u", 1, json!({})), Source::Watch);
+    lane.sign("u".into(), ended("p1", 0, false));
+    assert_eq!(step(&mut lane).as_ref().and_then(says), Some(EventType::Attempt));
+    assert_eq!(lane.source(), Some(Source::Watch));
+    lane.offer(a_job("v", 9, json!({})), Source::Create);
+    lane.hand_over();
+    lane.done(Done::GivenUp);
+    assert_eq!(lane.source(), Some(Source::Create), "it has lost nothing");
+    assert!(lane.signs.is_empty());
+}
+
+/// What may come to a lane: a state of one of three Jobs, what a pod tells of one, the end of a wait.
+#[derive(Debug, Clone)]
+enum Input {
+    State(JobState, Source),
+    Sign(usize, Tells),
+    AsidesEnd,
+    PodsListed,
+    Refused,
+}
+
+fn inputs() -> impl Strategy<Value = Vec<Input>> {
+    let state = (0u64..3, 0u64..6, 0usize..3, any::<bool>(), any::<bool>()).prop_map(
+        |(job, at, presence, end, create)| {
+            let status = if end { complete(1) } else { json!({"failed": at}) };
+            let presence =
+                [Presence::Present, Presence::DeletedUnverified, Presence::MissingUnverified][presence];
+            let state = a_job(&format!("u{job}"), job * 10 + at, status).with_presence(presence);
+            let create = create && presence == Presence::Present;
+            Input::State(state, if create { Source::Create } else { Source::Watch })
+        },
+    );
+    let sign = (0usize..3, 0usize..4, 0i32..2, any::<bool>()).prop_map(|(job, pod, code, log)| {
+        let stall = Stall { reason: "ErrImagePull".into(), message: String::new() };
+        let tells = match pod {
+            0 => Tells::Waiting { pod: "p0".into(), created: 1, stall: Some(stall) },
+            1 => Tells::Running { pod: "p1".into(), created: 1 },
+            _ => ended(&format!("p{job}{pod}"), code, log),
+        };
+        Input::Sign(job, tells)
+    });
+    let other = prop_oneof![Just(Input::AsidesEnd), Just(Input::PodsListed), Just(Input::Refused)];
+    prop::collection::vec(prop_oneof![3 => state, 3 => sign, 1 => other], 0..60)
+}
+
+/// The writer and the stream around a lane.
+#[derive(Default)]
+struct World {
+    stored: Vec<Said>,
+    asides: Vec<(String, Aside)>,
+    pods_listed: bool,
+    refuse: bool,
+}
+
+impl World {
+    /// Does all that there is to do, as the writer does.
+    fn work(&mut self, lane: &mut Lane<()>) {
+        loop {
+            let next = lane.next(self.pods_listed);
+            let asides = lane.asides();
+            self.asides.extend(
+                asides.into_iter().flat_map(|(uid, all)| all.into_iter().map(move |a| (uid.clone(), a))),
+            );
+            let Some((step, state, known)) = next else { return };
+            let done = match &step {
+                Step::CloseEarlier => {
+                    let earlier = known.said.unwrap();
+                    self.store(Said { event: EventType::Outcome, ..earlier })
+                }
+                Step::Verify => Done::Verified(Gone::Deleted),
+                Step::Settle => Done::Settled,
+                Step::AwaitEarlier => Done::Known(known),
+                // Refused by the fence once: the last message is read.
+                _ if std::mem::take(&mut self.refuse) => Done::Known(known),
+                step => {
+                    let event = says(step).unwrap();
+                    let resource_version = phase::resource_version(known.said.as_ref(), &state);
+                    self.store(Said { uid: state.uid.clone(), resource_version, event })
+                }
+            };
+            lane.done(done);
+        }
+    }
+
+    fn store(&mut self, said: Said) -> Done {
+        self.stored.push(said.clone());
+        Done::Said(Known { sequence: u64::try_from(self.stored.len()).unwrap(), said: Some(said) })
+    }
+
+    fn play(inputs: Vec<Input>) -> (Self, Lane<()>) {
+        let (mut world, mut lane) = (Self::default(), Lane::new(Known::default()));
+        for input in inputs {
+            match input {
+                Input::State(state, source) => lane.offer(state, source),
+                Input::Sign(job, tells) => lane.sign(format!("u{job}"), tells),
+                Input::PodsListed => world.pods_listed = true,
+                Input::Refused => world.refuse = true,
+                Input::AsidesEnd => world.end_asides(&mut lane),
+            }
+            world.work(&mut lane);
+        }
+        // In the end every wait is over.
+        world.pods_listed = true;
+        world.work(&mut lane);
+        for _ in 0..20 {
+            world.end_asides(&mut lane);
+            world.work(&mut lane);
+        }
+        (world, lane)
+    }
+
+    fn end_asides(&mut self, lane: &mut Lane<()>) {
+        for (uid, aside) in std::mem::take(&mut self.asides) {
+            lane.beside(
+                &uid,
+                match aside {
+                    Aside::Log { pod, .. } => Beside::Log(pod, Some("tail".into())),
+                    Aside::Wait(timer, _) => Beside::Waited(timer),
+                },
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_history_has_at_most_one_outcome_per_job_and_nothing_after_it(inputs in inputs()) {
+        let (world, lane) = World::play(inputs.clone());
+        for uid in ["u0", "u1", "u2"] {
+            let of: Vec<_> = world.stored.iter().filter(|said| said.uid == uid).collect();
+            let outcomes = of.iter().filter(|said| said.is_final()).count();
+            prop_assert!(outcomes <= 1, "{:?}", world.stored);
+            prop_assert!(outcomes == 0 || of.last().unwrap().is_final(), "{:?}", world.stored);
+            prop_assert!(of.windows(2).all(|w| w[0].resource_version <= w[1].resource_version), "{:?}", world.stored);
+            prop_assert!(
+                of.first().is_none_or(|said| !matches!(said.event, EventType::Attempt | EventType::Stalled)),
+                "a pod before its Job: {:?}", world.stored
+            );
+        }
+        // Nothing waits for ever.
+        prop_assert!(lane.waiting.is_empty(), "{lane:?}");
+    }
+
+    #[test]
+    fn pods_change_nothing_of_what_is_said_of_their_job(inputs in inputs()) {
+        let without: Vec<_> = inputs.iter().filter(|input| !matches!(input, Input::Sign(..))).cloned().collect();
+        let states = |world: World| -> Vec<Said> {
+            let pods = [EventType::Attempt, EventType::Stalled];
+            world.stored.into_iter().filter(|said| !pods.contains(&said.event)).collect()
+        };
+        let merged = |said: Vec<Said>| -> Vec<(String, u64, EventType)> {
+            said.into_iter().map(|said| (said.uid, said.resource_version, said.event)).collect()
+        };
+        prop_assert_eq!(merged(states(World::play(inputs).0)), merged(states(World::play(without).0)));
+    }
+}

@@ -1,0 +1,215 @@
+//! Why a Job failed, and why it does not run: attempts and stalls, on pods that really run and on pods that are played.
+
+use std::path::PathBuf;
+
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::world::{PATIENCE, World, event, header, text};
+
+/// The shipped template of `simple`, changed; its Jobs fail at their first failure, after a moment.
+fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+    let folder = paths::temp_dir("templates").unwrap();
+    let path = paths::workspace().join("deploy/templates/simple.yaml");
+    let mut simple: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    simple["job"]["spec"]["backoffLimit"] = 0.into();
+    for variable in container(&mut simple)["env"].as_array_mut().unwrap() {
+        if variable["name"] == "SLEEP_SECONDS" {
+            variable["value"] = "0.1".into();
+        }
+    }
+    change(&mut simple);
+    // JSON is YAML.
+    std::fs::write(folder.path().join("simple.yaml"), simple.to_string()).unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+fn container(template: &mut Value) -> &mut Value {
+    &mut template["job"]["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// The events of one type of a Job, waited for until there is one.
+async fn events(world: &World, name: &str, type_: &str) -> Vec<Value> {
+    until(&format!("{type_} of {name}"), PATIENCE, || async {
+        let history: Vec<Value> = world.history(name).await.iter().map(event).collect();
+        let found: Vec<Value> = history.iter().filter(|event| event["type"] == type_).cloned().collect();
+        if found.is_empty() { Err(history) } else { Ok(found) }
+    })
+    .await
+}
+
+fn last_line(attempt: &Value) -> String {
+    attempt["logTail"].as_str().unwrap_or_default().lines().last().unwrap_or_default().to_owned()
+}
+
+const FAILED: &str = "Simple Job with foo=\"bad\" failed, as FAIL asked for.";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_attempt_is_told_with_exit_code_and_log_before_the_outcome_that_lists_it() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = template(|_| {});
+    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"bad","fail":true}"#).await;
+    let outcome = world.outcome("simple-job-bad").await;
+    assert_eq!(outcome["reason"], "BackoffLimitExceeded", "{outcome}");
+
+    let told = &events(&world, "simple-job-bad", "ATTEMPT").await[0];
+    let attempt = &told["attempt"];
+    assert_eq!((&attempt["exitCode"], &attempt["reason"]), (&json!(1), &json!("Error")), "{told}");
+    assert!(text(&attempt["pod"]).starts_with("simple-job-bad-"), "{told}");
+    assert!(!text(&attempt["node"]).is_empty() && !text(&attempt["finishedAt"]).is_empty(), "{told}");
+    let attempts = outcome["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[0]["pod"]), (1, &attempt["pod"]), "{outcome}");
+    assert_eq!(last_line(&attempts[0]), FAILED, "{outcome}");
+    assert!(outcome.get("attemptsOmitted").is_none(), "{outcome}");
+
+    // Its headers tell of the Job as it was last said, and nothing is told after the outcome.
+    let history = world.history("simple-job-bad").await;
+    let place = history.iter().position(|message| event(message)["type"] == "ATTEMPT").unwrap();
+    let before = header(&history[place - 1], "Job-Resource-Version");
+    assert_eq!(header(&history[place], "Job-Resource-Version"), before);
+    assert_eq!(event(history.last().unwrap())["type"], "OUTCOME");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_out_of_memory_kill_is_told_with_reason_exit_code_limit_and_log() {
+    let world = or_skip!(World::start().await);
+    let _dispatcher = world.dispatcher().start().await;
+    let request = r#"{"foo":"big","reqBytes":"32Mi","limBytes":"32Mi","allocBytes":"256Mi"}"#;
+    world.jetstream.publish("jobs.memory.create", request.into()).await.unwrap().await.unwrap();
+    let stream = world.jetstream.get_stream_no_info("JOB_STATUS").await.unwrap();
+    let outcome = until("the outcome of the kind memory", PATIENCE, || async {
+        let last = stream.get_last_raw_message_by_subject("jobs.memory.status.memory-job-big").await;
+        let last = event(&last.map_err(|error| error.to_string())?);
+        if last["type"] == "OUTCOME" { Ok(last["outcome"].clone()) } else { Err(last.to_string()) }
+    })
+    .await;
+    let attempt = &outcome["attempts"][0];
+    assert_eq!(
+        (&outcome["result"], &attempt["reason"]),
+        (&json!("Failed"), &json!("OOMKilled")),
+        "{outcome}"
+    );
+    assert_eq!((&attempt["exitCode"], &attempt["memoryLimit"]), (&json!(137), &json!("32Mi")), "{outcome}");
+    assert!(!last_line(attempt).is_empty(), "what it was about to do: {outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_the_template_turns_off_is_not_told() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = template(|simple| simple["logTail"] = false.into());
+    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"bad","fail":true}"#).await;
+    let outcome = world.outcome("simple-job-bad").await;
+    assert_eq!(outcome["attempts"][0]["exitCode"], 1, "{outcome}");
+    let history = world.history("simple-job-bad").await;
+    assert!(history.iter().all(|message| !event(message).to_string().contains("as FAIL asked")), "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_ended_while_the_dispatcher_was_down_are_explained_after_its_start() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = template(|_| {});
+    let dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"bad","fail":true}"#).await;
+    world.until_queue_is_empty().await;
+    dispatcher.kill().await;
+    until("the Job to be failed", PATIENCE, || async {
+        let status = world.namespace.jobs.get("simple-job-bad").await.ok()?.status?;
+        status.conditions?.iter().any(|c| c.type_ == "Failed" && c.status == "True").then_some(())
+    })
+    .await;
+    dispatcher.restart().await;
+    let outcome = world.outcome("simple-job-bad").await;
+    assert_eq!(outcome["attempts"][0]["exitCode"], 1, "{outcome}");
+    assert_eq!(last_line(&outcome["attempts"][0]), FAILED, "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_exist_is_told_as_a_stall_and_by_the_deadline_as_an_outcome() {
+    only_on_kubernetes!("the local cluster pulls no images");
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = template(|simple| {
+        simple["job"]["spec"]["activeDeadlineSeconds"] = 20.into();
+        container(simple)["image"] = "simple-job:none".into();
+    });
+    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"x"}"#).await;
+    let outcome = world.outcome("simple-job-x").await;
+    assert_eq!((&outcome["result"], &outcome["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+    assert_eq!(outcome["stall"]["reason"], "ErrImageNeverPull", "{outcome}");
+    assert_eq!(outcome["attempts"][0]["reason"], "Deleted", "{outcome}");
+    assert!(outcome["attempts"][0].get("exitCode").is_none(), "none ran: {outcome}");
+    // The reason was there before the end, once.
+    let stalls = events(&world, "simple-job-x", "STALLED").await;
+    assert_eq!((stalls.len(), &stalls[0]["stall"]["reason"]), (1, &json!("ErrImageNeverPull")), "{stalls:?}");
+    assert!(text(&stalls[0]["stall"]["message"]).contains("simple-job:none"), "{stalls:?}");
+    let conditions = stalls[0]["status"]["conditions"].as_array().map_or(0, Vec::len);
+    assert_eq!(conditions, 0, "long before the deadline: {stalls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_on_pods_is_told_in_its_own_words() {
+    only_on_kubernetes!("the local cluster knows no quotas");
+    let world = or_skip!(World::start().await);
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.namespace.client.clone(), &world.namespace.name);
+    let quota = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    until("the quota to count", PATIENCE, || async {
+        quotas.get("no-pods").await.ok()?.status?.used?.contains_key("pods").then_some(())
+    })
+    .await;
+    let _dispatcher = world.dispatcher().start().await;
+    world.request(r#"{"foo":"x"}"#).await;
+    let stall = events(&world, "simple-job-x", "STALLED").await[0]["stall"].clone();
+    assert_eq!(stall["reason"], "QuotaExceeded", "{stall}");
+    assert!(text(&stall["message"]).contains("exceeded quota: no-pods"), "{stall}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
+    only_on_kubernetes!("the local cluster knows no Pod Security");
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = template(|simple| {
+        simple["job"]["spec"]["template"]["spec"]["securityContext"] = json!({});
+    });
+    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"x"}"#).await;
+    let stall = events(&world, "simple-job-x", "STALLED").await[0]["stall"].clone();
+    assert_eq!(stall["reason"], "PodSecurity", "{stall}");
+    assert!(text(&stall["message"]).contains("violates PodSecurity \"restricted"), "{stall}");
+}
+
+/// Ends a pod as a kubelet would.
+async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
+    let now = crate::world::now();
+    let terminated = json!({"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
+        "message": message, "startedAt": now, "finishedAt": now});
+    let status = json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "startTime": now,
+        "containerStatuses": [{"name": "simple-job", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+                               "state": {"terminated": terminated}}]});
+    let patch = Patch::Merge(json!({"status": status}));
+    pods.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successful_job_hands_back_the_termination_message_of_its_container() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let (_folder, templates) = template(|_| {});
+    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"x"}"#).await;
+    let pod = until("the Job's pod", PATIENCE, || async {
+        world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
+    })
+    .await;
+    end(&world.namespace.pods, &pod, 0, "{\"rows\":7}\u{1b}").await;
+    let outcome = world.outcome("simple-job-x").await;
+    assert_eq!(outcome["result"], "Complete", "{outcome}");
+    assert_eq!(outcome["attempts"][0]["message"], "{\"rows\":7}\\x1b", "{outcome}");
+    assert!(outcome["attempts"][0].get("logTail").is_none(), "{outcome}");
+}
