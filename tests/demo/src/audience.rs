@@ -1,4 +1,4 @@
-//! Whoever watches `jobs.simple.status.>`: keeps the board of the Jobs, which the screen shows and the acts wait for.
+//! Whoever watches `jobs.*.status.>`: keeps the board of the Jobs, which the screen shows and the acts wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

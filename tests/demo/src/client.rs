@@ -1,12 +1,16 @@
 //! The client: what any program with a NATS client does, nothing else.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use futures::StreamExt;
 
 use crate::event::Event;
+
+/// How long a call may take.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A connection to NATS.
 pub(crate) struct Client {
@@ -46,12 +50,27 @@ impl Client {
         }
     }
 
+    /// Calls a Job, like `nats req` with the header `Job-Wait: outcome`; the answer is its last event.
+    pub(crate) async fn call(&self, kind: &str, payload: &'static str) -> Result<Event, String> {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Job-Wait", "outcome");
+        let request =
+            async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(ANSWER));
+        let answer = self.nats.send_request(format!("jobs.{kind}.submit"), request).await;
+        let answer = answer.map_err(|error| format!("no answer to a call of {kind}: {error}"))?;
+        let text = String::from_utf8_lossy(&answer.payload);
+        match answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
+            Some(error) => Err(format!("a call of {kind} was refused: {error}: {text}")),
+            None => serde_json::from_str(&text).map_err(|error| format!("no event: {error}: {text}")),
+        }
+    }
+
     /// Every event that `JOB_STATUS` holds, by Job, in order.
     pub(crate) async fn stored(&self) -> Result<BTreeMap<String, Vec<Event>>, String> {
         let failed = |error: &dyn std::fmt::Display| format!("reading JOB_STATUS: {error}");
         let stream = self.jetstream.get_stream("JOB_STATUS").await.map_err(|error| failed(&error))?;
         let config =
-            OrderedConfig { filter_subject: "jobs.simple.status.*".to_owned(), ..OrderedConfig::default() };
+            OrderedConfig { filter_subject: "jobs.*.status.*".to_owned(), ..OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
         let count = usize::try_from(consumer.cached_info().num_pending).map_err(|error| failed(&error))?;
         let mut messages = consumer.messages().await.map_err(|error| failed(&error))?.take(count);

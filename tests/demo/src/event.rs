@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// One message on `jobs.simple.status.>`.
+/// One message on `jobs.*.status.>`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Event {
     #[serde(rename = "type")]
@@ -48,6 +48,18 @@ pub(crate) struct Outcome {
     pub(crate) result: String,
     pub(crate) reason: Option<String>,
     message: Option<String>,
+    #[serde(default)]
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// How a pod of the Job ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Attempt {
+    pub(crate) reason: Option<String>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) memory_limit: Option<String>,
+    pub(crate) log_tail: Option<String>,
 }
 
 impl Event {

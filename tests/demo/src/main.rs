@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! stage: `dispatcher dev` ─▶ act one: a good, a failing and a bad request ─▶ summary: what the streams hold
-//!                               └─▶ act two, while the failing Job backs off: the dispatcher is killed
+//!                               ├─▶ act two, while the failing Job backs off: the dispatcher is killed
+//!                               └─▶ act three: Jobs as calls, one of them killed for its memory
 //! ```
 //!
 //! An act is a module with the Jobs that it makes (`JOBS`: what must have become of them in the end) and what it plays. A
 //! further one goes into [`JOBS`] and into [`acts`].
 
 mod act_one;
+mod act_three;
 mod act_two;
 mod audience;
 mod client;
@@ -44,12 +46,13 @@ struct Scene {
 }
 
 /// The Jobs of all acts.
-const JOBS: [&[Expected]; 2] = [&act_one::JOBS, &act_two::JOBS];
+const JOBS: [&[Expected]; 3] = [&act_one::JOBS, &act_two::JOBS, &act_three::JOBS];
 
 /// The acts, one after the other.
 async fn acts(scene: &Scene) -> Result<(), String> {
     act_one::play(scene).await?;
     act_two::play(scene).await?;
+    act_three::play(scene).await?;
     // The failing Job of act one goes on through all of them.
     act_one::end(scene).await;
     Ok(())
@@ -105,7 +108,7 @@ fn fail(error: &str) -> ExitCode {
 /// All acts and the summary; whether everything came as it should.
 async fn play(screen: &Screen, stage: Stage) -> Result<bool, String> {
     let client = Client::connect(&stage.nats_url).await?;
-    let events = client.subscribe("jobs.simple.status.>").await?;
+    let events = client.subscribe("jobs.*.status.>").await?;
     let audience = Audience::listen(screen.clone(), events);
     let scene = Scene { screen: screen.clone(), stage, client, audience };
     // Late: the summary says what is missing.
