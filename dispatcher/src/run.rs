@@ -80,14 +80,15 @@ async fn run_on(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let health = Health::default();
-    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health);
+    // Before anybody can ask: without a room, all would be ready.
     let start = health.room("start");
+    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health);
     let prepared = tokio::select! {
         prepared = Prepared::new(cluster, &config, &health) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    start.ready();
     let mut tasks = Tasks::start(prepared, &config, &health);
+    start.ready();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         task = tasks.any_ended() => Err(RunError::TaskEnded(task)),
