@@ -1,9 +1,12 @@
 //! Settings, by flag and environment, in the field's own names.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+mod nats;
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::nats::Nats;
 use crate::contract::template::ImagePattern;
 
 /// Turns NATS messages into Kubernetes Jobs, and tells on NATS what became of each.
@@ -184,80 +187,6 @@ impl Lease {
     }
 }
 
-/// How to reach NATS.
-#[derive(Clone, Args)]
-pub struct Nats {
-    /// Servers, separated by commas.
-    #[arg(
-        id = "nats_url",
-        long = "nats-url",
-        env = "NATS_URL",
-        value_delimiter = ',',
-        default_value = "nats://127.0.0.1:4222"
-    )]
-    pub url: Vec<String>,
-
-    /// Credentials file (JWT and seed).
-    #[arg(id = "nats_creds", long = "nats-creds", env = "NATS_CREDS", conflicts_with_all = ["nats_nkey", "nats_user", "nats_token"])]
-    pub creds: Option<PathBuf>,
-
-    /// Seed of an nkey.
-    #[arg(id = "nats_nkey", long = "nats-nkey", env = "NATS_NKEY", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_token"])]
-    pub nkey: Option<String>,
-
-    /// User.
-    #[arg(id = "nats_user", long = "nats-user", env = "NATS_USER", conflicts_with = "nats_token")]
-    pub user: Option<String>,
-
-    /// Password of the user.
-    #[arg(
-        id = "nats_password",
-        long = "nats-password",
-        env = "NATS_PASSWORD",
-        hide_env_values = true,
-        requires = "nats_user"
-    )]
-    pub password: Option<String>,
-
-    /// Token.
-    #[arg(id = "nats_token", long = "nats-token", env = "NATS_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-
-    /// Certificate authority of the servers, PEM; implies TLS.
-    #[arg(id = "nats_ca", long = "nats-ca", env = "NATS_CA")]
-    pub ca: Option<PathBuf>,
-
-    /// Client certificate, PEM; implies TLS.
-    #[arg(id = "nats_cert", long = "nats-cert", env = "NATS_CERT", requires = "nats_key")]
-    pub cert: Option<PathBuf>,
-
-    /// Key of the client certificate, PEM.
-    #[arg(id = "nats_key", long = "nats-key", env = "NATS_KEY", requires = "nats_cert")]
-    pub key: Option<PathBuf>,
-}
-
-/// Secrets stay out of logs.
-impl fmt::Debug for Nats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nats").finish_non_exhaustive()
-    }
-}
-
-impl Nats {
-    /// The setting with which the service says who it is.
-    pub fn credential(&self) -> &'static str {
-        if self.creds.is_some() {
-            "NATS_CREDS"
-        } else if self.nkey.is_some() {
-            "NATS_NKEY"
-        } else if self.token.is_some() {
-            "NATS_TOKEN"
-        } else {
-            "NATS_USER"
-        }
-    }
-}
-
 /// The form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -294,13 +223,6 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_servers_is_split() {
-        let cli = Cli::parse_from(["dispatcher", "run", "--nats-url", "nats://a:1,nats://b:2"]);
-        let Command::Run(config) = cli.command else { panic!("run") };
-        assert_eq!(config.nats.url, ["nats://a:1", "nats://b:2"]);
-    }
-
-    #[test]
     fn a_list_that_is_absent_allows_everything() {
         let limits = |args: &[&str]| match Cli::parse_from([&["dispatcher", "run"], args].concat()).command {
             Command::Run(config) => config.limits,
@@ -313,13 +235,5 @@ mod tests {
         assert!(
             Cli::try_parse_from(["dispatcher", "run", "--default-active-deadline-seconds", "0"]).is_err()
         );
-    }
-
-    #[test]
-    fn two_ways_to_say_who_one_is_are_refused() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["dispatcher", "run"], args].concat());
-        assert!(parse(&["--nats-user", "u", "--nats-password", "p"]).is_ok());
-        assert!(parse(&["--nats-user", "u", "--nats-token", "t"]).is_err());
-        assert!(parse(&["--nats-cert", "c"]).is_err(), "without its key");
     }
 }

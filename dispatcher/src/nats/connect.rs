@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
+use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
+use super::credentials::Credentials;
 use crate::{
     config::{Nats, StartError},
     health::Room,
@@ -41,8 +42,10 @@ pub async fn connect(
         servers.push(url.parse::<ServerAddr>().map_err(|e| wrong("NATS_URL", &e))?);
     }
     let lost = Arc::new(AtomicBool::new(false));
-    let mut options = ConnectOptions::new()
+    let mut options = login(settings)
+        .await?
         .name("dispatcher")
+        .custom_inbox_prefix(&settings.inbox_prefix)
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
         .max_reconnects(None)
@@ -67,17 +70,18 @@ pub async fn connect(
                 }
             }
         });
-    if let Some(path) = &settings.creds {
-        options = options.credentials_file(path).await.map_err(|e| wrong("NATS_CREDS", &e))?;
-    }
-    if let Some(seed) = &settings.nkey {
-        options = options.nkey(seed.clone());
-    }
-    if let Some(user) = &settings.user {
-        options = options.user_and_password(user.clone(), settings.password.clone().unwrap_or_default());
-    }
-    if let Some(token) = &settings.token {
-        options = options.token(token.clone());
+    for (setting, file) in
+        [("NATS_CA", &settings.ca), ("NATS_CERT", &settings.cert), ("NATS_KEY", &settings.key)]
+    {
+        let Some(file) = file else { continue };
+        let found = tokio::fs::read_to_string(file).await;
+        let pem = found.map_err(|e| StartError::new(setting, format!("{}: {e}", file.display())))?;
+        if !pem.contains("-----BEGIN ") {
+            return Err(StartError::new(
+                setting,
+                format!("{}: expected PEM (-----BEGIN ...)", file.display()),
+            ));
+        }
     }
     if let Some(ca) = &settings.ca {
         options = options.add_root_certificates(ca.clone()).require_tls(true);
@@ -89,13 +93,37 @@ pub async fn connect(
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => {
             let text = chain(&error);
-            let setting = if text.contains("authorization") { settings.credential() } else { "NATS_URL" };
+            let setting = to_blame(settings, &text);
             Err(StartError::new(setting, format!("cannot connect to {}: {text}", shown(&settings.url))))
         }
         Err(_) => Err(StartError::new(
             "NATS_URL",
             format!("no connection to {} within {} s", shown(&settings.url), DEADLINE.as_secs()),
         )),
+    }
+}
+
+/// Who one is: said anew at each connect.
+async fn login(settings: &Nats) -> Result<ConnectOptions, StartError> {
+    let Some(credentials) = Credentials::of(settings) else { return Ok(ConnectOptions::new()) };
+    credentials.check().await?;
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        let credentials = credentials.clone();
+        async move { credentials.answer(&nonce).await.map_err(AuthError::new) }
+    }))
+}
+
+/// The setting to look at when the server, or what stands between, refuses the first connection so.
+fn to_blame(settings: &Nats, refusal: &str) -> &'static str {
+    let has = |words: &str| refusal.contains(words);
+    if has("authorization") || has("expired") || has("signing") {
+        settings.credential()
+    } else if has("invalid peer certificate") || has("platform certs") || has("could not load certs") {
+        "NATS_CA"
+    } else if has("CertificateRequired") || has("received fatal alert") || has("certificate or key") {
+        "NATS_CERT"
+    } else {
+        "NATS_URL"
     }
 }
 

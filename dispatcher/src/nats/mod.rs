@@ -1,6 +1,7 @@
-//! NATS: the connection, the definitions of streams and consumers, and their provision at start.
+//! NATS: the connection and as whom, the definitions of streams and consumers, and their provision at start.
 
 pub mod connect;
+pub mod credentials;
 pub mod definitions;
 pub mod origin;
 pub mod provision;
