@@ -26,6 +26,7 @@ mod rejections;
 mod replicas;
 mod rig;
 mod run;
+mod security;
 mod service;
 mod settings;
 mod waits;

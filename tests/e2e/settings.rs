@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::world::{World, shipped};
 
 /// The service refuses to start: exit code 2, and one line names `setting` and says `why`.
-async fn refuses(builder: Builder, setting: &str, why: &str) {
+pub(crate) async fn refuses(builder: Builder, setting: &str, why: &str) {
     let dispatcher = builder.without_waiting().start().await;
     assert_eq!(dispatcher.wait().await, Some(2), "{}", dispatcher.log());
     let log = dispatcher.log();

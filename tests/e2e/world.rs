@@ -18,6 +18,8 @@ pub(crate) struct World {
     pub(crate) namespace: Namespace,
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
+    /// With which settings the dispatcher logs in to NATS.
+    pub(crate) login: Vec<(String, String)>,
 }
 
 impl World {
@@ -29,12 +31,13 @@ impl World {
     pub(crate) async fn of(nats: Nats, namespace: Namespace) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        Self { nats, namespace, client, jetstream }
+        Self { nats, namespace, client, jetstream, login: vec![] }
     }
 
     /// How the dispatcher of this world is started.
     pub(crate) fn dispatcher(&self) -> Builder {
-        Dispatcher::builder(&self.nats, &self.namespace)
+        let builder = Dispatcher::builder(&self.nats, &self.namespace);
+        self.login.iter().fold(builder, |builder, (name, value)| builder.env(name, value))
     }
 
     /// Publishes a request and waits for the stream's word; the request's sequence.

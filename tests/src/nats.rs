@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::sync::Once;
 
-use async_nats::jetstream;
+use async_nats::{ConnectOptions, jetstream};
+use rustix::process::{Pid, Signal};
 
 use crate::docker::Docker;
 use crate::helper::{Helper, Program};
@@ -18,7 +19,19 @@ pub struct Nats {
     pub url: String,
     helper: Helper,
     in_container: bool,
-    _folder: Option<tempfile::TempDir>,
+    options: ConnectOptions,
+    folder: Option<tempfile::TempDir>,
+}
+
+/// How a server is started as a plain process, and how one logs in to it.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Further arguments of `nats-server`: a configuration, for one.
+    pub args: Vec<String>,
+    /// Additions to its environment.
+    pub env: Vec<(String, String)>,
+    /// How the clients of [`Nats::client`] connect; they must be let in, and have JetStream.
+    pub options: ConnectOptions,
 }
 
 impl Nats {
@@ -56,6 +69,12 @@ impl Nats {
 
     /// A plain process with further arguments of `nats-server`, a configuration for one.
     pub async fn process_with(args: &[&str]) -> Self {
+        let args = args.iter().map(ToString::to_string).collect();
+        Self::process_of(Setup { args, ..Setup::default() }).await
+    }
+
+    /// A plain process with settings of its own.
+    pub async fn process_of(setup: Setup) -> Self {
         let start = async {
             let port = ports::free();
             let folder = paths::temp_dir("nats")?;
@@ -65,14 +84,14 @@ impl Nats {
             let program = Program {
                 name: "nats".to_owned(),
                 path: paths::nats_server()?,
-                args: own.iter().chain(args).map(ToString::to_string).collect(),
+                args: own.iter().map(ToString::to_string).chain(setup.args).collect(),
+                env: setup.env,
                 log: folder.path().join("nats.log"),
                 folder: Some(folder.path().to_owned()),
-                ..Program::default()
             };
             let program = serde_json::to_string(&program).expect("plain data");
             let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
-            Self::ready(helper, port, false, Some(folder)).await
+            Self::ready(helper, port, Some(folder), setup.options).await
         };
         start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
     }
@@ -84,24 +103,24 @@ impl Nats {
             env.push(("RIG_OWN_ENGINE", "1"));
         }
         let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, PATIENCE).await?;
-        Self::ready(helper, port, true, None).await
+        Self::ready(helper, port, None, ConnectOptions::default()).await
     }
 
     async fn ready(
         helper: Helper,
         port: u16,
-        in_container: bool,
         folder: Option<tempfile::TempDir>,
+        options: ConnectOptions,
     ) -> Result<Self, String> {
         let url = format!("nats://127.0.0.1:{port}");
-        let nats = Self { url, helper, in_container, _folder: folder };
+        let nats = Self { url, helper, in_container: folder.is_none(), options, folder };
         nats.until_ready().await.map(|()| nats)
     }
 
     /// Waits until JetStream answers.
     async fn until_ready(&self) -> Result<(), String> {
         try_until("JetStream to answer", PATIENCE, || async {
-            let client = async_nats::connect(&self.url).await.map_err(|error| error.to_string())?;
+            let client = self.options.clone().connect(&self.url).await.map_err(|error| error.to_string())?;
             let account = jetstream::new(client).query_account().await;
             account.map(drop).map_err(|error| error.to_string())
         })
@@ -110,13 +129,27 @@ impl Nats {
 
     /// A new client.
     pub async fn client(&self) -> async_nats::Client {
-        async_nats::connect(&self.url).await.unwrap_or_else(|error| panic!("{}: {error}", self.url))
+        self.options.clone().connect(&self.url).await.unwrap_or_else(|error| panic!("{}: {error}", self.url))
     }
 
     /// Whether it runs in a container.
     #[must_use]
     pub fn in_container(&self) -> bool {
         self.in_container
+    }
+
+    /// What a plain process has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let path = self.folder.as_ref().map(|folder| folder.path().join("nats.log")).unwrap_or_default();
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    /// Lets a plain process read its configuration anew (SIGHUP).
+    pub async fn reload(&self) {
+        let pid = self.helper.must("pid").await["pid"].as_i64();
+        let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("a pid");
+        rustix::process::kill_process(pid, Signal::HUP).expect("it runs");
     }
 
     /// Kills the server (SIGKILL). What it had not written yet is lost only with the machine, not with the process.
