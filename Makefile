@@ -39,9 +39,10 @@ bench: setup ## compare the dispatcher's creations with those of a bare Kubernet
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench
 
-check: ## check formatting and lints
+check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	tests/deny
 
 nats-config: build ## write the stream and consumer files of the shipped templates anew
 	target/debug/dispatcher nats-config --output nats-config
