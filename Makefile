@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -49,6 +49,10 @@ nats-config: build ## write the stream and consumer files of the shipped templat
 
 schemas: build ## write the JSON Schemas of events, rejection notices and template files anew
 	target/debug/dispatcher schemas --output docs/schemas
+
+bench-delays: setup ## measure how soon after the end of a pod its ATTEMPT and the OUTCOME are stored
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench delays
 
 clean: ## remove what was built here (not what is cached for all checkouts)
 	cargo clean

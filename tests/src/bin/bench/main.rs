@@ -3,9 +3,12 @@
 //!
 //! The Jobs are suspended: no pod runs, so that what is measured is the way from a request to a Job. The bare client only
 //! creates. The dispatcher pulls, validates, creates, stores the first event under the fence and acknowledges.
+//!
+//! `make bench-delays`: [`delays`].
 
 mod bare;
 mod cpu;
+mod delays;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -35,6 +38,7 @@ async fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let done = match (args.next().as_deref(), args.next(), args.next()) {
         (Some("bare"), Some(kubeconfig), Some(namespace)) => bare::create(&kubeconfig, &namespace).await,
+        (Some("delays"), ..) => delays::run().await,
         _ => compare().await,
     };
     match done {
