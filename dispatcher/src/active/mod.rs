@@ -5,9 +5,12 @@
 
 mod table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use self::table::{Number, Table};
 use crate::contract::{
@@ -76,8 +79,24 @@ impl Active {
     }
 
     /// The name of the unfinished Job that this request has.
-    pub fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
+    fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
         self.change(|table| table.name_of(kind, id))
+    }
+
+    /// The same, waited for: the watch comes after what intake has told.
+    pub async fn until_named(&self, kind: &Kind, id: &RequestId, within: Duration) -> Option<JobName> {
+        let mut changes = self.0.changes.subscribe();
+        let named = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(name) = self.name_of(kind, id) {
+                    return name;
+                }
+                // The sender is in `self`: it does not end.
+                let _ = changes.changed().await;
+            }
+        };
+        timeout(within, named).await.ok()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {

@@ -1,5 +1,7 @@
 //! `jobs.<kind>.cancel`: a Job is deleted, or a request that is still queued is rejected.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::json;
 
@@ -28,6 +30,8 @@ use crate::{
 
 /// How often a Job that changes while it is deleted is looked at anew.
 const TRIES: usize = 10;
+/// How far the watch may be behind a Job whose request has left the queue.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Cancelling {
@@ -128,7 +132,7 @@ impl Cancelling {
             self.put(cancel).await?;
             return Ok((Done::Pending, name.clone()));
         }
-        if let Some(name) = self.active.name_of(kind, id)
+        if let Some(name) = self.active.until_named(kind, id, WATCH).await
             && let Some(done) = self.job(kind, &name, Some(id)).await?
         {
             return Ok((done, name));
