@@ -199,6 +199,7 @@ impl Take<JobObject> for Taker {
         let done = matches!(event, Event::InitDone) && self.watch.leadership.is_ours();
         self.watch.handle(event, &mut self.open).await?;
         if done {
+            tracing::info!("compared");
             self.listed.send_modify(|lists| *lists += 1);
         }
         Ok(())
