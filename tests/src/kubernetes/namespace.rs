@@ -74,6 +74,7 @@ impl Namespace {
         let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
         write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, &token, &name)?;
         wait_for_default_account(&client, &name).await?;
+        wait_for_rights(&dispatcher_kubeconfig, &name).await?;
         Ok(Self {
             jobs: Api::namespaced(client.clone(), &name),
             pods: Api::namespaced(client.clone(), &name),
@@ -281,6 +282,13 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
                       "context": {"cluster": "cluster", "user": "dispatcher", "namespace": namespace}}],
     });
     std::fs::write(path, kubeconfig.to_string()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A busy API server takes a while until it goes by a Role that it has stored.
+async fn wait_for_rights(kubeconfig: &Path, namespace: &str) -> Result<(), String> {
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(super::ready::client(kubeconfig)?);
+    let what = format!("the dispatcher's rights in {namespace}");
+    try_until(&what, PATIENCE, || async { namespaces.get(namespace).await.map(drop) }).await
 }
 
 /// Pods are refused in a namespace until its controller has made the ServiceAccount `default`.
