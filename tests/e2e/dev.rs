@@ -6,6 +6,7 @@ use std::process::Command;
 
 use async_nats::jetstream;
 use dispatcher_tests::helper::{Helper, Program};
+use dispatcher_tests::only_on_local;
 use dispatcher_tests::{paths, ports, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -97,6 +98,7 @@ impl Dev {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_command_runs_all_that_a_job_needs_and_ctrl_c_stops_it() {
+    only_on_local!("dispatcher dev brings a local cluster of its own");
     let nowhere = paths::temp_dir("data").unwrap();
     let dev = Dev::start(nowhere.path(), &["--temporary", "--sleep-seconds=0"]).await;
     dev.request(r#"{"foo":"one"}"#).await;
@@ -121,6 +123,7 @@ async fn one_command_runs_all_that_a_job_needs_and_ctrl_c_stops_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_on_the_kept_streams_tells_of_jobs_that_are_gone() {
+    only_on_local!("dispatcher dev brings a local cluster of its own");
     let data = paths::temp_dir("data").unwrap();
     let dev = Dev::start(data.path(), &["--sleep-seconds=3600"]).await;
     dev.request(r#"{"foo":"long"}"#).await;
@@ -135,6 +138,7 @@ async fn a_second_start_on_the_kept_streams_tells_of_jobs_that_are_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_it_stays_where_it_is_killed() {
+    only_on_local!("dispatcher dev brings a local cluster of its own");
     let data = paths::temp_dir("data").unwrap();
     let dev = Dev::start(data.path(), &["--temporary", "--sleep-seconds=3600"]).await;
     dev.request(r#"{"foo":"orphan"}"#).await;

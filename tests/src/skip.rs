@@ -40,6 +40,18 @@ macro_rules! only_on_kubernetes {
     };
 }
 
+/// Ends the calling test where the suite runs on Kubernetes, since it brings a local cluster of its own: it runs with the
+/// suite on that one.
+#[macro_export]
+macro_rules! only_on_local {
+    ($reason:expr) => {
+        if !$crate::kubernetes::is_local() {
+            println!("runs with TEST_CLUSTER=local only: {}", $reason);
+            return;
+        }
+    };
+}
+
 /// The value of an `Ok`; with an `Err` the calling test is skipped with that reason.
 ///
 /// ```text
