@@ -174,6 +174,7 @@ impl Tasks {
             cancels: cancels.clone(),
             active: active.clone(),
             health: health.room("watch"),
+            compare_health: health.room("compare"),
             reconnects: reconnects.clone(),
             leadership,
         };

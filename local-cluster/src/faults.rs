@@ -54,6 +54,7 @@ pub(crate) enum Verdict {
     FailAfter(u16),
     Break,
     BreakAfter,
+    LateAfter(Duration),
     Event(u16),
 }
 

@@ -1,5 +1,8 @@
 //! Watches end, break, go silent, forget and repeat; Jobs vanish without a word.
 
+use std::time::Duration;
+
+use kube::api::DeleteParams;
 use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
 
 use crate::stage::Stage;
@@ -120,4 +123,28 @@ async fn jobs_vanish_without_an_event() {
         stage.end(name).await;
     }
     stage.finish("Jobs vanish").await;
+}
+
+/// Its create is not answered yet, so nothing was said of it when the two are compared; and it is in no list any more. The
+/// second look finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_gone_before_it_is_listed_and_its_first_event_comes_after_the_comparison() {
+    let stage = Stage::start().await;
+    stage.load(0, 20).await;
+    stage.until_jobs(19).await;
+    let names = waiting(2);
+    // What the watch would tell of them.
+    stage.faults.behave(watches(), Behaviour::Stall);
+    stage.faults.fail(Calls::of("create", "jobs"), 2, Failure::LateAfter(Duration::from_secs(5)));
+    stage.request(&names).await;
+    stage.until_jobs(21).await;
+    stage.jobs.delete(&names[0], &DeleteParams::background()).await.unwrap();
+    stage.faults.forget_history();
+    stage.faults.strike(watches(), Strike::Error(410));
+    stage.faults.behave_well();
+    assert_eq!(stage.until_last(&names[0], "OUTCOME").await["outcome"]["result"], "Deleted");
+    // The other one is left alone.
+    stage.until_last(&names[1], "ADDED").await;
+    stage.end(&names[1]).await;
+    stage.finish("a Job is gone before it is listed").await;
 }

@@ -7,5 +7,6 @@ pub mod leader;
 pub mod lease;
 pub mod logs;
 pub mod pods;
+mod second_look;
 pub mod settle;
 pub mod watch;

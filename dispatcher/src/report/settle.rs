@@ -10,7 +10,7 @@ use crate::{
     contract::{
         job::{
             ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SETTLED,
-            JobState, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY,
+            JobObject, JobState, LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY,
         },
         names::Kind,
         template::Template,
@@ -36,8 +36,9 @@ impl Settler {
     }
 
     async fn gone(&self, state: &JobState) -> Result<bool, CallError> {
-        if !self.is_there(state).await? {
-            return Ok(true);
+        let Some(found) = self.find(state).await? else { return Ok(true) };
+        if has_marks(&found, state) {
+            return Ok(false);
         }
         tracing::warn!(job = %state.name, "the Job lost marks that it is known by; they are put back");
         let labels = json!({LABEL_KIND: state.kind, LABEL_NAME: state.kind, LABEL_MANAGED_BY: MANAGED_BY});
@@ -65,20 +66,27 @@ impl Settler {
         match self.jobs.patch(state.name.as_ref(), patch).await {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => {
-                if self.is_there(state).await? {
-                    Err(error)
-                } else {
-                    Ok(false)
-                }
+                if self.find(state).await?.is_some() { Err(error) } else { Ok(false) }
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn is_there(&self, state: &JobState) -> Result<bool, CallError> {
+    /// This very Job, where it is there.
+    async fn find(&self, state: &JobState) -> Result<Option<JobObject>, CallError> {
         let found = self.jobs.get(state.name.as_ref()).await?;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(state.uid.as_str())))
+        Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(state.uid.as_str())))
     }
+}
+
+/// Whether the watch selects the Job, and reads it as the one that was spoken of.
+fn has_marks(found: &JobObject, state: &JobState) -> bool {
+    let selected = found.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_KIND));
+    let same = |now: JobState| {
+        (now.kind, now.request_id, now.request_hash)
+            == (state.kind.clone(), state.request_id.clone(), state.request_hash.clone())
+    };
+    selected.is_some_and(|kind| kind == state.kind.as_ref()) && JobState::read(found).is_ok_and(same)
 }
 
 impl Cluster for Settler {

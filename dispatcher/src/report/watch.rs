@@ -5,9 +5,10 @@
 //! moment in which this replica begins to report. One that does not report watches, and says nothing.
 //!
 //! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
-//! list is gone, or lost its label; the writer asks for it before it says so.
+//! list is gone, or lost its label; the writer asks for it before it says so. What was on its way to both while they were
+//! read is for the second look.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kube::runtime::watcher::{self, Event};
 use tokio::{
@@ -24,7 +25,10 @@ use crate::{
     },
     health::Room,
     kubernetes::Jobs,
-    report::follow::{Again, Follow, Take},
+    report::{
+        follow::{Again, Follow, Take},
+        second_look::{Told, second_looks},
+    },
     status::{
         Stopped, Writer, backoff,
         leadership::Leadership,
@@ -35,7 +39,8 @@ use crate::{
 /// How long the Lease is waited for at the start.
 const LEASE_PATIENCE: Duration = Duration::from_secs(3);
 
-type Open = HashMap<(Kind, JobName), Known>;
+/// What was said of the Jobs that have no outcome, by subject.
+pub(super) type Open = HashMap<(Kind, JobName), Known>;
 
 /// See the module.
 pub struct Watch {
@@ -51,6 +56,8 @@ pub struct Watch {
     pub active: Active,
     /// Ready while the watch works.
     pub health: Room,
+    /// Ready while what was said can be read.
+    pub compare_health: Room,
     /// Changes when NATS is connected again.
     pub reconnects: watch::Receiver<u64>,
     /// Whether this replica reports. One that does not watches all the same.
@@ -70,40 +77,49 @@ impl Watch {
             health: self.health.clone(),
             again: Again { changes: self.reconnects.clone(), leadership: Some(self.leadership.clone()) },
         };
-        follow.run(Taker { watch: self, open: Open::new(), listed }).await;
+        // It is not read while there is nothing to compare.
+        self.compare_health.ready();
+        let (watch, told, compared) = (Arc::new(self), Told::default(), listed.subscribe());
+        let taker = Taker { watch: watch.clone(), open: Open::new(), told: told.clone(), listed };
+        tokio::select! {
+            () = follow.run(taker) => {}
+            () = second_looks(&watch, &told, compared) => {}
+        }
     }
 
-    async fn handle(&self, event: Event<JobObject>, open: &mut Open) -> Result<(), Stopped> {
+    async fn handle(&self, event: Event<JobObject>, open: &mut Open, told: &Told) -> Result<(), Stopped> {
         self.note(&event);
         // What comes while another one reports is not missed: when this one begins to, all is compared anew.
         if !self.leadership.is_ours() {
+            told.ends();
             return Ok(());
         }
         match event {
             // The watcher lists only when it is asked for its next event: the scan comes first.
             Event::Init => {
                 *open = self.scan().await;
+                tracing::info!(open = open.len(), "comparing what was said with the Jobs in the cluster");
+                told.begins(open.values());
                 Ok(())
             }
             Event::InitApply(job) => {
                 let Some(state) = self.read(&job).await else { return Ok(()) };
+                told.of(&state);
                 // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
                 // was said after the scan, it costs a refused publish.
                 let known = open.remove(&(state.kind.clone(), state.name.clone())).unwrap_or_default();
                 self.writer.offer(state, Some(known)).await
             }
-            Event::InitDone => self.missing(std::mem::take(open)).await,
-            Event::Apply(job) => match self.read(&job).await {
-                Some(state) => self.writer.offer(state, None).await,
-                None => Ok(()),
-            },
-            Event::Delete(job) => match self.read(&job).await {
-                Some(state) => {
-                    self.writer.offer(state.with_presence(Presence::DeletedUnverified), None).await
-                }
-                None => Ok(()),
-            },
+            Event::InitDone => self.missing(std::mem::take(open).into_keys()).await,
+            Event::Apply(job) => self.offer(&job, Presence::Present, told).await,
+            Event::Delete(job) => self.offer(&job, Presence::DeletedUnverified, told).await,
         }
+    }
+
+    async fn offer(&self, job: &JobObject, presence: Presence, told: &Told) -> Result<(), Stopped> {
+        let Some(state) = self.read(job).await else { return Ok(()) };
+        told.of(&state);
+        self.writer.offer(state.with_presence(presence), None).await
     }
 
     /// What every replica needs to know, whoever reports: how many Jobs are unfinished, and which of them are to go.
@@ -152,9 +168,12 @@ impl Watch {
     async fn last(&self, kind: &Kind, name: &JobName) -> Option<Last> {
         for delay in backoff() {
             match self.store.last(kind, name).await {
-                Ok(last) => return last,
+                Ok(last) => {
+                    self.compare_health.ready();
+                    return last;
+                }
                 Err(StoreError::Foreign(_)) => return None,
-                Err(error) => self.health.not_ready(error.to_string()),
+                Err(error) => self.compare_health.not_ready(error.to_string()),
             }
             sleep(delay).await;
         }
@@ -162,14 +181,14 @@ impl Watch {
     }
 
     /// What was said of Jobs that have no outcome yet, however long it takes to learn it.
-    async fn scan(&self) -> Open {
+    pub(super) async fn scan(&self) -> Open {
         for delay in backoff() {
             match self.store.scan_open().await {
                 Ok(open) => {
-                    tracing::info!(open = open.len(), "comparing what was said with the Jobs in the cluster");
+                    self.compare_health.ready();
                     return open;
                 }
-                Err(error) => self.health.not_ready(error.to_string()),
+                Err(error) => self.compare_health.not_ready(error.to_string()),
             }
             sleep(delay).await;
         }
@@ -177,8 +196,11 @@ impl Watch {
     }
 
     /// Jobs that were spoken of, have no outcome, and are in no list.
-    async fn missing(&self, open: Open) -> Result<(), Stopped> {
-        for (kind, name) in open.into_keys() {
+    pub(super) async fn missing(
+        &self,
+        open: impl IntoIterator<Item = (Kind, JobName)>,
+    ) -> Result<(), Stopped> {
+        for (kind, name) in open {
             if let Some(last) = self.last(&kind, &name).await {
                 let state = JobState::missing(last.event, last.request_hash.unwrap_or_default());
                 self.writer.offer(state, Some(last.known)).await?;
@@ -189,15 +211,16 @@ impl Watch {
 }
 
 struct Taker {
-    watch: Watch,
+    watch: Arc<Watch>,
     open: Open,
+    told: Told,
     listed: watch::Sender<u64>,
 }
 
 impl Take<JobObject> for Taker {
     async fn take(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
         let done = matches!(event, Event::InitDone) && self.watch.leadership.is_ours();
-        self.watch.handle(event, &mut self.open).await?;
+        self.watch.handle(event, &mut self.open, &self.told).await?;
         if done {
             tracing::info!("compared");
             self.listed.send_modify(|lists| *lists += 1);

@@ -68,6 +68,8 @@ pub enum Failure {
     Break,
     /// It is done, and the connection breaks before the answer.
     BreakAfter,
+    /// It is done, and answered so much later.
+    LateAfter(Duration),
     /// A watch starts with 200 and its only event is an `ERROR` with this code. Other calls fail as with [`Self::Code`].
     Event(u16),
 }
@@ -113,6 +115,7 @@ pub(super) fn meet(rules: &mut Vec<Rule>, call: &Call) -> (Duration, Verdict) {
         Some(Failure::CodeAfter(code)) => Verdict::FailAfter(code),
         Some(Failure::Break) => Verdict::Break,
         Some(Failure::BreakAfter) => Verdict::BreakAfter,
+        Some(Failure::LateAfter(delay)) => Verdict::LateAfter(delay),
         Some(Failure::Event(code)) if call.verb == "watch" => Verdict::Event(code),
         Some(Failure::Event(code)) => Verdict::Fail(code),
     };

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Call, State, answer, discovery, log, table, watch};
 use crate::{
@@ -100,11 +100,17 @@ pub(super) async fn respond(state: &Arc<State>, request: Request) -> io::Result<
         Verdict::Fail(code) => Err(ApiError::of_code(code)),
         Verdict::Break => return Err(io::ErrorKind::ConnectionReset.into()),
         Verdict::Event(code) => Ok(watch::only_error(&ApiError::of_code(code))),
-        Verdict::Proceed | Verdict::BreakAfter | Verdict::FailAfter(_) => perform(state, &asked).await,
+        Verdict::Proceed | Verdict::BreakAfter | Verdict::FailAfter(_) | Verdict::LateAfter(_) => {
+            perform(state, &asked).await
+        }
     };
     match (verdict, done) {
         (Verdict::BreakAfter, _) => Err(io::ErrorKind::ConnectionReset.into()),
         (Verdict::FailAfter(code), Ok(_)) => Ok(answer::error(&ApiError::of_code(code))),
+        (Verdict::LateAfter(delay), done) => {
+            sleep(delay).await;
+            Ok(done.unwrap_or_else(|error| answer::error(&error)))
+        }
         (_, done) => Ok(done.unwrap_or_else(|error| answer::error(&error))),
     }
 }

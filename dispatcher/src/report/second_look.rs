@@ -1,0 +1,143 @@
+//! The second look, some time after each comparison: at what is open in `JOB_STATUS` and was told of neither by the comparison
+//! nor by the watch since.
+//!
+//! A Job may be created and deleted before the list of a comparison, and its first event be stored after the scan: then it
+//! was in neither, and no watch will bring it. Living Jobs cost nothing here: they have been told of.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::sleep};
+
+use super::watch::Watch;
+use crate::{
+    contract::{
+        job::JobState,
+        names::{JobName, Kind},
+    },
+    intake::HANDLE_DEADLINE,
+    status::{Stopped, store::Known},
+};
+
+/// How long after a comparison: by then a request that had created its Job before has said the first event, or is delivered
+/// again.
+const AFTER: Duration = HANDLE_DEADLINE.saturating_add(Duration::from_secs(5));
+
+/// Looks once after each comparison, until the writer is gone; the caller drops it to stop. `compared` changes with each.
+pub(super) async fn second_looks(watch: &Watch, told: &Told, mut compared: watch::Receiver<u64>) {
+    if compared.changed().await.is_err() {
+        return;
+    }
+    loop {
+        let looked = async {
+            sleep(AFTER).await;
+            look(watch, told).await
+        };
+        let again = tokio::select! {
+            // Another comparison has a second look of its own.
+            again = compared.changed() => again.is_ok(),
+            looked = looked => looked.is_ok() && compared.changed().await.is_ok(),
+        };
+        if !again {
+            return;
+        }
+    }
+}
+
+async fn look(watch: &Watch, told: &Told) -> Result<(), Stopped> {
+    if !watch.leadership.is_ours() {
+        return Ok(());
+    }
+    let open = watch.scan().await;
+    let overlooked = told.overlooked(&open);
+    tracing::debug!(open = open.len(), overlooked = overlooked.len(), "a second look");
+    told.ends();
+    // One of them that the watch is just about to bring is there, and the writer lets it be.
+    watch.missing(overlooked).await
+}
+
+/// The Jobs, by uid, that a comparison and the watch after it have told of; kept until the second look. Clones are the same
+/// one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Option<HashSet<String>>>>);
+
+impl Told {
+    /// A comparison begins: what is open in its scan is told of, be it in the list or not.
+    pub(super) fn begins<'a>(&self, open: impl IntoIterator<Item = &'a Known>) {
+        let uids = open.into_iter().filter_map(|known| Some(known.said.as_ref()?.uid.clone()));
+        *self.uids() = Some(uids.collect());
+    }
+
+    /// A list or the watch has told of a Job. The many that are settled have no open subject, and need not be known.
+    pub(super) fn of(&self, state: &JobState) {
+        if let (Some(uids), false) = (self.uids().as_mut(), state.settled) {
+            uids.insert(state.uid.clone());
+        }
+    }
+
+    /// Nothing is kept until the next comparison.
+    pub(super) fn ends(&self) {
+        *self.uids() = None;
+    }
+
+    /// The open subjects of Jobs that were not told of. None where no comparison waits for its second look.
+    pub(super) fn overlooked<'a>(
+        &self,
+        open: impl IntoIterator<Item = (&'a (Kind, JobName), &'a Known)>,
+    ) -> Vec<(Kind, JobName)> {
+        let uids = self.uids();
+        let Some(uids) = uids.as_ref() else { return vec![] };
+        let was_told = |known: &Known| known.said.as_ref().is_none_or(|said| uids.contains(&said.uid));
+        open.into_iter().filter(|(_, known)| !was_told(known)).map(|(subject, _)| subject.clone()).collect()
+    }
+
+    fn uids(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::report::watch::Open;
+    use crate::{
+        contract::{event::EventType, job::tests::a_job},
+        status::phase::Said,
+    };
+
+    /// The subject of a Job, which was spoken of.
+    fn open(uid: &str) -> Open {
+        let said = Said { uid: uid.to_owned(), resource_version: 1, event: EventType::Added };
+        let (kind, name) = (Kind::try_from("simple").unwrap(), JobName::try_from("a").unwrap());
+        Open::from([((kind, name), Known { sequence: 1, said: Some(said) })])
+    }
+
+    #[test]
+    fn overlooked_is_who_was_in_neither_scan_nor_list_and_is_not_brought_by_the_watch() {
+        let told = Told::default();
+        assert_eq!(told.overlooked(&open("a")).len(), 0, "before any comparison");
+        told.begins(open("in-scan").values());
+        for state in [a_job("in-list", 2, json!({})), a_job("settled", 3, json!({}))] {
+            told.of(&JobState { settled: state.uid == "settled", ..state });
+        }
+        for (uid, overlooked) in [("in-scan", 0), ("in-list", 0), ("settled", 1), ("in-neither", 1)] {
+            assert_eq!(told.overlooked(&open(uid)).len(), overlooked, "{uid}");
+        }
+        told.ends();
+        told.of(&a_job("later", 4, json!({})));
+        assert_eq!(told.overlooked(&open("in-neither")).len(), 0, "it was looked at");
+    }
+
+    #[test]
+    fn a_comparison_forgets_what_the_one_before_it_had_told() {
+        let told = Told::default();
+        told.begins(open("before").values());
+        told.begins(open("now").values());
+        assert_eq!(told.overlooked(&open("before")).len(), 1, "its lane may be another replica's since");
+    }
+}
