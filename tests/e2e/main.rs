@@ -12,6 +12,7 @@ mod asking;
 #[path = "../corpus/bad_requests.rs"]
 mod bad_requests;
 mod cancels;
+mod cluster;
 mod controller;
 mod dev;
 mod explanations;

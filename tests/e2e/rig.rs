@@ -99,6 +99,38 @@ async fn keeps_a_message(nats: Nats) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
+    let nats = Nats::cluster().await;
+    let context = jetstream::new(nats.client().await);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let made = context.create_stream(config).await.unwrap();
+    context.publish("s", "kept".into()).await.unwrap().await.unwrap();
+    let first = nats.stream_leader("S").await;
+    first.kill().await;
+    let second = until("another leader", PATIENCE, || async {
+        let leader = nats.stream_leader("S").await;
+        (leader.name != first.name).then_some(leader)
+    })
+    .await;
+    let context = jetstream::new(nats.client().await);
+    let stream = until("the stream under its new leader", PATIENCE, || context.get_stream("S")).await;
+    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
+    // The dispatcher tells by it whether a stream is still the same one.
+    assert_eq!(stream.cached_info().created, made.cached_info().created);
+    first.start().await;
+    nats.until_whole().await;
+    nats.step_down("S").await;
+    second.lame_duck().await;
+    second.ended().await;
+    nats.stream_leader("S").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_survives_the_kill_of_its_parts() {
     only_on_kubernetes!("the parts are those of Kubernetes");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);

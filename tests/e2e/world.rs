@@ -151,11 +151,15 @@ impl World {
         assert!(made["error"].is_null(), "{made}");
     }
 
-    /// Makes the streams with the shortest deduplication window that there is, so that nothing can lean on it.
+    /// Makes the streams with the shortest deduplication window that there is, so that nothing can lean on it; on a cluster with
+    /// three replicas.
     pub(crate) async fn make_streams_without_deduplication(&self) {
-        for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
+        for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
             let mut config = shipped(stream);
             config["duplicate_window"] = 100_000_000.into();
+            if self.nats.is_cluster() {
+                config["num_replicas"] = 3.into();
+            }
             self.make_stream(&config).await;
         }
     }

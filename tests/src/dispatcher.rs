@@ -254,7 +254,8 @@ impl std::fmt::Debug for Seen {
     }
 }
 
-async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+/// The status and body of a path.
+pub(crate) async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -1,26 +1,31 @@
-//! A NATS server with JetStream for one test: in a container where there is an engine, else a plain process.
+//! A NATS with JetStream for one test: a server in a container where there is an engine, else a plain process; or three plain
+//! processes that are one cluster.
+
+mod cluster;
+mod node;
 
 use std::io::Write;
 use std::sync::Once;
 
 use async_nats::{ConnectOptions, jetstream};
-use rustix::process::{Pid, Signal};
+use futures::future::join_all;
 
+pub use self::node::Node;
 use crate::docker::Docker;
-use crate::helper::{Helper, Program};
+use crate::helper::Helper;
 use crate::kubernetes::is_local;
 use crate::wait::{PATIENCE, try_until};
 use crate::{paths, ports};
 
-/// A running server; it ends when this is dropped.
+/// What runs; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Nats {
-    /// The URL of the server, the same after a restart.
+    /// The URLs of all servers, separated by commas, the same after a restart.
     pub url: String,
-    helper: Helper,
+    /// The servers: one, or those of a cluster.
+    pub nodes: Vec<Node>,
     in_container: bool,
     options: ConnectOptions,
-    folder: Option<tempfile::TempDir>,
 }
 
 /// How a server is started as a plain process, and how one logs in to it.
@@ -73,27 +78,32 @@ impl Nats {
         Self::process_of(Setup { args, ..Setup::default() }).await
     }
 
-    /// A plain process with settings of its own.
-    pub async fn process_of(setup: Setup) -> Self {
+    /// A plain process that leaves soon in lame duck mode.
+    pub async fn lame_duck() -> Self {
+        Self::process_configured(cluster::LAME_DUCK).await
+    }
+
+    /// A plain process with a configuration.
+    pub async fn process_configured(config: &str) -> Self {
         let start = async {
-            let port = ports::free();
             let folder = paths::temp_dir("nats")?;
-            let store = folder.path().join("store").display().to_string();
-            let port_text = port.to_string();
-            let own = ["--jetstream", "--store_dir", &store, "--addr", "127.0.0.1", "--port", &port_text];
-            let program = Program {
-                name: "nats".to_owned(),
-                path: paths::nats_server()?,
-                args: own.iter().map(ToString::to_string).chain(setup.args).collect(),
-                env: setup.env,
-                log: folder.path().join("nats.log"),
-                folder: Some(folder.path().to_owned()),
-            };
-            let program = serde_json::to_string(&program).expect("plain data");
-            let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
-            Self::ready(helper, port, Some(folder), setup.options).await
+            let file = folder.path().join("nats.conf");
+            std::fs::write(&file, config).map_err(|error| format!("{}: {error}", file.display()))?;
+            let args = vec!["--config".to_owned(), file.display().to_string()];
+            Self::in_folder(folder, Setup { args, ..Setup::default() }).await
         };
         start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
+    }
+
+    /// A plain process with settings of its own.
+    pub async fn process_of(setup: Setup) -> Self {
+        let start = async { Self::in_folder(paths::temp_dir("nats")?, setup).await };
+        start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
+    }
+
+    async fn in_folder(folder: tempfile::TempDir, setup: Setup) -> Result<Self, String> {
+        let node = Node::process("nats", ports::free(), None, folder, (setup.args, setup.env)).await?;
+        Self::ready(node, false, setup.options).await
     }
 
     async fn container(docker: &Docker) -> Result<Self, String> {
@@ -103,33 +113,35 @@ impl Nats {
             env.push(("RIG_OWN_ENGINE", "1"));
         }
         let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, PATIENCE).await?;
-        Self::ready(helper, port, None, ConnectOptions::default()).await
+        let (name, url) = ("nats".to_owned(), format!("nats://127.0.0.1:{port}"));
+        let node = Node { name, url, monitor: None, helper, folder: None };
+        Self::ready(node, true, ConnectOptions::default()).await
     }
 
-    async fn ready(
-        helper: Helper,
-        port: u16,
-        folder: Option<tempfile::TempDir>,
-        options: ConnectOptions,
-    ) -> Result<Self, String> {
-        let url = format!("nats://127.0.0.1:{port}");
-        let nats = Self { url, helper, in_container: folder.is_none(), options, folder };
+    async fn ready(node: Node, in_container: bool, options: ConnectOptions) -> Result<Self, String> {
+        let nats = Self { url: node.url.clone(), nodes: vec![node], in_container, options };
         nats.until_ready().await.map(|()| nats)
     }
 
     /// Waits until JetStream answers.
-    async fn until_ready(&self) -> Result<(), String> {
+    pub async fn until_ready(&self) -> Result<(), String> {
         try_until("JetStream to answer", PATIENCE, || async {
-            let client = self.options.clone().connect(&self.url).await.map_err(|error| error.to_string())?;
+            let client = self.try_client().await?;
             let account = jetstream::new(client).query_account().await;
             account.map(drop).map_err(|error| error.to_string())
         })
         .await
     }
 
-    /// A new client.
+    /// A new client, which knows all servers.
     pub async fn client(&self) -> async_nats::Client {
-        self.options.clone().connect(&self.url).await.unwrap_or_else(|error| panic!("{}: {error}", self.url))
+        self.try_client().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Like [`Nats::client`], with an error in place of a panic.
+    pub async fn try_client(&self) -> Result<async_nats::Client, String> {
+        let urls: Vec<&str> = self.url.split(',').collect();
+        self.options.clone().connect(urls).await.map_err(|error| format!("{}: {error}", self.url))
     }
 
     /// Whether it runs in a container.
@@ -138,38 +150,35 @@ impl Nats {
         self.in_container
     }
 
-    /// What a plain process has logged.
+    /// What plain processes have logged.
     #[must_use]
     pub fn log(&self) -> String {
-        let path = self.folder.as_ref().map(|folder| folder.path().join("nats.log")).unwrap_or_default();
-        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+        self.nodes.iter().map(Node::log).collect()
     }
 
-    /// Lets a plain process read its configuration anew (SIGHUP).
+    /// Lets plain processes read their configuration anew (SIGHUP).
     pub async fn reload(&self) {
-        let pid = self.helper.must("pid").await["pid"].as_i64();
-        let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("a pid");
-        rustix::process::kill_process(pid, Signal::HUP).expect("it runs");
+        join_all(self.nodes.iter().map(Node::reload)).await;
     }
 
-    /// Kills the server (SIGKILL). What it had not written yet is lost only with the machine, not with the process.
+    /// Kills all servers (SIGKILL). What they had not written yet is lost only with the machine, not with the process.
     pub async fn kill(&self) {
-        self.helper.must("kill nats").await;
+        join_all(self.nodes.iter().map(Node::kill)).await;
     }
 
-    /// Starts the killed server again: the same port, the same store.
+    /// Starts all again after their end, and waits until JetStream answers: the same ports, the same stores.
     pub async fn restart(&self) {
-        self.helper.must("start nats").await;
+        join_all(self.nodes.iter().map(Node::start)).await;
         self.until_ready().await.unwrap_or_else(|error| panic!("after a restart: {error}"));
     }
 
-    /// Freezes the server: connections stay open and nothing answers.
+    /// Freezes all servers: connections stay open and nothing answers.
     pub async fn pause(&self) {
-        self.helper.must("stop nats").await;
+        join_all(self.nodes.iter().map(Node::stop)).await;
     }
 
-    /// Lets a frozen server go on.
+    /// Lets frozen servers go on.
     pub async fn unpause(&self) {
-        self.helper.must("cont nats").await;
+        join_all(self.nodes.iter().map(Node::cont)).await;
     }
 }
