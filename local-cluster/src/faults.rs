@@ -4,6 +4,7 @@
 //! [`Faults::forget_history`], never what the cluster holds. All take effect at once, on running watches too.
 
 mod calls;
+mod front;
 mod watches;
 
 use std::{
@@ -14,13 +15,14 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 
 pub use calls::{Calls, Failure};
+pub use front::serve_before;
 pub use watches::{Behaviour, Strike};
 
 pub(crate) use watches::WatchFaults;
 
+pub use crate::http::Call;
 use crate::{
     error::{ApiError, ApiResult},
-    http::Call,
     resource::{ALL, Resource},
     store::{Key, Store},
 };
@@ -36,7 +38,8 @@ struct Shared {
     refusing: watch::Sender<bool>,
     /// Changes when something changed that running watches have to look at.
     turns: watch::Sender<u64>,
-    store: Arc<Store>,
+    /// `None` where they stand before another API server.
+    store: Option<Arc<Store>>,
 }
 
 #[derive(Default)]
@@ -59,7 +62,18 @@ pub(crate) enum Verdict {
 }
 
 impl Faults {
+    /// Those of an API server that is elsewhere, for [`serve_before`]. [`Self::vanish`] and [`Self::forget_history`] do
+    /// nothing there, and [`Self::deny`] is not seen by its access reviews.
+    #[must_use]
+    pub fn of_another() -> Self {
+        Self::of(None)
+    }
+
     pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self::of(Some(store))
+    }
+
+    fn of(store: Option<Arc<Store>>) -> Self {
         let (refusing, turns) = (watch::Sender::new(false), watch::Sender::new(0));
         Self { shared: Arc::new(Shared { rules: Mutex::default(), refusing, turns, store }) }
     }
@@ -118,12 +132,12 @@ impl Faults {
     pub fn vanish(&self, resource: &str, namespace: &str, name: &str) -> bool {
         let Some(resource) = ALL.into_iter().find(|known| known.plural == resource) else { return false };
         let key = Key::new(if resource.namespaced { namespace } else { "" }, name);
-        self.shared.store.write(|inner| inner.vanish(resource, &key))
+        self.shared.store.as_ref().is_some_and(|store| store.write(|inner| inner.vanish(resource, &key)))
     }
 
     /// Forgets the history, as a compaction does: watches and pages from before get a 410.
     pub fn forget_history(&self) {
-        self.shared.store.write(|inner| inner.forget());
+        self.shared.store.iter().for_each(|store| store.write(|inner| inner.forget()));
     }
 
     /// Ends all faults. What has struck stays as it is.

@@ -95,7 +95,9 @@ impl LocalCluster {
     /// # Errors
     /// When the listener fails for good.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
-        http::serve(self.state.clone(), listener, shutdown).await
+        let state = self.state.clone();
+        let respond = move |request| http::respond(state.clone(), request);
+        http::serve(&self.state.faults, respond, listener, shutdown).await
     }
 
     /// What can be made to go wrong.

@@ -23,6 +23,7 @@ mod kinds;
 mod limits;
 mod outages;
 mod outcomes;
+mod proxies;
 mod rejections;
 mod replicas;
 mod rig;

@@ -26,6 +26,7 @@ pub mod kubernetes;
 pub mod nats;
 pub mod paths;
 pub mod ports;
+pub mod proxy;
 pub mod skip;
 pub mod wait;
 

@@ -46,7 +46,9 @@ impl Calls {
         Self { name: Some(name.to_owned()), ..self }
     }
 
-    pub(crate) fn matches(&self, call: &Call) -> bool {
+    /// Whether this call is among them.
+    #[must_use]
+    pub fn matches(&self, call: &Call) -> bool {
         let is =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         let subresource = format!("{}/{}", call.resource.plural, call.subresource);

@@ -18,7 +18,7 @@ pub(super) fn json(code: u16, body: &Value) -> Response {
 }
 
 /// An answer that is an error.
-pub(super) fn error(error: &ApiError) -> Response {
+pub(crate) fn error(error: &ApiError) -> Response {
     let mut response = json(error.code, &error.status());
     if matches!(error.code, 429 | 503) {
         response.headers_mut().insert("retry-after", HeaderValue::from_static("1"));

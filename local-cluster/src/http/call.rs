@@ -7,9 +7,9 @@ use crate::{
     resource::{NAMESPACES, Resource},
 };
 
-/// What is asked for.
+/// What is asked for: a verb on a resource, as [`Calls`](crate::faults::Calls) tell them apart.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call {
+pub struct Call {
     /// As Kubernetes' access reviews name it: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
     /// `deletecollection`.
     pub(crate) verb: &'static str,

@@ -8,6 +8,7 @@ mod serve;
 mod shown;
 mod table;
 mod verbs;
+mod verdict;
 mod watch;
 
 use std::{convert::Infallible, io, sync::Arc};
@@ -17,8 +18,11 @@ use futures::future::BoxFuture;
 use kube::client::Body as KubeBody;
 use tower::{Service, service_fn};
 
-pub(crate) use call::Call;
+pub(crate) use answer::error as error_answer;
+pub use call::Call;
 pub(crate) use serve::serve;
+pub(crate) use verdict::carry_out;
+pub(crate) use watch::{is_asked_for, line};
 
 use crate::{Faults, Options, api, logs::Registered, store::Store};
 

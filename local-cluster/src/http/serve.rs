@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::Request};
+use axum::{body::Body, extract::Request, response::Response};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -12,19 +12,28 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{State, respond};
+use crate::Faults;
 
 /// More wait to be accepted.
 const CONNECTIONS: usize = 1024;
 /// How long a client may take for the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(300);
 
-/// See [`crate::LocalCluster::serve`].
-pub(crate) async fn serve(
-    state: Arc<State>,
+/// Serves what `respond` answers until `shutdown`, then ends every connection. An error of `respond` breaks the connection;
+/// so do `faults` that refuse connections.
+///
+/// # Errors
+/// When the listener fails for good.
+pub(crate) async fn serve<R, F>(
+    faults: &Faults,
+    respond: R,
     listener: TcpListener,
     shutdown: CancellationToken,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    R: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<Response>> + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     // Dropped at the end, with all that is in it.
     let mut connections = JoinSet::new();
@@ -38,12 +47,12 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => {}
             accepted = accept => match accepted? {
                 (permit, Ok((stream, _))) => {
-                    if state.faults.refuses() {
+                    if faults.refuses() {
                         continue;
                     }
-                    let state = state.clone();
+                    let (faults, respond) = (faults.clone(), respond.clone());
                     connections.spawn(async move {
-                        connection(state, stream).await;
+                        connection(faults, respond, stream).await;
                         drop(permit);
                     });
                 }
@@ -57,15 +66,15 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(state: Arc<State>, stream: TcpStream) {
+async fn connection<R, F>(faults: Faults, respond: R, stream: TcpStream)
+where
+    R: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<Response>> + Send + 'static,
+{
     // Small events must not wait for more.
     let _ = stream.set_nodelay(true);
-    let refusals = state.faults.clone();
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let state = state.clone();
-        // An error ends the connection without an answer.
-        async move { respond(state, request.map(Body::new)).await }
-    });
+    // An error ends the connection without an answer.
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| respond(request.map(Body::new)));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
@@ -76,6 +85,6 @@ async fn connection(state: Arc<State>, stream: TcpStream) {
                 tracing::debug!(%error, "a connection ended");
             }
         }
-        () = refusals.refusing() => {}
+        () = faults.refusing() => {}
     }
 }

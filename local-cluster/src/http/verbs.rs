@@ -9,13 +9,12 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{Call, State, answer, discovery, log, table, watch};
+use super::{Call, State, answer, carry_out, discovery, log, table, watch};
 use crate::{
     api::{self, DeleteOptions, Deleted, ListOptions, Part},
     error::{ApiError, ApiResult},
-    faults::Verdict,
     patch::PatchKind,
     resource::ACCESS_REVIEWS,
     selector::Selector,
@@ -96,31 +95,17 @@ pub(super) async fn respond(state: &Arc<State>, request: Request) -> io::Result<
         Ok(verdict) => verdict,
         Err(error) => return Ok(answer::error(&error)),
     };
-    let done = match verdict {
-        Verdict::Fail(code) => Err(ApiError::of_code(code)),
-        Verdict::Break => return Err(io::ErrorKind::ConnectionReset.into()),
-        Verdict::Event(code) => Ok(watch::only_error(&ApiError::of_code(code))),
-        Verdict::Proceed | Verdict::BreakAfter | Verdict::FailAfter(_) | Verdict::LateAfter(_) => {
-            perform(state, &asked).await
-        }
-    };
-    match (verdict, done) {
-        (Verdict::BreakAfter, _) => Err(io::ErrorKind::ConnectionReset.into()),
-        (Verdict::FailAfter(code), Ok(_)) => Ok(answer::error(&ApiError::of_code(code))),
-        (Verdict::LateAfter(delay), done) => {
-            sleep(delay).await;
-            Ok(done.unwrap_or_else(|error| answer::error(&error)))
-        }
-        (_, done) => Ok(done.unwrap_or_else(|error| answer::error(&error))),
-    }
+    carry_out(verdict, async {
+        Ok(perform(state, &asked).await.unwrap_or_else(|error| answer::error(&error)))
+    })
+    .await
 }
 
 async fn read(parts: Parts, body: Body) -> ApiResult<Asked> {
     let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri)
         .map_err(|error| ApiError::bad_request(error.to_string()))?
         .0;
-    let is_watch = query.get("watch").is_some_and(|watch| ["true", "1"].contains(&watch.as_str()));
-    let call = Call::parse(&parts.method, parts.uri.path(), is_watch)?;
+    let call = Call::parse(&parts.method, parts.uri.path(), watch::is_asked_for(&query))?;
     let bytes = timeout(BODY_DEADLINE, to_bytes(body, BODY_LIMIT))
         .await
         .map_err(|_| ApiError::of_code(408))?

@@ -1,6 +1,12 @@
 //! Watches: each reads the history from where it is. One that is slower than the history is long gets a 410.
 
-use std::{collections::VecDeque, convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -47,6 +53,11 @@ struct Running {
     end: Instant,
     truncates: bool,
     ended: bool,
+}
+
+/// Whether the query parameters of a list ask for a watch.
+pub(crate) fn is_asked_for(query: &HashMap<String, String>) -> bool {
+    query.get("watch").is_some_and(|watch| ["true", "1"].contains(&watch.as_str()))
 }
 
 /// Begins a watch.
@@ -114,7 +125,8 @@ fn response(body: Body) -> Response {
     response
 }
 
-fn line(type_: &str, object: &Value) -> Bytes {
+/// An event as it is sent.
+pub(crate) fn line(type_: &str, object: &Value) -> Bytes {
     // The type first, as Kubernetes has it.
     format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n").into()
 }

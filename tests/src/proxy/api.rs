@@ -1,0 +1,123 @@
+//! A proxy before the API server: plain HTTP on loopback, passed on with the credentials of a kubeconfig.
+//!
+//! What goes wrong is told in the words of the local cluster ([`Faults`]): calls fail, break and are late, watches stall,
+//! connections are refused. Beside that, one call can be held exactly: [`ApiProxy::hold_before`], [`ApiProxy::hold_after`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use kube::Client;
+use local_cluster::Faults;
+use local_cluster::faults::{Call, Calls, serve_before};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::breakpoint::{Breakpoint, Points, Side};
+use crate::kubernetes::ready;
+use crate::paths;
+
+/// As the API server has it.
+const BODY_LIMIT: usize = 3 << 20;
+
+/// A running proxy; it ends when this is dropped.
+pub struct ApiProxy {
+    /// What can be made to go wrong. Rights are taken away elsewhere: [`crate::Namespace::take_right`].
+    pub faults: Faults,
+    /// A kubeconfig that leads to the proxy, for the namespace of the one that it passes on with.
+    pub kubeconfig: PathBuf,
+    points: Arc<Points<Calls>>,
+    _stop: DropGuard,
+    _folder: tempfile::TempDir,
+}
+
+impl ApiProxy {
+    /// A proxy before the API server of `kubeconfig`, for whoever that names.
+    ///
+    /// # Panics
+    /// When the kubeconfig cannot be used, or loopback cannot be listened on.
+    pub async fn start(kubeconfig: &Path) -> Self {
+        let client = client(kubeconfig).unwrap_or_else(|error| panic!("a proxy of the API server: {error}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
+        let server = format!("http://{}", listener.local_addr().expect("an address"));
+        let (folder, path) = write_kubeconfig(&server, client.default_namespace());
+        let (faults, points, stop) =
+            (Faults::of_another(), Arc::new(Points::default()), CancellationToken::new());
+        tokio::spawn({
+            let (faults, points, shutdown) = (faults.clone(), points.clone(), stop.clone());
+            async move {
+                let upstream = move |call, request| pass(client.clone(), points.clone(), call, request);
+                serve_before(&faults, upstream, listener, shutdown).await.expect("the proxy listens");
+            }
+        });
+        Self { faults, kubeconfig: path, points, _stop: stop.drop_guard(), _folder: folder }
+    }
+
+    /// Holds the `nth` of these calls from now on, before it is passed on.
+    #[must_use]
+    pub fn hold_before(&self, calls: Calls, nth: u32) -> Breakpoint {
+        self.points.set(Side::Before, calls, nth)
+    }
+
+    /// Holds the answer to the `nth` of these calls that is answered from now on: it is done, and the caller does not know.
+    #[must_use]
+    pub fn hold_after(&self, calls: Calls, nth: u32) -> Breakpoint {
+        self.points.set(Side::After, calls, nth)
+    }
+}
+
+/// Passes one request on. A caller that leaves meanwhile takes it along: what is held is then never passed on.
+async fn pass(
+    client: Client,
+    points: Arc<Points<Calls>>,
+    call: Option<Call>,
+    request: Request,
+) -> io::Result<Response> {
+    let hit = |side| points.hit(side, |calls| call.as_ref().is_some_and(|call| calls.matches(call)));
+    let (mut parts, body) = request.into_parts();
+    // All of it: a caller that breaks off within it has asked for nothing.
+    let body = to_bytes(body, BODY_LIMIT).await.map_err(io::Error::other)?;
+    for point in hit(Side::Before) {
+        point.hold().await?;
+    }
+    for header in ["host", "authorization", "connection", "transfer-encoding"] {
+        parts.headers.remove(header);
+    }
+    let request = http::Request::from_parts(parts, body.into());
+    let mut answer = client.send(request).await.map_err(io::Error::other)?.map(Body::new);
+    for header in ["connection", "transfer-encoding"] {
+        answer.headers_mut().remove(header);
+    }
+    *answer.version_mut() = http::Version::HTTP_11;
+    for point in hit(Side::After) {
+        point.hold().await?;
+    }
+    Ok(answer)
+}
+
+/// A client that leaves deadlines and further tries to the caller.
+fn client(kubeconfig: &Path) -> Result<Client, String> {
+    let mut config = ready::config(kubeconfig)?;
+    config.default_retry = false;
+    config.read_timeout = None;
+    Client::try_from(config).map_err(|error| format!("{}: {error}", kubeconfig.display()))
+}
+
+fn write_kubeconfig(server: &str, namespace: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = paths::temp_dir("api-proxy").unwrap_or_else(|error| panic!("{error}"));
+    let path = folder.path().join("proxy.kubeconfig");
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+        "clusters": [{"name": "proxy", "cluster": {"server": server}}],
+        "users": [{"name": "proxy", "user": {}}],
+        "contexts": [{"name": "proxy",
+                      "context": {"cluster": "proxy", "user": "proxy", "namespace": namespace}}],
+    });
+    std::fs::write(&path, kubeconfig.to_string())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (folder, path)
+}

@@ -1,0 +1,248 @@
+//! A proxy before NATS: plain TCP without TLS, for a single server (one of a cluster would tell its clients of the others).
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::breakpoint::{Breakpoint, Point, Points, Side};
+use super::protocol::{self, Publish, Published};
+
+/// How much is read on while something is held.
+const WITHHELD: usize = 16 << 20;
+
+/// A running proxy; it ends when this is dropped.
+pub struct NatsProxy {
+    /// Where clients connect to.
+    pub url: String,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+impl NatsProxy {
+    /// A proxy before the server at `url`, `nats://<host>:<port>`.
+    ///
+    /// # Panics
+    /// When loopback cannot be listened on.
+    pub async fn start(url: &str) -> Self {
+        let server = url.trim_start_matches("nats://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
+        let url = format!("nats://{}", listener.local_addr().expect("an address"));
+        let shared = Arc::new(Shared { server, ..Shared::default() });
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, shared.clone())));
+        Self { url, shared, _stop: stop.drop_guard() }
+    }
+
+    /// Breaks all connections and refuses new ones, until [`Self::heal`].
+    pub fn partition(&self) {
+        self.shared.mode.send_replace(Mode::Partition);
+    }
+
+    /// Keeps connections and takes new ones, and passes nothing, until [`Self::heal`]: what was sent comes then.
+    pub fn half_open(&self) {
+        self.shared.mode.send_replace(Mode::HalfOpen);
+    }
+
+    /// Passes each piece, either way, only after `delay`, and so many bytes in a second; until [`Self::heal`].
+    pub fn slow(&self, delay: Duration, bytes_per_second: u32) {
+        self.shared.set_pace(Some((delay, bytes_per_second.max(1))));
+    }
+
+    /// Ends what [`Self::partition`], [`Self::half_open`] and [`Self::slow`] began.
+    pub fn heal(&self) {
+        self.shared.set_pace(None);
+        self.shared.mode.send_replace(Mode::Pass);
+    }
+
+    /// Holds the `nth` of these publishes from now on, and whatever its client sends after it.
+    #[must_use]
+    pub fn hold_before(&self, publishes: Publish, nth: u32) -> Breakpoint {
+        self.shared.points.set(Side::Before, publishes, nth)
+    }
+
+    /// Passes on the `nth` of these publishes from now on, and holds whatever the server sends its client from then on. It is
+    /// reached once the server has answered the publish, or, where that awaits no answer, once it is passed on.
+    #[must_use]
+    pub fn hold_after(&self, publishes: Publish, nth: u32) -> Breakpoint {
+        self.shared.points.set(Side::After, publishes, nth)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Pass,
+    HalfOpen,
+    Partition,
+}
+
+#[derive(Default)]
+struct Shared {
+    server: String,
+    mode: watch::Sender<Mode>,
+    /// Delay of a piece, and bytes in a second.
+    pace: Mutex<Option<(Duration, u32)>>,
+    points: Points<Publish>,
+}
+
+impl Shared {
+    fn set_pace(&self, pace: Option<(Duration, u32)>) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    /// Returns when a piece of this length may go on.
+    async fn may_pass(&self, length: usize) {
+        let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((delay, bytes_per_second)) = pace {
+            sleep(delay + Duration::from_secs_f64(length as f64 / f64::from(bytes_per_second))).await;
+        }
+        self.until(|mode| mode != Mode::HalfOpen).await;
+    }
+
+    async fn until(&self, is: impl Fn(Mode) -> bool) {
+        // It cannot be closed: `self` holds the sender.
+        let _ = self.mode.subscribe().wait_for(|mode| is(*mode)).await;
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Dropped at the end, with all that is in it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => drop(connections.spawn(connection(client, shared.clone()))),
+                // No more files, or a client that left already.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+/// One connection, until either side or a partition ends it.
+async fn connection(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+    if *shared.mode.borrow() == Mode::Partition {
+        return Ok(());
+    }
+    let server = TcpStream::connect(&shared.server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let held = watch::Sender::new(None);
+    let answers = held.subscribe();
+    tokio::select! {
+        ended = requests(from_client, to_server, &shared, held) => ended,
+        ended = replies(from_server, to_client, &shared, answers) => ended,
+        () = shared.until(|mode| mode == Mode::Partition) => Ok(()),
+    }
+}
+
+/// Whose answer is held: nothing that the server sends goes on.
+#[derive(Clone)]
+struct Held {
+    point: Arc<Point>,
+    reply: Option<String>,
+}
+
+/// What the client sends, operation by operation.
+async fn requests(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    shared: &Shared,
+    held: watch::Sender<Option<Held>>,
+) -> io::Result<()> {
+    let mut sent = BytesMut::new();
+    loop {
+        while let Some(operation) = protocol::next(&mut sent).map_err(io::Error::other)? {
+            let after = match &operation.published {
+                Some(published) => before(published, shared, &mut client, &mut sent).await?,
+                None => None,
+            };
+            shared.may_pass(operation.bytes.len()).await;
+            // First: the answer may come at once.
+            if let Some(after) = &after {
+                held.send_replace(Some(after.clone()));
+            }
+            server.write_all(&operation.bytes).await?;
+            if let Some(Held { point, reply: None }) = after {
+                point.reach();
+            }
+        }
+        if client.read_buf(&mut sent).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Holds a publish where it is to be held; where its answer is to be held, how.
+async fn before(
+    published: &Published,
+    shared: &Shared,
+    client: &mut OwnedReadHalf,
+    sent: &mut BytesMut,
+) -> io::Result<Option<Held>> {
+    for point in shared.points.hit(Side::Before, |publishes| publishes.matches(published)) {
+        point.reach();
+        // A client that leaves takes along what it has sent. So this is looked at first.
+        loop {
+            tokio::select! {
+                biased;
+                read = client.read_buf(sent), if sent.len() < WITHHELD => if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                },
+                released = point.released() => break released?,
+            }
+        }
+    }
+    let met = shared.points.hit(Side::After, |publishes| publishes.matches(published));
+    Ok(met.into_iter().next().map(|point| Held { point, reply: published.reply.clone() }))
+}
+
+/// What the server sends, as it comes.
+async fn replies(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    shared: &Shared,
+    held: watch::Receiver<Option<Held>>,
+) -> io::Result<()> {
+    let mut sent = BytesMut::new();
+    loop {
+        if server.read_buf(&mut sent).await? == 0 {
+            return Ok(());
+        }
+        // One that is released holds nothing any more.
+        let holding = held.borrow().clone();
+        if let Some(holding) = holding {
+            withhold(&holding, &mut server, &mut sent).await?;
+        }
+        shared.may_pass(sent.len()).await;
+        client.write_all(&sent.split()).await?;
+    }
+}
+
+/// Reads on, passes on nothing, and tells when the awaited answer has come; returns when it is released.
+async fn withhold(held: &Held, server: &mut OwnedReadHalf, sent: &mut BytesMut) -> io::Result<()> {
+    loop {
+        let reply = held.reply.as_deref().unwrap_or_default().as_bytes();
+        if sent.windows(reply.len().max(1)).any(|found| found.starts_with(reply)) {
+            held.point.reach();
+        }
+        tokio::select! {
+            released = held.point.released() => return released,
+            read = server.read_buf(sent), if sent.len() < WITHHELD => if read? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            },
+        }
+    }
+}
