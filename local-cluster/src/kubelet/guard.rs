@@ -3,7 +3,13 @@
 //!
 //! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
 
-use std::{io, path::Path, process::Stdio, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+};
 
 use rustix::process::Pid;
 use tokio::{net::unix::pipe, process::Command};
@@ -24,7 +30,7 @@ rm -rf -- "$1"
 
 /// A handle of it. It ends with the last one.
 #[derive(Clone, Debug)]
-pub struct Guard(Arc<pipe::Sender>);
+pub struct Guard(Arc<File>);
 
 impl Guard {
     /// Starts the shell, which removes `folder` in the end. Call it within a Tokio runtime.
@@ -43,7 +49,7 @@ impl Guard {
             // Out of reach of a Ctrl-C at the terminal.
             .process_group(0)
             .spawn()?;
-        Ok(Self(Arc::new(sender)))
+        Ok(Self(Arc::new(sender.into_nonblocking_fd()?.into())))
     }
 
     /// Has this process group killed if we end.
@@ -57,11 +63,38 @@ impl Guard {
     }
 
     /// Not by way of a task: a process that has started must be known at once. What the pipe has taken is read even when
-    /// we are gone, and it has room for thousands of lines, each of which it takes whole or not at all.
+    /// we are gone, and it has room for thousands of lines, each of which it takes whole or not at all. Nor by way of the
+    /// runtime, which writes nothing before it has learnt that the pipe has room: on a busy machine that is after the first
+    /// process.
     fn tell(&self, what: char, group: Pid) {
         let line = format!("{what} {}\n", group.as_raw_pid());
-        if let Err(error) = self.0.try_write(line.as_bytes()) {
+        if let Err(error) = (&*self.0).write_all(line.as_bytes()) {
             tracing::warn!(%error, "the guard of the processes does not listen: they may outlive a SIGKILL");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(240);
+
+    /// Within one turn of the runtime, as on a busy machine.
+    #[tokio::test]
+    async fn a_process_is_ended_that_was_started_right_after_the_guard() {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = Guard::start(&folder.path().join("none")).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("1000").process_group(0).kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        guard.watch(Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap());
+        drop(guard);
+        let ended = timeout(PATIENCE, child.wait()).await.expect("it is ended");
+        assert_eq!(ended.unwrap().signal(), Some(9));
     }
 }
