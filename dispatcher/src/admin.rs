@@ -1,4 +1,4 @@
-//! `/live` and `/ready` over HTTP.
+//! `/live`, `/ready` and `/reports` over HTTP.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::StartError, health::Health};
+use crate::{config::StartError, health::Health, status::leadership::Leadership};
 
 /// Takes the address.
 ///
@@ -17,12 +17,13 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 /// Serves until `stop`.
-pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, health: Health, leadership: Leadership, stop: CancellationToken) {
     let router = Router::new()
         // Depends on nothing: a service that waits for NATS is alive.
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
-        .with_state(health);
+        .with_state(health)
+        .route("/reports", get(move || async move { reports(&leadership) }));
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the admin server has failed");
@@ -36,4 +37,10 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
     }
+}
+
+/// Whether this replica reports, and whether it has compared all since it began to.
+fn reports(leadership: &Leadership) -> String {
+    let (reports, compared) = (leadership.is_ours(), leadership.has_compared());
+    format!("{{\"reports\":{reports},\"compared\":{compared}}}\n")
 }

@@ -37,7 +37,7 @@ use crate::{
     start::Prepared,
     status::{
         self, Writer,
-        leadership::{Leadership, leadership},
+        leadership::{Lead, Leadership, leadership},
     },
 };
 
@@ -82,12 +82,13 @@ async fn run_on(
     let health = Health::default();
     // Before anybody can ask: without a room, all would be ready.
     let start = health.room("start");
-    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health);
+    let (lead, leadership) = leadership();
+    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health, leadership.clone());
     let prepared = tokio::select! {
         prepared = Prepared::new(cluster, &config, &health) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let mut tasks = Tasks::start(prepared, &config, &health);
+    let mut tasks = Tasks::start(prepared, &config, &health, (lead, leadership));
     start.ready();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -101,16 +102,16 @@ async fn run_on(
     ended
 }
 
-/// `/live` and `/ready`, from before everything else to after it.
+/// `/live`, `/ready` and `/reports`, from before everything else to after it.
 struct Admin {
     task: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Admin {
-    fn start(listener: TcpListener, health: &Health) -> Self {
+    fn start(listener: TcpListener, health: &Health, leadership: Leadership) -> Self {
         let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
-        task.spawn(admin::serve(listener, health.clone(), stop.clone()));
+        task.spawn(admin::serve(listener, health.clone(), leadership, stop.clone()));
         Self { task, stop }
     }
 
@@ -132,7 +133,12 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn start(prepared: Prepared, config: &Config, health: &Health) -> Self {
+    fn start(
+        prepared: Prepared,
+        config: &Config,
+        health: &Health,
+        (lead, leadership): (Lead, Leadership),
+    ) -> Self {
         let stop_work = CancellationToken::new();
         let active = Active::default();
         let serve = service(&prepared, &active, config, health, &stop_work);
@@ -158,7 +164,6 @@ impl Tasks {
             client,
         };
         let settler = Arc::new(Settler::new(jobs.clone(), templates.clone(), cancels.clone()));
-        let (lead, leadership) = leadership();
         let elector = Elector::new(&jobs, &config.lease, lead, health.room("leader"));
         tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
         let abort = tasks.abort_writer.clone();

@@ -65,6 +65,14 @@ impl Pair {
     }
 }
 
+async fn until_says(dispatcher: &Dispatcher, reports: &str) {
+    until(&format!("/reports to say {reports}"), PATIENCE, || async {
+        let (_, body) = dispatcher.get("/reports").await?;
+        if body.trim_end() == reports { Ok(()) } else { Err(body) }
+    })
+    .await;
+}
+
 fn print(what: &str, since: Instant) {
     println!("{what}: {:.1} s", since.elapsed().as_secs_f64());
 }
@@ -107,7 +115,9 @@ async fn a_takeover_tells_what_the_killed_one_did_not() {
     for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
         pair.run.request(name, "ADDED").await;
     }
-    let (leader, _) = pair.roles().await;
+    let (leader, follower) = pair.roles().await;
+    until_says(leader, r#"{"reports":true,"compared":true}"#).await;
+    until_says(follower, r#"{"reports":false,"compared":false}"#).await;
     let killed = Instant::now();
     leader.kill().await;
     pair.run.end(&["wait-ends"]).await;
@@ -115,6 +125,7 @@ async fn a_takeover_tells_what_the_killed_one_did_not() {
     assert_eq!(pair.run.world.outcome("wait-ends").await["result"], "Complete");
     assert_eq!(pair.run.world.outcome("wait-vanishes").await["result"], "Deleted");
     print("outcomes are told after a kill", killed);
+    until_says(follower, r#"{"reports":true,"compared":true}"#).await;
     pair.run.end(&["wait-stays"]).await;
     pair.run.finish().await;
 }

@@ -164,7 +164,7 @@ impl Dispatcher {
                 return Ok(Err(format!("it ended: {ended}")));
             }
             match self.get("/ready").await {
-                Ok((200, _)) if self.compares() => Err(Seen("it compares".to_owned())),
+                Ok((200, _)) if self.compares().await => Err(Seen("it compares".to_owned())),
                 Ok((200, _)) => Ok(Ok(())),
                 Ok((status, body)) => Err(Seen(format!("{status}: {body}"))),
                 Err(error) => Err(Seen(error)),
@@ -176,12 +176,11 @@ impl Dispatcher {
         }
     }
 
-    /// Whether it has just become the one that reports, and still compares what was said with the Jobs: a Job that is deleted
-    /// in that moment is told of at the next comparison only (docs/promises.md).
-    fn compares(&self) -> bool {
-        let log = self.log();
-        let last = |text| log.rfind(text);
-        last("this replica reports") > last("\"compared\"").or(last("compared\n"))
+    /// Whether it has just become the one that reports, and still compares what was said with the Jobs. (An older version cannot
+    /// tell.)
+    async fn compares(&self) -> bool {
+        let reports = self.get("/reports").await.unwrap_or_default().1;
+        reports.contains("\"reports\":true") && reports.contains("\"compared\":false")
     }
 
     /// The status and body of a path on the admin address.

@@ -115,7 +115,7 @@ impl Elector {
         next.min(self.left(now).unwrap_or(next))
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
         let until = self.election.until(Instant::now());
         if !self.lead.set(until) {
             return;

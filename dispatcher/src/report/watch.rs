@@ -31,7 +31,7 @@ use crate::{
     },
     status::{
         Stopped, Writer, backoff,
-        leadership::Leadership,
+        leadership::{Leadership, Term},
         store::{Known, Last, Store, StoreError},
     },
 };
@@ -80,7 +80,7 @@ impl Watch {
         // It is not read while there is nothing to compare.
         self.compare_health.ready();
         let (watch, told, compared) = (Arc::new(self), Told::default(), listed.subscribe());
-        let taker = Taker { watch: watch.clone(), open: Open::new(), told: told.clone(), listed };
+        let taker = Taker { watch: watch.clone(), open: Open::new(), told: told.clone(), term: None, listed };
         tokio::select! {
             () = follow.run(taker) => {}
             () = second_looks(&watch, &told, compared) => {}
@@ -214,15 +214,23 @@ struct Taker {
     watch: Arc<Watch>,
     open: Open,
     told: Told,
+    /// That in which the comparison began.
+    term: Option<Term>,
     listed: watch::Sender<u64>,
 }
 
 impl Take<JobObject> for Taker {
     async fn take(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
-        let done = matches!(event, Event::InitDone) && self.watch.leadership.is_ours();
+        let leadership = &self.watch.leadership;
+        let (begins, ends) = (matches!(event, Event::Init), matches!(event, Event::InitDone));
+        if begins {
+            self.term = leadership.term();
+        }
+        let done = ends && leadership.is_ours();
         self.watch.handle(event, &mut self.open, &self.told).await?;
         if done {
             tracing::info!("compared");
+            self.term.into_iter().for_each(|term| self.watch.leadership.compared(term));
             self.listed.send_modify(|lists| *lists += 1);
         }
         Ok(())

@@ -1,6 +1,12 @@
 //! Whether this replica reports: told by the one who holds the Lease, asked by all who bring or say what the watches see.
 
-use std::time::Instant;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
@@ -11,33 +17,51 @@ enum State {
     Other,
     Ours {
         until: Instant,
+        term: Term,
     },
 }
 
+/// Which of the times in which this replica reports, counted from 1.
+pub type Term = u64;
+
 /// Where it is told.
 #[derive(Debug)]
-pub struct Lead(watch::Sender<State>);
+pub struct Lead {
+    state: watch::Sender<State>,
+    terms: Term,
+}
 
 /// Where it is asked.
 #[derive(Debug, Clone)]
-pub struct Leadership(watch::Receiver<State>);
+pub struct Leadership {
+    state: watch::Receiver<State>,
+    /// The last term in which all was compared.
+    compared: Arc<AtomicU64>,
+}
 
 /// Nobody reports yet.
 pub fn leadership() -> (Lead, Leadership) {
     let (tell, ask) = watch::channel(State::Unknown);
-    (Lead(tell), Leadership(ask))
+    (Lead { state: tell, terms: 0 }, Leadership { state: ask, compared: Arc::default() })
 }
 
 impl Lead {
     /// This replica reports until then, or not at all. Whether that is news; a lead that had run out and comes again is.
-    pub fn set(&self, until: Option<Instant>) -> bool {
-        let now = Instant::now();
-        self.0.send_if_modified(|state| {
+    pub fn set(&mut self, until: Option<Instant>) -> bool {
+        let (now, terms) = (Instant::now(), &mut self.terms);
+        self.state.send_if_modified(|state| {
+            let goes_on = matches!(*state, State::Ours { until, .. } if until > now);
             let before = *state;
-            *state = until.map_or(State::Other, |until| State::Ours { until });
-            match (before, *state) {
-                (State::Ours { until }, State::Ours { .. }) => until <= now,
-                (before, after) => before != after,
+            *state = match until {
+                Some(until) => {
+                    *terms += u64::from(!goes_on);
+                    State::Ours { until, term: *terms }
+                }
+                None => State::Other,
+            };
+            match until {
+                Some(_) => !goes_on,
+                None => before != *state,
             }
         })
     }
@@ -46,13 +70,31 @@ impl Lead {
 impl Leadership {
     /// Whether this replica reports at this moment, by its own clock.
     pub fn is_ours(&self) -> bool {
-        matches!(*self.0.borrow(), State::Ours { until } if Instant::now() < until)
+        self.term().is_some()
+    }
+
+    /// The term, while this replica reports.
+    pub fn term(&self) -> Option<Term> {
+        match *self.state.borrow() {
+            State::Ours { until, term } if Instant::now() < until => Some(term),
+            _ => None,
+        }
+    }
+
+    /// All was compared in this term.
+    pub fn compared(&self, term: Term) {
+        self.compared.fetch_max(term, SeqCst);
+    }
+
+    /// Whether this replica reports, and has compared all since it began to.
+    pub fn has_compared(&self) -> bool {
+        self.term() == Some(self.compared.load(SeqCst))
     }
 
     /// Waits until it begins or ends. A lead that ended and began again meanwhile is one change. For ever where nobody
     /// tells any more.
     pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.state.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -60,7 +102,7 @@ impl Leadership {
     /// Waits until the Lease was looked at.
     pub async fn is_known(&mut self) {
         // Where nobody tells any more it never will be.
-        let _ = self.0.wait_for(|state| *state != State::Unknown).await;
+        let _ = self.state.wait_for(|state| *state != State::Unknown).await;
     }
 }
 
@@ -78,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_renewal_is_no_change_and_a_lead_that_ran_out_is_one() {
-        let (lead, mut leadership) = leadership();
+        let (mut lead, mut leadership) = leadership();
         assert!(!leadership.is_ours());
         assert!(lead.set(Some(in_an_hour())));
         assert!(leadership.is_ours());
@@ -94,8 +136,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_compared_in_a_term_is_to_be_compared_again_in_the_next() {
+        let (mut lead, leadership) = leadership();
+        assert!(!leadership.has_compared() && leadership.term().is_none());
+        lead.set(Some(in_an_hour()));
+        let first = leadership.term().unwrap();
+        assert!(!leadership.has_compared());
+        leadership.compared(first);
+        lead.set(Some(in_an_hour()));
+        assert!(leadership.has_compared(), "over a renewal");
+        lead.set(None);
+        assert!(!leadership.has_compared());
+        lead.set(Some(in_an_hour()));
+        leadership.compared(first);
+        assert!(!leadership.has_compared(), "by a comparison that began before");
+        leadership.compared(leadership.term().unwrap());
+        assert!(leadership.has_compared());
+    }
+
+    #[test]
     fn it_is_known_once_the_lease_was_looked_at() {
-        let (lead, mut leadership) = leadership();
+        let (mut lead, mut leadership) = leadership();
         assert!(leadership.is_known().now_or_never().is_none());
         lead.set(None);
         assert!(leadership.is_known().now_or_never().is_some());
