@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays faults fault-table check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -38,6 +38,13 @@ dev-build:
 bench: setup ## compare the dispatcher's creations with those of a bare Kubernetes client
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench
+
+# RUNS=20: how often each; FAULT=name: only tests whose names hold it; SEED=number: one run again; CLUSTER=local: the local cluster.
+faults: test-images ## play every fault with seeds of its own: make faults [RUNS=20] [FAULT=name] [SEED=number] [CLUSTER=local]
+	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --workspace --no-fail-fast --test campaign --test faults -- $(FAULT)
+
+fault-table: build ## write the results of `make faults` into docs/reliability.md
+	@target/debug/fault-table
 
 check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check

@@ -25,8 +25,8 @@ mod outages;
 mod outcomes;
 mod proxies;
 mod rejections;
-mod replicas;
 mod rig;
+#[allow(dead_code, reason = "shared with the fault campaign")]
 mod run;
 mod security;
 mod service;

@@ -11,6 +11,7 @@
 //! JOB_STATUS, JOB_REJECTED, JOBS ─┘
 //! ```
 
+pub mod delays;
 mod event;
 pub mod history;
 mod jobs;
@@ -25,6 +26,7 @@ mod streams;
 pub mod violation;
 mod watch;
 
+pub use delays::Delays;
 pub use history::{Expect, History};
 pub use publish::PublishError;
 pub use recorder::Recorder;

@@ -18,6 +18,7 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+pub mod campaign;
 pub mod checker;
 pub mod dispatcher;
 pub mod docker;

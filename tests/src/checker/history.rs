@@ -1,6 +1,7 @@
 //! What happened, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -28,6 +29,21 @@ pub struct History {
     pub at_rest: bool,
     /// The TTL of each kind's template; a kind that is not here has some TTL.
     pub ttls: BTreeMap<String, Option<i32>>,
+    /// When it happened; nothing is judged by it.
+    pub times: Times,
+}
+
+/// When things happened, as far as that was seen; for [`super::delays`].
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    /// When a request's `PubAck` came, by its sequence.
+    pub acknowledged: BTreeMap<u64, SystemTime>,
+    /// When a message of `JOB_STATUS` was stored, by its sequence.
+    pub said: BTreeMap<u64, SystemTime>,
+    /// When a message of `JOB_REJECTED` was stored, by its sequence.
+    pub rejected: BTreeMap<u64, SystemTime>,
+    /// When a Job was first seen with its final condition, or gone, by its uid.
+    pub ended: BTreeMap<String, SystemTime>,
 }
 
 /// One publish of a request.

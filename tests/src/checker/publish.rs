@@ -1,8 +1,9 @@
 //! Publishes requests and keeps a true record of it, also where an answer is lost.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError as NatsError, PublishErrorKind};
@@ -37,7 +38,7 @@ impl fmt::Display for PublishError {
 
 /// The record of what was published.
 #[derive(Debug, Default)]
-pub(super) struct Record(Mutex<Vec<Request>>);
+pub(super) struct Record(Mutex<Vec<Request>>, Mutex<BTreeMap<u64, SystemTime>>);
 
 impl Record {
     pub(super) fn add(&self, request: Request) {
@@ -46,6 +47,16 @@ impl Record {
 
     pub(super) fn all(&self) -> Vec<Request> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When each request was first acknowledged, by its sequence.
+    pub(super) fn times(&self) -> BTreeMap<u64, SystemTime> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn acknowledged(&self, sequence: u64) {
+        let mut times = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        times.entry(sequence).or_insert_with(SystemTime::now);
     }
 }
 
@@ -61,6 +72,7 @@ pub(super) async fn publish(
     loop {
         let error = match attempt(context, &request).await {
             Ok((seq, duplicate)) => {
+                record.acknowledged(seq);
                 record.add(Request { seq: Some(seq), duplicate, ..request });
                 return Ok(seq);
             }

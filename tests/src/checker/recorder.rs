@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::history::{Expect, History, Live, LiveMessage, Request, StatusMessage};
+use super::history::{Expect, History, Live, LiveMessage, Request, StatusMessage, Times};
 use super::publish::{self, PublishError, Record};
 use super::streams;
 use super::watch::JobWatch;
@@ -161,6 +161,12 @@ impl Recorder {
         let status = streams::read(&self.context, "JOB_STATUS", 0).await?;
         let rejected = streams::read(&self.context, "JOB_REJECTED", 0).await?;
         let (jobs_stream_left, _) = streams::state(&self.context, "JOBS").await?;
+        let times = Times {
+            acknowledged: self.record.times(),
+            said: status.iter().map(|stored| (stored.seq, stored.time)).collect(),
+            rejected: rejected.iter().map(|stored| (stored.seq, stored.time)).collect(),
+            ended: self.watch.ends(),
+        };
         Ok(History {
             requests: self.record.all(),
             requests_complete: true,
@@ -171,6 +177,7 @@ impl Recorder {
             jobs_stream_left,
             at_rest: true,
             ttls: self.ttls.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            times,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Reads whole streams.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
@@ -22,18 +22,19 @@ pub(super) struct Stored {
     pub(super) subject: String,
     pub(super) headers: Headers,
     pub(super) payload: Vec<u8>,
+    pub(super) time: SystemTime,
 }
 
 impl From<Stored> for StatusMessage {
     fn from(stored: Stored) -> Self {
-        let Stored { seq, subject, headers, payload } = stored;
+        let Stored { seq, subject, headers, payload, .. } = stored;
         Self { stream_seq: seq, subject, headers, event: json(&payload) }
     }
 }
 
 impl From<Stored> for DeadLetter {
     fn from(stored: Stored) -> Self {
-        let Stored { seq, subject, headers, payload } = stored;
+        let Stored { seq, subject, headers, payload, .. } = stored;
         Self { stream_seq: seq, subject, headers, payload }
     }
 }
@@ -84,10 +85,10 @@ pub(super) async fn read(context: &Context, name: &str, after: u64) -> Result<Ve
     while let Some(message) = timeout(DEADLINE, messages.next()).await.map_err(|late| failed(&late))? {
         let message = message.map_err(|error| failed(&error))?;
         let info = message.info().map_err(|error| failed(&error))?;
-        let (seq, pending) = (info.stream_sequence, info.pending);
+        let (seq, pending, time) = (info.stream_sequence, info.pending, info.published.into());
         let headers = message.headers.as_ref().map(headers).unwrap_or_default();
         let (subject, payload) = (message.subject.to_string(), message.payload.to_vec());
-        all.push(Stored { seq, subject, headers, payload });
+        all.push(Stored { seq, subject, headers, payload, time });
         if pending == 0 {
             return Ok(all);
         }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::history::{Ended, Live, LiveMessage, StatusMessage};
 use super::*;
 
+mod delays;
 mod good;
 mod identity;
 

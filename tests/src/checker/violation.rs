@@ -118,3 +118,38 @@ violations! {
     /// A plain subscriber missed a message although its connection held.
     LiveMissed = "a plain subscriber missed a message",
 }
+
+/// Which promise to the user a violation breaks, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Something that had to be there is not: a Job, a rejection, an outcome.
+    Lost,
+    /// Something is there twice.
+    Repeated,
+    /// Anything else.
+    Wrong,
+}
+
+impl Violation {
+    /// See [`Sort`].
+    #[must_use]
+    pub fn sort(&self) -> Sort {
+        match self {
+            Self::LostRequest(_)
+            | Self::MissingRejection(_)
+            | Self::LeftInQueue(_)
+            | Self::NoOutcome(_)
+            | Self::EndOverlooked(_)
+            | Self::NoAdded(_)
+            | Self::EndNotSaid(_)
+            | Self::LiveMissed(_) => Sort::Lost,
+            Self::SecondJob(_)
+            | Self::JobAndRejection(_)
+            | Self::RejectionRepeated(_)
+            | Self::SecondOutcome(_)
+            | Self::AfterOutcome(_)
+            | Self::Repeated(_) => Sort::Repeated,
+            _ => Sort::Wrong,
+        }
+    }
+}

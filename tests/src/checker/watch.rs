@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -27,6 +27,7 @@ const LIST: Duration = Duration::from_secs(10);
 struct Seen {
     job: JobSeen,
     version: u64,
+    ended: Option<SystemTime>,
 }
 
 /// Every uid ever seen.
@@ -58,6 +59,12 @@ impl JobWatch {
     pub(super) fn jobs(&self) -> Vec<JobSeen> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.0.values().map(|seen| seen.job.clone()).collect()
+    }
+
+    /// When each Job was first seen at its end, or gone, by its uid.
+    pub(super) fn ends(&self) -> BTreeMap<String, SystemTime> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.0.iter().filter_map(|(uid, seen)| Some((uid.clone(), seen.ended?))).collect()
     }
 
     /// Takes in a list: what was seen before and is not in it is gone.
@@ -145,6 +152,7 @@ impl Table {
             None => drop(self.0.insert(uid.clone(), new)),
             Some(seen) if new.version >= seen.version => {
                 let old = std::mem::replace(seen, new);
+                seen.ended = old.ended.or(seen.ended);
                 if old.job.ended.is_final() {
                     seen.job.ended = old.job.ended;
                 }
@@ -166,6 +174,7 @@ impl Table {
         let uid = self.apply(job);
         if let Some(seen) = self.0.get_mut(&uid) {
             seen.job.deleted = true;
+            seen.ended.get_or_insert_with(SystemTime::now);
         }
     }
 
@@ -206,7 +215,8 @@ fn read(job: &Job) -> Seen {
     };
     let version =
         meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default();
-    Seen { job, version }
+    let ended = job.ended.is_final().then(SystemTime::now);
+    Seen { job, version, ended }
 }
 
 #[cfg(test)]

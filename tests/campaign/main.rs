@@ -1,0 +1,21 @@
+//! The fault campaign on the real parts: the dispatcher as a process of its own, beside a real NATS and a real Kubernetes
+//! (or, with `TEST_CLUSTER=local`, the local cluster), under load. Each fault has a seed, and can be played again and
+//! again (`make faults`); after each run the promises are checked over all that was stored and seen.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: it stops at once where something is not as given"
+)]
+
+#[path = "../e2e/controller.rs"]
+mod controller;
+mod replicas;
+#[path = "../e2e/run.rs"]
+#[allow(dead_code, reason = "shared with the end-to-end suite")]
+mod run;
+mod stage;
+#[path = "../e2e/world.rs"]
+#[allow(dead_code, reason = "shared with the end-to-end suite")]
+mod world;

@@ -1,0 +1,242 @@
+//! Two replicas: both take requests, one reports, elected by a Lease. Whatever becomes of either, the promises are kept.
+
+use std::time::{Duration, Instant};
+
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, or_skip, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+
+use crate::run::Run;
+use crate::stage::{Stage, repeat, repeat_on};
+use crate::world::{PATIENCE, World};
+
+/// A Lease's duration and some: who was frozen that long has lost it.
+const LONGER_THAN_THE_LEASE: Duration = Duration::from_secs(12);
+
+/// A stage with a second replica.
+struct Pair<'a> {
+    stage: &'a Stage,
+    second: &'a Dispatcher,
+}
+
+impl<'a> Pair<'a> {
+    async fn of(stage: &'a mut Stage) -> Self {
+        stage.add_replica().await;
+        Self { stage, second: &stage.replicas[0] }
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.stage.world.namespace.client.clone(), &self.stage.world.namespace.name)
+    }
+
+    async fn holder(&self) -> Result<String, String> {
+        let lease = self.leases().get("dispatcher").await.map_err(|error| error.to_string())?;
+        Ok(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
+    }
+
+    /// The one that reports, and the one that does not.
+    async fn roles(&self) -> (&Dispatcher, &Dispatcher) {
+        let first = &self.stage.dispatcher;
+        let holder = until("one of the two to report", PATIENCE, || async {
+            let holder = self.holder().await?;
+            if holder == first.pod || holder == self.second.pod { Ok(holder) } else { Err(holder) }
+        })
+        .await;
+        if holder == self.second.pod { (self.second, first) } else { (first, self.second) }
+    }
+
+    async fn until_reports(&self, dispatcher: &Dispatcher) {
+        until("the other one to report", PATIENCE, || async {
+            let holder = self.holder().await?;
+            if holder == dispatcher.pod { Ok(()) } else { Err(holder) }
+        })
+        .await;
+    }
+}
+
+async fn until_says(dispatcher: &Dispatcher, reports: &str) {
+    until(&format!("/reports to say {reports}"), PATIENCE, || async {
+        let (_, body) = dispatcher.get("/reports").await?;
+        if body.trim_end() == reports { Ok(()) } else { Err(body) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reporting_replica_is_killed() {
+    repeat("of two replicas the one that reports is killed", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            let (leader, follower) = pair.roles().await;
+            let killed = Instant::now();
+            leader.kill().await;
+            pair.until_reports(follower).await;
+            stage.recovered("leader takeover after a kill", killed);
+            leader.restart().await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_replica_is_killed() {
+    repeat("of two replicas the one that does not report is killed", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        for round in 0..3 {
+            tokio::join!(stage.load(round * 50, 50), async {
+                stage.until_jobs(round * 45 + random.usize(1..40)).await;
+                let (_, follower) = pair.roles().await;
+                follower.kill().await;
+                follower.restart().await;
+            });
+        }
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+/// Jobs that the one that was killed had spoken of: the other one tells their ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
+    repeat("Jobs end and are deleted after the replica that reports was killed", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
+            stage.request(name, "ADDED").await;
+        }
+        tokio::join!(stage.load(0, 40), async {
+            stage.until_jobs(3 + random.usize(0..35)).await;
+            let (leader, follower) = pair.roles().await;
+            until_says(leader, r#"{"reports":true,"compared":true}"#).await;
+            until_says(follower, r#"{"reports":false,"compared":false}"#).await;
+            leader.kill().await;
+        });
+        let killed = Instant::now();
+        stage.redeliver_now().await;
+        stage.end(&["wait-ends"]).await;
+        stage.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
+        assert_eq!(stage.world.outcome("wait-ends").await["result"], "Complete");
+        assert_eq!(stage.world.outcome("wait-vanishes").await["result"], "Deleted");
+        stage.recovered("outcomes told after a leader was killed", killed);
+        stage.end(&["wait-stays"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_upgrade() {
+    repeat("a rolling upgrade of two replicas", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        tokio::join!(stage.load(0, 200), async {
+            stage.until_jobs(random.usize(1..100)).await;
+            // As a Deployment does it: the new one is ready before an old one goes.
+            let surge = stage.replica().await;
+            for old in [&stage.dispatcher, pair.second] {
+                let told = Instant::now();
+                let reports = pair.holder().await.as_deref() == Ok(&old.pod);
+                assert_eq!(old.terminate().await, Some(0));
+                if reports {
+                    until("another one to report", PATIENCE, || async {
+                        let holder = pair.holder().await?;
+                        if holder.is_empty() || holder == old.pod { Err(holder) } else { Ok(()) }
+                    })
+                    .await;
+                    stage.recovered("leader takeover after SIGTERM", told);
+                }
+                old.restart().await;
+            }
+            assert_eq!(surge.terminate().await, Some(0));
+        });
+    })
+    .await;
+}
+
+/// The one that reports is frozen in its tracks, with events under way; when it goes on, another one reports. The fence
+/// lets nothing of it through that was said meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reporting_replica_is_frozen_for_longer_than_the_lease() {
+    repeat("the replica that reports is frozen for longer than its Lease", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        tokio::join!(stage.load(0, 200), async {
+            stage.until_jobs(random.usize(1..150)).await;
+            let (leader, follower) = pair.roles().await;
+            let frozen = Instant::now();
+            leader.stop_signal().await;
+            pair.until_reports(follower).await;
+            stage.recovered("leader takeover from one that is frozen", frozen);
+            // The fault itself lasts this long.
+            tokio::time::sleep(LONGER_THAN_THE_LEASE.saturating_sub(frozen.elapsed())).await;
+            leader.cont_signal().await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_is_deleted_by_hand() {
+    repeat("the Lease is deleted by hand", async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        for round in 0..3 {
+            tokio::join!(stage.load(round * 50, 50), async {
+                stage.until_jobs(round * 45 + random.usize(1..40)).await;
+                pair.roles().await;
+                pair.leases().delete("dispatcher", &DeleteParams::default()).await.unwrap();
+                pair.roles().await;
+            });
+        }
+    })
+    .await;
+}
+
+/// Without the right it takes requests and says why it does not report; nothing has to be restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_the_lease_is_taken_away() {
+    repeat("the right to the Lease is taken away and given back", async |stage, random| {
+        stage.world.namespace.take_right_to("update", "leases").await;
+        stage.load(0, random.usize(1..60)).await;
+        stage.until_not_ready("cannot update resource \"leases\"").await;
+        stage.request("wait-a", "ADDED").await;
+        stage.end(&["wait-a"]).await;
+        let lines = stage.dispatcher.log().lines().count();
+        stage.world.namespace.give_right_to("update", "leases").await;
+        let given = Instant::now();
+        stage.until_ready().await;
+        stage.recovered("right to the Lease given back", given);
+        assert_eq!(stage.world.outcome("wait-a").await["result"], "Complete");
+        assert!(lines < 1000, "no flood of log lines: {lines}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_is_away_for_longer_than_the_lease() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let start =
+        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    repeat_on("the API server is away for longer than the Lease", start, async |stage, random| {
+        let pair = Pair::of(stage).await;
+        let stage = pair.stage;
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            kubernetes.kill_apiserver().await;
+            // The fault itself lasts this long.
+            tokio::time::sleep(LONGER_THAN_THE_LEASE).await;
+            kubernetes.start_apiserver().await;
+            let back = Instant::now();
+            pair.roles().await;
+            stage.until_works("wait-after").await;
+            stage.recovered("API server back after 12 s, two replicas", back);
+            stage.end(&["wait-after"]).await;
+        });
+    })
+    .await;
+}

@@ -1,0 +1,102 @@
+//! What each fault is played on: a NATS and a namespace of its own, a dispatcher at work, and a recorder.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::consumer::pull;
+use dispatcher_tests::checker::History;
+use dispatcher_tests::{Dispatcher, campaign, kubernetes, or_skip, until};
+use fastrand::Rng;
+
+use crate::run::{REST, Run};
+use crate::world::PATIENCE;
+
+/// See the module.
+pub(crate) struct Stage {
+    pub(crate) run: Run,
+    /// Beside the first; they live as long as the stage.
+    pub(crate) replicas: Vec<Dispatcher>,
+    recoveries: Mutex<BTreeMap<String, f64>>,
+}
+
+impl Deref for Stage {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.run
+    }
+}
+
+impl campaign::Stage for Stage {
+    fn parts(&self) -> &'static str {
+        if kubernetes::is_local() { "local cluster" } else { "Kubernetes" }
+    }
+
+    fn recoveries(&self) -> BTreeMap<String, f64> {
+        self.recoveries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn finish(self) -> Result<History, String> {
+        self.run.recorder.finish(REST).await
+    }
+}
+
+/// Plays a fault on a stage with all that a usual run has; see [`campaign::repeat`].
+pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)) {
+    repeat_on(fault, async || Run::start().await, play).await;
+}
+
+/// The same on a run that is made otherwise.
+pub(crate) async fn repeat_on(
+    fault: &str,
+    start: impl AsyncFn() -> Result<Run, String>,
+    play: impl AsyncFn(&mut Stage, &mut Rng),
+) {
+    let start = async || Ok(Stage { run: start().await?, replicas: vec![], recoveries: Mutex::default() });
+    or_skip!(campaign::repeat(fault, start, play).await);
+}
+
+impl Stage {
+    /// Starts a further replica.
+    pub(crate) async fn add_replica(&mut self) {
+        let replica = self.run.replica().await;
+        self.replicas.push(replica);
+    }
+
+    /// Notes how long something took to be as before; the longest of a run counts.
+    pub(crate) fn recovered(&self, what: &str, since: Instant) {
+        let took = since.elapsed().as_secs_f64();
+        let mut recoveries = self.recoveries.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = recoveries.entry(what.to_owned()).or_insert(took);
+        *longest = longest.max(took);
+    }
+
+    /// Has one request made now, and waits until its Job's `ADDED` is stored: then all works again.
+    pub(crate) async fn until_works(&self, name: &str) {
+        let payload = format!(r#"{{"foo":"x","name":"{name}"}}"#);
+        let sent = self.run.recorder.publish("simple", payload, Some(&format!("of-{name}"))).await;
+        sent.unwrap_or_else(|error| panic!("{name}: {error}"));
+        until(&format!("an event of {name}"), PATIENCE, || async {
+            self.run.world.last(name).await.ok_or("nothing is said")
+        })
+        .await;
+    }
+
+    /// Has the server deliver again what is not acknowledged, as it would after `ack_wait`, a minute later.
+    pub(crate) async fn redeliver_now(&self) {
+        let stream = self.run.world.jetstream.get_stream("JOBS").await.unwrap();
+        let info = stream.consumer_info("dispatcher-simple").await.unwrap();
+        let set = async |ack_wait| {
+            let config = async_nats::jetstream::consumer::Config { ack_wait, ..info.config.clone() };
+            let config: pull::Config =
+                async_nats::jetstream::consumer::FromConsumer::try_from_consumer_config(config).unwrap();
+            stream.update_consumer(config).await.unwrap();
+        };
+        set(Duration::from_millis(100)).await;
+        // Nothing shows that the server has looked at its pending messages: it does so 100 ms after the change.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        set(info.config.ack_wait).await;
+    }
+}
