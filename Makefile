@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays faults fault-table fuzz check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays faults faults-build fault-table check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -40,14 +40,14 @@ bench: setup ## compare the dispatcher's creations with those of a bare Kubernet
 	@target/release/bench
 
 # RUNS=20: how often each; FAULT=name: only tests whose names hold it; SEED=number: one run again; CLUSTER=local: the local cluster.
-faults: test-images ## play every fault with seeds of its own: make faults [RUNS=20] [FAULT=name] [SEED=number] [CLUSTER=local]
-	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --workspace --no-fail-fast --test campaign --test faults -- $(FAULT)
+faults: test-images faults-build ## play every fault with seeds of its own: make faults [RUNS=20] [FAULT=name] [SEED=number] [CLUSTER=local]
+	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --no-fail-fast --test campaign --test faults -- $(FAULT)
+
+faults-build:
+	cargo build --quiet --profile campaign --workspace --bins
 
 fault-table: build ## write the results of `make faults` into docs/reliability.md
 	@target/debug/fault-table
-
-fuzz: ## look for inputs that the dispatcher cannot take, kept in dispatcher/fuzz/: make fuzz [MINUTES=10]
-	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture
 
 check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check

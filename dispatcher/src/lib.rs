@@ -14,8 +14,6 @@ pub mod config;
 pub mod contract;
 #[cfg(feature = "dev")]
 pub mod dev;
-#[cfg(test)]
-mod fuzz;
 pub mod health;
 pub mod intake;
 pub mod kubernetes;

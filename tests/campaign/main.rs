@@ -9,12 +9,15 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod control_plane;
 #[path = "../e2e/controller.rs"]
 mod controller;
+mod process;
 mod replicas;
 #[path = "../e2e/run.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]
 mod run;
+mod scale;
 mod stage;
 #[path = "../e2e/world.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]

@@ -1,12 +1,10 @@
 //! The dispatcher dies, sleeps and stops, on the real parts: after each, the promises are checked over the whole streams and the cluster, with the
 //! streams' deduplication window at its minimum, so that nothing leans on it.
 
-use std::time::Duration;
-
 use dispatcher_tests::checker::{History, assert_kept};
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use kube::api::DeleteParams;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::run::{REST, Run};
 use crate::world::{PATIENCE, START, World, finished, header, managed_template};
@@ -156,52 +154,4 @@ async fn assert_kept_but_for_unseen_ends(run: Run) {
         job.ended = dispatcher_tests::checker::history::Ended::Unknown;
     }
     assert_kept(&history);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn stopped_for_thirty_seconds_under_load() {
-    let run = or_skip!(Run::start().await);
-    tokio::join!(run.load(0, 200), async {
-        run.until_jobs(20).await;
-        run.dispatcher.stop_signal().await;
-        // The fault itself lasts this long.
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        run.dispatcher.cont_signal().await;
-    });
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_restarts_in_a_row_under_load() {
-    let run = or_skip!(Run::start().await);
-    for restart in 0..100 {
-        let load = run.load(restart * 10, 10);
-        let kill = async {
-            run.dispatcher.kill().await;
-            run.dispatcher.restart().await;
-        };
-        tokio::join!(load, kill);
-    }
-    run.finish().await;
-}
-
-/// After a graceful stop no request waits for `ack_wait`: whatever was delivered is answered.
-#[tokio::test(flavor = "multi_thread")]
-async fn terminated_under_load_leaves_nothing_pending() {
-    let run = or_skip!(Run::start().await);
-    for round in 0..5 {
-        tokio::join!(run.load(round * 300, 300), async {
-            run.until_jobs(round * 280 + 30).await;
-            assert_eq!(run.dispatcher.terminate().await, Some(0));
-        });
-        let info: Value = {
-            let subject = "$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple";
-            let answer = run.world.client.request(subject, "".into()).await.unwrap();
-            serde_json::from_slice(&answer.payload).unwrap()
-        };
-        assert_eq!(info["num_ack_pending"], 0, "{info}");
-        run.dispatcher.restart().await;
-        run.world.until_queue_is_empty().await;
-    }
-    run.finish().await;
 }

@@ -1,12 +1,12 @@
 //! NATS and Kubernetes die, forget and refuse, on the real parts: after each, the promises are checked over the whole
 //! streams and the cluster, with the streams' deduplication window at its minimum.
 
-use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, until};
+use dispatcher_tests::{only_on_kubernetes, or_skip, until};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::run::Run;
-use crate::world::{PATIENCE, World};
+use crate::world::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_killed_and_restarted_under_load() {
@@ -18,50 +18,6 @@ async fn nats_killed_and_restarted_under_load() {
             run.world.nats.restart().await;
         }
     });
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn api_server_killed_and_restarted_under_load() {
-    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
-    tokio::join!(run.load(0, 300), async {
-        for jobs in [20, 100, 180] {
-            run.until_jobs(jobs).await;
-            kubernetes.kill_apiserver().await;
-            kubernetes.start_apiserver().await;
-        }
-    });
-    run.finish().await;
-}
-
-/// While the dispatcher sleeps, Jobs end and vanish, and etcd forgets: its watch cannot resume (410), it lists again.
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_compacted_while_the_watch_was_away() {
-    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let run = Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await;
-    for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
-        run.request(name, "ADDED").await;
-    }
-    run.load(0, 40).await;
-    run.world.until_queue_is_empty().await;
-    run.dispatcher.stop_signal().await;
-    // Its connection is gone before anything happens, so that nothing waits for it in a socket.
-    kubernetes.kill_apiserver().await;
-    kubernetes.start_apiserver().await;
-    run.end(&["wait-ends"]).await;
-    run.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
-    kubernetes.compact_etcd().await;
-    kubernetes.kill_apiserver().await;
-    kubernetes.start_apiserver().await;
-    let comparisons = || run.dispatcher.log().matches("comparing what was said").count();
-    let before = comparisons();
-    run.dispatcher.cont_signal().await;
-    assert_eq!(run.world.outcome("wait-ends").await["result"], "Complete");
-    assert_eq!(run.world.outcome("wait-vanishes").await["result"], "Deleted");
-    assert!(comparisons() > before, "it could not resume");
-    run.end(&["wait-stays"]).await;
-    assert_eq!(run.world.outcome("wait-stays").await["result"], "Complete");
     run.finish().await;
 }
 

@@ -2,6 +2,7 @@
 //! the eyes of a client. Everything is seen from outside: by a NATS client and the Kubernetes API.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_nats::jetstream::{self, message::StreamMessage, stream};
 use async_nats::{Client, HeaderMap};
@@ -15,7 +16,7 @@ pub(crate) use dispatcher_tests::wait::PATIENCE;
 /// See the module.
 pub(crate) struct World {
     pub(crate) nats: Nats,
-    pub(crate) namespace: Namespace,
+    pub(crate) namespace: Arc<Namespace>,
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     /// With which settings the dispatcher logs in to NATS.
@@ -28,10 +29,10 @@ impl World {
         Ok(Self::of(Nats::start().await, Kubernetes::shared().await?.namespace().await).await)
     }
 
-    pub(crate) async fn of(nats: Nats, namespace: Namespace) -> Self {
+    pub(crate) async fn of(nats: Nats, namespace: impl Into<Arc<Namespace>>) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        Self { nats, namespace, client, jetstream, login: vec![] }
+        Self { nats, namespace: namespace.into(), client, jetstream, login: vec![] }
     }
 
     /// How the dispatcher of this world is started.

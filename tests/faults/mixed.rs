@@ -1,25 +1,15 @@
-//! Crashes at any await point, and faults in any mix: each run has a seed, which is printed and can be given again by
-//! `FAULT_SEED`.
+//! Crashes at any await point, and faults in any mix: the seed says which.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, repeat};
 
 /// Requests for each round, and rounds.
 const REQUESTS: usize = 8;
 const ROUNDS: usize = 12;
-
-/// The seed of a run: the one that is given, or any.
-fn seed() -> u64 {
-    let given = std::env::var("FAULT_SEED").ok();
-    let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("FAULT_SEED is a number"));
-    // Shown where the test fails.
-    println!("FAULT_SEED={seed}");
-    seed
-}
 
 /// One fault of any sort. Few calls are struck by each, so that none holds up the run for long.
 fn go_wrong(stage: &Stage, random: &mut Rng) {
@@ -65,22 +55,20 @@ async fn some_way_into(stage: &Stage, round: usize, random: &mut Rng) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dispatcher_crashes_again_and_again() {
-    let mut random = Rng::with_seed(seed());
-    let mut stage = Stage::start().await;
-    for round in 0..ROUNDS {
-        stage.load(round * REQUESTS, REQUESTS).await;
-        some_way_into(&stage, round, &mut random).await;
-        stage.crash().await;
-    }
-    stage.finish("crashes").await;
+    repeat("crashes at any await point", async |stage, random| {
+        for round in 0..ROUNDS {
+            stage.load(round * REQUESTS, REQUESTS).await;
+            some_way_into(stage, round, random).await;
+            stage.crash().await;
+        }
+    })
+    .await;
 }
 
-async fn any_mix(crashes: bool, what: &str) {
-    let mut random = Rng::with_seed(seed());
-    let mut stage = Stage::start().await;
+async fn any_mix(stage: &mut Stage, random: &mut Rng, crashes: bool) {
     for round in 0..ROUNDS {
         for _ in 0..random.u32(1..4) {
-            go_wrong(&stage, &mut random);
+            go_wrong(stage, random);
         }
         stage.load(round * REQUESTS, REQUESTS).await;
         if crashes && random.bool() {
@@ -90,15 +78,14 @@ async fn any_mix(crashes: bool, what: &str) {
             stage.crash().await;
         }
     }
-    stage.finish(what).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_in_any_mix() {
-    any_mix(false, "faults in any mix").await;
+    repeat("faults in any mix", async |stage, random| any_mix(stage, random, false).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_and_crashes_in_any_mix() {
-    any_mix(true, "faults and crashes in any mix").await;
+    repeat("faults and crashes in any mix", async |stage, random| any_mix(stage, random, true).await).await;
 }

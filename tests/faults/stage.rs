@@ -1,11 +1,13 @@
 //! What each test starts with: a local cluster without pods, a NATS, a dispatcher at work, and a recorder that judges the
 //! promises at the end.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::jetstream;
-use dispatcher_tests::checker::{Recorder, assert_kept};
-use dispatcher_tests::{Nats, until};
+use dispatcher_tests::checker::{History, Recorder};
+use dispatcher_tests::{Nats, campaign, or_skip, until};
+use fastrand::Rng;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
@@ -31,14 +33,12 @@ pub(crate) struct Stage {
     jetstream: jetstream::Context,
     nats: Nats,
     service: Option<Service>,
-    begun: Instant,
     _controller: Controller,
     templates: tempfile::TempDir,
 }
 
 impl Stage {
     pub(crate) async fn start() -> Self {
-        let begun = Instant::now();
         let options = Options {
             namespaces: vec![JOBS.to_owned()],
             bookmark_interval: Duration::from_millis(200),
@@ -68,7 +68,6 @@ impl Stage {
             jetstream,
             nats,
             service: None,
-            begun,
             _controller: controller,
             templates,
         };
@@ -168,16 +167,29 @@ impl Stage {
     fn assert_runs(&self) {
         self.service.iter().for_each(Service::assert_runs);
     }
+}
 
-    /// Ends all faults, waits until all is said, and judges.
-    pub(crate) async fn finish(mut self, what: &str) {
+impl campaign::Stage for Stage {
+    fn parts(&self) -> &'static str {
+        "in process"
+    }
+
+    fn recoveries(&self) -> BTreeMap<String, f64> {
+        BTreeMap::new()
+    }
+
+    /// Ends all faults first.
+    async fn finish(mut self) -> Result<History, String> {
         self.faults.clear();
         self.assert_runs();
-        let history = self.recorder.finish(PATIENCE).await.unwrap();
-        assert!(!history.requests.is_empty());
-        assert_kept(&history);
+        let history = self.recorder.finish(PATIENCE).await?;
         self.assert_runs();
         self.service.take().expect("it runs").stop().await;
-        println!("{what}: {:.1} s", self.begun.elapsed().as_secs_f64());
+        Ok(history)
     }
+}
+
+/// Plays a fault; see [`campaign::repeat`].
+pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)) {
+    or_skip!(campaign::repeat(fault, async || Ok(Stage::start().await), play).await);
 }

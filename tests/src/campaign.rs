@@ -98,14 +98,21 @@ async fn judge<S: Stage>(stage: S, figures: &mut Figures) {
     }
 }
 
+/// A number of things that takes minutes: all of them where the environment asks for runs, a tenth in a usual test.
+#[must_use]
+pub fn scaled(number: usize) -> usize {
+    if environment("FAULT_RUNS").is_some() { number } else { number / 10 }
+}
+
+fn environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}: {text:?} is no number: {error}")))
+}
+
 fn seeds() -> Vec<u64> {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-        Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}: {text:?} is no number: {error}")))
-    };
-    match number("FAULT_SEED") {
+    match environment("FAULT_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("FAULT_RUNS").unwrap_or(1)).map(|_| fastrand::u64(..)).collect(),
+        None => (0..environment("FAULT_RUNS").unwrap_or(1)).map(|_| fastrand::u64(..)).collect(),
     }
 }
 

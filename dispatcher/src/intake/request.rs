@@ -246,4 +246,4 @@ fn expected_string(found: &Value) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -256,7 +256,7 @@ impl From<Telling> for Word {
 }
 
 impl Word {
-    pub(super) fn event(&self) -> EventType {
+    fn event(&self) -> EventType {
         match self {
             Self::Of(event, _) => *event,
             Self::Attempt(_) => EventType::Attempt,
@@ -265,7 +265,7 @@ impl Word {
     }
 }
 
-pub(super) fn message(state: &JobState, said: &Said, word: Word, max_payload: usize) -> StatusEvent {
+fn message(state: &JobState, said: &Said, word: Word, max_payload: usize) -> StatusEvent {
     let (mut attempt, mut stall, mut outcome) = (None, None, None);
     match word {
         Word::Of(_, told) => {

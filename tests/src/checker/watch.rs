@@ -30,9 +30,9 @@ struct Seen {
     ended: Option<SystemTime>,
 }
 
-/// Every uid ever seen.
+/// Every uid ever seen, and those that were there before the first request.
 #[derive(Debug, Default)]
-struct Table(BTreeMap<String, Seen>);
+struct Table(BTreeMap<String, Seen>, BTreeSet<String>);
 
 /// A running watch; it ends when this is dropped.
 #[derive(Debug)]
@@ -129,6 +129,9 @@ async fn run(api: Api<Job>, table: Arc<Mutex<Table>>, listed: watch::Sender<bool
                     in_list.insert(table.apply(&job));
                 }
                 Ok(Event::InitDone) => {
+                    if !*listed.borrow() {
+                        table.disown(&in_list);
+                    }
                     table.keep(&in_list);
                     listed.send_replace(true);
                 }
@@ -146,7 +149,8 @@ async fn run(api: Api<Job>, table: Arc<Mutex<Table>>, listed: watch::Sender<bool
 impl Table {
     /// Takes in a state and returns its uid. What was true once stays: the annotations' identity, an end.
     fn apply(&mut self, job: &Job) -> String {
-        let new = read(job);
+        let mut new = read(job);
+        new.job.ours &= !self.1.contains(&new.job.uid);
         let uid = new.job.uid.clone();
         match self.0.get_mut(&uid) {
             None => drop(self.0.insert(uid.clone(), new)),
@@ -167,6 +171,12 @@ impl Table {
             Some(_) => {}
         }
         uid
+    }
+
+    /// Of those that were there before anything was asked for, nothing is to be said.
+    fn disown(&mut self, present: &BTreeSet<String>) {
+        self.1.clone_from(present);
+        self.0.values_mut().for_each(|seen| seen.job.ours = false);
     }
 
     /// It is gone, in this last state.

@@ -70,3 +70,14 @@ fn an_older_state_and_a_lost_mark_change_nothing() {
     assert_eq!((seen.ours, seen.request_seq, seen.kind.as_str()), (true, 7, "simple"));
     assert_eq!(seen.ended, Ended::Complete);
 }
+
+#[test]
+fn a_job_that_was_there_before_the_first_request_is_not_ours() {
+    let mut table = Table::default();
+    table.apply(&job("u", 1, None));
+    table.disown(&["u".to_owned()].into());
+    table.apply(&job("u", 2, Some("Complete")));
+    assert!(!seen(&table).ours);
+    table.apply(&job("v", 3, None));
+    assert!(table.0["v"].job.ours);
+}

@@ -1,0 +1,118 @@
+//! The control plane: the API server and etcd killed, stopped, compacted.
+
+use std::time::{Duration, Instant};
+
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip};
+use fastrand::Rng;
+use kube::api::DeleteParams;
+
+use crate::run::Run;
+use crate::stage::{Stage, repeat_on};
+use crate::world::World;
+
+/// Each fault has a control plane of its own, for all its runs.
+async fn repeat_beside(fault: &str, kubernetes: &Kubernetes, play: impl AsyncFn(&mut Stage, &mut Rng)) {
+    let start =
+        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    repeat_on(fault, start, play).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_is_killed() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    repeat_beside("the API server killed and restarted, twice", &kubernetes, async |stage, random| {
+        for round in 0..2 {
+            tokio::join!(stage.load(round * 100, 100), async {
+                stage.until_jobs(round * 96 + random.usize(1..80)).await;
+                kubernetes.kill_apiserver().await;
+                kubernetes.start_apiserver().await;
+                let back = Instant::now();
+                let name = format!("wait-after-{round}");
+                stage.until_works(&name).await;
+                stage.recovered("API server restart", back);
+                stage.end(&[&name]).await;
+            });
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_does_not_answer() {
+    only_on_kubernetes!("the local cluster's API server has no process of its own to freeze");
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    repeat_beside("the API server frozen for up to 20 s", &kubernetes, async |stage, random| {
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            kubernetes.stop("apiserver").await;
+            // The fault itself lasts this long.
+            tokio::time::sleep(Duration::from_millis(random.u64(1000..20_000))).await;
+            kubernetes.cont("apiserver").await;
+            let back = Instant::now();
+            stage.until_works("wait-after").await;
+            stage.recovered("API server answers again after being frozen", back);
+            stage.end(&["wait-after"]).await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_killed() {
+    only_on_kubernetes!("the local cluster has no etcd");
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    repeat_beside("etcd killed and restarted", &kubernetes, async |stage, random| {
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            kubernetes.kill_etcd().await;
+            // The fault itself lasts this long.
+            tokio::time::sleep(Duration::from_millis(random.u64(0..8000))).await;
+            kubernetes.start_etcd().await;
+            let back = Instant::now();
+            stage.until_works("wait-after").await;
+            stage.recovered("etcd restart", back);
+            stage.end(&["wait-after"]).await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+/// While the dispatcher sleeps, Jobs end and vanish, and etcd forgets: its watch cannot resume (410), it lists again.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_compacted_while_the_watch_is_away() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let fault = "etcd compacted while the watch was away (410), Jobs ended and deleted meanwhile";
+    repeat_beside(fault, &kubernetes, async |stage, random| {
+        let mut names: Vec<String> = (0..6).map(|n| format!("wait-{n}")).collect();
+        for name in &names {
+            stage.request(name, "ADDED").await;
+        }
+        random.shuffle(&mut names);
+        stage.load(0, random.usize(1..60)).await;
+        stage.world.until_queue_is_empty().await;
+        stage.dispatcher.stop_signal().await;
+        // Its connection is gone before anything happens, so that nothing waits for it in a socket.
+        kubernetes.kill_apiserver().await;
+        kubernetes.start_apiserver().await;
+        stage.end(&[&names[0], &names[1]]).await;
+        for name in &names[2..4] {
+            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+        }
+        kubernetes.compact_etcd().await;
+        kubernetes.kill_apiserver().await;
+        kubernetes.start_apiserver().await;
+        let comparisons = || stage.dispatcher.log().matches("comparing what was said").count();
+        let before = comparisons();
+        stage.dispatcher.cont_signal().await;
+        let on = Instant::now();
+        for (name, result) in [(0, "Complete"), (1, "Complete"), (2, "Deleted"), (3, "Deleted")] {
+            assert_eq!(stage.world.outcome(&names[name]).await["result"], result);
+        }
+        stage.recovered("a watch that expired (410), until missed outcomes are told", on);
+        assert!(comparisons() > before, "it could not resume");
+        stage.end(&[&names[4], &names[5]]).await;
+    })
+    .await;
+}

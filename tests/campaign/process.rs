@@ -1,0 +1,167 @@
+//! The dispatcher's process: killed, frozen, told to stop, away while Jobs end.
+
+use std::time::{Duration, Instant};
+
+use dispatcher_tests::{Dispatcher, until};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::stage::repeat;
+use crate::world::{PATIENCE, START, finished};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_killed_again_and_again() {
+    repeat("killed and started again, ten times in a row", async |stage, random| {
+        for round in 0..10 {
+            tokio::join!(stage.load(round * 10, 10), async {
+                // None at all the first time: then it is struck right after its start.
+                stage.until_jobs(round * 9 - round / 2 + random.usize(0..6)).await;
+                stage.dispatcher.kill().await;
+                stage.redeliver_now().await;
+                let started = Instant::now();
+                stage.dispatcher.restart().await;
+                stage.recovered("dispatcher restart, until ready", started);
+            });
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_killed_and_works_again() {
+    repeat("killed, and started again some seconds later", async |stage, random| {
+        tokio::join!(stage.load(0, 60), async {
+            stage.until_jobs(random.usize(1..50)).await;
+            stage.dispatcher.kill().await;
+            // The fault itself lasts this long.
+            tokio::time::sleep(Duration::from_millis(random.u64(0..5000))).await;
+        });
+        let started = Instant::now();
+        stage.dispatcher.restart().await;
+        stage.until_works("wait-after").await;
+        stage.recovered("dispatcher restart, until the next request's ADDED", started);
+        stage.redeliver_now().await;
+        stage.end(&["wait-after"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_frozen() {
+    repeat("frozen for up to 30 s", async |stage, random| {
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            stage.dispatcher.stop_signal().await;
+            // The fault itself lasts this long.
+            tokio::time::sleep(Duration::from_millis(random.u64(1000..30_000))).await;
+            stage.dispatcher.cont_signal().await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+/// What was delivered to one that is frozen is delivered to another one, and then the first goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_frozen_and_its_requests_are_delivered_to_another() {
+    repeat("frozen with requests under work, which another replica is given", async |stage, random| {
+        stage.add_replica().await;
+        let stage = &*stage;
+        tokio::join!(stage.load(0, 100), async {
+            stage.until_jobs(random.usize(1..80)).await;
+            stage.dispatcher.stop_signal().await;
+            stage.redeliver_now().await;
+            stage.dispatcher.cont_signal().await;
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+async fn pending(stage: &crate::stage::Stage) -> Value {
+    let answer = stage.world.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
+    let info: Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+    info["num_ack_pending"].clone()
+}
+
+/// After a graceful stop no request waits for `ack_wait`: whatever was delivered is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_to_stop() {
+    repeat("SIGTERM under load, then started again", async |stage, random| {
+        for round in 0..3 {
+            tokio::join!(stage.load(round * 100, 100), async {
+                stage.until_jobs(round * 95 + random.usize(1..80)).await;
+                assert_eq!(stage.dispatcher.terminate().await, Some(0));
+            });
+            assert_eq!(pending(stage).await, 0, "a graceful stop leaves nothing pending");
+            stage.dispatcher.restart().await;
+            stage.world.until_queue_is_empty().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_end_and_vanish_while_it_is_down() {
+    repeat("down while Jobs finish, are deleted, and their names are used again", async |stage, random| {
+        let mut names: Vec<String> = (0..8).map(|n| format!("wait-{n}")).collect();
+        for name in &names {
+            stage.request(name, "ADDED").await;
+        }
+        random.shuffle(&mut names);
+        // Of some of them more is said than the ADDED.
+        for name in &names[..random.usize(0..8)] {
+            stage.world.set_status(name, json!({"startTime": START, "active": 1, "ready": 0})).await;
+            stage.world.until_last(name, "MODIFIED").await;
+        }
+        stage.world.until_queue_is_empty().await;
+        stage.dispatcher.kill().await;
+        random.shuffle(&mut names);
+        let delete = async |name: &str| {
+            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+        };
+        stage.end(&[&names[0], &names[1]]).await;
+        let failed = finished("Failed", 4, "BackoffLimitExceeded", "words");
+        stage.world.set_status(&names[2], failed).await;
+        for name in &names[3..6] {
+            delete(name).await;
+        }
+        // A second Job under the name of one that vanished unseen.
+        let again = json!({"foo": "x", "name": names[5]}).to_string();
+        stage.recorder.publish("simple", again, Some("again")).await.unwrap();
+        let started = Instant::now();
+        stage.dispatcher.restart().await;
+        for (name, result) in
+            [(0, "Complete"), (1, "Complete"), (2, "Failed"), (3, "Deleted"), (4, "Deleted")]
+        {
+            assert_eq!(stage.world.outcome(&names[name]).await["result"], result, "{}", names[name]);
+        }
+        stage.recovered("dispatcher restart, until missed outcomes are told", started);
+        until("the second Job of that name", PATIENCE, || async {
+            let types = stage.world.types(&names[5]).await;
+            (types.iter().filter(|type_| *type_ == "ADDED").count() == 2).then_some(()).ok_or(types)
+        })
+        .await;
+        stage.end(&[&names[5], &names[6], &names[7]]).await;
+    })
+    .await;
+}
+
+/// Nothing of the first says which requests it had: the next start finds out.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_beside_one_that_is_not_gone() {
+    repeat("two start at once, one is killed at its start", async |stage, random| {
+        tokio::join!(stage.load(0, 80), async {
+            stage.until_jobs(random.usize(1..20)).await;
+            let second: Dispatcher = stage.replica().await;
+            second.kill().await;
+            tokio::join!(second.restart(), async {
+                stage.dispatcher.kill().await;
+                stage.dispatcher.restart().await;
+            });
+            assert_eq!(second.terminate().await, Some(0));
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}

@@ -1,0 +1,114 @@
+//! Many at once: a long queue at the start, and a namespace full of finished Jobs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dispatcher_tests::{Kubernetes, Nats, Options, campaign, or_skip, until};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::run::Run;
+use crate::stage::repeat_on;
+use crate::world::{PATIENCE, World, finished};
+
+/// Calls at once while a namespace is filled.
+const AT_ONCE: usize = 32;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_are_queued_at_the_start() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let count = campaign::scaled(10_000);
+    let start =
+        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    let fault = format!("{count} requests in the queue at the start, killed on the way");
+    repeat_on(&fault, start, async |stage, random| {
+        assert_eq!(stage.dispatcher.terminate().await, Some(0));
+        stage.load(0, count).await;
+        let started = Instant::now();
+        stage.dispatcher.restart().await;
+        stage.until_jobs(random.usize(1..count / 2)).await;
+        stage.dispatcher.kill().await;
+        stage.redeliver_now().await;
+        stage.dispatcher.restart().await;
+        stage.world.until_queue_is_empty().await;
+        stage.recovered(&format!("{count} queued requests worked off, with a kill on the way"), started);
+    })
+    .await;
+}
+
+/// The namespace is filled once, for all runs: nothing may be said of what is finished and settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_finished_jobs_are_there_at_the_start() {
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let count = campaign::scaled(20_000);
+    let namespace = Arc::new(kubernetes.namespace().await);
+    {
+        let run = Run::of(World::of(Nats::start().await, namespace.clone()).await).await;
+        run.request("model", "OUTCOME").await;
+        let model = until("the model to be settled", PATIENCE, || async {
+            let job = run.world.job("model").await;
+            let annotations = job.metadata.annotations.clone().unwrap_or_default();
+            annotations.contains_key("dispatcher/settled").then_some(job)
+        })
+        .await;
+        fill(&namespace.jobs, model, count).await;
+    }
+    let start = async || {
+        // Nobody waits for the Lease of the run before, whose dispatcher was killed.
+        let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
+        let _ = leases.delete("dispatcher", &DeleteParams::default()).await;
+        Ok(Run::of(World::of(Nats::start().await, namespace.clone()).await).await)
+    };
+    let fault = format!("{count} finished Jobs in the namespace at the start, killed under load");
+    repeat_on(&fault, start, async |stage, random| {
+        // Names of its own, since the Jobs of the runs before are still there.
+        let from = random.usize(1..1_000_000) * 1000;
+        tokio::join!(stage.load(from, 100), async {
+            // The fault itself lasts this long: a list of so many Jobs to count them would be the slowest part.
+            tokio::time::sleep(Duration::from_millis(random.u64(0..1000))).await;
+            stage.dispatcher.kill().await;
+            stage.redeliver_now().await;
+            let started = Instant::now();
+            stage.dispatcher.restart().await;
+            stage.recovered(&format!("start beside {count} finished Jobs, until it reports"), started);
+        });
+    })
+    .await;
+}
+
+/// Copies of a finished and settled Job, as earlier requests have left them.
+async fn fill(jobs: &Api<Job>, model: Job, count: usize) {
+    let mut job = model;
+    let meta = &mut job.metadata;
+    (meta.uid, meta.resource_version, meta.creation_timestamp, meta.managed_fields) =
+        (None, None, None, None);
+    job.status = None;
+    if let Some(spec) = &mut job.spec {
+        spec.selector = None;
+        spec.ttl_seconds_after_finished = None;
+        let labels = spec.template.metadata.as_mut().and_then(|meta| meta.labels.as_mut());
+        labels.into_iter().for_each(|labels| {
+            labels.retain(|label, _| !label.contains("controller-uid") && !label.contains("job-name"));
+        });
+    }
+    if let Some(labels) = &mut job.metadata.labels {
+        labels.retain(|label, _| !label.contains("controller-uid") && !label.contains("job-name"));
+    }
+    let status = json!({"status": finished("Complete", 0, "CompletionsReached", "done")});
+    let made = (0..count).map(|number| {
+        let mut job = job.clone();
+        // The played controller leaves those with this word alone.
+        let name = format!("wait-old-{number}");
+        job.metadata.name = Some(name.clone());
+        let status = &status;
+        async move {
+            jobs.create(&PostParams::default(), &job).await.unwrap();
+            jobs.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        }
+    });
+    stream::iter(made).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
