@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip};
 use fastrand::Rng;
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
 
 use crate::run::Run;
-use crate::stage::{Stage, repeat_on};
+use crate::stage::{Stage, repeat, repeat_on};
 use crate::world::World;
 
 /// Each fault has a control plane of its own, for all its runs.
@@ -113,6 +116,43 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         stage.recovered("a watch that expired (410), until missed outcomes are told", on);
         assert!(comparisons() > before, "it could not resume");
         stage.end(&[&names[4], &names[5]]).await;
+    })
+    .await;
+}
+
+/// Requests wait until there is a namespace again. A later start would refuse the stream, which tells of the first one; the
+/// running one goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_namespace_is_deleted_and_made_again() {
+    only_on_kubernetes!("the local cluster removes a namespace at once, and has no rights to lose with it");
+    let fault = "the namespace of the Jobs is deleted, and made again";
+    repeat(fault, async |stage, random| {
+        stage.request("wait-a", "ADDED").await;
+        let maps: Api<ConfigMap> =
+            Api::namespaced(stage.world.namespace.client.clone(), &stage.world.namespace.name);
+        // It terminates for as long as this is there.
+        let hold = json!({"metadata": {"name": "hold", "finalizers": ["tests.example.org/hold"]}});
+        maps.create(&PostParams::default(), &serde_json::from_value(hold).unwrap()).await.unwrap();
+        tokio::join!(stage.load(0, 60), async {
+            stage.until_jobs(random.usize(1..50)).await;
+            stage.world.namespace.delete().await;
+        });
+        stage.until_not_ready("").await;
+        let before = stage.dispatcher.log().lines().count();
+        stage.load(60, 20).await;
+        // The fault itself lasts this long.
+        tokio::time::sleep(Duration::from_millis(random.u64(0..8000))).await;
+        let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        maps.patch("hold", &PatchParams::default(), &release).await.unwrap();
+        stage.world.namespace.make_again().await;
+        let made = Instant::now();
+        let lines = stage.dispatcher.log().lines().count() - before;
+        assert!(lines < 2000, "no flood of log lines: {lines}");
+        stage.until_works("wait-after").await;
+        stage.recovered("namespace made again", made);
+        assert_eq!(stage.world.outcome("wait-a").await["result"], "Deleted");
+        stage.end(&["wait-after"]).await;
+        stage.until_ready().await;
     })
     .await;
 }

@@ -1,5 +1,7 @@
 //! A namespace for one test, with the objects of `deploy/` that Jobs and the dispatcher need.
 
+mod renewal;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -39,6 +41,8 @@ pub struct Namespace {
     /// A client with an administrator's rights.
     pub client: Client,
     rights: Rights,
+    /// What it was made of.
+    objects: Vec<Value>,
     remove: Option<Removal>,
     _folder: tempfile::TempDir,
 }
@@ -60,8 +64,9 @@ impl Namespace {
             return Self::create_local(kubernetes, local, client, &names).await;
         }
         let mut made = Vec::new();
-        for object in names.objects()? {
-            apply(&client, &object).await?;
+        let objects = names.objects()?;
+        for object in &objects {
+            apply(&client, object).await?;
             let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
             if object["metadata"]["namespace"].is_null() {
                 let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
@@ -82,6 +87,7 @@ impl Namespace {
             client,
             name,
             dispatcher_kubeconfig,
+            objects,
             remove: kubernetes
                 .outlives_us()
                 .then(|| Removal { kubeconfig: kubernetes.kubeconfig_path().to_owned(), objects: made }),
@@ -109,6 +115,7 @@ impl Namespace {
             client,
             name,
             dispatcher_kubeconfig,
+            objects: vec![namespace],
             remove: None,
             _folder: folder,
         })
