@@ -9,9 +9,13 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod clock;
+mod cluster;
 mod control_plane;
 #[path = "../e2e/controller.rs"]
 mod controller;
+mod logins;
+mod nats;
 mod process;
 mod replicas;
 #[path = "../e2e/run.rs"]

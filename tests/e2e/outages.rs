@@ -9,19 +9,6 @@ use crate::run::Run;
 use crate::world::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_killed_and_restarted_under_load() {
-    let run = or_skip!(Run::start().await);
-    tokio::join!(run.load(0, 400), async {
-        for jobs in [20, 120, 220] {
-            run.until_jobs(jobs).await;
-            run.world.nats.kill().await;
-            run.world.nats.restart().await;
-        }
-    });
-    run.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn quota_reached_then_raised() {
     only_on_kubernetes!("the local cluster knows no quotas");
     let run = or_skip!(Run::start().await);

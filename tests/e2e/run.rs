@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dispatcher_tests::checker::{Recorder, assert_kept};
+use dispatcher_tests::dispatcher::Builder;
 use dispatcher_tests::{Dispatcher, until};
 use futures::{StreamExt, stream};
 use kube::api::ListParams;
@@ -42,7 +43,12 @@ impl Run {
 
     /// Another replica beside the first.
     pub(crate) async fn replica(&self) -> Dispatcher {
-        self.world.dispatcher().templates(self.folder.path()).start().await
+        self.next_replica().start().await
+    }
+
+    /// The same, not started yet.
+    pub(crate) fn next_replica(&self) -> Builder {
+        self.world.dispatcher().templates(self.folder.path())
     }
 
     /// Requests at once, each with an identity, every tenth of a Job that fails and every twentieth a bad one.

@@ -6,7 +6,6 @@ use dispatcher_tests::{Dispatcher, or_skip, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::run::Run;
 use crate::world::{PATIENCE, World, finished, managed_template, shipped};
 
 async fn until_ready(dispatcher: &Dispatcher, code: u16, why: &str) {
@@ -28,18 +27,6 @@ async fn assert_nothing_spins(world: &World, dispatcher: &Dispatcher) {
     let lines = lines() - before;
     println!("in {SECONDS} s of an outage: {calls} calls, {lines} lines");
     assert!(calls < 200 && lines < 100, "it spins: {calls} calls, {lines} lines");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_is_deleted_is_made_again() {
-    let run = or_skip!(Run::start().await);
-    tokio::join!(run.load(0, 200), async {
-        run.until_jobs(40).await;
-        let jobs = run.world.jetstream.get_stream("JOBS").await.unwrap();
-        jobs.delete_consumer("dispatcher-simple").await.unwrap();
-    });
-    run.until_ready().await;
-    run.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

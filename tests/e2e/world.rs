@@ -19,8 +19,8 @@ pub(crate) struct World {
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
-    /// With which settings the dispatcher logs in to NATS.
-    pub(crate) login: Vec<(String, String)>,
+    /// Further settings of the dispatcher: how it logs in to NATS, for one.
+    pub(crate) settings: Vec<(String, String)>,
 }
 
 impl World {
@@ -32,13 +32,13 @@ impl World {
     pub(crate) async fn of(nats: Nats, namespace: impl Into<Arc<Namespace>>) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        Self { nats, namespace: namespace.into(), client, jetstream, login: vec![] }
+        Self { nats, namespace: namespace.into(), client, jetstream, settings: vec![] }
     }
 
     /// How the dispatcher of this world is started.
     pub(crate) fn dispatcher(&self) -> Builder {
         let builder = Dispatcher::builder(&self.nats, &self.namespace);
-        self.login.iter().fold(builder, |builder, (name, value)| builder.env(name, value))
+        self.settings.iter().fold(builder, |builder, (name, value)| builder.env(name, value))
     }
 
     /// Publishes a request and waits for the stream's word; the request's sequence.

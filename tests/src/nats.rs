@@ -6,6 +6,7 @@ mod node;
 
 use std::io::Write;
 use std::sync::Once;
+use std::time::Duration;
 
 use async_nats::{ConnectOptions, jetstream};
 use futures::future::join_all;
@@ -16,6 +17,9 @@ use crate::helper::Helper;
 use crate::kubernetes::is_local;
 use crate::wait::{PATIENCE, try_until};
 use crate::{paths, ports};
+
+/// Between two tries of a test's client to connect again.
+const RECONNECT: Duration = Duration::from_millis(100);
 
 /// What runs; it ends when this is dropped.
 #[derive(Debug)]
@@ -83,7 +87,7 @@ impl Nats {
         Self::process_configured(cluster::LAME_DUCK).await
     }
 
-    /// A plain process with a configuration.
+    /// A plain process with a configuration, which [`Nats::configure`] can change.
     pub async fn process_configured(config: &str) -> Self {
         let start = async {
             let folder = paths::temp_dir("nats")?;
@@ -141,7 +145,9 @@ impl Nats {
     /// Like [`Nats::client`], with an error in place of a panic.
     pub async fn try_client(&self) -> Result<async_nats::Client, String> {
         let urls: Vec<&str> = self.url.split(',').collect();
-        self.options.clone().connect(urls).await.map_err(|error| format!("{}: {error}", self.url))
+        // What a test measures is not its own client's patience.
+        let options = self.options.clone().reconnect_delay_callback(|_| RECONNECT);
+        options.connect(urls).await.map_err(|error| format!("{}: {error}", self.url))
     }
 
     /// Whether it runs in a container.
@@ -159,6 +165,13 @@ impl Nats {
     /// Lets plain processes read their configuration anew (SIGHUP).
     pub async fn reload(&self) {
         join_all(self.nodes.iter().map(Node::reload)).await;
+    }
+
+    /// Lets the server of [`Nats::process_configured`] go by another configuration.
+    pub async fn configure(&self, config: &str) {
+        let folder = self.nodes[0].folder.as_ref().expect("a plain process").path();
+        std::fs::write(folder.join("nats.conf"), config).expect("its folder is there");
+        self.reload().await;
     }
 
     /// Kills all servers (SIGKILL). What they had not written yet is lost only with the machine, not with the process.

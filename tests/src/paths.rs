@@ -70,6 +70,14 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("no program `{name}` here; `make setup` installs it (as root, on Debian)"))
 }
 
+/// The library that gives a program a wall clock of its own.
+pub fn faketime() -> Result<PathBuf, String> {
+    let architecture = std::env::consts::ARCH;
+    let path = PathBuf::from(format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketime.so.1"));
+    let missing = || format!("{} is missing; `make setup` installs it (as root, on Debian)", path.display());
+    path.is_file().then(|| path.clone()).ok_or_else(missing)
+}
+
 /// The file with one line per skipped test.
 #[must_use]
 pub fn not_local() -> PathBuf {

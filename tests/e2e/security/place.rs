@@ -110,7 +110,7 @@ pub(super) async fn world(nats: Nats) -> Result<World, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     let mut world = World::of(nats, namespace).await;
     let login = [("NATS_USER", "dispatcher".to_owned()), ("NATS_PASSWORD", password("dispatcher"))];
-    world.login = login.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    world.settings = login.map(|(name, value)| (name.to_owned(), value)).to_vec();
     Ok(world)
 }
 

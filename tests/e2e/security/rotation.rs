@@ -43,7 +43,7 @@ async fn a_credentials_file_is_replaced_and_the_old_user_revoked() {
     let file = place.write("dispatcher.creds", &creds(0));
     let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
     let mut world = World::of(nats, namespace).await;
-    world.login = vec![("NATS_CREDS".to_owned(), file)];
+    world.settings = vec![("NATS_CREDS".to_owned(), file)];
     let run = Run::of(world).await;
     tokio::join!(run.load(0, 300), async {
         for (round, jobs) in [(1, 60), (2, 160)] {
@@ -71,7 +71,7 @@ async fn a_password_is_changed_by_a_reload() {
     place.edit("accounts.conf", "\naccounts {", "\ninclude \"passwords.conf\"\naccounts {");
     let file = place.write("password", "first\n");
     let mut world = or_skip!(world(place.by_password("accounts.conf").await).await);
-    world.login = [("NATS_USER", "dispatcher"), ("NATS_PASSWORD_FILE", &file)]
+    world.settings = [("NATS_USER", "dispatcher"), ("NATS_PASSWORD_FILE", &file)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
     assert_ne!(password("dispatcher"), "first");

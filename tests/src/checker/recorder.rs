@@ -1,7 +1,7 @@
 //! Records a run: start it before the first request, publish through it, finish it at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub struct Recorder {
     connects: u64,
     subscriber: JoinHandle<()>,
     ttls: Mutex<BTreeMap<String, Option<i32>>>,
+    gaps: AtomicBool,
 }
 
 impl Recorder {
@@ -70,13 +71,19 @@ impl Recorder {
             }
         });
         let watch = JobWatch::start(kubernetes, namespace).await?;
-        let (record, ttls) = (Record::default(), Mutex::default());
-        Ok(Self { context, watch, record, live, after, connects, subscriber, ttls })
+        let (record, ttls, gaps) = (Record::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Self { context, watch, record, live, after, connects, subscriber, ttls, gaps })
     }
 
     /// The TTL of a kind's template, `None` where it has none; of a kind never named here, any TTL is right.
     pub fn expect_ttl(&self, kind: &str, ttl: Option<i32>) {
         self.ttls.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), ttl);
+    }
+
+    /// From now on the plain subscriber may miss messages: what a stream's leader has stored when it dies is republished by
+    /// nobody.
+    pub fn expect_gaps(&self) {
+        self.gaps.store(true, Ordering::Relaxed);
     }
 
     /// Publishes a request and returns the sequence of its `PubAck`.
@@ -218,13 +225,14 @@ impl Recorder {
     async fn live(&self, last: u64) -> Live {
         let seen = || self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connects = || self.context.client().statistics().connects.load(Ordering::Relaxed);
+        let unbroken = || connects() == self.connects && !self.gaps.load(Ordering::Relaxed);
         // One that missed the last messages is told by the check.
         let _ = try_until("the plain subscriber", CATCH_UP, || async {
             let newest = seen().iter().filter_map(|message| message.sequence).max();
-            (newest.unwrap_or(self.after) >= last || connects() != self.connects).then_some(())
+            (newest.unwrap_or(self.after) >= last || !unbroken()).then_some(())
         })
         .await;
-        Live { after: self.after, unbroken: connects() == self.connects, messages: seen() }
+        Live { after: self.after, unbroken: unbroken(), messages: seen() }
     }
 }
 

@@ -1,0 +1,138 @@
+//! The dispatcher's wall clock is wrong, or changes while it runs. Its monotonic clock is not touched, as on a machine whose clock is set.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, paths, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use tempfile::TempDir;
+
+use crate::run::Run;
+use crate::stage::{Stage, repeat, repeat_on};
+use crate::world::{PATIENCE, World};
+
+/// The settings with which a program goes by a clock of its own: it is off by what a file says.
+fn clock(folder: &TempDir) -> Result<Vec<(String, String)>, String> {
+    let library = paths::faketime()?;
+    set(folder, 0);
+    let file = file(folder);
+    let settings: [(&str, &Path); 4] = [
+        ("LD_PRELOAD", &library),
+        ("FAKETIME_TIMESTAMP_FILE", &file),
+        ("FAKETIME_NO_CACHE", Path::new("1")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", Path::new("1")),
+    ];
+    Ok(settings.map(|(name, value)| (name.to_owned(), value.display().to_string())).to_vec())
+}
+
+fn file(folder: &TempDir) -> PathBuf {
+    folder.path().join("offset")
+}
+
+/// Sets the clock: that many seconds off.
+fn set(folder: &TempDir, seconds: i64) {
+    // Whole or not at all: it is read at any moment.
+    let half = folder.path().join("half");
+    std::fs::write(&half, format!("{seconds:+}\n")).unwrap();
+    std::fs::rename(half, file(folder)).unwrap();
+}
+
+async fn start(folder: &TempDir) -> Result<Run, String> {
+    let settings = clock(folder)?;
+    let namespace = Kubernetes::shared().await?.namespace().await;
+    let mut world = World::of(Nats::process().await, namespace).await;
+    world.settings = settings;
+    Ok(Run::of(world).await)
+}
+
+/// By minutes or hours, forwards or back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_is_stepped() {
+    let folder = paths::temp_dir("clock").unwrap();
+    repeat_on(
+        "the dispatcher's clock is stepped",
+        async || start(&folder).await,
+        async |stage, random| {
+            tokio::join!(stage.load(0, 200), async {
+                for round in 0..4 {
+                    stage.until_jobs(round * 40 + random.usize(1..40)).await;
+                    let off = random.i64(60..4 * 3600);
+                    let stepped = Instant::now();
+                    set(&folder, if random.bool() { off } else { -off });
+                    let name = format!("wait-{round}");
+                    stage.until_works(&name).await;
+                    stage.recovered("clock stepped", stepped);
+                    stage.end(&[&name]).await;
+                }
+            });
+            assert!(clock_is_off(stage), "the log has times that are off");
+        },
+    )
+    .await;
+}
+
+/// Whether the log has lines of another time than the one before by far: the clock was really stepped.
+fn clock_is_off(stage: &Stage) -> bool {
+    let log = stage.dispatcher.log();
+    let hours: std::collections::BTreeSet<_> =
+        log.lines().filter_map(|line| line.split_once("\"timestamp\":\"")?.1.get(..16)).collect();
+    hours.len() > 2
+}
+
+/// Of two replicas one is an hour off: the Lease goes by nobody's clock, and is neither stolen nor held for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_replicas_is_an_hour_off() {
+    let folder = paths::temp_dir("clock").unwrap();
+    let settings = or_skip!(clock(&folder));
+    repeat("of two replicas one has a clock that is an hour off", async |stage, random| {
+        set(&folder, if random.bool() { 3600 } else { -3600 });
+        let builder = settings.iter().fold(stage.next_replica(), |all, (name, value)| all.env(name, value));
+        let off = builder.start().await;
+        tokio::join!(stage.load(0, 150), async {
+            stage.until_jobs(random.usize(1..100)).await;
+            // Whoever reports is killed, and then the other one: each takes over from the other.
+            for round in 0..2 {
+                let (leader, other) = roles(stage, &off).await;
+                let killed = Instant::now();
+                leader.kill().await;
+                until_holds(stage, other).await;
+                stage.recovered("leader takeover after a kill, one clock an hour off", killed);
+                leader.restart().await;
+                let name = format!("wait-{round}");
+                stage.until_works(&name).await;
+                stage.end(&[&name]).await;
+            }
+        });
+        stage.redeliver_now().await;
+    })
+    .await;
+}
+
+async fn holder(stage: &Stage) -> Result<String, String> {
+    let leases: Api<Lease> =
+        Api::namespaced(stage.world.namespace.client.clone(), &stage.world.namespace.name);
+    let lease = leases.get("dispatcher").await.map_err(|error| error.to_string())?;
+    Ok(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
+}
+
+/// The one that reports, and the other one.
+async fn roles<'a>(stage: &'a Stage, second: &'a Dispatcher) -> (&'a Dispatcher, &'a Dispatcher) {
+    let first = &stage.dispatcher;
+    until("one of the two to report", PATIENCE, || async {
+        match holder(stage).await? {
+            holder if holder == first.pod => Ok((first, second)),
+            holder if holder == second.pod => Ok((second, first)),
+            holder => Err(holder),
+        }
+    })
+    .await
+}
+
+async fn until_holds(stage: &Stage, dispatcher: &Dispatcher) {
+    until("the other one to report", PATIENCE, || async {
+        let holder = holder(stage).await?;
+        if holder == dispatcher.pod { Ok(()) } else { Err(holder) }
+    })
+    .await;
+}
