@@ -1,6 +1,9 @@
 //! Three NATS servers, and streams with three replicas.
 
+use async_nats::jetstream::{self, consumer::DeliverPolicy};
+use dispatcher::nats::scan::scan;
 use dispatcher_tests::{Kubernetes, Nats, or_skip, until};
+use futures::{StreamExt, stream};
 use serde_json::Value;
 
 use crate::run::Run;
@@ -38,4 +41,58 @@ async fn it_starts_with_one_of_three_servers_frozen() {
     frozen.stop().await;
     until("the dispatcher to start", PATIENCE, || run.world.dispatcher().try_start()).await;
     frozen.cont().await;
+}
+
+/// A consumer may be on a replica that has not all of the stream yet: what is read there is not taken for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_gives_everything_while_a_replica_catches_up() {
+    const MESSAGES: u64 = 60_000;
+    let nats = Nats::cluster().await;
+    let context = jetstream::context::ContextBuilder::new()
+        .timeout(PATIENCE)
+        .backpressure_on_inflight(true)
+        .build(nats.client().await);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s.*".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    let publish = |n: u64| {
+        let context = context.clone();
+        async move { context.publish(format!("s.{n}"), vec![b'x'; 1000].into()).await.unwrap().await.unwrap() }
+    };
+    stream::iter(0..MESSAGES).map(publish).buffer_unordered(1000).collect::<Vec<_>>().await;
+    let leader = nats.stream_leader("S").await;
+    let node = nats.nodes.iter().find(|node| node.name != leader.name).unwrap();
+    node.kill().await;
+    node.lose_store();
+    node.start().await;
+    let stream = context.get_stream_no_info("S").await.unwrap();
+    let whole = std::pin::pin!(nats.until_whole());
+    let scans = async {
+        let (mut good, mut failed) = (0, 0);
+        loop {
+            let mut count = 0;
+            let done =
+                scan(&stream, "s.*".to_owned(), DeliverPolicy::LastPerSubject, |_, _, _| count += 1).await;
+            match done {
+                Ok(()) => {
+                    assert_eq!(count, MESSAGES, "after {good} that gave all");
+                    good += 1;
+                }
+                Err(error) => {
+                    println!("{error}");
+                    failed += 1;
+                }
+            }
+            if good + failed > 12 {
+                return (good, failed);
+            }
+        }
+    };
+    let (_, (good, failed)) = tokio::join!(whole, scans);
+    println!("{good} gave all, {failed} failed");
+    assert!(good > 0);
 }

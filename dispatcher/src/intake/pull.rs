@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
-const PULL: Duration = Duration::from_secs(10);
+const PULL: Duration = Duration::from_secs(5);
 /// After the end of a pull was due, the server is taken for silent. Less than the client's own 5 s, after which it says of
 /// a silent server the same as of one that has nothing.
 const GRACE: Duration = Duration::from_secs(3);

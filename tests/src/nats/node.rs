@@ -80,6 +80,12 @@ impl Node {
         self.helper.must("start nats").await;
     }
 
+    /// Loses the disk of a plain process that does not run.
+    pub fn lose_store(&self) {
+        let folder = self.folder.as_ref().expect("a plain process").path().join("store");
+        std::fs::remove_dir_all(folder).expect("its store is there");
+    }
+
     /// Freezes it (SIGSTOP): connections stay open and nothing answers.
     pub async fn stop(&self) {
         self.helper.must("stop nats").await;
