@@ -1,12 +1,22 @@
-//! `/live`, `/ready` and `/reports` over HTTP.
+//! `/live`, `/ready`, `/reports` and `/metrics` over HTTP.
 
 use std::net::SocketAddr;
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::StartError, health::Health, status::leadership::Leadership};
+use crate::{
+    config::StartError,
+    health::Health,
+    metrics::{self, Metrics},
+    status::leadership::Leadership,
+};
 
 /// Takes the address.
 ///
@@ -17,13 +27,23 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 /// Serves until `stop`.
-pub async fn serve(listener: TcpListener, health: Health, leadership: Leadership, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    leadership: Leadership,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     let router = Router::new()
         // Depends on nothing: a service that waits for NATS is alive.
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .with_state(health)
-        .route("/reports", get(move || async move { reports(&leadership) }));
+        .route("/reports", get(move || async move { reports(&leadership) }))
+        .route(
+            "/metrics",
+            get(move || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text()) }),
+        );
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the admin server has failed");

@@ -142,7 +142,7 @@ pub struct Config {
     #[arg(long, env = "LONGEST_WAIT", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub longest_wait: u32,
 
-    /// Address of `/live` and `/ready`.
+    /// Address of `/live`, `/ready`, `/reports` and `/metrics`.
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:8080")]
     pub admin_addr: SocketAddr,
 

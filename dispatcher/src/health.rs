@@ -7,7 +7,24 @@ use std::{
 
 /// The state of every room, shared.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<String, Result<(), String>>>>);
+pub struct Health(Arc<Mutex<BTreeMap<String, State>>>);
+
+#[derive(Clone)]
+struct State {
+    ready: Result<(), String>,
+    failures: u64,
+}
+
+/// What one room has told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Whether it works.
+    pub ready: bool,
+    /// How often it has told that it does not: each time that a try of it failed.
+    pub failures: u64,
+}
 
 /// The name of one room in [`Health`]; a room that is not ready tells why.
 #[derive(Clone)]
@@ -20,28 +37,51 @@ impl Health {
     /// Registers a room: not ready until it says so.
     pub fn room(&self, name: impl Into<String>) -> Room {
         let name = name.into();
-        self.set(&name, Err("starting".to_owned()));
+        self.set(&name, Err("starting".to_owned()), 0);
         Room { health: self.clone(), name }
     }
 
-    fn set(&self, name: &str, state: Result<(), String>) -> bool {
+    /// Whether that is news.
+    fn set(&self, name: &str, ready: Result<(), String>, failures: u64) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = rooms.get(name).is_none_or(|before| before.is_ok() != state.is_ok());
-        rooms.insert(name.to_owned(), state);
-        changed
+        match rooms.get_mut(name) {
+            Some(state) => {
+                let changed = state.ready.is_ok() != ready.is_ok();
+                *state = State { ready, failures: state.failures.saturating_add(failures) };
+                changed
+            }
+            None => {
+                rooms.insert(name.to_owned(), State { ready, failures });
+                true
+            }
+        }
+    }
+
+    /// What every room has told.
+    pub fn rooms(&self) -> Vec<Told> {
+        let rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |(name, State { ready, failures }): (&String, &State)| Told {
+            name: name.clone(),
+            ready: ready.is_ok(),
+            failures: *failures,
+        };
+        rooms.iter().map(told).collect()
     }
 
     /// `room: reason` of each room that is not ready; empty when the service is ready.
     pub fn not_ready(&self) -> Vec<String> {
         let rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.iter().filter_map(|(name, state)| Some(format!("{name}: {}", state.as_ref().err()?))).collect()
+        rooms
+            .iter()
+            .filter_map(|(name, state)| Some(format!("{name}: {}", state.ready.as_ref().err()?)))
+            .collect()
     }
 }
 
 impl Room {
     /// The room works. Logged when it did not before.
     pub fn ready(&self) {
-        if self.health.set(&self.name, Ok(())) {
+        if self.health.set(&self.name, Ok(()), 0) {
             tracing::info!(room = self.name, "ready");
         }
     }
@@ -50,7 +90,7 @@ impl Room {
     /// that an outage is a line and not a flood.
     pub fn not_ready(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        if self.health.set(&self.name, Err(reason.clone())) {
+        if self.health.set(&self.name, Err(reason.clone()), 1) {
             tracing::warn!(room = self.name, reason, "not ready");
         }
     }
@@ -70,5 +110,8 @@ mod tests {
         assert!(health.not_ready().is_empty());
         a.not_ready("no answer");
         assert_eq!(health.not_ready(), ["a: no answer"]);
+        a.not_ready("still none");
+        let told = |name: &str, ready, failures| Told { name: name.to_owned(), ready, failures };
+        assert_eq!(health.rooms(), [told("a", false, 2), told("b", true, 0)]);
     }
 }

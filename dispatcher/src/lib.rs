@@ -17,6 +17,7 @@ pub mod dev;
 pub mod health;
 pub mod intake;
 pub mod kubernetes;
+pub mod metrics;
 pub mod nats;
 pub mod report;
 pub mod run;

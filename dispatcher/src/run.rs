@@ -20,6 +20,7 @@ use crate::{
     health::Health,
     intake::{handle::Handler, launch::Launcher, pull::Pull},
     kubernetes::Jobs,
+    metrics::Metrics,
     nats::connect,
     report::{
         events::Events,
@@ -83,12 +84,15 @@ async fn run_on(
     // Before anybody can ask: without a room, all would be ready.
     let start = health.room("start");
     let (lead, leadership) = leadership();
-    let mut admin = Admin::start(admin::listen(config.admin_addr).await?, &health, leadership.clone());
+    let active = Active::default();
+    let metrics = Metrics::new(health.clone(), leadership.clone(), active.clone());
+    let listener = admin::listen(config.admin_addr).await?;
+    let mut admin = Admin::start(listener, &health, leadership.clone(), metrics.clone());
     let prepared = tokio::select! {
-        prepared = Prepared::new(cluster, &config, &health) => prepared?,
+        prepared = Prepared::new(cluster, &config, &health, &metrics) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let mut tasks = Tasks::start(prepared, &config, &health, (lead, leadership));
+    let mut tasks = Tasks::start(prepared, &config, (&health, active, metrics), (lead, leadership));
     start.ready();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -102,16 +106,16 @@ async fn run_on(
     ended
 }
 
-/// `/live`, `/ready` and `/reports`, from before everything else to after it.
+/// `/live`, `/ready`, `/reports` and `/metrics`, from before everything else to after it.
 struct Admin {
     task: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Admin {
-    fn start(listener: TcpListener, health: &Health, leadership: Leadership) -> Self {
+    fn start(listener: TcpListener, health: &Health, leadership: Leadership, metrics: Metrics) -> Self {
         let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
-        task.spawn(admin::serve(listener, health.clone(), leadership, stop.clone()));
+        task.spawn(admin::serve(listener, health.clone(), leadership, metrics, stop.clone()));
         Self { task, stop }
     }
 
@@ -136,11 +140,10 @@ impl Tasks {
     fn start(
         prepared: Prepared,
         config: &Config,
-        health: &Health,
+        (health, active, metrics): (&Health, Active, Metrics),
         (lead, leadership): (Lead, Leadership),
     ) -> Self {
         let stop_work = CancellationToken::new();
-        let active = Active::default();
         let serve = service(&prepared, &active, config, health, &stop_work);
         let reap = reap(&prepared, health);
         let Prepared {
@@ -154,6 +157,7 @@ impl Tasks {
             dead_letters,
             cancels,
             provisioned,
+            queue_looks,
             ..
         } = prepared;
         let mut tasks = Self {
@@ -167,11 +171,12 @@ impl Tasks {
         let elector = Elector::new(&jobs, &config.lease, lead, health.room("leader"));
         tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
         let abort = tasks.abort_writer.clone();
-        let (writer, write) = status::writer(store.clone(), settler, health, leadership.clone(), abort);
+        let (writer, write) =
+            status::writer(store.clone(), settler, (health, metrics.clone()), leadership.clone(), abort);
         tasks.writer.spawn(named("status", write));
 
         let (jobs_listed, pods_may) = watch::channel(0);
-        tasks.explain(&jobs, &writer, health, &leadership, pods_may);
+        tasks.explain(&jobs, &writer, (health, &metrics), &leadership, pods_may);
         let watch = Watch {
             jobs: jobs.clone(),
             store: store.clone(),
@@ -182,6 +187,7 @@ impl Tasks {
             compare_health: health.room("compare"),
             reconnects: reconnects.clone(),
             leadership,
+            metrics: metrics.clone(),
         };
         let stop = tasks.stop_work.clone();
         tasks.work.spawn(named("watch", async move {
@@ -206,11 +212,12 @@ impl Tasks {
 
         for (kind, consumer) in provisioned.consumers {
             let Some(template) = templates.get(&kind).cloned() else { continue };
-            let launcher = Launcher { jobs: jobs.clone(), store: store.clone() };
+            let launcher = Launcher { jobs: jobs.clone(), store: store.clone(), metrics: metrics.clone() };
             let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
             let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
-            let cancels = cancels.clone();
-            let handler = Handler { template, stream, maybe_seen, launcher, cancels, dead_letters, writer };
+            let (cancels, metrics) = (cancels.clone(), metrics.clone());
+            let handler =
+                Handler { template, stream, maybe_seen, launcher, cancels, dead_letters, writer, metrics };
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
             let pull = Pull {
                 consumer,
@@ -225,7 +232,12 @@ impl Tasks {
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }
         let follow = cancels.follow(health.room("cancels"));
-        for (name, task) in [("cancels", follow.boxed()), ("reap", reap.run().boxed())] {
+        let beside = [
+            ("cancels", follow.boxed()),
+            ("reap", reap.run().boxed()),
+            ("metrics", queue_looks.run().boxed()),
+        ];
+        for (name, task) in beside {
             let stop = tasks.stop_work.clone();
             tasks.work.spawn(named(name, async move {
                 stop.run_until_cancelled_owned(task).await;
@@ -242,7 +254,7 @@ impl Tasks {
         &mut self,
         jobs: &Jobs,
         writer: &Writer,
-        health: &Health,
+        (health, metrics): (&Health, &Metrics),
         leadership: &Leadership,
         jobs_listed: watch::Receiver<u64>,
     ) {
@@ -254,6 +266,7 @@ impl Tasks {
             health: health.room("watch pods"),
             unstarted: unstarted.clone(),
             leadership: leadership.clone(),
+            metrics: metrics.clone(),
             jobs_listed,
             listed,
         };
@@ -263,6 +276,7 @@ impl Tasks {
             health: health.room("watch events"),
             unstarted,
             leadership: leadership.clone(),
+            metrics: metrics.clone(),
             pods_listed,
         };
         let stop = self.stop_work.clone();

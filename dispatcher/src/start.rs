@@ -16,6 +16,7 @@ use crate::{
     health::Health,
     intake::{reject::DeadLetters, salvage::Salvage},
     kubernetes::{self, Jobs},
+    metrics::{Metrics, queue::QueueLooks},
     nats::{
         connect,
         provision::{Provision, Provisioned},
@@ -50,6 +51,8 @@ pub struct Prepared {
     pub cancels: Cancels,
     /// Rejected requests.
     pub dead_letters: DeadLetters,
+    /// Looks at the queues.
+    pub queue_looks: QueueLooks,
     /// The consumers.
     pub provisioned: Provisioned,
 }
@@ -64,12 +67,14 @@ impl Prepared {
         cluster: Option<kube::Client>,
         config: &Config,
         health: &Health,
+        metrics: &Metrics,
     ) -> Result<Self, StartError> {
         let templates = load_templates(config)?;
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let client = connect::connect(&config.nats, health.room("nats"), reconnected.clone()).await?;
+        let client =
+            connect::connect(&config.nats, health.room("nats"), reconnected.clone(), metrics.clone()).await?;
         let context = connect::jetstream(client.clone());
         let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
@@ -81,7 +86,7 @@ impl Prepared {
             }
         }
         let in_nats = |message: String| StartError::new("NATS_URL", message);
-        let dead_letters = DeadLetters::open(context.clone()).await.map_err(in_nats)?;
+        let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(in_nats)?;
         let salvage = Salvage {
             context: context.clone(),
             stream: provisioned.jobs.clone(),
@@ -91,8 +96,10 @@ impl Prepared {
         salvage.before_pulling().await;
         let bucket = Bucket::open(context.clone()).await.map_err(in_nats)?;
         let cancels = Cancels::open(bucket).await.map_err(in_nats)?;
+        let templates = Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect());
+        metrics.serves(&templates);
         Ok(Self {
-            templates: Arc::new(templates.into_iter().map(|t| (t.kind.clone(), t)).collect()),
+            templates,
             jobs,
             client,
             reconnects,
@@ -100,6 +107,11 @@ impl Prepared {
                 context: context.clone(),
                 health: health.room("streams"),
                 reconnects: reconnected,
+            },
+            queue_looks: QueueLooks {
+                context: context.clone(),
+                consumers: provisioned.consumers.clone(),
+                metrics: metrics.clone(),
             },
             cancels,
             history: History::open(&context).await.map_err(in_nats)?,

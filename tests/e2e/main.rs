@@ -21,6 +21,7 @@ mod idempotency;
 mod illegible;
 mod kinds;
 mod limits;
+mod metrics;
 mod outages;
 mod outcomes;
 mod proxies;

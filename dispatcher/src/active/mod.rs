@@ -78,6 +78,11 @@ impl Active {
         self.change_and_tell(|table| table.apply(state, true));
     }
 
+    /// How many unfinished Jobs each kind has, as the watch has told; `None` before it has listed them.
+    pub fn counts(&self) -> Option<Vec<(Kind, usize)>> {
+        self.change(|table| table.counts())
+    }
+
     /// The name of the unfinished Job that this request has.
     fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
         self.change(|table| table.name_of(kind, id))

@@ -121,6 +121,12 @@ impl Table {
         self.complete = true;
     }
 
+    /// How many unfinished Jobs each kind has; `None` before they are listed.
+    pub(super) fn counts(&self) -> Option<Vec<(Kind, usize)>> {
+        let count = |(kind, of_kind): (&Kind, &OfKind)| (kind.clone(), of_kind.unfinished.len());
+        self.complete.then(|| self.kinds.iter().map(count).collect())
+    }
+
     /// The name of the unfinished Job that this request has.
     pub(super) fn name_of(&self, kind: &Kind, id: &RequestId) -> Option<JobName> {
         let mut jobs = self.kinds.get(kind)?.unfinished.values();

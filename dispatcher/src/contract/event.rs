@@ -27,7 +27,8 @@ pub enum EventType {
 }
 
 impl EventType {
-    const ALL: [Self; 6] =
+    /// All of them.
+    pub const ALL: [Self; 6] =
         [Self::Added, Self::Modified, Self::Deleted, Self::Attempt, Self::Stalled, Self::Outcome];
 
     /// The word on the wire, also in the header `Job-Event`.
@@ -196,20 +197,37 @@ pub enum OutcomeResult {
     Cancelled,
 }
 
-impl fmt::Display for OutcomeResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl OutcomeResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Failed, Self::Deleted, Self::Cancelled];
+
+    /// The word on the wire, also the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Complete => "Complete",
             Self::Failed => "Failed",
             Self::Deleted => "Deleted",
             Self::Cancelled => "Cancelled",
-        })
+        }
+    }
+}
+
+impl fmt::Display for OutcomeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_of_a_result_is_the_one_on_the_wire() {
+        for result in OutcomeResult::ALL {
+            assert_eq!(serde_json::to_value(result).unwrap(), result.as_str());
+        }
+    }
 
     #[test]
     fn the_word_of_a_type_is_the_same_in_header_and_body() {

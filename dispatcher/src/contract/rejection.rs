@@ -31,6 +31,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::InvalidJson,
+        Self::InvalidRequest,
+        Self::InvalidName,
+        Self::InvalidHeaders,
+        Self::InvalidRequestId,
+        Self::RequestIdReused,
+        Self::NameTaken,
+        Self::Cancelled,
+        Self::Refused,
+    ];
+
     /// The word itself, as it stands on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_word_on_the_wire_is_the_variant() {
-        for reason in [Reason::InvalidJson, Reason::NameTaken, Reason::RequestIdReused, Reason::Refused] {
+        for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
     }

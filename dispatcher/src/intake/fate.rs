@@ -38,6 +38,22 @@ pub enum CreateFailure {
     Forbidden,
 }
 
+impl CreateFailure {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Exists, Self::Retry, Self::NotReady, Self::Refused, Self::Forbidden];
+
+    /// The metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Retry => "retry",
+            Self::NotReady => "not_ready",
+            Self::Refused => "refused",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// Reads the error of a create (Kubernetes API conventions, "Response Status Kind").
 pub fn classify(error: &CallError) -> CreateFailure {
     let CallError::Status(status) = error else { return CreateFailure::Retry };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, Message};
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::{
     HANDLE_DEADLINE, delay,
@@ -22,6 +22,7 @@ use crate::{
         rejection::{Reason, Rejection},
         template::Template,
     },
+    metrics::{Answered, Metrics},
     nats::origin::Origin,
     status::Writer,
 };
@@ -58,11 +59,16 @@ pub struct Handler {
     pub dead_letters: DeadLetters,
     /// Says the first event.
     pub writer: Writer,
+    /// Where the answers are counted.
+    pub metrics: Metrics,
 }
 
 /// How a request was found or made done.
 enum Handled {
-    Job,
+    /// It has a Job: by this delivery, or before.
+    Job {
+        created: bool,
+    },
     Rejected,
 }
 
@@ -82,21 +88,35 @@ impl Handler {
             Ok(delivery) => delivery,
             Err(error) => return Verdict::Retry(error),
         };
-        let fate = match timeout(HANDLE_DEADLINE, self.process(&delivery, slot)).await {
-            Ok(Ok(Handled::Job)) => return self.answer(&delivery, AckKind::Ack, Verdict::Settled).await,
+        let done = timeout(HANDLE_DEADLINE, self.process(&delivery, slot)).await;
+        let created = matches!(done, Ok(Ok(Handled::Job { created: true })));
+        let verdict = self.conclude(&delivery, done).await;
+        self.metrics.answered(&self.template.kind, answered(&verdict, created), delivery.stored);
+        verdict
+    }
+
+    async fn conclude(
+        &self,
+        delivery: &Delivery<'_>,
+        done: Result<Result<Handled, Fate>, Elapsed>,
+    ) -> Verdict {
+        let fate = match done {
+            Ok(Ok(Handled::Job { .. })) => {
+                return self.answer(delivery, AckKind::Ack, Verdict::Settled).await;
+            }
             Ok(Ok(Handled::Rejected)) => {
-                return self.answer(&delivery, AckKind::Term, Verdict::Rejected).await;
+                return self.answer(delivery, AckKind::Term, Verdict::Rejected).await;
             }
             Ok(Err(fate)) => fate,
             Err(_) => Fate::Retry(format!("not done within {} s", HANDLE_DEADLINE.as_secs())),
         };
         let nak = || AckKind::Nak(Some(delay::of_delivery(delivery.delivered)));
         match fate {
-            Fate::Retry(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
-            Fate::NotReady(reason) => self.answer(&delivery, nak(), Verdict::NotReady(reason)).await,
-            Fate::Reject(rejection) => match self.reject(&delivery, &rejection).await {
-                Ok(()) => self.answer(&delivery, AckKind::Term, Verdict::Rejected).await,
-                Err(reason) => self.answer(&delivery, nak(), Verdict::Retry(reason)).await,
+            Fate::Retry(reason) => self.answer(delivery, nak(), Verdict::Retry(reason)).await,
+            Fate::NotReady(reason) => self.answer(delivery, nak(), Verdict::NotReady(reason)).await,
+            Fate::Reject(rejection) => match self.reject(delivery, &rejection).await {
+                Ok(()) => self.answer(delivery, AckKind::Term, Verdict::Rejected).await,
+                Err(reason) => self.answer(delivery, nak(), Verdict::Retry(reason)).await,
             },
         }
     }
@@ -150,17 +170,18 @@ impl Handler {
             Err(Fate::Reject(rejection)) => self.before_rejection(delivery, identity, rejection).await?,
             other => other?,
         };
+        let created = matches!(launched, Launched::Created(..));
         match launched {
-            Launched::Done => Ok(Handled::Job),
+            Launched::Done => Ok(Handled::Job { created }),
             // Whatever was to be told of it is told, also where that has expired since.
-            Launched::There(state, _) if state.settled => Ok(Handled::Job),
-            Launched::There(state, known) => {
+            Launched::There(state, _) if state.settled => Ok(Handled::Job { created }),
+            Launched::Created(state, known) | Launched::There(state, known) => {
                 if let Some(slot) = slot {
                     slot.has(&state);
                 }
                 tracing::debug!(job = %state.name, request_id = %state.request_id, "the Job is there");
                 let said = self.writer.first_event(*state, known).await;
-                said.map(|()| Handled::Job).map_err(|e| Fate::Retry(e.to_string()))
+                said.map(|()| Handled::Job { created }).map_err(|e| Fate::Retry(e.to_string()))
             }
         }
     }
@@ -221,6 +242,16 @@ impl Handler {
             Ok(Err(error)) => unconfirmed(verdict, &error.to_string()),
             Err(_) => unconfirmed(verdict, "no answer"),
         }
+    }
+}
+
+fn answered(verdict: &Verdict, created: bool) -> Answered {
+    match verdict {
+        Verdict::Settled if created => Answered::Created,
+        Verdict::Settled => Answered::Exists,
+        Verdict::Rejected => Answered::Rejected,
+        Verdict::Retry(_) => Answered::Retried,
+        Verdict::NotReady(_) => Answered::NotReady,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Idempotency lives in Kubernetes: the name is deterministic, identity and hash stand on the Job, and `AlreadyExists`
 //! is looked at, never assumed.
 
+use std::time::Instant;
+
 use k8s_openapi::api::batch::v1::Job;
 
 use super::{
@@ -16,13 +18,16 @@ use crate::{
         rejection::{Reason, Rejection},
     },
     kubernetes::{CallError, Jobs},
+    metrics::Metrics,
     status::store::{Known, Last, Store, StoreError},
 };
 
 /// What became of a request.
 #[derive(Debug)]
 pub enum Launched {
-    /// Its Job is there, by this create or an earlier one: its first event is due. With what is known of its subject.
+    /// Its Job is there by this create: its first event is due. With what is known of its subject.
+    Created(Box<JobState>, Option<Known>),
+    /// The same by an earlier create.
     There(Box<JobState>, Option<Known>),
     /// It was spoken of already: nothing is left to do.
     Done,
@@ -35,6 +40,8 @@ pub struct Launcher {
     pub jobs: Jobs,
     /// What was said of them.
     pub store: Store,
+    /// Where the calls that create are counted.
+    pub metrics: Metrics,
 }
 
 impl Launcher {
@@ -55,8 +62,12 @@ impl Launcher {
         };
         let mut reviewed = false;
         loop {
-            let error = match self.jobs.create(job).await {
-                Ok(created) => return there(&created, known),
+            let asked = Instant::now();
+            let answer = self.jobs.create(job).await;
+            let failure = answer.as_ref().err().map(classify);
+            self.metrics.create(failure, asked);
+            let error = match answer {
+                Ok(created) => return state(&created).map(|state| Launched::Created(state, known)),
                 Err(error) => error,
             };
             return match classify(&error) {
@@ -153,10 +164,15 @@ impl Launcher {
     }
 }
 
-/// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
+/// The request's Job, that was there.
 fn there(found: &JobObject, known: Option<Known>) -> Result<Launched, Fate> {
+    state(found).map(|state| Launched::There(state, known))
+}
+
+/// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
+fn state(found: &JobObject) -> Result<Box<JobState>, Fate> {
     match JobState::read(found) {
-        Ok(state) => Ok(Launched::There(Box::new(state), known)),
+        Ok(state) => Ok(Box::new(state)),
         Err(error) => {
             let name = found.metadata.name.as_deref().unwrap_or_default();
             Err(Fate::NotReady(format!("the Job {name} is there, and its marks were changed: {error}")))

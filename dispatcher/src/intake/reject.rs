@@ -19,6 +19,7 @@ use crate::{
         names::Kind,
         rejection::{RejectedNotice, RejectedType, Rejection},
     },
+    metrics::Metrics,
     nats::{definitions::JOB_REJECTED, scan::scan},
     status::now,
 };
@@ -32,6 +33,7 @@ const CLOCKS: Duration = Duration::from_secs(600);
 pub struct DeadLetters {
     context: jetstream::Context,
     stream: Stream<()>,
+    metrics: Metrics,
 }
 
 /// A request to be rejected.
@@ -54,10 +56,10 @@ impl DeadLetters {
     ///
     /// # Errors
     /// Where the stream's name is invalid, which it is not.
-    pub async fn open(mut context: jetstream::Context) -> Result<Self, String> {
+    pub async fn open(mut context: jetstream::Context, metrics: Metrics) -> Result<Self, String> {
         context.set_timeout(DEADLINE);
         let stream = context.get_stream_no_info(JOB_REJECTED).await.map_err(|e| e.to_string())?;
-        Ok(Self { context, stream })
+        Ok(Self { context, stream, metrics })
     }
 
     /// Stores the copy, then publishes the notice. Only then may the request be ended.
@@ -78,6 +80,7 @@ impl DeadLetters {
         stored.map_err(|e| {
             format!("stream {JOB_REJECTED}: the copy of a rejected request is not stored: {e}")
         })?;
+        self.metrics.rejected(letter.kind, letter.rejection.reason);
         self.notify(&letter).await;
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::{
     config::{Nats, StartError},
     health::Room,
     kubernetes::chain,
+    metrics::Metrics,
 };
 
 /// How long the first connection may take, over all servers of the list.
@@ -35,6 +36,7 @@ pub async fn connect(
     settings: &Nats,
     health: Room,
     reconnects: watch::Sender<u64>,
+    metrics: Metrics,
 ) -> Result<Client, StartError> {
     let wrong = |setting, error: &dyn std::error::Error| StartError::new(setting, chain(error));
     let mut servers = Vec::new();
@@ -52,10 +54,12 @@ pub async fn connect(
         .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
         .event_callback(move |event| {
             let (health, reconnects, lost) = (health.clone(), reconnects.clone(), lost.clone());
+            let metrics = metrics.clone();
             async move {
                 match event {
                     Event::Connected => {
                         health.ready();
+                        metrics.nats_connected();
                         if lost.swap(false, Ordering::Relaxed) {
                             reconnects.send_modify(|count| *count += 1);
                         }
@@ -63,6 +67,7 @@ pub async fn connect(
                     // At the end, by ourselves.
                     Event::Draining | Event::Closed => tracing::debug!(event = %event, "NATS"),
                     Event::Disconnected => {
+                        metrics.nats_disconnected();
                         lost.store(true, Ordering::Relaxed);
                         health.not_ready("not connected");
                     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::{
     health::Room,
     kubernetes::Jobs,
+    metrics::{Metrics, Watched},
     report::{
         explain::event::{FIELDS, Word, at, word},
         follow::{Again, Follow, Take},
@@ -38,6 +39,8 @@ pub struct Events {
     pub pods_listed: watch::Receiver<u64>,
     /// Whether this replica reports.
     pub leadership: Leadership,
+    /// Where the watch counts.
+    pub metrics: Metrics,
 }
 
 impl Events {
@@ -52,6 +55,7 @@ impl Events {
             what: format!("Events in {}", self.jobs.namespace()),
             config: watcher::Config::default().fields(FIELDS),
             health: self.health.clone(),
+            metrics: (self.metrics.clone(), Watched::Events),
             again: Again { changes: self.pods_listed.clone(), leadership: None },
         };
         follow.run(self).await;

@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     health::Room,
     kubernetes::{bounded, chain},
+    metrics::{Metrics, Watched},
     status::{Stopped, backoff, leadership::Leadership},
 };
 
@@ -67,6 +68,8 @@ pub struct Follow<K> {
     pub config: watcher::Config,
     /// Ready while the watch works.
     pub health: Room,
+    /// Where lists and errors are counted, and as whose.
+    pub metrics: (Metrics, Watched),
     /// When everything is listed anew.
     pub again: Again,
 }
@@ -88,6 +91,9 @@ where
                 };
                 match next {
                     Ok(Some(event)) => {
+                        if matches!(event, Event::Init) {
+                            self.metrics.0.lists(self.metrics.1);
+                        }
                         let works = matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_));
                         if taker.take(event).await.is_err() {
                             return;
@@ -99,6 +105,7 @@ where
                     }
                     Ok(None) => break,
                     Err(error) => {
+                        self.metrics.0.watch_ended(self.metrics.1, is_gone(&error));
                         self.health.not_ready(format!("watch of {}: {}", self.what, chain(&error)));
                         self.recover(&mut delays).await;
                         if is_expired(&error) {
@@ -121,6 +128,11 @@ where
             }
         }
     }
+}
+
+/// Whether the place in the history is gone: then all is listed anew.
+fn is_gone(error: &watcher::Error) -> bool {
+    is_expired(error) || matches!(error, watcher::Error::WatchError(status) if status.code == 410)
 }
 
 /// Whether a watch could not be *started* from its resourceVersion: the watcher would try the same one for ever.

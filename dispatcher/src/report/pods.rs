@@ -16,6 +16,7 @@ use crate::{
     },
     health::Room,
     kubernetes::Jobs,
+    metrics::{Metrics, Watched},
     report::{
         explain::pod::{PodObject, sign},
         follow::{Again, Follow, Take},
@@ -70,6 +71,8 @@ pub struct Pods {
     pub unstarted: Unstarted,
     /// Whether this replica reports.
     pub leadership: Leadership,
+    /// Where the watch counts.
+    pub metrics: Metrics,
     /// Changes when this replica, as the one that reports, has listed the Jobs.
     pub jobs_listed: watch::Receiver<u64>,
     /// Changes when the pods are listed thereafter.
@@ -88,6 +91,7 @@ impl Pods {
             what: format!("pods in {}", self.jobs.namespace()),
             config: watcher::Config::default().labels(LABEL_KIND),
             health: self.health.clone(),
+            metrics: (self.metrics.clone(), Watched::Pods),
             again: Again { changes: self.jobs_listed.clone(), leadership: None },
         };
         follow.run(self).await;

@@ -25,6 +25,7 @@ use crate::{
     },
     health::Room,
     kubernetes::Jobs,
+    metrics::{Metrics, Watched},
     report::{
         follow::{Again, Follow, Take},
         second_look::{Told, second_looks},
@@ -62,6 +63,8 @@ pub struct Watch {
     pub reconnects: watch::Receiver<u64>,
     /// Whether this replica reports. One that does not watches all the same.
     pub leadership: Leadership,
+    /// Where the watch and the comparisons are counted.
+    pub metrics: Metrics,
 }
 
 impl Watch {
@@ -75,6 +78,7 @@ impl Watch {
             what: format!("Jobs in {}", self.jobs.namespace()),
             config: watcher::Config::default().labels(LABEL_KIND),
             health: self.health.clone(),
+            metrics: (self.metrics.clone(), Watched::Jobs),
             again: Again { changes: self.reconnects.clone(), leadership: Some(self.leadership.clone()) },
         };
         // It is not read while there is nothing to compare.
@@ -230,6 +234,7 @@ impl Take<JobObject> for Taker {
         self.watch.handle(event, &mut self.open, &self.told).await?;
         if done {
             tracing::info!("compared");
+            self.watch.metrics.compared();
             self.term.into_iter().for_each(|term| self.watch.leadership.compared(term));
             self.listed.send_modify(|lists| *lists += 1);
         }

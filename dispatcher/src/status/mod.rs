@@ -40,6 +40,7 @@ use self::{
 use crate::{
     contract::{job::JobState, names::Kind},
     health::Health,
+    metrics::Metrics,
     status::phase::{Source, Step},
 };
 
@@ -135,12 +136,12 @@ impl Writer {
 pub fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
-    health: &Health,
+    (health, metrics): (&Health, Metrics),
     leadership: Leadership,
     abort: CancellationToken,
 ) -> (Writer, impl Future<Output = ()> + use<>) {
     let (tx, rx) = mpsc::channel(CHANNEL);
-    let work = Arc::new(Work::new(store, cluster, health));
+    let work = Arc::new(Work::new(store, cluster, health, metrics));
     (Writer(tx), async move {
         tokio::select! {
             () = Desk::new(work, leadership).run(rx) => {}

@@ -1,6 +1,9 @@
 //! The writer's I/O: each piece is retried until it is known how it ended; nothing here decides what to say.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
@@ -24,6 +27,7 @@ use crate::{
         names::Kind,
     },
     health::{Health, Room},
+    metrics::{Metrics, Published},
     status::phase::{Said, resource_version},
 };
 
@@ -46,6 +50,7 @@ pub(super) struct Work {
     settle_health: Room,
     in_flight: Semaphore,
     calls: Semaphore,
+    metrics: Metrics,
 }
 
 /// Delays between tries: 100 ms to 10 s, with jitter, without end; every try has its own deadline.
@@ -70,7 +75,7 @@ async fn permit(semaphore: &Semaphore, n: usize) -> Option<SemaphorePermit<'_>> 
 }
 
 impl Work {
-    pub(super) fn new(store: Store, cluster: Arc<dyn Cluster>, health: &Health) -> Self {
+    pub(super) fn new(store: Store, cluster: Arc<dyn Cluster>, health: &Health, metrics: Metrics) -> Self {
         // Each works until it is tried.
         let room = |name: &str| {
             let room = health.room(format!("status {name}"));
@@ -86,6 +91,7 @@ impl Work {
             settle_health: room("settle"),
             in_flight: Semaphore::new(IN_FLIGHT),
             calls: Semaphore::new(CALLS),
+            metrics,
         }
     }
 
@@ -110,12 +116,15 @@ impl Work {
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
-                self.store.publish(&message, &state.request_hash, known.sequence).await
+                let asked = Instant::now();
+                let stored = self.store.publish(&message, &state.request_hash, known.sequence).await;
+                self.metrics.published(published(&stored), asked);
+                stored
             };
             match stored {
                 Ok(sequence) => {
                     self.publish_health.ready();
-                    log(&message);
+                    self.tell_of(&message);
                     return Done::Said(Known { sequence, said: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
@@ -130,6 +139,9 @@ impl Work {
                 self.publish_health.ready();
                 // Stored by a try that was not answered.
                 let ours = stored.is_some_and(|stored| stored.event == message);
+                if ours {
+                    self.tell_of(&message);
+                }
                 return if ours { Done::Said(last) } else { Done::Known(last) };
             }
         }
@@ -229,10 +241,24 @@ impl Work {
         Done::Settled
     }
 
+    /// An event is stored.
+    fn tell_of(&self, event: &StatusEvent) {
+        self.metrics.event(event);
+        log(event);
+    }
+
     /// One try: whoever waits for the next one holds up nobody.
     async fn call<T>(&self, call: BoxFuture<'_, Result<T, String>>) -> Result<T, String> {
         let _permit = permit(&self.calls, 1).await;
         call.await
+    }
+}
+
+fn published(stored: &Result<u64, StoreError>) -> Published {
+    match stored {
+        Ok(_) => Published::Stored,
+        Err(StoreError::Fenced) => Published::Fenced,
+        Err(_) => Published::Failed,
     }
 }
 

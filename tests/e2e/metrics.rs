@@ -1,0 +1,231 @@
+//! `/metrics`: each metric moves as told.
+
+use dispatcher_tests::proxy::ApiProxy;
+use dispatcher_tests::{Dispatcher, or_skip, until};
+use local_cluster::faults::{Calls, Failure, Strike};
+use serde_json::json;
+
+use crate::world::{PATIENCE, World, finished, managed_template};
+
+/// The value of a series, written as in the text; `None` where it is absent.
+async fn value(dispatcher: &Dispatcher, series: &str) -> Result<Option<f64>, String> {
+    let (status, text) = dispatcher.get("/metrics").await?;
+    assert_eq!(status, 200);
+    assert!(text.ends_with("# EOF\n"), "OpenMetrics: {text}");
+    let mut values =
+        text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+    Ok(values.next())
+}
+
+/// Waits until a series is as told.
+async fn until_is(dispatcher: &Dispatcher, series: &str, told: impl Fn(f64) -> bool) -> f64 {
+    until(&format!("{series} to be as told"), PATIENCE, || async {
+        match value(dispatcher, series).await? {
+            Some(found) if told(found) => Ok(found),
+            found => Err(format!("{found:?}")),
+        }
+    })
+    .await
+}
+
+async fn until_all(dispatcher: &Dispatcher, all: &[(&str, f64)]) {
+    for (series, expected) in all {
+        until_is(dispatcher, series, |found| found == *expected).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
+    let world = or_skip!(World::start().await);
+    world.make_streams_without_deduplication().await;
+    let (_folder, templates) = managed_template();
+    let dispatcher = world.dispatcher().templates(templates).start().await;
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 0.0),
+            (r#"dispatcher_active_jobs{kind="simple"}"#, 0.0),
+            ("dispatcher_leader", 1.0),
+            ("dispatcher_compared", 1.0),
+            ("dispatcher_nats_connects_total", 1.0),
+            (r#"dispatcher_consumer_up{kind="simple"}"#, 1.0),
+            (r#"dispatcher_room_ready{room="watch"}"#, 1.0),
+            (r#"dispatcher_build_info{version="0.1.0"}"#, 1.0),
+        ],
+    )
+    .await;
+    // A request, and the same one again once the stream has forgotten it.
+    let payload = r#"{"foo":"a"}"#;
+    let first = world.request_as("one", payload).await;
+    world.until_last("simple-job-a", "ADDED").await;
+    until("the stream to take it again", PATIENCE, || async {
+        let again = world.request_as("one", payload).await;
+        (again != first).then_some(())
+    })
+    .await;
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 1.0),
+            (r#"dispatcher_requests_total{kind="simple",result="exists"}"#, 1.0),
+            (r#"dispatcher_request_wait_seconds_count{kind="simple"}"#, 1.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="created"}"#, 1.0),
+            (r#"dispatcher_active_jobs{kind="simple"}"#, 1.0),
+            (r#"dispatcher_events_total{kind="simple",event="ADDED"}"#, 1.0),
+        ],
+    )
+    .await;
+    // Its end.
+    world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
+    world.outcome("simple-job-a").await;
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_outcomes_total{kind="simple",result="Complete"}"#, 1.0),
+            (r#"dispatcher_events_total{kind="simple",event="OUTCOME"}"#, 1.0),
+            (r#"dispatcher_event_lag_seconds_count{kind="simple",event="OUTCOME"}"#, 1.0),
+            (r#"dispatcher_active_jobs{kind="simple"}"#, 0.0),
+        ],
+    )
+    .await;
+    // A Job that vanishes: Kubernetes does not say when, so it has no lag.
+    world.request(r#"{"foo":"b"}"#).await;
+    world.until_last("simple-job-b", "ADDED").await;
+    world.namespace.jobs.delete("simple-job-b", &kube::api::DeleteParams::background()).await.unwrap();
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_outcomes_total{kind="simple",result="Deleted"}"#, 1.0),
+            (r#"dispatcher_event_lag_seconds_count{kind="simple",event="OUTCOME"}"#, 1.0),
+        ],
+    )
+    .await;
+    // Bad ones.
+    world.request(r#"{"foo":7}"#).await;
+    world.request(r#"{"foo":"Upper"}"#).await;
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_requests_total{kind="simple",result="rejected"}"#, 2.0),
+            (r#"dispatcher_rejections_total{kind="simple",reason="InvalidRequest"}"#, 1.0),
+            (r#"dispatcher_rejections_total{kind="simple",reason="InvalidName"}"#, 1.0),
+        ],
+    )
+    .await;
+    let stored = r#"dispatcher_event_publish_duration_seconds_count{result="stored"}"#;
+    until_is(&dispatcher, stored, |count| count >= 5.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
+    let world = or_skip!(World::start().await);
+    let (folder, templates) = managed_template();
+    let path = folder.path().join("simple.yaml");
+    let simple = std::fs::read_to_string(&path).unwrap();
+    let job = simple.find("\njob:").expect("the manifest");
+    let (before, after) = simple.split_at(job);
+    std::fs::write(&path, format!("{before}\nlimits: {{maxActive: 1}}{after}")).unwrap();
+    let dispatcher = world.dispatcher().templates(templates).start().await;
+    for name in ["a", "b", "c"] {
+        world.request(json!({"foo": name, "name": name}).to_string()).await;
+    }
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_active_jobs{kind="simple"}"#, 1.0),
+            (r#"dispatcher_active_jobs_limit{kind="simple"}"#, 1.0),
+            (r#"dispatcher_queue_requests{kind="simple",state="pending"}"#, 2.0),
+            (r#"dispatcher_queue_requests{kind="simple",state="ack_pending"}"#, 0.0),
+            (r#"dispatcher_queue_redelivered_requests{kind="simple"}"#, 0.0),
+        ],
+    )
+    .await;
+    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#, |age| age > 1.0).await;
+    for name in ["a", "b", "c"] {
+        world.until_last(name, "ADDED").await;
+        world.set_status(name, finished("Complete", 0, "CompletionsReached", "done")).await;
+    }
+    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#, |age| age == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_and_a_lost_connection_are_counted() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = managed_template();
+    let first = world.dispatcher().templates(&templates).start().await;
+    until_is(&first, "dispatcher_compared", |found| found == 1.0).await;
+    let second = world.dispatcher().templates(&templates).start().await;
+    until_all(&second, &[("dispatcher_leader", 0.0), ("dispatcher_comparisons_total", 0.0)]).await;
+    first.kill().await;
+    until_all(&second, &[("dispatcher_leader", 1.0), ("dispatcher_compared", 1.0)]).await;
+    until_is(&second, "dispatcher_comparisons_total", |found| found >= 1.0).await;
+    let listed =
+        until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found >= 2.0).await;
+    world.nats.kill().await;
+    until_is(&second, "dispatcher_nats_disconnects_total", |found| found >= 1.0).await;
+    until_is(&second, r#"dispatcher_room_ready{room="nats"}"#, |found| found == 0.0).await;
+    until_is(&second, r#"dispatcher_room_failures_total{room="nats"}"#, |found| found >= 1.0).await;
+    until_is(&second, r#"dispatcher_consumer_up{kind="simple"}"#, |found| found == 0.0).await;
+    let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#).await.unwrap();
+    assert_eq!(age, None, "nobody knows");
+    world.nats.restart().await;
+    until_is(&second, "dispatcher_nats_connects_total", |found| found >= 2.0).await;
+    until_is(&second, r#"dispatcher_room_ready{room="nats"}"#, |found| found == 1.0).await;
+    // What NATS may have lost is compared anew.
+    until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found > listed).await;
+    until_is(&second, r#"dispatcher_consumer_up{kind="simple"}"#, |found| found == 1.0).await;
+}
+
+/// Somebody takes away what was said: the fence refuses what rests on it, and all is said anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = managed_template();
+    let dispatcher = world.dispatcher().templates(templates).start().await;
+    world.request(r#"{"foo":"a"}"#).await;
+    world.until_last("simple-job-a", "ADDED").await;
+    let status = world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    status.purge().filter("jobs.simple.status.simple-job-a").await.unwrap();
+    world.set_status("simple-job-a", json!({"active": 1, "startTime": crate::world::START})).await;
+    let fenced = r#"dispatcher_event_publish_duration_seconds_count{result="fenced"}"#;
+    until_is(&dispatcher, fenced, |count| count >= 1.0).await;
+    world.until_last("simple-job-a", "ADDED").await;
+
+    let open = world.fill_status_stream().await;
+    world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
+    let failed = r#"dispatcher_event_publish_duration_seconds_count{result="failed"}"#;
+    until_is(&dispatcher, failed, |count| count >= 2.0).await;
+    until_is(&dispatcher, r#"dispatcher_room_failures_total{room="status publish"}"#, |count| count >= 2.0)
+        .await;
+    until_is(&dispatcher, r#"dispatcher_room_ready{room="status publish"}"#, |found| found == 0.0).await;
+    world.jetstream.update_stream(open).await.unwrap();
+    assert_eq!(world.outcome("simple-job-a").await["result"], "Complete");
+    until_is(&dispatcher, r#"dispatcher_room_ready{room="status publish"}"#, |found| found == 1.0).await;
+}
+
+/// What is put back comes again, and each delivery counts; so does each watch that cannot resume.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_refuses_is_counted() {
+    let world = or_skip!(World::start().await);
+    let (_folder, templates) = managed_template();
+    let proxy = ApiProxy::start(&world.namespace.dispatcher_kubeconfig).await;
+    let kubeconfig = proxy.kubeconfig.display().to_string();
+    let dispatcher = world.dispatcher().templates(templates).env("KUBECONFIG", &kubeconfig).start().await;
+    proxy.faults.fail(Calls::of("create", "jobs"), 2, Failure::Code(429));
+    world.request(r#"{"foo":"a"}"#).await;
+    until_all(
+        &dispatcher,
+        &[
+            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 1.0),
+            (r#"dispatcher_requests_total{kind="simple",result="retried"}"#, 2.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="retry"}"#, 2.0),
+        ],
+    )
+    .await;
+    let lists = r#"dispatcher_watch_lists_total{resource="jobs"}"#;
+    let listed = until_is(&dispatcher, lists, |found| found >= 1.0).await;
+    proxy.faults.strike(Calls::of("watch", "jobs"), Strike::Error(410));
+    let expired = r#"dispatcher_watch_errors_total{resource="jobs",reason="expired"}"#;
+    until_is(&dispatcher, expired, |found| found >= 1.0).await;
+    until_is(&dispatcher, lists, |found| found > listed).await;
+}
