@@ -9,14 +9,20 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
+mod admission;
+mod api_faults;
+mod by_hand;
 mod clock;
 mod cluster;
 mod control_plane;
 #[path = "../e2e/controller.rs"]
 mod controller;
+mod crashes;
 mod logins;
 mod nats;
+mod partitions;
 mod process;
+mod redelivery;
 mod replicas;
 #[path = "../e2e/run.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::pull;
 use dispatcher_tests::checker::History;
+use dispatcher_tests::proxy::{ApiProxy, NatsProxy};
 use dispatcher_tests::{Dispatcher, campaign, kubernetes, or_skip, until};
 use fastrand::Rng;
 
 use crate::run::{REST, Run};
-use crate::world::PATIENCE;
+use crate::world::{PATIENCE, Proxies, World};
 
 /// See the module.
 pub(crate) struct Stage {
@@ -48,6 +49,17 @@ pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)
     repeat_on(fault, async || Run::start().await, play).await;
 }
 
+/// The same with proxies between the dispatcher and its two systems.
+pub(crate) async fn repeat_behind_proxies(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)) {
+    let start = async || {
+        let world = World::start().await?;
+        let api = ApiProxy::start(&world.namespace.dispatcher_kubeconfig).await;
+        let nats = NatsProxy::start(&world.nats.url).await;
+        Ok(Run::of(World { proxies: Some(Proxies { api, nats }), ..world }).await)
+    };
+    repeat_on(fault, start, play).await;
+}
+
 /// The same on a run that is made otherwise.
 pub(crate) async fn repeat_on(
     fault: &str,
@@ -63,6 +75,22 @@ impl Stage {
     pub(crate) async fn add_replica(&mut self) {
         let replica = self.run.replica().await;
         self.replicas.push(replica);
+    }
+
+    /// The proxy before the API server.
+    pub(crate) fn api(&self) -> &ApiProxy {
+        &self.run.world.proxies.as_ref().expect("behind proxies").api
+    }
+
+    /// The proxy before NATS.
+    pub(crate) fn nats(&self) -> &NatsProxy {
+        &self.run.world.proxies.as_ref().expect("behind proxies").nats
+    }
+
+    /// Another replica, that nothing goes wrong for.
+    pub(crate) async fn replica_without_proxies(&self) -> Dispatcher {
+        let builder = self.run.world.dispatcher_without_proxies();
+        builder.templates(self.run.folder.path()).start().await
     }
 
     /// Notes how long something took to be as before; the longest of a run counts.

@@ -21,7 +21,7 @@ pub(crate) struct Run {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) recorder: Recorder,
     _controller: Controller,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Run {

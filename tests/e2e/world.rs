@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_nats::jetstream::{self, message::StreamMessage, stream};
 use async_nats::{Client, HeaderMap};
+use dispatcher_tests::proxy::{ApiProxy, NatsProxy};
 use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, dispatcher::Builder, paths, until};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
@@ -21,6 +22,14 @@ pub(crate) struct World {
     pub(crate) jetstream: jetstream::Context,
     /// Further settings of the dispatcher: how it logs in to NATS, for one.
     pub(crate) settings: Vec<(String, String)>,
+    /// What stands between the dispatcher and the two.
+    pub(crate) proxies: Option<Proxies>,
+}
+
+/// A proxy before each of the dispatcher's two systems.
+pub(crate) struct Proxies {
+    pub(crate) api: ApiProxy,
+    pub(crate) nats: NatsProxy,
 }
 
 impl World {
@@ -32,11 +41,22 @@ impl World {
     pub(crate) async fn of(nats: Nats, namespace: impl Into<Arc<Namespace>>) -> Self {
         let client = nats.client().await;
         let jetstream = jetstream::new(client.clone());
-        Self { nats, namespace: namespace.into(), client, jetstream, settings: vec![] }
+        Self { nats, namespace: namespace.into(), client, jetstream, settings: vec![], proxies: None }
     }
 
     /// How the dispatcher of this world is started.
     pub(crate) fn dispatcher(&self) -> Builder {
+        match &self.proxies {
+            None => self.dispatcher_without_proxies(),
+            Some(Proxies { api, nats }) => self
+                .dispatcher_without_proxies()
+                .env("NATS_URL", &nats.url)
+                .env("KUBECONFIG", &api.kubeconfig.display().to_string()),
+        }
+    }
+
+    /// How one is started that nothing goes wrong for.
+    pub(crate) fn dispatcher_without_proxies(&self) -> Builder {
         let builder = Dispatcher::builder(&self.nats, &self.namespace);
         self.settings.iter().fold(builder, |builder, (name, value)| builder.env(name, value))
     }

@@ -16,6 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::breakpoint::{Breakpoint, Point, Points, Side};
 use super::protocol::{self, Publish, Published};
 
+/// How much is read at once: a buffer without room would be read into by a few bytes, each of them late.
+const PIECE: usize = 64 << 10;
 /// How much is read on while something is held.
 const WITHHELD: usize = 16 << 20;
 
@@ -52,7 +54,7 @@ impl NatsProxy {
         self.shared.mode.send_replace(Mode::HalfOpen);
     }
 
-    /// Passes each piece, either way, only after `delay`, and so many bytes in a second; until [`Self::heal`].
+    /// Passes what comes, either way, only after `delay`, and then so many bytes in a second; until [`Self::heal`].
     pub fn slow(&self, delay: Duration, bytes_per_second: u32) {
         self.shared.set_pace(Some((delay, bytes_per_second.max(1))));
     }
@@ -89,7 +91,7 @@ enum Mode {
 struct Shared {
     server: String,
     mode: watch::Sender<Mode>,
-    /// Delay of a piece, and bytes in a second.
+    /// Delay of what comes, and bytes in a second.
     pace: Mutex<Option<(Duration, u32)>>,
     points: Points<Publish>,
 }
@@ -99,13 +101,23 @@ impl Shared {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
+    /// Waits for what has just come, however much it is.
+    async fn delay(&self) {
+        if let Some((delay, _)) = self.pace() {
+            sleep(delay).await;
+        }
+    }
+
     /// Returns when a piece of this length may go on.
     async fn may_pass(&self, length: usize) {
-        let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((delay, bytes_per_second)) = pace {
-            sleep(delay + Duration::from_secs_f64(length as f64 / f64::from(bytes_per_second))).await;
+        if let Some((_, bytes_per_second)) = self.pace() {
+            sleep(Duration::from_secs_f64(length as f64 / f64::from(bytes_per_second))).await;
         }
         self.until(|mode| mode != Mode::HalfOpen).await;
+    }
+
+    fn pace(&self) -> Option<(Duration, u32)> {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn until(&self, is: impl Fn(Mode) -> bool) {
@@ -179,9 +191,11 @@ async fn requests(
                 point.reach();
             }
         }
+        sent.reserve(PIECE);
         if client.read_buf(&mut sent).await? == 0 {
             return Ok(());
         }
+        shared.delay().await;
     }
 }
 
@@ -218,6 +232,7 @@ async fn replies(
 ) -> io::Result<()> {
     let mut sent = BytesMut::new();
     loop {
+        sent.reserve(PIECE);
         if server.read_buf(&mut sent).await? == 0 {
             return Ok(());
         }
@@ -226,6 +241,7 @@ async fn replies(
         if let Some(holding) = holding {
             withhold(&holding, &mut server, &mut sent).await?;
         }
+        shared.delay().await;
         shared.may_pass(sent.len()).await;
         client.write_all(&sent.split()).await?;
     }

@@ -1,0 +1,152 @@
+//! The API server refuses, breaks off, is late, is silent, or says that nothing was done where it was.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use local_cluster::faults::{Behaviour, Calls, Failure};
+use tokio::time::sleep;
+
+use crate::stage::{Stage, repeat_behind_proxies};
+
+/// How many requests are published at once; one in twenty is bad.
+const REQUESTS: usize = 100;
+
+/// Longer than the dispatcher waits for a word of a watch (28 s).
+const LONGER_THAN_SILENCE: Duration = Duration::from_secs(30);
+
+/// So many seconds: the fault itself lasts that long.
+async fn some_seconds(random: &mut Rng) {
+    sleep(Duration::from_millis(random.u64(2_000..6_000))).await;
+}
+
+/// From a random moment under load on, for some seconds.
+async fn for_some_seconds(stage: &Stage, random: &mut Rng, begin: impl FnOnce(&Stage)) {
+    tokio::join!(stage.load(0, REQUESTS), async {
+        stage.until_jobs(random.usize(0..80)).await;
+        begin(stage);
+        some_seconds(random).await;
+        stage.api().faults.clear();
+        let over = Instant::now();
+        stage.until_works("after").await;
+        stage.recovered("API server as before", over);
+    });
+}
+
+async fn storm(fault: &str, code: u16) {
+    repeat_behind_proxies(fault, async |stage, random| {
+        let fail = |stage: &Stage| stage.api().faults.fail(Calls::all(), u32::MAX, Failure::Code(code));
+        for_some_seconds(stage, random, fail).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storm_of_429() {
+    storm("every call is answered with 429 for some seconds", 429).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storm_of_503() {
+    storm("every call is answered with 503 for some seconds", 503).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_the_api_server_are_refused() {
+    repeat_behind_proxies("connections to the API server break and are refused", async |stage, random| {
+        for_some_seconds(stage, random, |stage| stage.api().faults.refuse_connections(true)).await;
+    })
+    .await;
+}
+
+/// Calls are taken and never answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_is_silent() {
+    repeat_behind_proxies("the API server takes calls and answers none", async |stage, random| {
+        let delay = |stage: &Stage| {
+            stage.api().faults.delay(Calls::all(), u32::MAX, Duration::from_secs(3600));
+        };
+        for_some_seconds(stage, random, delay).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_api_server() {
+    repeat_behind_proxies("every call takes up to two seconds longer", async |stage, random| {
+        let longer = Duration::from_millis(random.u64(200..2_000));
+        stage.load(0, random.usize(1..REQUESTS)).await;
+        stage.api().faults.delay(Calls::all(), u32::MAX, longer);
+        stage.load(REQUESTS, 50).await;
+        stage.until_works("slowly").await;
+        stage.api().faults.clear();
+    })
+    .await;
+}
+
+/// The create was done and its answer says otherwise, again and again.
+async fn done_and_not_told(fault: &str, failure: Failure) {
+    repeat_behind_proxies(fault, async |stage, random| {
+        let creates = || Calls::of("create", "jobs");
+        tokio::join!(stage.load(0, REQUESTS), async {
+            for _ in 0..3 {
+                stage.until_jobs(random.usize(0..60)).await;
+                stage.api().faults.fail(creates(), random.u32(1..20), failure);
+            }
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_is_done_and_answered_with_504() {
+    done_and_not_told("a create is done and answered with 504", Failure::CodeAfter(504)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_is_done_and_its_connection_breaks() {
+    done_and_not_told("a create is done and its connection breaks", Failure::BreakAfter).await;
+}
+
+/// The mark was patched on and the answer says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_is_done_and_answered_with_504() {
+    repeat_behind_proxies("mark and TTL are patched on and the answer is 504", async |stage, random| {
+        tokio::join!(stage.load(0, REQUESTS), async {
+            stage.until_jobs(random.usize(0..60)).await;
+            let times = random.u32(1..20);
+            stage.api().faults.fail(Calls::of("patch", "jobs"), times, Failure::CodeAfter(504));
+        });
+    })
+    .await;
+}
+
+/// The connection stays and nothing comes, neither on it nor on the next one.
+async fn half_open(fault: &str, watches: fn() -> Calls) {
+    repeat_behind_proxies(fault, async |stage, random| {
+        tokio::join!(stage.load(0, REQUESTS), async {
+            stage.until_jobs(random.usize(0..80)).await;
+            stage.api().faults.behave(watches(), Behaviour::Stall);
+            // The fault itself lasts this long.
+            sleep(LONGER_THAN_SILENCE + Duration::from_millis(random.u64(0..2_000))).await;
+            stage.api().faults.behave_well();
+            let over = Instant::now();
+            stage.request("after", "OUTCOME").await;
+            stage.recovered("events after a half-open watch", over);
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_watch() {
+    half_open("the watch of Jobs is half-open for half a minute", || Calls::of("watch", "jobs")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_half_open_for_a_moment() {
+    repeat_behind_proxies("every watch is half-open for some seconds", async |stage, random| {
+        let stall = |stage: &Stage| stage.api().faults.behave(Calls::of("watch", "jobs"), Behaviour::Stall);
+        for_some_seconds(stage, random, stall).await;
+    })
+    .await;
+}
