@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays faults faults-build fault-table dashboard-picture check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -64,8 +64,13 @@ bench-delays: setup ## measure how soon after the end of a pod its ATTEMPT and t
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench delays
 
-dashboard-picture: setup build ## draw the dashboard of a run of two minutes into docs/images/dashboard.svg
-	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet --workspace --test e2e -- --nocapture observability::each_query
+bench-sync: setup ## measure what sync_interval: always of NATS costs
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench sync
+
+bench-memory: setup ## measure the memory of the dispatcher: idle, with a long queue, with a NATS that does not answer
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench memory
 
 clean: ## remove what was built here (not what is cached for all checkouts)
 	cargo clean

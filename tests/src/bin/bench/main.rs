@@ -4,11 +4,13 @@
 //! The Jobs are suspended: no pod runs, so that what is measured is the way from a request to a Job. The bare client only
 //! creates. The dispatcher pulls, validates, creates, stores the first event under the fence and acknowledges.
 //!
-//! `make bench-delays`: [`delays`].
+//! `make bench-delays`: [`delays`]; `make bench-sync`: [`sync`]; `make bench-memory`: [`memory`].
 
 mod bare;
 mod cpu;
 mod delays;
+mod memory;
+mod sync;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -39,6 +41,8 @@ async fn main() -> ExitCode {
     let done = match (args.next().as_deref(), args.next(), args.next()) {
         (Some("bare"), Some(kubeconfig), Some(namespace)) => bare::create(&kubeconfig, &namespace).await,
         (Some("delays"), ..) => delays::run().await,
+        (Some("memory"), ..) => memory::run().await,
+        (Some("sync"), ..) => sync::run().await,
         _ => compare().await,
     };
     match done {

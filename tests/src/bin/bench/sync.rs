@@ -1,0 +1,138 @@
+//! `bench sync`: what `sync_interval: always` costs. A NATS server that writes each message through to the disk before it acknowledges it, and one
+//! with the default, in one run and in turn.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, context::ContextBuilder};
+use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{publish, template};
+
+/// Each of the two, in turn.
+const ROUNDS: usize = 5;
+/// Requests of a round.
+const ALONE: usize = 400;
+const AT_ONCE: usize = 4_000;
+const PUBLISHERS: usize = 64;
+/// Requests of a round whose `ADDED` is waited for, one after the other.
+const TO_ADDED: usize = 100;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One of the two, and what was measured of it.
+struct Side {
+    nats: Nats,
+    context: jetstream::Context,
+    /// And where its Jobs are.
+    dispatcher: Option<(Dispatcher, Namespace)>,
+    alone: Vec<f64>,
+    at_once: Vec<f64>,
+    to_added: Vec<f64>,
+}
+
+pub(crate) async fn run() -> Result<(), String> {
+    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
+    let folder = paths::temp_dir("bench")?;
+    std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
+    let mut sides = [Side::start("").await, Side::start("jetstream {sync_interval: always}\n").await];
+    println!("{ROUNDS} rounds of each in turn, stores in {}\n", std::env::temp_dir().display());
+    for side in &sides {
+        let file = paths::workspace().join("nats-config/JOBS.json");
+        let config =
+            std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
+        let made: Value =
+            side.context.request("STREAM.CREATE.JOBS", &config).await.map_err(|error| error.to_string())?;
+        if let Some(error) = made.get("error") {
+            return Err(format!("stream JOBS: {error}"));
+        }
+    }
+    for _ in 0..ROUNDS {
+        for side in &mut sides {
+            let rate = side.rate(ALONE, 1).await?;
+            side.alone.push(rate);
+            let rate = side.rate(AT_ONCE, PUBLISHERS).await?;
+            side.at_once.push(rate);
+        }
+    }
+    for side in &mut sides {
+        let jobs = side.context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
+        jobs.purge().await.map_err(|error| error.to_string())?;
+        let namespace = kubernetes.namespace().await;
+        let builder = Dispatcher::builder(&side.nats, &namespace);
+        let builder = builder.templates(folder.path()).env("RUST_LOG", "warn");
+        side.dispatcher = Some((builder.try_start().await?, namespace));
+    }
+    for round in 0..ROUNDS {
+        for side in &mut sides {
+            side.measure_to_added(round).await?;
+        }
+    }
+    let [default, always] = sides;
+    print(default, always);
+    Ok(())
+}
+
+impl Side {
+    async fn start(config: &str) -> Self {
+        let nats = Nats::process_configured(config).await;
+        let builder = ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true);
+        let context = builder.build(nats.client().await);
+        Self { nats, context, dispatcher: None, alone: vec![], at_once: vec![], to_added: vec![] }
+    }
+
+    /// Requests acknowledged per second.
+    async fn rate(&self, count: usize, publishers: usize) -> Result<f64, String> {
+        let start = Instant::now();
+        let sent = stream::iter(0..count).map(|n| publish(&self.context, n)).buffer_unordered(publishers);
+        sent.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// From the publish of a request until a plain subscriber hears that its Job is there, in milliseconds.
+    async fn measure_to_added(&mut self, round: usize) -> Result<(), String> {
+        let client = self.context.client();
+        let mut events = client.subscribe("jobs.simple.status.*").await.map_err(|error| error.to_string())?;
+        client.flush().await.map_err(|error| error.to_string())?;
+        for number in 0..TO_ADDED {
+            let name = format!("sync-{round}-{number}");
+            let start = Instant::now();
+            let payload = json!({"foo": "x", "name": name}).to_string();
+            let sent = self.context.publish("jobs.simple.create", payload.into()).await;
+            sent.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
+            let subject = format!("jobs.simple.status.{name}");
+            loop {
+                let next =
+                    timeout(DEADLINE, events.next()).await.map_err(|_| format!("no event of {name}"))?;
+                if next.ok_or("the subscription ended")?.subject.as_str() == subject {
+                    break;
+                }
+            }
+            self.to_added.push(start.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(())
+    }
+}
+
+fn print(default: Side, always: Side) {
+    println!("  {:<44} {:>9} {:>9} {:>7}", "", "default", "always", "ratio");
+    let line = |name: &str, default: f64, always: f64| {
+        println!("  {name:<44} {default:>9.1} {always:>9.1} {:>7.2}", always / default);
+    };
+    line("requests acknowledged/s, 1 publisher", at(&default.alone, 0.5), at(&always.alone, 0.5));
+    let name = format!("requests acknowledged/s, {PUBLISHERS} publishers");
+    line(&name, at(&default.at_once, 0.5), at(&always.at_once, 0.5));
+    for (name, part) in [("request to ADDED, p50, ms", 0.5), ("request to ADDED, p99, ms", 0.99)] {
+        line(name, at(&default.to_added, part), at(&always.to_added, part));
+    }
+}
+
+/// The value that this part of all is not above.
+fn at(values: &[f64], part: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+}
