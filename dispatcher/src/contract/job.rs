@@ -2,7 +2,7 @@
 //!
 //! [`JobState`] is a Job as the report half sees it: only what the events need, never the whole object.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::core::{Object, ObjectMeta, object::NotUsed};
 use serde::Deserialize;
@@ -74,7 +74,30 @@ pub struct JobState {
     /// Whether it was to be cancelled; known once it is gone.
     pub cancelled: bool,
     /// The `JobStatus`, verbatim.
-    pub status: Value,
+    pub status: Status,
+}
+
+/// A `JobStatus` as JSON text, shared by all copies of a state: a tree of values takes many times the memory, and of every
+/// unfinished Job some states are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status(Arc<str>);
+
+impl Status {
+    /// The JSON object.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// The JSON text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Value> for Status {
+    fn from(status: Value) -> Self {
+        Self(if status.is_null() { "{}".into() } else { status.to_string().into() })
+    }
 }
 
 /// Why an object is no Job of the dispatcher.
@@ -126,7 +149,7 @@ impl JobState {
             settled: get(&meta.annotations, ANNOTATION_SETTLED).is_ok(),
             presence: Presence::Present,
             cancelled: false,
-            status: if status.is_null() { Value::Object(serde_json::Map::new()) } else { status },
+            status: status.into(),
         })
     }
 
@@ -142,7 +165,7 @@ impl JobState {
             resource_version: meta.resource_version.as_deref()?.parse().ok()?,
             settled: annotations.is_some_and(|a| a.contains_key(ANNOTATION_SETTLED)),
             presence: Presence::Present,
-            status: object.status.clone().unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            status: object.status.clone().unwrap_or_default().into(),
             ..Self::missing(said, request_hash)
         })
     }
@@ -167,7 +190,7 @@ impl JobState {
             settled: false,
             presence: Presence::MissingUnverified,
             cancelled: false,
-            status: said.status,
+            status: said.status.into(),
         }
     }
 
@@ -206,7 +229,11 @@ impl JobState {
 
     /// Why it is suspended, by its condition; `None` where it is not.
     pub fn suspended(&self) -> Option<Stall> {
-        let conditions = self.status.get("conditions")?.as_array()?;
+        if !self.status.text().contains("\"Suspended\"") {
+            return None;
+        }
+        let status = self.status.value();
+        let conditions = status.get("conditions")?.as_array()?;
         let is = |condition: &Value, key: &str, value: &str| {
             condition.get(key).is_some_and(|found| found == value)
         };
@@ -256,8 +283,8 @@ struct StatusView {
 }
 
 impl StatusView {
-    fn of(status: &Value) -> Self {
-        Self::deserialize(status).unwrap_or_default()
+    fn of(status: &Status) -> Self {
+        serde_json::from_str(status.text()).unwrap_or_default()
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Offer, StateOffer,
     early::Early,
-    lane::{Beside, Done, Lane},
+    lane::{Beside, Done, Lane, MANY},
     leadership::Leadership,
     phase::Source,
     signs::{Aside, Sign},
@@ -29,6 +29,8 @@ pub(super) type Key = (Kind, JobName);
 /// How long outcomes wait for the pods to be listed; after that they go without what that would tell.
 const PODS_LISTED: Duration = Duration::from_secs(30);
 
+/// A lane, with those who wait for a first event.
+type Waited = Lane<oneshot::Sender<()>>;
 type Underway = FuturesUnordered<BoxFuture<'static, (Key, Done)>>;
 /// With the uid of the Job that it is for.
 type Besides = FuturesUnordered<BoxFuture<'static, (Key, String, Beside)>>;
@@ -36,7 +38,9 @@ type Besides = FuturesUnordered<BoxFuture<'static, (Key, String, Beside)>>;
 /// See the module.
 pub(super) struct Desk {
     work: Arc<Work>,
-    lanes: HashMap<Key, Lane<oneshot::Sender<()>>>,
+    lanes: HashMap<Key, Waited>,
+    /// States that wait, in all lanes together.
+    waiting: usize,
     /// The kinds that there ever were lanes of.
     kinds: BTreeSet<Kind>,
     early: Early,
@@ -55,6 +59,7 @@ impl Desk {
         Self {
             work,
             lanes: HashMap::new(),
+            waiting: 0,
             kinds: BTreeSet::new(),
             early: Early::default(),
             leadership,
@@ -80,9 +85,7 @@ impl Desk {
                     Some(offer) => self.accept(offer),
                 },
                 Some((key, done)) = self.underway.next() => {
-                    if let Some(lane) = self.lanes.get_mut(&key) {
-                        lane.done(done);
-                    }
+                    self.counted(&key, |lane| lane.done(done));
                     Some(key)
                 }
                 Some((key, uid, beside)) = self.besides.next() => {
@@ -148,6 +151,7 @@ impl Desk {
             lane.hand_over();
             !lane.is_over(false)
         });
+        self.waiting = self.lanes.values().map(Lane::waiting).sum();
         self.early = Early::default();
     }
 
@@ -175,8 +179,21 @@ impl Desk {
         if let Some(said) = said {
             lane.wait(state.uid.clone(), said);
         }
-        lane.offer(state, source);
+        let crowd = self.waiting >= MANY;
+        self.counted(&key, |lane| match crowd {
+            true => lane.offer_in_a_crowd(state, source),
+            false => lane.offer(state, source),
+        });
         Some(key)
+    }
+
+    /// Does something with a lane, and counts what waits in it.
+    fn counted<T>(&mut self, key: &Key, work: impl FnOnce(&mut Waited) -> T) -> Option<T> {
+        let lane = self.lanes.get_mut(key)?;
+        let before = lane.waiting();
+        let done = work(lane);
+        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
+        Some(done)
     }
 
     fn sign(&mut self, sign: Sign) -> Option<Key> {
@@ -210,7 +227,9 @@ impl Desk {
             let _ = waiter.send(());
         }
         lane.forget(oneshot::Sender::is_closed);
+        let before = lane.waiting();
         let next = lane.next(self.pods_listed);
+        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
         let asides = lane.asides();
         if let Some((step, state, known)) = next {
             let (work, key) = (self.work.clone(), key.clone());

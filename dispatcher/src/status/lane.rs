@@ -16,8 +16,12 @@ use crate::{
     status::phase::{self, Source, Step},
 };
 
-/// States that wait behind the one at work; past that the newest takes the place of the last.
+/// States of a lane that wait, with the one at work; past that the newest takes the place of the last.
 const WAITING: usize = 16;
+/// The same where all lanes together hold very many.
+const CROWDED: usize = 2;
+/// How many that is. A stream that takes nothing for long costs no more memory than this, and [`CROWDED`] states of each Job.
+pub(super) const MANY: usize = 8192;
 
 /// See the module.
 #[derive(Debug)]
@@ -96,14 +100,30 @@ impl<W> Lane<W> {
         }
     }
 
+    /// How many states wait, with the one at work.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A newer state of the Job.
     pub(super) fn offer(&mut self, state: JobState, source: Source) {
-        if self.waiting.len() >= WAITING
-            && self.waiting.back().is_some_and(|(last, _)| last.uid == state.uid && !last.settled)
+        self.merge(&state.uid, WAITING);
+        self.waiting.push_back((state, source));
+    }
+
+    /// The same where all lanes together hold very many states.
+    pub(super) fn offer_in_a_crowd(&mut self, state: JobState, source: Source) {
+        self.merge(&state.uid, CROWDED);
+        self.waiting.push_back((state, source));
+    }
+
+    /// Makes room for a newer state of that Job at the expense of the last ones; never of the one at work.
+    fn merge(&mut self, uid: &str, most: usize) {
+        while self.waiting.len() >= most
+            && self.waiting.back().is_some_and(|(last, _)| last.uid == uid && !last.settled)
         {
             self.waiting.pop_back();
         }
-        self.waiting.push_back((state, source));
     }
 
     /// Somebody who waits for the first event of the Job `uid`.

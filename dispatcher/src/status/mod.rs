@@ -152,13 +152,14 @@ pub fn writer(
 
 impl Work {
     async fn run(&self, step: Step, state: JobState, known: Known) -> Done {
+        // Each in a box of its own: thousands may be under way, and the usual ones are small.
         match step {
-            Step::Say(event, outcome) => self.say(state, known, Word::Of(event, outcome)).await,
-            Step::CloseEarlier => self.close_earlier(&state).await,
-            Step::Verify => self.verify(&state).await,
-            Step::Settle => self.settle(&state).await,
-            Step::Tell(telling) => self.say(state, known, telling.into()).await,
-            Step::AwaitEarlier => self.await_earlier(&state).await,
+            Step::Say(event, outcome) => Box::pin(self.say(state, known, Word::Of(event, outcome))).await,
+            Step::CloseEarlier => Box::pin(self.close_earlier(&state)).await,
+            Step::Verify => Box::pin(self.verify(&state)).await,
+            Step::Settle => Box::pin(self.settle(&state)).await,
+            Step::Tell(telling) => Box::pin(self.say(state, known, telling.into())).await,
+            Step::AwaitEarlier => Box::pin(self.await_earlier(&state)).await,
         }
     }
 }

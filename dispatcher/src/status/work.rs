@@ -111,20 +111,20 @@ impl Work {
         let uid = state.uid.clone();
         let event = word.event();
         let said = Said { uid, resource_version: resource_version(known.said.as_ref(), &state), event };
-        let message = message(&state, &said, word, self.store.max_payload());
-        let weight = weight(&message).clamp(SMALLEST, IN_FLIGHT);
+        let word = word.fitting(self.store.max_payload());
+        let weight = word.weight(&state).clamp(SMALLEST, IN_FLIGHT);
+        let time = now();
+        // Made when it is its turn: of thousands of events that wait for a server none takes the memory of a message.
+        let message = || message(&state, &said, &word, &time);
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
-                let asked = Instant::now();
-                let stored = self.store.publish(&message, &state.request_hash, known.sequence).await;
-                self.metrics.published(published(&stored), asked);
-                stored
+                Box::pin(self.publish(message(), &state.request_hash, known.sequence)).await
             };
             match stored {
                 Ok(sequence) => {
                     self.publish_health.ready();
-                    self.tell_of(&message);
+                    self.tell_of(&message());
                     return Done::Said(Known { sequence, said: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
@@ -134,18 +134,27 @@ impl Work {
                     sleep(delay).await;
                 }
             }
-            let (last, stored) = self.last(&state).await;
+            let (last, stored) = Box::pin(self.last(&state)).await;
             if last.sequence != known.sequence {
                 self.publish_health.ready();
                 // Stored by a try that was not answered.
-                let ours = stored.is_some_and(|stored| stored.event == message);
-                if ours {
-                    self.tell_of(&message);
+                let ours = stored.map(|stored| stored.event).filter(|event| *event == message());
+                if let Some(event) = &ours {
+                    self.tell_of(event);
                 }
+                let ours = ours.is_some();
                 return if ours { Done::Said(last) } else { Done::Known(last) };
             }
         }
         Done::Known(known)
+    }
+
+    /// One try.
+    async fn publish(&self, message: StatusEvent, hash: &str, expected: u64) -> Result<u64, StoreError> {
+        let asked = Instant::now();
+        let stored = self.store.publish(&message, hash, expected).await;
+        self.metrics.published(published(&stored), asked);
+        stored
     }
 
     /// Says `Deleted` of the Job that the last message tells of: another one has its name now.
@@ -289,19 +298,33 @@ impl Word {
             Self::Stall(_) => EventType::Stalled,
         }
     }
+
+    /// With no more attempts than go into a message of that many bytes.
+    fn fitting(mut self, max_payload: usize) -> Self {
+        if let Self::Of(_, Some(outcome)) = &mut self {
+            fit(outcome, max_payload);
+        }
+        self
+    }
+
+    /// About the bytes of the event of a state.
+    fn weight(&self, state: &JobState) -> usize {
+        let attempts: &[Attempt] = match self {
+            Self::Of(_, Some(outcome)) => &outcome.attempts,
+            Self::Attempt(attempt) => std::slice::from_ref(&**attempt),
+            Self::Of(_, None) | Self::Stall(_) => &[],
+        };
+        let texts = attempts.iter().flat_map(|attempt| [&attempt.log_tail, &attempt.message]).flatten();
+        state.status.text().len() + texts.map(String::len).sum::<usize>()
+    }
 }
 
-fn message(state: &JobState, said: &Said, word: Word, max_payload: usize) -> StatusEvent {
+fn message(state: &JobState, said: &Said, word: &Word, time: &str) -> StatusEvent {
     let (mut attempt, mut stall, mut outcome) = (None, None, None);
     match word {
-        Word::Of(_, told) => {
-            outcome = told.map(|mut outcome| {
-                fit(&mut outcome, max_payload);
-                *outcome
-            });
-        }
-        Word::Attempt(told) => attempt = Some(*told),
-        Word::Stall(told) => stall = Some(told),
+        Word::Of(_, told) => outcome = told.as_deref().cloned(),
+        Word::Attempt(told) => attempt = Some((**told).clone()),
+        Word::Stall(told) => stall = Some(told.clone()),
     }
     StatusEvent {
         event: said.event,
@@ -312,19 +335,12 @@ fn message(state: &JobState, said: &Said, word: Word, max_payload: usize) -> Sta
         request_id: state.request_id.clone(),
         request_seq: state.request_seq,
         resource_version: said.resource_version.to_string(),
-        time: now(),
-        status: state.status.clone(),
+        time: time.to_owned(),
+        status: state.status.value(),
         attempt,
         stall,
         outcome,
     }
-}
-
-/// About the bytes of an event.
-fn weight(event: &StatusEvent) -> usize {
-    let attempts = event.outcome.iter().flat_map(|outcome| &outcome.attempts).chain(&event.attempt);
-    let texts = attempts.flat_map(|attempt| [&attempt.log_tail, &attempt.message]).flatten();
-    event.status.to_string().len() + texts.map(String::len).sum::<usize>()
 }
 
 /// The lines of the ancestor: one for each change, one for the end.

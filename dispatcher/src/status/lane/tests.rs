@@ -52,6 +52,21 @@ fn a_long_outage_merges_states_and_keeps_the_newest() {
 }
 
 #[test]
+fn in_a_crowd_only_the_newest_state_waits_behind_the_one_at_work() {
+    let mut lane = Lane::<()>::new(Known::default());
+    for resource_version in 1..10 {
+        lane.offer(a_job("u", resource_version, json!({})), Source::Watch);
+    }
+    for resource_version in 10..20 {
+        lane.offer_in_a_crowd(a_job("u", resource_version, json!({})), Source::Watch);
+    }
+    let waiting: Vec<_> = lane.waiting.iter().map(|(state, _)| state.resource_version).collect();
+    assert_eq!(waiting, [1, 19]);
+    lane.offer_in_a_crowd(a_job("v", 20, json!({})), Source::Watch);
+    assert_eq!(lane.waiting(), 3, "another Job's last state is not given up");
+}
+
+#[test]
 fn a_job_that_only_lost_its_label_is_not_spoken_of() {
     let mut lane = Lane::<()>::new(known(1, "u", 1, EventType::Added));
     lane.offer(a_job("u", 2, json!({})).with_presence(Presence::DeletedUnverified), Source::Watch);
