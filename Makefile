@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table soak fuzz check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -41,13 +41,19 @@ bench: setup ## compare the dispatcher's creations with those of a bare Kubernet
 
 # RUNS=20: how often each; FAULT=name: only tests whose names hold it; SEED=number: one run again; CLUSTER=local: the local cluster.
 faults: test-images faults-build ## play every fault with seeds of its own: make faults [RUNS=20] [FAULT=name] [SEED=number] [CLUSTER=local]
-	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --no-fail-fast --test campaign --test faults -- $(FAULT)
+	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --no-fail-fast --test campaign --test faults -- $(FAULT) --skip soak
 
 faults-build:
 	cargo build --quiet --profile campaign --workspace --bins
 
 fault-table: build ## write the results of `make faults` into docs/reliability.md
 	@target/debug/fault-table
+
+soak: test-images faults-build ## any faults in any mix on real parts, for as long as is asked for: make soak [MINUTES=30] [SEED=number] [CLUSTER=local]
+	@SOAK_MINUTES=$(or $(MINUTES),30) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --test campaign -- soak --nocapture
+
+fuzz: ## look for inputs that the dispatcher cannot take, kept in dispatcher/fuzz/: make fuzz [MINUTES=10]
+	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture
 
 check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check

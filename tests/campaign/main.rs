@@ -28,6 +28,7 @@ mod replicas;
 #[allow(dead_code, reason = "shared with the end-to-end suite")]
 mod run;
 mod scale;
+mod soak;
 mod stage;
 #[path = "../e2e/world.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]
