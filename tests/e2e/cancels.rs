@@ -27,8 +27,16 @@ async fn until_nothing_is_written_down(world: &World) {
     .await;
 }
 
-/// Takes the consumer away, so that requests stay in the queue until the next start.
+/// Requests stay in the queue. (Taken away, the consumer would be made again.)
 async fn hold_the_queue(world: &World) {
+    let until = json!({"pause_until": "2100-01-01T00:00:00Z"});
+    let paused: Value =
+        world.jetstream.request("CONSUMER.PAUSE.JOBS.dispatcher-simple", &until).await.unwrap();
+    assert_eq!(paused["paused"], true, "{paused}");
+}
+
+/// The next start makes another one.
+async fn let_the_queue_go(world: &World) {
     let queue = world.jetstream.get_stream("JOBS").await.unwrap();
     queue.delete_consumer("dispatcher-simple").await.unwrap();
 }
@@ -81,6 +89,7 @@ async fn a_queued_request_is_rejected_and_tomorrows_of_that_name_is_not() {
     publish("four", r#"{"foo":"x","name":"wait-b"}"#).await;
     // A crash between: it is written down.
     run.dispatcher.kill().await;
+    let_the_queue_go(&run.world).await;
     run.dispatcher.restart().await;
     for sequence in [by_name, by_id] {
         assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "Cancelled");
