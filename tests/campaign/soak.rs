@@ -150,11 +150,11 @@ impl Soak<'_> {
             Fault::Killed(number) => {
                 self.replica(number).kill().await;
                 sleep(lasts).await;
-                self.replica(number).restart().await;
+                self.replica(number).keep_running().await;
             }
             Fault::Terminated(number) => {
                 assert_eq!(self.replica(number).terminate().await, Some(0), "it ends as asked");
-                self.replica(number).restart().await;
+                self.replica(number).keep_running().await;
             }
             Fault::Frozen(number) => {
                 self.replica(number).stop_signal().await;
@@ -355,7 +355,7 @@ async fn soak() {
         ways.api.faults.clear();
         ways.nats.heal();
         for number in 0..2 {
-            soak.replica(number).until_ready().await.unwrap_or_else(|error| panic!("{error}"));
+            soak.replica(number).keep_running().await;
         }
         stage.recovered("both ready after all faults", ended);
         println!("{}", soak.memory().await);

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
 use crate::nats::Nats;
-use crate::wait::{PATIENCE, try_until};
+use crate::wait::{PATIENCE, try_until, until};
 use crate::{paths, ports};
 
 /// How many lines of its log the message of a failure holds.
@@ -226,6 +226,16 @@ impl Dispatcher {
     pub async fn restart(&self) {
         self.helper.must("start").await;
         self.until_ready().await.unwrap_or_else(|error| panic!("the dispatcher, started again: {error}"));
+    }
+
+    /// The same as a kubelet does it: where it ends by itself, NATS being away for one, it is started once more.
+    pub async fn keep_running(&self) {
+        until("the dispatcher, kept running, to be ready", PATIENCE, || async {
+            // Refused where it runs.
+            let _ = self.helper.call("start").await;
+            self.until_ready().await
+        })
+        .await;
     }
 
     /// All that it has logged, over restarts too.
