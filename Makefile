@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table soak fuzz check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table soak fuzz dashboard-picture check nats-config schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -77,6 +77,9 @@ bench-sync: setup ## measure what sync_interval: always of NATS costs
 bench-memory: setup ## measure the memory of the dispatcher: idle, with a long queue, with a NATS that does not answer
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench memory
+
+dashboard-picture: setup build ## draw the dashboard of a run of two minutes into docs/images/dashboard.svg
+	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet --workspace --test e2e -- --nocapture observability::each_query
 
 clean: ## remove what was built here (not what is cached for all checkouts)
 	cargo clean

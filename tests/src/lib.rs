@@ -8,7 +8,7 @@
 //! test process ── pipe ──▶ rig kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
 //!              ── pipe ──▶ rig docker     ──▶ dockerd
 //!              ── pipe ──▶ rig nats       ──▶ a container in that dockerd
-//!              ── pipe ──▶ rig run        ──▶ the dispatcher
+//!              ── pipe ──▶ rig run        ──▶ the dispatcher, Prometheus
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +27,7 @@ pub mod kubernetes;
 pub mod nats;
 pub mod paths;
 pub mod ports;
+pub mod prometheus;
 pub mod proxy;
 pub mod skip;
 pub mod wait;
@@ -34,4 +35,5 @@ pub mod wait;
 pub use dispatcher::Dispatcher;
 pub use kubernetes::{Kubernetes, Namespace, Options};
 pub use nats::Nats;
+pub use prometheus::Prometheus;
 pub use wait::until;

@@ -44,6 +44,11 @@ pub fn kubernetes() -> Result<PathBuf, String> {
     cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
 }
 
+/// A program of Prometheus: `prometheus`, `promtool`. That of the `PATH` where there is one.
+pub fn prometheus(name: &str) -> Result<PathBuf, String> {
+    program(name).or_else(|_| cached(&format!("prometheus/{name}")))
+}
+
 /// The NATS server.
 pub fn nats_server() -> Result<PathBuf, String> {
     cached(&format!("nats-server-{NATS_VERSION}"))
