@@ -14,6 +14,8 @@ pub mod config;
 pub mod contract;
 #[cfg(feature = "dev")]
 pub mod dev;
+#[cfg(test)]
+mod fuzz;
 pub mod health;
 pub mod intake;
 pub mod kubernetes;

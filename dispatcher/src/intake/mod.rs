@@ -4,6 +4,8 @@ use std::time::Duration;
 
 pub mod delay;
 pub mod fate;
+#[cfg(test)]
+mod fuzz;
 pub mod handle;
 pub mod job;
 pub mod launch;

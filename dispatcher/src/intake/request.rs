@@ -246,4 +246,4 @@ fn expected_string(found: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -18,7 +18,7 @@ use super::{
     early::Early,
     lane::{Beside, Done, Lane, MANY},
     leadership::Leadership,
-    phase::Source,
+    phase::{self, Source},
     signs::{Aside, Sign},
     store::Known,
     work::Work,
@@ -158,8 +158,8 @@ impl Desk {
     fn state(&mut self, offer: StateOffer) -> Option<Key> {
         let StateOffer { state, source, known, said } = offer;
         let key = (state.kind.clone(), state.name.clone());
-        // Settled Jobs are the many that stay until their TTL: they get no lane.
-        if state.settled && !self.lanes.contains_key(&key) {
+        let last = known.as_ref().and_then(|known| known.said.as_ref());
+        if !phase::matters(last, &state) && !self.lanes.contains_key(&key) {
             // What was to be said of it is said: whoever waits for that is answered.
             let _ = said.map(|said| said.send(()));
             return None;

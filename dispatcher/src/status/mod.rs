@@ -13,6 +13,8 @@
 mod desk;
 mod early;
 mod fit;
+#[cfg(test)]
+mod fuzz;
 mod lane;
 pub mod leadership;
 pub mod phase;

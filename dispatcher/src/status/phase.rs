@@ -57,18 +57,22 @@ pub enum Step {
 
 /// The next step for the Job `now`, given the last thing said on its subject; `None` when nothing is left to do.
 pub fn next(said: Option<&Said>, now: &JobState, source: Source) -> Option<Step> {
-    if now.settled {
-        return None;
-    }
     match said {
         // A later Job of that name was spoken of: this state is a late one of an earlier Job.
         Some(said) if said.uid != now.uid && now.resource_version <= said.resource_version => None,
         Some(said) if said.uid != now.uid && !said.is_final() => {
             Some(if source == Source::Watch { Step::CloseEarlier } else { Step::AwaitEarlier })
         }
+        _ if now.settled => None,
         Some(said) if said.uid == now.uid => follow(said, now, source),
         _ => first(now),
     }
+}
+
+/// Whether there is something to say where a Job `now` is, given what was read of its subject. Of the many settled Jobs, which
+/// stay until their TTL, there is not, unless an earlier one of that name was spoken of last: the stream has lost messages.
+pub fn matters(said: Option<&Said>, now: &JobState) -> bool {
+    !now.settled || said.is_some_and(|said| said.uid != now.uid && !said.is_final())
 }
 
 /// Nothing was said of this Job yet.

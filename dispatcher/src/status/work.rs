@@ -291,7 +291,7 @@ impl From<Telling> for Word {
 }
 
 impl Word {
-    fn event(&self) -> EventType {
+    pub(super) fn event(&self) -> EventType {
         match self {
             Self::Of(event, _) => *event,
             Self::Attempt(_) => EventType::Attempt,
@@ -300,7 +300,7 @@ impl Word {
     }
 
     /// With no more attempts than go into a message of that many bytes.
-    fn fitting(mut self, max_payload: usize) -> Self {
+    pub(super) fn fitting(mut self, max_payload: usize) -> Self {
         if let Self::Of(_, Some(outcome)) = &mut self {
             fit(outcome, max_payload);
         }
@@ -319,7 +319,7 @@ impl Word {
     }
 }
 
-fn message(state: &JobState, said: &Said, word: &Word, time: &str) -> StatusEvent {
+pub(super) fn message(state: &JobState, said: &Said, word: &Word, time: &str) -> StatusEvent {
     let (mut attempt, mut stall, mut outcome) = (None, None, None);
     match word {
         Word::Of(_, told) => outcome = told.as_deref().cloned(),

@@ -322,4 +322,4 @@ fn every_shipped_template_is_one() {
     assert_eq!(kinds, ["memory", "simple"]);
 }
 
-mod places;
+pub(crate) mod places;

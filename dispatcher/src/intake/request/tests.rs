@@ -5,7 +5,7 @@ use super::*;
 use crate::contract::{headers::safe_value, template::tests::simple};
 
 #[path = "../../../../tests/corpus/bad_requests.rs"]
-mod bad_requests;
+pub(in crate::intake) mod bad_requests;
 
 fn identity(message_id: Option<&str>) -> Identity {
     Identity::of(&envelope(message_id)).unwrap()

@@ -197,3 +197,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_earlier_job_is_closed_although_the_one_that_has_its_name_is_settled() {
+    let earlier = Said { uid: "earlier".into(), resource_version: 5, event: EventType::Added };
+    let settled = JobState { settled: true, ..a_job("now", 9, json!({})) };
+    assert!(matters(Some(&earlier), &settled));
+    assert_eq!(next(Some(&earlier), &settled, Source::Watch), Some(Step::CloseEarlier));
+    let closed = Said { event: EventType::Outcome, ..earlier };
+    assert!(!matters(Some(&closed), &settled) && !matters(None, &settled));
+    assert_eq!(next(Some(&closed), &settled, Source::Watch), None);
+}

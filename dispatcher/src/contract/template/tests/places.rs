@@ -10,7 +10,7 @@ use super::*;
 static PLACES: LazyLock<Template> = LazyLock::new(|| Template::parse(TEMPLATE).unwrap());
 
 /// Each kind of place that a manifest has for a text; `n` is a number, `b` a boolean, `o` may be absent.
-const TEMPLATE: &str = r#"
+pub(crate) const TEMPLATE: &str = r#"
 kind: places
 defaultName: places-job
 parameters:
