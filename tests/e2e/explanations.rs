@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::world::{PATIENCE, World, event, header, text};
 
 /// The shipped template of `simple`, changed; its Jobs fail at their first failure, after a moment.
-fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
     let folder = paths::temp_dir("templates").unwrap();
     let path = paths::workspace().join("deploy/templates/simple.yaml");
     let mut simple: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -185,7 +185,7 @@ async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
 }
 
 /// Ends a pod as a kubelet would.
-async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
+pub(crate) async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
     let now = crate::world::now();
     let terminated = json!({"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
         "message": message, "startedAt": now, "finishedAt": now});

@@ -9,6 +9,7 @@
 
 mod answers;
 mod asking;
+mod audit;
 #[path = "../corpus/bad_requests.rs"]
 mod bad_requests;
 mod cancels;

@@ -29,6 +29,7 @@ pub mod paths;
 pub mod ports;
 pub mod prometheus;
 pub mod proxy;
+pub mod rights;
 pub mod skip;
 pub mod wait;
 

@@ -1,6 +1,7 @@
 //! A namespace for one test, with the objects of `deploy/` that Jobs and the dispatcher need.
 
 mod renewal;
+mod rights;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,15 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
-use local_cluster::Faults;
-use local_cluster::faults::Calls;
 use serde_json::{Value, json};
 
+use self::rights::Rights;
 use super::{Kubernetes, Local};
 use crate::paths;
 use crate::wait::{PATIENCE, try_until};
@@ -120,54 +119,6 @@ impl Namespace {
             _folder: folder,
         })
     }
-
-    /// Takes from the dispatcher the right to do `verb` to Jobs.
-    pub async fn take_right(&self, verb: &str) {
-        self.take_right_to(verb, "jobs").await;
-    }
-
-    /// Gives it back.
-    pub async fn give_right(&self, verb: &str) {
-        self.give_right_to(verb, "jobs").await;
-    }
-
-    /// Takes from the dispatcher the right to do `verb` to a resource: `jobs`, `leases`.
-    pub async fn take_right_to(&self, verb: &str, resource: &str) {
-        match &self.rights {
-            Rights::Faults(faults) => faults.deny(Calls::of(verb, resource).within(&self.name)),
-            Rights::Role(roles) => {
-                self.change_verbs(roles, resource, |verbs| verbs.retain(|known| known != verb)).await;
-            }
-        }
-    }
-
-    /// Gives it back.
-    pub async fn give_right_to(&self, verb: &str, resource: &str) {
-        match &self.rights {
-            Rights::Faults(faults) => faults.allow(&Calls::of(verb, resource).within(&self.name)),
-            Rights::Role(roles) => {
-                self.change_verbs(roles, resource, |verbs| verbs.push(verb.to_owned())).await;
-            }
-        }
-    }
-
-    /// Changes the last rule of the resource; a first one may be of what cannot be restricted to a name.
-    async fn change_verbs(&self, roles: &Api<Role>, resource: &str, change: impl FnOnce(&mut Vec<String>)) {
-        let mut role = roles.get(DISPATCHER).await.expect("the Role of the dispatcher");
-        let rules = role.rules.iter_mut().flatten();
-        let of_it = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(|known| known == resource);
-        change(&mut rules.filter(of_it).last().expect("a rule of the resource").verbs);
-        role.metadata.managed_fields = None;
-        roles.replace(DISPATCHER, &PostParams::default(), &role).await.expect("the Role can be changed");
-    }
-}
-
-/// How rights are taken away.
-enum Rights {
-    /// The Role of the dispatcher in this namespace.
-    Role(Box<Api<Role>>),
-    /// The local cluster knows no rights: it plays a right that is missing.
-    Faults(Faults),
 }
 
 impl Drop for Namespace {
