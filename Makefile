@@ -62,6 +62,7 @@ check: ## check formatting, lints, and what the dependencies may be
 
 nats-config: build ## write the stream and consumer files of the shipped templates anew
 	target/debug/dispatcher nats-config --output nats-config
+	target/debug/dispatcher nats-config --nack --output nats-config
 
 schemas: build ## write the JSON Schemas of events, rejection notices and template files anew
 	target/debug/dispatcher schemas --output docs/schemas

@@ -39,7 +39,10 @@ pub enum Command {
         /// The folder of the templates.
         #[command(flatten)]
         templates: Templates,
-        /// Write one file for each into this folder instead.
+        /// As resources of NACK, the controller that keeps JetStream as Kubernetes objects say: YAML for `kubectl apply`.
+        #[arg(long)]
+        nack: bool,
+        /// Write one file for each into this folder instead; with --nack all into `nack.yaml`.
         #[arg(long)]
         output: Option<PathBuf>,
     },

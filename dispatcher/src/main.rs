@@ -7,7 +7,7 @@ use dispatcher::{
     check::check,
     config::{Check, Cli, Command, LogFormat, StartError},
     contract::{names::Kind, schemas},
-    nats::definitions,
+    nats::{definitions, nack},
     run::{RunError, run},
     templates,
 };
@@ -34,8 +34,8 @@ async fn main() -> ExitCode {
         Command::Schemas { output } => {
             print_files(schemas::files(), output.as_deref()).map_err(RunError::Start)
         }
-        Command::NatsConfig { templates, output } => {
-            nats_config(&templates.folder, output.as_deref()).map_err(RunError::Start)
+        Command::NatsConfig { templates, nack, output } => {
+            nats_config(&templates.folder, nack, output.as_deref()).map_err(RunError::Start)
         }
     };
     match result {
@@ -102,11 +102,21 @@ fn print_check(settings: &Check) -> ExitCode {
     if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_SETTING) }
 }
 
-fn nats_config(folder: &Path, output: Option<&Path>) -> Result<(), StartError> {
+fn nats_config(folder: &Path, as_nack: bool, output: Option<&Path>) -> Result<(), StartError> {
     let templates =
         templates::load(folder, &Arc::default()).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
     let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
-    print_files(definitions::files(&kinds), output)
+    if !as_nack {
+        return print_files(definitions::files(&kinds), output);
+    }
+    let failed = |e: &dyn std::error::Error| StartError::new("--nack", e.to_string());
+    let resources = nack::resources(&kinds).map_err(|e| failed(&e))?;
+    let yaml = serde_saphyr::to_string_multiple(&resources).map_err(|e| failed(&e))?;
+    match output {
+        None => print!("{yaml}"),
+        Some(folder) => write(&folder.join("nack.yaml"), &yaml)?,
+    }
+    Ok(())
 }
 
 /// Prints files as one JSON object, or writes each of them into a folder.
@@ -118,11 +128,13 @@ fn print_files(files: Vec<(String, Value)>, output: Option<&Path>) -> Result<(),
         }
         Some(folder) => {
             for (name, content) in files {
-                let path = folder.join(format!("{name}.json"));
-                std::fs::write(&path, format!("{content:#}\n"))
-                    .map_err(|e| StartError::new("--output", format!("{}: {e}", path.display())))?;
+                write(&folder.join(format!("{name}.json")), &format!("{content:#}\n"))?;
             }
         }
     }
     Ok(())
+}
+
+fn write(path: &Path, content: &str) -> Result<(), StartError> {
+    std::fs::write(path, content).map_err(|e| StartError::new("--output", format!("{}: {e}", path.display())))
 }

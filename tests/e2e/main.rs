@@ -23,6 +23,7 @@ mod illegible;
 mod kinds;
 mod limits;
 mod metrics;
+mod nack;
 mod observability;
 mod outages;
 mod outcomes;

@@ -172,6 +172,28 @@ impl World {
         assert!(made["error"].is_null(), "{made}");
     }
 
+    /// What the server has of a stream, or of a consumer on `JOBS`.
+    pub(crate) async fn config(&self, name: &str) -> Value {
+        let subject = match name.strip_prefix("dispatcher-") {
+            None => format!("STREAM.INFO.{name}"),
+            Some(_) => format!("CONSUMER.INFO.JOBS.{name}"),
+        };
+        let info: Value = self.jetstream.request(subject, &json!({})).await.unwrap();
+        info["config"].clone()
+    }
+
+    /// In what a stream or consumer is not as `nats-config/` has it.
+    pub(crate) async fn unlike_shipped(&self, name: &str) -> Vec<String> {
+        let config = self.config(name).await;
+        let differing = |(field, wanted): (&String, &Value)| {
+            let found = &config[field];
+            let absent = found.is_null() && (wanted == &json!(0) || wanted == &json!(false));
+            let same = found == wanted || absent || without_false(found) == without_false(wanted);
+            (!same).then(|| format!("{field}: found {found}, shipped {wanted}"))
+        };
+        shipped(name).as_object().unwrap().iter().filter_map(differing).collect()
+    }
+
     /// Makes the streams with the shortest deduplication window that there is, so that nothing can lean on it; on a cluster with
     /// three replicas.
     pub(crate) async fn make_streams_without_deduplication(&self) {
@@ -219,6 +241,15 @@ pub(crate) fn managed_template() -> (tempfile::TempDir, PathBuf) {
 pub(crate) fn shipped(name: &str) -> Value {
     let path = paths::workspace().join(format!("nats-config/{name}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The server leaves out what is false.
+fn without_false(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, field| field != &Value::from(false));
+    }
+    value
 }
 
 /// A final status, as the Job controller writes it. It ends now: a TTL runs from there.

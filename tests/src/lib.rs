@@ -8,7 +8,7 @@
 //! test process ── pipe ──▶ rig kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
 //!              ── pipe ──▶ rig docker     ──▶ dockerd
 //!              ── pipe ──▶ rig nats       ──▶ a container in that dockerd
-//!              ── pipe ──▶ rig run        ──▶ the dispatcher, Prometheus
+//!              ── pipe ──▶ rig run        ──▶ the dispatcher, Prometheus, NACK
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +24,7 @@ pub mod dispatcher;
 pub mod docker;
 pub mod helper;
 pub mod kubernetes;
+pub mod nack;
 pub mod nats;
 pub mod paths;
 pub mod ports;
@@ -35,6 +36,7 @@ pub mod wait;
 
 pub use dispatcher::Dispatcher;
 pub use kubernetes::{Kubernetes, Namespace, Options};
+pub use nack::Nack;
 pub use nats::Nats;
 pub use prometheus::Prometheus;
 pub use wait::until;

@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 /// As in `tests/setup`.
 const KUBERNETES_VERSION: &str = "v1.37.2";
 /// As in `tests/setup`.
+const NACK_VERSION: &str = "v0.23.0";
+/// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
 
 /// The root of the repository.
@@ -47,6 +49,11 @@ pub fn kubernetes() -> Result<PathBuf, String> {
 /// A program of Prometheus: `prometheus`, `promtool`. That of the `PATH` where there is one.
 pub fn prometheus(name: &str) -> Result<PathBuf, String> {
     program(name).or_else(|_| cached(&format!("prometheus/{name}")))
+}
+
+/// The controller of NACK, `jetstream-controller`, or `crds.yaml`, its CRDs.
+pub fn nack(name: &str) -> Result<PathBuf, String> {
+    cached(&format!("nack-{NACK_VERSION}/{name}"))
 }
 
 /// The NATS server.

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod credentials;
 pub mod definitions;
+pub mod nack;
 pub mod origin;
 pub mod provision;
 pub mod requests;

@@ -1,0 +1,226 @@
+//! `nats-config/nack.yaml`: it says what the JSON files say, a real API server with NACK's own CRDs takes it, and what NACK makes
+//! of it is what the dispatcher needs.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use dispatcher_tests::nack::Mode;
+use dispatcher_tests::{Kubernetes, Nack, Nats, Options, only_on_kubernetes, or_skip, paths, until};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use serde_json::{Map, Value, json};
+
+use crate::world::{PATIENCE, World, finished, managed_template, shipped};
+
+fn file() -> PathBuf {
+    paths::workspace().join("nats-config/nack.yaml")
+}
+
+fn resources() -> Vec<Value> {
+    serde_saphyr::from_multiple(&std::fs::read_to_string(file()).unwrap()).unwrap()
+}
+
+/// The streams and consumers that the resources are of, by their name there.
+fn names() -> Vec<(String, Value)> {
+    let name = |resource: &Value| {
+        let spec = &resource["spec"];
+        spec["name"].as_str().or(spec["durableName"].as_str()).unwrap().to_owned()
+    };
+    resources().into_iter().map(|resource| (name(&resource), resource)).collect()
+}
+
+/// How the server calls a field of a resource, from the CRDs' reference; `None` for what tells NACK something.
+fn server_name(field: &str) -> Option<&str> {
+    Some(match field {
+        "ackPolicy" => "ack_policy",
+        "ackWait" => "ack_wait",
+        "allowDirect" => "allow_direct",
+        "allowRollup" => "allow_rollup_hdrs",
+        "deliverPolicy" => "deliver_policy",
+        "denyDelete" => "deny_delete",
+        "discardPerSubject" => "discard_new_per_subject",
+        "duplicateWindow" => "duplicate_window",
+        "durableName" => "durable_name",
+        "filterSubject" => "filter_subject",
+        "maxAckPending" => "max_ack_pending",
+        "maxAge" => "max_age",
+        "maxBytes" => "max_bytes",
+        "maxConsumers" => "max_consumers",
+        "maxDeliver" => "max_deliver",
+        "maxMsgSize" => "max_msg_size",
+        "maxMsgs" => "max_msgs",
+        "maxMsgsPerSubject" => "max_msgs_per_subject",
+        "replayPolicy" => "replay_policy",
+        "replicas" => "num_replicas",
+        "subjectTransform" => "subject_transform",
+        "preventDelete" | "streamName" => return None,
+        same => same,
+    })
+}
+
+/// A value as the server has it.
+fn server_value(field: &str, value: &Value) -> Value {
+    let nanoseconds = |text: &str| -> u64 {
+        let (number, unit) = text.split_at(text.len() - 1);
+        let seconds = match unit {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            other => panic!("a unit {other}"),
+        };
+        number.parse::<u64>().unwrap() * seconds * 1_000_000_000
+    };
+    match field {
+        "ackWait" | "duplicateWindow" | "maxAge" => nanoseconds(value.as_str().unwrap()).into(),
+        "republish" => {
+            json!({"src": value["source"], "dest": value["destination"], "headers_only": false})
+        }
+        "subjectTransform" => json!({"src": value["source"], "dest": value["dest"]}),
+        _ => value.clone(),
+    }
+}
+
+#[test]
+fn each_resource_says_what_the_file_says() {
+    let named = names();
+    let mut files: Vec<String> = std::fs::read_dir(paths::workspace().join("nats-config"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let mut of_resources: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
+    of_resources.sort();
+    assert_eq!(of_resources, files);
+    for (name, resource) in named {
+        let fields = resource["spec"].as_object().unwrap().iter();
+        let mut said: Map<String, Value> = fields
+            .filter_map(|(field, value)| Some((server_name(field)?.to_owned(), server_value(field, value))))
+            .collect();
+        if let Some(durable) = said.get("durable_name").cloned() {
+            assert_eq!(resource["spec"]["streamName"], "JOBS");
+            said.insert("name".to_owned(), durable);
+        }
+        assert_eq!(Value::Object(said), shipped(&name), "{name}: make nats-config");
+        assert_eq!(resource["spec"]["preventDelete"], true, "{name}");
+    }
+}
+
+#[test]
+fn the_shipped_file_is_what_is_printed() {
+    let printed = Command::new(paths::built("dispatcher").unwrap())
+        .args(["nats-config", "--nack", "--templates"])
+        .arg(paths::workspace().join("deploy/templates"))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(file()).unwrap(),
+        printed,
+        "nats-config/nack.yaml is stale: make nats-config"
+    );
+}
+
+/// A control plane that knows NACK's resources.
+async fn with_crds() -> Result<Kubernetes, String> {
+    let crds = paths::nack("crds.yaml")?.display().to_string();
+    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
+    kubernetes.kubectl(&["create", "-f", &crds]).await?;
+    let kinds = ["crd/streams.jetstream.nats.io", "crd/consumers.jetstream.nats.io"];
+    for kind in kinds {
+        kubernetes.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", kind]).await?;
+    }
+    Ok(kubernetes)
+}
+
+async fn apply(kubernetes: &Kubernetes, path: &str) -> Result<String, String> {
+    kubernetes.kubectl(&["apply", "--validate=strict", "-f", path]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_crds_of_nack_take_each_resource_as_it_is() {
+    only_on_kubernetes!("the local cluster knows no CRDs");
+    let kubernetes = or_skip!(with_crds().await);
+    apply(&kubernetes, &file().display().to_string()).await.unwrap();
+    for resource in resources() {
+        let kind = format!("{}.jetstream.nats.io", resource["kind"].as_str().unwrap().to_lowercase());
+        let name = resource["metadata"]["name"].as_str().unwrap();
+        let stored = kubernetes.kubectl(&["get", &kind, name, "--output=json"]).await.unwrap();
+        let stored: Value = serde_json::from_str(&stored).unwrap();
+        for (field, value) in resource["spec"].as_object().unwrap() {
+            assert_eq!(&stored["spec"][field], value, "{name}: {field}");
+        }
+    }
+
+    // Else that it was taken would tell nothing.
+    let folder = paths::temp_dir("nack").unwrap();
+    for (field, value, complaint) in [
+        ("maxAges", "0s", "unknown field \"spec.maxAges\""),
+        ("discard", "never", "Unsupported value: \"never\""),
+    ] {
+        let mut resource = resources().remove(0);
+        resource["spec"][field] = value.into();
+        let path = folder.path().join("wrong.yaml");
+        std::fs::write(&path, resource.to_string()).unwrap();
+        let error = apply(&kubernetes, &path.display().to_string()).await.unwrap_err();
+        assert!(error.contains(complaint), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_without_provisioning_works_with_what_nack_makes() {
+    nack_makes_it(Mode::Default).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_without_provisioning_works_with_what_the_control_loop_of_nack_makes() {
+    nack_makes_it(Mode::ControlLoop).await;
+}
+
+async fn nack_makes_it(mode: Mode) {
+    only_on_kubernetes!("the local cluster knows no CRDs");
+    let kubernetes = or_skip!(with_crds().await);
+    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &world.nats.url, mode).await);
+    let path = file().display().to_string();
+    apply(&kubernetes, &path).await.unwrap();
+    until_made(&world).await;
+
+    // As nats-config/README.md says it.
+    let namespaces: Api<Namespace> = Api::all(world.namespace.client.clone());
+    let uid = namespaces.get(&world.namespace.name).await.unwrap().metadata.uid.unwrap();
+    let patch = json!({"spec": {"metadata": {"dispatcher/namespace-uid": uid}}}).to_string();
+    let patched = ["patch", "streams.jetstream.nats.io", "job-status", "--type=merge", "--patch", &patch];
+    kubernetes.kubectl(&patched).await.unwrap();
+    until("the uid on JOB_STATUS", PATIENCE, || async {
+        let found = world.config("JOB_STATUS").await["metadata"]["dispatcher/namespace-uid"].clone();
+        if found == uid { Ok(()) } else { Err(found) }
+    })
+    .await;
+
+    let (_folder, templates) = managed_template();
+    let dispatcher = world.dispatcher().templates(templates).arg("--no-provision").start().await;
+    world.request(r#"{"foo":"x"}"#).await;
+    world.job("simple-job-x").await;
+    let status = finished("Complete", 0, "CompletionsReached", "done");
+    world.set_status("simple-job-x", status).await;
+    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+
+    // The streams outlive the resources.
+    kubernetes.kubectl(&["delete", "--timeout=120s", "-f", &path]).await.unwrap();
+    until_made(&world).await;
+    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+    assert_eq!(dispatcher.terminate().await, Some(0));
+}
+
+/// Waits until each stream and consumer is there as the shipped file has it.
+async fn until_made(world: &World) {
+    for (name, _) in names() {
+        until(&format!("{name} as shipped"), PATIENCE, || async {
+            let differences = world.unlike_shipped(&name).await;
+            if differences.is_empty() { Ok(()) } else { Err(differences) }
+        })
+        .await;
+    }
+}
