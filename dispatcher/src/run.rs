@@ -28,6 +28,7 @@ use crate::{
         pods::{Pods, Unstarted},
         settle::Settler,
         watch::Watch,
+        witnessed::Witnessed,
     },
     service::{
         cancel::Cancelling,
@@ -187,6 +188,7 @@ impl Tasks {
             compare_health: health.room("compare"),
             reconnects: reconnects.clone(),
             leadership,
+            witnessed: Witnessed::default(),
             metrics: metrics.clone(),
         };
         let stop = tasks.stop_work.clone();

@@ -106,7 +106,7 @@ async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
     repeat("Jobs end and are deleted after the replica that reports was killed", async |stage, random| {
         let pair = Pair::of(stage).await;
         let stage = pair.stage;
-        for name in ["wait-ends", "wait-vanishes", "wait-stays"] {
+        for name in ["wait-ends", "wait-vanishes", "wait-ends-and-vanishes", "wait-stays"] {
             stage.request(name, "ADDED").await;
         }
         tokio::join!(stage.load(0, 40), async {
@@ -118,10 +118,14 @@ async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
         });
         let killed = Instant::now();
         stage.redeliver_now().await;
-        stage.end(&["wait-ends"]).await;
-        stage.world.namespace.jobs.delete("wait-vanishes", &DeleteParams::background()).await.unwrap();
+        stage.end(&["wait-ends", "wait-ends-and-vanishes"]).await;
+        for name in ["wait-vanishes", "wait-ends-and-vanishes"] {
+            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+        }
         assert_eq!(stage.world.outcome("wait-ends").await["result"], "Complete");
         assert_eq!(stage.world.outcome("wait-vanishes").await["result"], "Deleted");
+        // It did not report then, and watched all the same.
+        assert_eq!(stage.world.outcome("wait-ends-and-vanishes").await["result"], "Complete");
         stage.recovered("outcomes told after a leader was killed", killed);
         stage.end(&["wait-stays"]).await;
     })

@@ -10,3 +10,4 @@ pub mod pods;
 mod second_look;
 pub mod settle;
 pub mod watch;
+pub mod witnessed;

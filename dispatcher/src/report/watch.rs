@@ -29,6 +29,7 @@ use crate::{
     report::{
         follow::{Again, Follow, Take},
         second_look::{Told, second_looks},
+        witnessed::Witnessed,
     },
     status::{
         Stopped, Writer, backoff,
@@ -63,6 +64,8 @@ pub struct Watch {
     pub reconnects: watch::Receiver<u64>,
     /// Whether this replica reports. One that does not watches all the same.
     pub leadership: Leadership,
+    /// What it saw meanwhile.
+    pub witnessed: Witnessed,
     /// Where the watch and the comparisons are counted.
     pub metrics: Metrics,
 }
@@ -112,6 +115,11 @@ impl Watch {
                 // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
                 // was said after the scan, it costs a refused publish.
                 let known = open.remove(&(state.kind.clone(), state.name.clone())).unwrap_or_default();
+                // Its name was another one's before, whose end may have been seen.
+                if let Some(earlier) = self.end_of(&known).filter(|earlier| earlier.uid != state.uid) {
+                    self.writer.offer(earlier, Some(known)).await?;
+                    return self.writer.offer(state, None).await;
+                }
                 self.writer.offer(state, Some(known)).await
             }
             Event::InitDone => self.missing(std::mem::take(open).into_keys()).await,
@@ -126,8 +134,15 @@ impl Watch {
         self.writer.offer(state.with_presence(presence), None).await
     }
 
-    /// What every replica needs to know, whoever reports: how many Jobs are unfinished, and which of them are to go.
+    /// The last state of the Job that was spoken of, where this replica saw it end and go.
+    fn end_of(&self, known: &Known) -> Option<JobState> {
+        self.witnessed.of(&known.said.as_ref()?.uid)
+    }
+
+    /// What every replica needs to know, whoever reports: how many Jobs are unfinished, which of them are to go, and how those
+    /// ended that are gone.
     fn note(&self, event: &Event<JobObject>) {
+        self.witnessed.note(event);
         match event {
             Event::Init => self.active.list_begins(),
             Event::InitDone => self.active.listed(),
@@ -206,7 +221,9 @@ impl Watch {
     ) -> Result<(), Stopped> {
         for (kind, name) in open {
             if let Some(last) = self.last(&kind, &name).await {
-                let state = JobState::missing(last.event, last.request_hash.unwrap_or_default());
+                let state = self
+                    .end_of(&last.known)
+                    .unwrap_or_else(|| JobState::missing(last.event, last.request_hash.unwrap_or_default()));
                 self.writer.offer(state, Some(last.known)).await?;
             }
         }

@@ -4,7 +4,12 @@ use super::*;
 
 /// A Job of the dispatcher, for the tests of other rooms too.
 pub(crate) fn a_job(uid: &str, resource_version: u64, status: Value) -> JobState {
-    let object: JobObject = serde_json::from_value(json!({
+    JobState::read(&an_object(uid, resource_version, status)).unwrap()
+}
+
+/// The same as the API server gives it.
+pub(crate) fn an_object(uid: &str, resource_version: u64, status: Value) -> JobObject {
+    serde_json::from_value(json!({
         "metadata": {
             "name": "simple-job-1", "namespace": "jobs", "uid": uid, "resourceVersion": resource_version.to_string(),
             "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "simple", LABEL_KIND: "simple"},
@@ -13,8 +18,7 @@ pub(crate) fn a_job(uid: &str, resource_version: u64, status: Value) -> JobState
         "spec": {"template": {}},
         "status": status,
     }))
-    .unwrap();
-    JobState::read(&object).unwrap()
+    .unwrap()
 }
 
 fn condition(type_: &str, status: &str) -> Value {

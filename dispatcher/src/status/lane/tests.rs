@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -388,9 +390,10 @@ proptest! {
             let pods = [EventType::Attempt, EventType::Stalled];
             world.stored.into_iter().filter(|said| !pods.contains(&said.event)).collect()
         };
-        let merged = |said: Vec<Said>| -> Vec<(String, u64, EventType)> {
-            said.into_iter().map(|said| (said.uid, said.resource_version, said.event)).collect()
+        // Where pods are waited for more states wait too, and then they may merge: the last word of each Job is the same.
+        let last_words = |said: Vec<Said>| -> BTreeMap<String, (u64, EventType)> {
+            said.into_iter().map(|said| (said.uid, (said.resource_version, said.event))).collect()
         };
-        prop_assert_eq!(merged(states(World::play(inputs).0)), merged(states(World::play(without).0)));
+        prop_assert_eq!(last_words(states(World::play(inputs).0)), last_words(states(World::play(without).0)));
     }
 }
