@@ -20,7 +20,7 @@ images: setup build ## build the container images of the dispatcher and of the w
 	@ls -l --human-readable target/images/dispatcher.tar target/images/simple-job.tar
 
 test-images: setup build ## build the container images that the tests run
-	@tests/images/build pause nats simple-job
+	@tests/images/build pause nats simple-job dispatcher
 
 test: test-images ## run all tests: units, then end to end on the local cluster and on a real Kubernetes
 	@tests/run

@@ -20,6 +20,7 @@ mod explanations;
 mod faults;
 mod idempotency;
 mod illegible;
+mod in_cluster;
 mod kinds;
 mod limits;
 mod metrics;

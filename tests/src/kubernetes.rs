@@ -219,6 +219,11 @@ impl Kubernetes {
         }
     }
 
+    /// Gives the node of the rig an image that `tests/images/build` has saved.
+    pub async fn import(&self, image: &str) {
+        self.helper().must(&format!("import {image}")).await;
+    }
+
     /// A new folder; within the cluster's, which is removed even when this process is killed.
     fn temp_dir(&self) -> Result<tempfile::TempDir, String> {
         match self.folder() {

@@ -18,6 +18,7 @@ const READY: Duration = Duration::from_secs(180);
 
 /// The running components.
 struct Cluster {
+    folder: PathBuf,
     services: Vec<Service>,
     kubeconfig: PathBuf,
     etcd: String,
@@ -26,7 +27,8 @@ struct Cluster {
 pub(crate) async fn serve(folder: &str, options: &str) -> ExitCode {
     let folder = Path::new(folder);
     let etcd = format!("http://127.0.0.1:{}", ports::free());
-    let mut cluster = Cluster { services: vec![], kubeconfig: folder.join("admin.kubeconfig"), etcd };
+    let kubeconfig = folder.join("admin.kubeconfig");
+    let mut cluster = Cluster { folder: folder.to_owned(), services: vec![], kubeconfig, etcd };
     let options = serde_json::from_str(options).map_err(|error| format!("options: {error}"));
     let started = match options {
         Ok(options) => cluster.start(folder, &options).await,
@@ -124,6 +126,10 @@ impl Obey for Cluster {
     async fn obey(&mut self, verb: &str, name: &str) -> Result<Value, String> {
         if verb == "compact" {
             return self.compact().await;
+        }
+        if verb == "import" {
+            let folder = self.folder.clone();
+            return node::import(&folder, self.service("containerd")?, name).await.map(|()| json!({}));
         }
         let answer = self.service(name)?.obey(verb).await?;
         if verb == "start" {

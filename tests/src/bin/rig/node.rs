@@ -72,7 +72,8 @@ async fn in_memory(folder: &Path, name: &str) -> Result<(), String> {
     run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path)).await.map(drop)
 }
 
-async fn import(folder: &Path, containerd: &mut Service, image: &str) -> Result<(), String> {
+/// Gives the node an image that `tests/images/build` has saved.
+pub(crate) async fn import(folder: &Path, containerd: &mut Service, image: &str) -> Result<(), String> {
     let ctr = paths::program("ctr")?;
     let image = paths::image(image)?;
     let imported = wait::try_until("containerd to import an image", READY, || {
