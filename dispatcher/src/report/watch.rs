@@ -115,8 +115,9 @@ impl Watch {
                 // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
                 // was said after the scan, it costs a refused publish.
                 let known = open.remove(&(state.kind.clone(), state.name.clone())).unwrap_or_default();
-                // Its name was another one's before, whose end may have been seen.
-                if let Some(earlier) = self.end_of(&known).filter(|earlier| earlier.uid != state.uid) {
+                // Its name may have been another one's before, whose end may have been seen.
+                let earlier = known.said.as_ref().filter(|said| said.uid != state.uid);
+                if let Some(earlier) = earlier.and_then(|said| self.witnessed.of(&said.uid)) {
                     self.writer.offer(earlier, Some(known)).await?;
                     return self.writer.offer(state, None).await;
                 }
@@ -134,15 +135,9 @@ impl Watch {
         self.writer.offer(state.with_presence(presence), None).await
     }
 
-    /// The last state of the Job that was spoken of, where this replica saw it end and go.
-    fn end_of(&self, known: &Known) -> Option<JobState> {
-        self.witnessed.of(&known.said.as_ref()?.uid)
-    }
-
     /// What every replica needs to know, whoever reports: how many Jobs are unfinished, which of them are to go, and how those
     /// ended that are gone.
     fn note(&self, event: &Event<JobObject>) {
-        self.witnessed.note(event);
         match event {
             Event::Init => self.active.list_begins(),
             Event::InitDone => self.active.listed(),
@@ -154,6 +149,7 @@ impl Watch {
             }
             Event::Delete(job) => {
                 if let Ok(state) = JobState::read(job) {
+                    self.witnessed.note(&state);
                     self.active.delete(&state);
                 }
             }
@@ -222,7 +218,8 @@ impl Watch {
         for (kind, name) in open {
             if let Some(last) = self.last(&kind, &name).await {
                 let state = self
-                    .end_of(&last.known)
+                    .witnessed
+                    .of(&last.event.uid)
                     .unwrap_or_else(|| JobState::missing(last.event, last.request_hash.unwrap_or_default()));
                 self.writer.offer(state, Some(last.known)).await?;
             }

@@ -4,44 +4,50 @@
 //! and be deleted before the next one begins to: then it is in no list, and only who watched can tell how it ended.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kube::runtime::watcher::Event;
+use crate::contract::job::{JobState, Presence};
 
-use crate::contract::job::{JobObject, JobState, Presence};
-
-/// How many are remembered, of the newest: some 10 MB.
+/// How many are remembered, of the newest; each is about as large as its status.
 const MOST: usize = 10_000;
 
 /// The last states of Jobs that the watch saw go with a final condition. Clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Witnessed(Arc<Mutex<VecDeque<JobState>>>);
+pub struct Witnessed(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_uid: HashMap<String, JobState>,
+    /// The uids, the oldest first.
+    order: VecDeque<String>,
+}
 
 impl Witnessed {
-    /// Remembers the end that an event of the watch brings.
-    pub(super) fn note(&self, event: &Event<JobObject>) {
-        let Event::Delete(job) = event else { return };
-        let Ok(state) = JobState::read(job) else { return };
+    /// Remembers the last state of a Job that is gone, where it is an end.
+    pub(super) fn note(&self, state: &JobState) {
         // Of a settled one all is told.
         if state.settled || state.outcome().is_none() {
             return;
         }
-        let mut kept = self.kept();
-        if kept.len() == MOST {
-            kept.pop_front();
+        let Kept { by_uid, order } = &mut *self.kept();
+        let gone = state.clone().with_presence(Presence::DeletedUnverified);
+        if by_uid.insert(state.uid.clone(), gone).is_some() {
+            return;
         }
-        kept.push_back(state.with_presence(Presence::DeletedUnverified));
+        order.push_back(state.uid.clone());
+        if order.len() > MOST {
+            order.pop_front().into_iter().for_each(|uid| drop(by_uid.remove(&uid)));
+        }
     }
 
     /// The last state of a Job that is gone, where it was seen to end.
     pub(super) fn of(&self, uid: &str) -> Option<JobState> {
-        // From the newest: what is asked for has just gone.
-        self.kept().iter().rev().find(|state| state.uid == uid).cloned()
+        self.kept().by_uid.get(uid).cloned()
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<JobState>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,10 +57,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::contract::job::tests::an_object;
+    use crate::contract::job::tests::a_job;
 
-    fn gone(uid: &str, condition: &str) -> Event<JobObject> {
-        Event::Delete(an_object(uid, 1, json!({"conditions": [{"type": condition, "status": "True"}]})))
+    fn gone(uid: &str, condition: &str) -> JobState {
+        a_job(uid, 1, json!({"conditions": [{"type": condition, "status": "True"}]}))
     }
 
     #[test]

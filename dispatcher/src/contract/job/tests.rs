@@ -4,12 +4,7 @@ use super::*;
 
 /// A Job of the dispatcher, for the tests of other rooms too.
 pub(crate) fn a_job(uid: &str, resource_version: u64, status: Value) -> JobState {
-    JobState::read(&an_object(uid, resource_version, status)).unwrap()
-}
-
-/// The same as the API server gives it.
-pub(crate) fn an_object(uid: &str, resource_version: u64, status: Value) -> JobObject {
-    serde_json::from_value(json!({
+    let object: JobObject = serde_json::from_value(json!({
         "metadata": {
             "name": "simple-job-1", "namespace": "jobs", "uid": uid, "resourceVersion": resource_version.to_string(),
             "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "simple", LABEL_KIND: "simple"},
@@ -18,7 +13,8 @@ pub(crate) fn an_object(uid: &str, resource_version: u64, status: Value) -> JobO
         "spec": {"template": {}},
         "status": status,
     }))
-    .unwrap()
+    .unwrap();
+    JobState::read(&object).unwrap()
 }
 
 fn condition(type_: &str, status: &str) -> Value {
