@@ -214,8 +214,13 @@ impl Tasks {
 
         for (kind, consumer) in provisioned.consumers {
             let Some(template) = templates.get(&kind).cloned() else { continue };
-            let launcher = Launcher { jobs: jobs.clone(), store: store.clone(), metrics: metrics.clone() };
             let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
+            let launcher = Launcher {
+                jobs: jobs.clone(),
+                store: store.clone(),
+                writer: writer.clone(),
+                metrics: metrics.clone(),
+            };
             let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
             let (cancels, metrics) = (cancels.clone(), metrics.clone());
             let handler =

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kube::api::DeleteParams;
 use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+use serde_json::json;
 
 use crate::stage::{Stage, repeat};
 
@@ -165,5 +166,34 @@ async fn a_job_is_gone_before_it_is_listed_and_its_first_event_comes_after_the_c
             stage.end(&names[1]).await;
         },
     )
+    .await;
+}
+
+/// The Job of an earlier request is not closed yet, and no watch and no list ever tell of the later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_one_name_come_and_go_while_the_watch_is_silent() {
+    repeat("Jobs of one name come and go while the watch is silent", async |stage, random| {
+        let names = waiting(random.usize(1..6));
+        stage.request(&names).await;
+        for name in &names {
+            stage.until_last(name, "ADDED").await;
+        }
+        stage.faults.behave(watches(), Behaviour::Stall);
+        for round in 0..random.usize(1..3) {
+            for name in &names {
+                stage.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+                let payload = json!({"foo": "x", "name": name}).to_string();
+                let id = format!("of-{name}-{round}");
+                stage.recorder.publish("simple", payload, Some(&id)).await.unwrap();
+            }
+            stage.until_jobs(names.len()).await;
+        }
+        for name in &names {
+            stage.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+        }
+        stage.faults.forget_history();
+        stage.faults.strike(watches(), Strike::Error(410));
+        stage.faults.behave_well();
+    })
     .await;
 }

@@ -19,7 +19,10 @@ use crate::{
     },
     kubernetes::{CallError, Jobs},
     metrics::Metrics,
-    status::store::{Known, Last, Store, StoreError},
+    status::{
+        Writer,
+        store::{Known, Last, Store, StoreError},
+    },
 };
 
 /// What became of a request.
@@ -40,6 +43,8 @@ pub struct Launcher {
     pub jobs: Jobs,
     /// What was said of them.
     pub store: Store,
+    /// What is to be said of them.
+    pub writer: Writer,
     /// Where the calls that create are counted.
     pub metrics: Metrics,
 }
@@ -107,7 +112,7 @@ impl Launcher {
         })
     }
 
-    /// The last status of the name, then the Job of that name.
+    /// What is to be said of the name, its last status, then the Job of that name.
     async fn look_up(
         &self,
         kind: &Kind,
@@ -115,6 +120,11 @@ impl Launcher {
         identity: &Identity,
         hash: Option<&str>,
     ) -> Result<Found, Fate> {
+        // Created by an earlier delivery and deleted by hand before anything was said of it: in memory, and nowhere else.
+        let untold = self.writer.job_of(kind, name, &identity.id).await;
+        if let Some(state) = untold.map_err(|e| Fate::Retry(e.to_string()))? {
+            return Ok(ours(Box::new(state), None, hash));
+        }
         let known = match self.store.last(kind, name).await {
             Ok(None) => Known::default(),
             Ok(Some(Last { known, request_id, request_hash, .. })) => {
@@ -140,10 +150,7 @@ impl Launcher {
         let Some(found) = found.filter(|found| JobState::is_of(found, &identity.id)) else {
             return Ok(Found::Nothing(known));
         };
-        Ok(match there(&found, Some(known))? {
-            Launched::There(state, _) if hash.is_some_and(|hash| hash != state.request_hash) => Found::Reused,
-            launched => Found::Ours(launched),
-        })
+        Ok(ours(state(&found)?, Some(known), hash))
     }
 
     /// `AlreadyExists`: whose is it?
@@ -154,19 +161,20 @@ impl Launcher {
             Some(found) if !JobState::is_of(&found, &request.identity.id) => {
                 Err(Fate::Reject(taken(request)))
             }
-            Some(found) => match there(&found, known)? {
-                Launched::There(state, _) if state.request_hash != request.hash => {
-                    Err(Fate::Reject(reused(request)))
-                }
-                launched => Ok(launched),
+            Some(found) => match ours(state(&found)?, known, Some(&request.hash)) {
+                Found::Ours(launched) => Ok(launched),
+                Found::Reused | Found::Nothing(_) => Err(Fate::Reject(reused(request))),
             },
         }
     }
 }
 
-/// The request's Job, that was there.
-fn there(found: &JobObject, known: Option<Known>) -> Result<Launched, Fate> {
-    state(found).map(|state| Launched::There(state, known))
+/// The Job of the request's id: of this request, or of another one with that id.
+fn ours(state: Box<JobState>, known: Option<Known>, hash: Option<&str>) -> Found {
+    match hash {
+        Some(hash) if hash != state.request_hash => Found::Reused,
+        _ => Found::Ours(Launched::There(state, known)),
+    }
 }
 
 /// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.

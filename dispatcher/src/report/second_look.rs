@@ -2,7 +2,8 @@
 //! nor by the watch since.
 //!
 //! A Job may be created and deleted before the list of a comparison, and its first event be stored after the scan: then it
-//! was in neither, and no watch will bring it. Living Jobs cost nothing here: they have been told of.
+//! was in neither, and no watch will bring it. Living Jobs cost nothing here: they have been told of. A look that finds one is
+//! followed by another: a later Job of its name may have gone the same way, and is spoken of only when this one is closed.
 
 use std::{
     collections::HashSet,
@@ -26,18 +27,22 @@ use crate::{
 /// again.
 const AFTER: Duration = HANDLE_DEADLINE.saturating_add(Duration::from_secs(5));
 
-/// Looks once after each comparison, until the writer is gone; the caller drops it to stop. `compared` changes with each.
+/// Looks after each comparison, until the writer is gone; the caller drops it to stop. `compared` changes with each.
 pub(super) async fn second_looks(watch: &Watch, told: &Told, mut compared: watch::Receiver<u64>) {
     if compared.changed().await.is_err() {
         return;
     }
     loop {
         let looked = async {
-            sleep(AFTER).await;
-            look(watch, told).await
+            while {
+                sleep(AFTER).await;
+                look(watch, told).await?
+            } {}
+            told.ends();
+            Ok::<(), Stopped>(())
         };
         let again = tokio::select! {
-            // Another comparison has a second look of its own.
+            // Another comparison has second looks of its own.
             again = compared.changed() => again.is_ok(),
             looked = looked => looked.is_ok() && compared.changed().await.is_ok(),
         };
@@ -47,16 +52,19 @@ pub(super) async fn second_looks(watch: &Watch, told: &Told, mut compared: watch
     }
 }
 
-async fn look(watch: &Watch, told: &Told) -> Result<(), Stopped> {
+/// Whether there was one that was overlooked.
+async fn look(watch: &Watch, told: &Told) -> Result<bool, Stopped> {
     if !watch.leadership.is_ours() {
-        return Ok(());
+        return Ok(false);
     }
     let open = watch.scan().await;
     let overlooked = told.overlooked(&open);
     tracing::debug!(open = open.len(), overlooked = overlooked.len(), "a second look");
-    told.ends();
+    told.of_all(overlooked.iter().filter_map(|subject| open.get(subject)));
+    let found = !overlooked.is_empty();
     // One of them that the watch is just about to bring is there, and the writer lets it be.
-    watch.missing(overlooked).await
+    watch.missing(overlooked).await?;
+    Ok(found)
 }
 
 /// The Jobs, by uid, that a comparison and the watch after it have told of; kept until the second look. Clones are the same
@@ -75,6 +83,13 @@ impl Told {
     pub(super) fn of(&self, state: &JobState) {
         if let (Some(uids), false) = (self.uids().as_mut(), state.settled) {
             uids.insert(state.uid.clone());
+        }
+    }
+
+    /// These open subjects are looked at: the next look is for others.
+    fn of_all<'a>(&self, open: impl IntoIterator<Item = &'a Known>) {
+        if let Some(uids) = self.uids().as_mut() {
+            uids.extend(open.into_iter().filter_map(|known| Some(known.said.as_ref()?.uid.clone())));
         }
     }
 
@@ -131,6 +146,15 @@ mod tests {
         told.ends();
         told.of(&a_job("later", 4, json!({})));
         assert_eq!(told.overlooked(&open("in-neither")).len(), 0, "it was looked at");
+    }
+
+    #[test]
+    fn who_was_looked_at_is_not_overlooked_again() {
+        let told = Told::default();
+        told.begins(Open::new().values());
+        told.of_all(open("a").values());
+        assert_eq!(told.overlooked(&open("a")).len(), 0);
+        assert_eq!(told.overlooked(&open("the-next-of-its-name")).len(), 1);
     }
 
     #[test]

@@ -116,6 +116,11 @@ impl Desk {
     fn accept(&mut self, offer: Offer) -> Option<Key> {
         match offer {
             Offer::State(offer) if offer.source == Source::Create => self.state(offer),
+            Offer::JobOf { job, request_id, answer } => {
+                // Whoever stopped waiting asks again with the next delivery.
+                let _ = answer.send(self.lanes.get(&job).and_then(|lane| lane.job_of(&request_id)));
+                None
+            }
             // On its way when this replica ceased to report.
             _ if !self.leadership.is_ours() => None,
             Offer::State(offer) => self.state(offer),

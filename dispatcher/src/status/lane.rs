@@ -12,6 +12,7 @@ use crate::{
     contract::{
         event::{EventType, Outcome},
         job::{JobState, Presence},
+        names::RequestId,
     },
     status::phase::{self, Source, Step},
 };
@@ -28,6 +29,9 @@ pub(super) const MANY: usize = 8192;
 pub(super) struct Lane<W> {
     known: Known,
     waiting: VecDeque<(JobState, Source)>,
+    /// Jobs that were created and not spoken of, since an earlier one of the name is not closed. The watch brings them too, unless
+    /// they go while it is down.
+    created: VecDeque<JobState>,
     busy: bool,
     waiters: Vec<(String, W)>,
     /// What pods and Events tell, by the Job's uid.
@@ -81,6 +85,7 @@ impl<W> Lane<W> {
         Self {
             known,
             waiting: VecDeque::new(),
+            created: VecDeque::new(),
             busy: false,
             waiters: Vec::new(),
             signs: Vec::new(),
@@ -102,7 +107,14 @@ impl<W> Lane<W> {
 
     /// How many states wait, with the one at work.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.created.len()
+    }
+
+    /// The Job of this request of which something is to be said, as it was when it was there.
+    pub(super) fn job_of(&self, request_id: &RequestId) -> Option<JobState> {
+        let waiting = self.waiting.iter().map(|(state, _)| state);
+        let state = waiting.chain(&self.created).find(|state| state.request_id == *request_id)?;
+        Some(state.clone().with_presence(Presence::Present))
     }
 
     /// A newer state of the Job.
@@ -117,11 +129,13 @@ impl<W> Lane<W> {
         self.waiting.push_back((state, source));
     }
 
-    /// Makes room for a newer state of that Job at the expense of the last ones; never of the one at work.
+    /// Makes room for a newer state of that Job at the expense of the last ones; never of the one at work, nor of what a create
+    /// brought, which outlives this replica's time as the one that reports.
     fn merge(&mut self, uid: &str, most: usize) {
-        while self.waiting.len() >= most
-            && self.waiting.back().is_some_and(|(last, _)| last.uid == uid && !last.settled)
-        {
+        let goes = |(last, source): &(JobState, Source)| {
+            last.uid == uid && !last.settled && *source == Source::Watch
+        };
+        while self.waiting.len() >= most && self.waiting.back().is_some_and(goes) {
             self.waiting.pop_back();
         }
     }
@@ -194,15 +208,18 @@ impl<W> Lane<W> {
             return None;
         }
         loop {
+            self.created_again();
             let step = match self.waiting.front() {
                 None => None,
                 Some((state, source)) => match phase::next(self.known.said.as_ref(), state, *source) {
-                    // The watch brings the same Job again and closes the earlier one; whoever waits is served then. Where
-                    // another replica reports, only the stream tells when.
-                    Some(Step::AwaitEarlier) if self.waiting.len() == 1 && !self.waiters.is_empty() => {
-                        Some(Step::AwaitEarlier)
+                    // What the watch brought behind it closes the earlier Job. Where another replica reports, only the
+                    // stream tells when.
+                    Some(Step::AwaitEarlier) if self.waiting.len() > 1 => {
+                        let created = self.waiting.pop_front();
+                        self.created.extend(created.map(|(state, _)| state));
+                        continue;
                     }
-                    None | Some(Step::AwaitEarlier) => {
+                    None => {
                         let done = self.waiting.pop_front();
                         done.into_iter().for_each(|(state, _)| self.remember(state));
                         continue;
@@ -231,6 +248,16 @@ impl<W> Lane<W> {
             };
             self.busy = true;
             return Some((step, state, self.known.clone()));
+        }
+    }
+
+    /// Puts a created Job in front again, once the earlier one of its name is closed or nothing else is there to do.
+    fn created_again(&mut self) {
+        let Some(state) = self.created.front() else { return };
+        let step = phase::next(self.known.said.as_ref(), state, Source::Create);
+        if step != Some(Step::AwaitEarlier) || self.waiting.is_empty() {
+            let created = self.created.pop_front();
+            created.into_iter().for_each(|state| self.waiting.push_front((state, Source::Create)));
         }
     }
 
@@ -349,7 +376,7 @@ impl<W> Lane<W> {
     /// replica reports, nothing is.
     pub(super) fn is_over(&self, reports: bool) -> bool {
         let nothing_to_come = !reports || self.known.said.as_ref().is_none_or(phase::Said::is_final);
-        !self.busy && self.waiting.is_empty() && self.waiters.is_empty() && nothing_to_come
+        !self.busy && self.waiting() == 0 && self.waiters.is_empty() && nothing_to_come
     }
 
     /// Drops waiters that no longer wait.

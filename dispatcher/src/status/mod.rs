@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    desk::Desk,
+    desk::{Desk, Key},
     lane::Done,
     leadership::Leadership,
     signs::Sign,
@@ -40,7 +40,10 @@ use self::{
     work::{Word, Work},
 };
 use crate::{
-    contract::{job::JobState, names::Kind},
+    contract::{
+        job::JobState,
+        names::{JobName, Kind, RequestId},
+    },
     health::Health,
     metrics::Metrics,
     status::phase::{Source, Step},
@@ -72,6 +75,12 @@ pub struct Stopped;
 
 enum Offer {
     State(StateOffer),
+    /// Asks for the Job of a request of which something is to be said.
+    JobOf {
+        job: Key,
+        request_id: RequestId,
+        answer: oneshot::Sender<Option<JobState>>,
+    },
     Sign(Sign),
     /// The pods are listed anew.
     PodsListing,
@@ -97,6 +106,22 @@ impl Writer {
         let offer = StateOffer { state, source: Source::Create, known, said: Some(said) };
         self.0.send(Offer::State(offer)).await.map_err(|_| Stopped)?;
         stored.await.map_err(|_| Stopped)
+    }
+
+    /// The Job that this process created for a request and of which something is to be said yet, be it gone or not.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the service is stopping.
+    pub async fn job_of(
+        &self,
+        kind: &Kind,
+        name: &JobName,
+        request_id: &RequestId,
+    ) -> Result<Option<JobState>, Stopped> {
+        let (answer, found) = oneshot::channel();
+        let (job, request_id) = ((kind.clone(), name.clone()), request_id.clone());
+        self.0.send(Offer::JobOf { job, request_id, answer }).await.map_err(|_| Stopped)?;
+        found.await.map_err(|_| Stopped)
     }
 
     /// Brings a state from the watch or a list, with what is known of its subject.
