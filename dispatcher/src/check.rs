@@ -14,6 +14,7 @@ use crate::{
         job,
         request::{Envelope, Identity, Request},
     },
+    spans::Carried,
     templates,
 };
 
@@ -90,7 +91,7 @@ fn render(template: &Template, request: &str) -> Result<String, Rejection> {
     };
     let identity = Identity::of(&envelope).map_err(|(_, rejection)| rejection)?;
     let request = Request::parse(template, identity, envelope.payload)?;
-    let job: Job = job::build(&request, template)?;
+    let job: Job = job::build(&request, template, &Carried::default())?;
     Ok(serde_json::to_string_pretty(&job).unwrap_or_default())
 }
 

@@ -24,6 +24,7 @@ pub mod nats;
 pub mod report;
 pub mod run;
 pub mod service;
+pub mod spans;
 pub mod start;
 pub mod status;
 pub mod templates;

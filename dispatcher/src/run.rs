@@ -36,6 +36,7 @@ use crate::{
         submit::Submit,
         waiting::Waiting,
     },
+    spans::Spans,
     start::Prepared,
     status::{
         self, Writer,
@@ -87,13 +88,15 @@ async fn run_on(
     let (lead, leadership) = leadership();
     let active = Active::default();
     let metrics = Metrics::new(health.clone(), leadership.clone(), active.clone());
+    let spans = Spans::from_env()?;
     let listener = admin::listen(config.admin_addr).await?;
     let mut admin = Admin::start(listener, &health, leadership.clone(), metrics.clone());
     let prepared = tokio::select! {
         prepared = Prepared::new(cluster, &config, &health, &metrics) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let mut tasks = Tasks::start(prepared, &config, (&health, active, metrics), (lead, leadership));
+    let mut tasks =
+        Tasks::start(prepared, &config, (&health, active, metrics, spans.clone()), (lead, leadership));
     start.ready();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -102,6 +105,7 @@ async fn run_on(
     };
     health.room("shutdown").not_ready("stopping");
     tasks.stop().await;
+    spans.stop(FLUSH).await;
     admin.stop().await;
     tracing::info!("stopped");
     ended
@@ -141,7 +145,7 @@ impl Tasks {
     fn start(
         prepared: Prepared,
         config: &Config,
-        (health, active, metrics): (&Health, Active, Metrics),
+        (health, active, metrics, spans): (&Health, Active, Metrics, Spans),
         (lead, leadership): (Lead, Leadership),
     ) -> Self {
         let stop_work = CancellationToken::new();
@@ -172,8 +176,13 @@ impl Tasks {
         let elector = Elector::new(&jobs, &config.lease, lead, health.room("leader"));
         tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
         let abort = tasks.abort_writer.clone();
-        let (writer, write) =
-            status::writer(store.clone(), settler, (health, metrics.clone()), leadership.clone(), abort);
+        let (writer, write) = status::writer(
+            store.clone(),
+            settler,
+            (health, metrics.clone(), spans.clone()),
+            leadership.clone(),
+            abort,
+        );
         tasks.writer.spawn(named("status", write));
 
         let (jobs_listed, pods_may) = watch::channel(0);
@@ -222,9 +231,17 @@ impl Tasks {
                 metrics: metrics.clone(),
             };
             let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
-            let (cancels, metrics) = (cancels.clone(), metrics.clone());
-            let handler =
-                Handler { template, stream, maybe_seen, launcher, cancels, dead_letters, writer, metrics };
+            let handler = Handler {
+                template,
+                stream,
+                maybe_seen,
+                launcher,
+                cancels: cancels.clone(),
+                dead_letters,
+                writer,
+                metrics: metrics.clone(),
+                spans: spans.clone(),
+            };
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
             let pull = Pull {
                 consumer,

@@ -26,6 +26,7 @@ pub mod helper;
 pub mod kubernetes;
 pub mod nack;
 pub mod nats;
+pub mod otlp;
 pub mod paths;
 pub mod ports;
 pub mod prometheus;

@@ -1,5 +1,9 @@
 //! The headers of the contract, and values that are safe to put in them.
 
+use async_nats::HeaderMap;
+
+use super::trace::{TRACEPARENT, TRACESTATE, Trace};
+
 /// On events: the type.
 pub const JOB_EVENT: &str = "Job-Event";
 /// On events: the Job's uid.
@@ -39,6 +43,21 @@ pub fn safe_value(text: &str) -> String {
         value.push(c);
     }
     value
+}
+
+/// The trace that a message belongs to, by its headers.
+pub fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
+    let header = |name: &str| headers?.get(name).map(|value| value.as_str());
+    Trace::of(header(TRACEPARENT), header(TRACESTATE))
+}
+
+/// Says on a message which trace it belongs to.
+pub fn put_trace(headers: &mut HeaderMap, trace: Option<&Trace>) {
+    let Some(trace) = trace else { return };
+    headers.insert(TRACEPARENT, trace.traceparent());
+    if let Some(state) = trace.tracestate() {
+        headers.insert(TRACESTATE, state);
+    }
 }
 
 #[cfg(test)]

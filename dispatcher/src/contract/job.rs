@@ -2,7 +2,7 @@
 //!
 //! [`JobState`] is a Job as the report half sees it: only what the events need, never the whole object.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use kube::core::{Object, ObjectMeta, object::NotUsed};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     event::{EventType, Outcome, OutcomeResult, Stall, StatusEvent},
     names::{JobName, Kind, RequestId},
+    trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, Trace},
 };
 
 /// Label with the kind; the watch selects by it.
@@ -73,6 +74,10 @@ pub struct JobState {
     pub presence: Presence,
     /// Whether it was to be cancelled; known once it is gone.
     pub cancelled: bool,
+    /// When it was created; not known of one that is in no list.
+    pub created: Option<SystemTime>,
+    /// The trace that it belongs to, from the annotations.
+    pub trace: Option<Trace>,
     /// The `JobStatus`, verbatim.
     pub status: Status,
 }
@@ -149,6 +154,8 @@ impl JobState {
             settled: get(&meta.annotations, ANNOTATION_SETTLED).is_ok(),
             presence: Presence::Present,
             cancelled: false,
+            created: created(meta),
+            trace: trace(meta),
             status: status.into(),
         })
     }
@@ -165,6 +172,8 @@ impl JobState {
             resource_version: meta.resource_version.as_deref()?.parse().ok()?,
             settled: annotations.is_some_and(|a| a.contains_key(ANNOTATION_SETTLED)),
             presence: Presence::Present,
+            created: created(meta),
+            trace: trace(meta),
             status: object.status.clone().unwrap_or_default().into(),
             ..Self::missing(said, request_hash)
         })
@@ -190,6 +199,8 @@ impl JobState {
             settled: false,
             presence: Presence::MissingUnverified,
             cancelled: false,
+            created: None,
+            trace: None,
             status: said.status.into(),
         }
     }
@@ -269,6 +280,16 @@ impl JobState {
             stall: None,
         }
     }
+}
+
+fn created(meta: &ObjectMeta) -> Option<SystemTime> {
+    meta.creation_timestamp.as_ref().map(|time| time.0.into())
+}
+
+/// The trace that stands on a Job.
+fn trace(meta: &ObjectMeta) -> Option<Trace> {
+    let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
+    Trace::of(annotation(ANNOTATION_TRACEPARENT), annotation(ANNOTATION_TRACESTATE))
 }
 
 /// What an outcome needs of a `JobStatus`.

@@ -10,3 +10,4 @@ pub mod rejection;
 pub mod schemas;
 pub mod template;
 pub mod text;
+pub mod trace;

@@ -26,6 +26,7 @@ use crate::{
         },
     },
     fuzz::Target,
+    spans::Carried,
 };
 
 const MEMORY: &str = include_str!("../../../deploy/templates/memory.yaml");
@@ -66,7 +67,7 @@ fn read(template: &Template, message_id: Option<&str>, payload: &[u8]) -> Result
 
 fn made(template: &Template, id: Option<&str>, payload: &[u8]) -> Result<(Request, Value), Rejection> {
     let request = read(template, id, payload)?;
-    let job = serde_json::to_value(job::build(&request, template)?).unwrap();
+    let job = serde_json::to_value(job::build(&request, template, &Carried::default())?).unwrap();
     Ok((request, job))
 }
 

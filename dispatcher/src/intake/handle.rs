@@ -1,6 +1,9 @@
 //! One request's way: identify, read, build, launch, first event; and what is answered to the stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream::{AckKind, Message};
 use time::OffsetDateTime;
@@ -18,12 +21,14 @@ use crate::{
     active::Slot,
     cancels::Cancels,
     contract::{
-        headers::NATS_MSG_ID,
+        headers::{NATS_MSG_ID, trace_of},
         rejection::{Reason, Rejection},
         template::Template,
+        trace::Trace,
     },
     metrics::{Answered, Metrics},
     nats::origin::Origin,
+    spans::{Answer, Carried, Delivered, Spans},
     status::Writer,
 };
 
@@ -61,6 +66,8 @@ pub struct Handler {
     pub writer: Writer,
     /// Where the answers are counted.
     pub metrics: Metrics,
+    /// Where the deliveries are told.
+    pub spans: Spans,
 }
 
 /// How a request was found or made done.
@@ -75,6 +82,11 @@ enum Handled {
 /// A message, read as far as nothing can fail.
 struct Delivery<'a> {
     identity: Result<Identity, (Identity, Rejection)>,
+    /// The request's own trace.
+    trace: Option<Trace>,
+    /// What it is passed on with.
+    carried: Carried,
+    began: SystemTime,
     stored: OffsetDateTime,
     again: bool,
     delivered: i64,
@@ -91,8 +103,31 @@ impl Handler {
         let done = timeout(HANDLE_DEADLINE, self.process(&delivery, slot)).await;
         let created = matches!(done, Ok(Ok(Handled::Job { created: true })));
         let verdict = self.conclude(&delivery, done).await;
-        self.metrics.answered(&self.template.kind, answered(&verdict, created), delivery.stored);
+        let answered = answered(&verdict, created);
+        self.metrics.answered(&self.template.kind, answered, delivery.stored);
+        self.tell(&delivery, answered, &verdict);
         verdict
+    }
+
+    fn tell(&self, delivery: &Delivery<'_>, answered: Answered, verdict: &Verdict) {
+        let (Ok(identity) | Err((identity, _))) = &delivery.identity;
+        let problem = match verdict {
+            Verdict::Settled => None,
+            Verdict::Rejected => Some("rejected: JOB_REJECTED tells why"),
+            Verdict::Retry(reason) | Verdict::NotReady(reason) => Some(reason.as_str()),
+        };
+        let queued = delivery.began.duration_since(delivery.stored.into()).unwrap_or_default();
+        let answer = Answer {
+            kind: &self.template.kind,
+            identity,
+            parent: delivery.trace.as_ref(),
+            queued,
+            began: delivery.began,
+            ended: SystemTime::now(),
+            answered,
+            problem,
+        };
+        self.spans.answered(&answer, &delivery.carried);
     }
 
     async fn conclude(
@@ -123,15 +158,22 @@ impl Handler {
 
     fn read<'a>(&self, message: &'a Message) -> Result<Delivery<'a>, String> {
         let info = message.info().map_err(|e| format!("a message without JetStream's reply subject: {e}"))?;
+        let stream = self.stream.name();
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
-            stream: &self.stream.name(),
+            stream: &stream,
             sequence: info.stream_sequence,
             stored_nanos: info.published.unix_timestamp_nanos(),
         };
+        let trace = trace_of(message.headers.as_ref());
+        let delivered =
+            Delivered { stream: stream.to_string(), sequence: info.stream_sequence, times: info.delivered };
         Ok(Delivery {
             identity: Identity::of(&envelope),
+            carried: self.spans.carried(trace.clone(), &delivered),
+            trace,
+            began: SystemTime::now(),
             stored: info.published,
             again: info.delivered > 1 || info.stream_sequence <= self.maybe_seen,
             delivered: info.delivered,
@@ -156,7 +198,7 @@ impl Handler {
             Err((_, rejection)) => return Err(Fate::Reject(rejection.clone())),
         };
         let built = Request::parse(&self.template, identity.clone(), &delivery.message.payload)
-            .and_then(|request| Ok((job::build(&request, &self.template)?, request)));
+            .and_then(|request| Ok((job::build(&request, &self.template, &delivery.carried)?, request)));
         let launched = match built {
             Ok((_, request)) if self.is_cancelled(&request) => Err(Fate::Reject(cancelled(&request))),
             // A given id can come with another message too; a derived one only with this.
@@ -226,6 +268,7 @@ impl Handler {
             identity,
             stored_nanos: delivery.stored.unix_timestamp_nanos(),
             payload: delivery.message.payload.clone(),
+            trace: delivery.carried.trace.as_ref(),
             rejection,
         };
         self.dead_letters.reject(letter).await

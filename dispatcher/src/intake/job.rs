@@ -1,5 +1,7 @@
 //! `Request` + `Template` → the `batch/v1` Job to create.
 
+mod env;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -12,13 +14,16 @@ use crate::contract::{
     },
     rejection::{Reason, Rejection},
     template::Template,
+    trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE},
 };
+use crate::spans::Carried;
 
-/// Builds the Job of a request: the template's manifest, the name, and the contract's labels and annotations.
+/// Builds the Job of a request: the template's manifest, the name, and the contract's labels and annotations; with the
+/// trace that it belongs to, for whoever reads the Job and for its containers.
 ///
 /// # Errors
 /// A [`Rejection`] where the operator's limits do not allow the Job that the values make: an image or a ServiceAccount.
-pub fn build(request: &Request, template: &Template) -> Result<Job, Rejection> {
+pub fn build(request: &Request, template: &Template, carried: &Carried) -> Result<Job, Rejection> {
     let mut job = template.render(&request.values).map_err(|problem| {
         Rejection::new(Reason::Refused, format!("the dispatcher refuses the Job: {problem}"))
             .of(&request.name)
@@ -30,7 +35,15 @@ pub fn build(request: &Request, template: &Template) -> Result<Job, Rejection> {
     annotations.insert(ANNOTATION_REQUEST_ID.to_owned(), request.identity.id.to_string());
     annotations.insert(ANNOTATION_REQUEST_SEQ.to_owned(), request.identity.sequence.to_string());
     annotations.insert(ANNOTATION_REQUEST_HASH.to_owned(), request.hash.clone());
+    if let Some(trace) = &carried.trace {
+        annotations.insert(ANNOTATION_TRACEPARENT.to_owned(), trace.traceparent());
+        let state = trace.tracestate().map(|state| (ANNOTATION_TRACESTATE.to_owned(), state.to_owned()));
+        annotations.extend(state);
+    }
     if let Some(spec) = &mut job.spec {
+        if let (Some(pod), Some(trace)) = (&mut spec.template.spec, &carried.in_containers) {
+            env::put_trace(pod, trace);
+        }
         let pod = spec.template.metadata.get_or_insert_default();
         label(pod.labels.get_or_insert_default(), request);
     }
@@ -47,7 +60,7 @@ fn label(labels: &mut BTreeMap<String, String>, request: &Request) {
 mod tests {
     use super::*;
     use crate::{
-        contract::template::tests::simple,
+        contract::{template::tests::simple, trace::Trace},
         intake::request::{Envelope, Identity},
     };
 
@@ -66,7 +79,7 @@ mod tests {
     #[test]
     fn a_job_carries_the_labels_and_annotations_of_the_contract() {
         let request = request(r#"{"foo":"15"}"#);
-        let job = build(&request, &simple()).unwrap();
+        let job = build(&request, &simple(), &Carried::default()).unwrap();
         assert_eq!(job.metadata.name.as_deref(), Some("simple-job-15"));
         let pod = job.spec.unwrap().template.metadata.unwrap();
         for labels in [job.metadata.labels.unwrap(), pod.labels.unwrap()] {
@@ -79,5 +92,26 @@ mod tests {
         assert_eq!(annotations["dispatcher/request-seq"], "17");
         assert_eq!(annotations["dispatcher/request-hash"], request.hash);
         assert!(!annotations.contains_key("dispatcher/settled"));
+        assert!(!annotations.contains_key("dispatcher/traceparent"));
+    }
+
+    #[test]
+    fn a_job_tells_its_trace_and_is_the_same_job_otherwise() {
+        let request = request(r#"{"foo":"15"}"#);
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = Trace::of(Some(parent), Some("vendor=x")).unwrap();
+        let carried = Carried { in_containers: Some(trace.clone()), trace: Some(trace) };
+        let mut job = build(&request, &simple(), &carried).unwrap();
+        let annotations = job.metadata.annotations.as_mut().unwrap();
+        assert_eq!(annotations.remove("dispatcher/traceparent").as_deref(), Some(parent));
+        assert_eq!(annotations.remove("dispatcher/tracestate").as_deref(), Some("vendor=x"));
+        let pod = job.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        for container in &mut pod.containers {
+            let env = container.env.as_mut().unwrap();
+            let names: Vec<_> = env.drain(..2).map(|variable| variable.name).collect();
+            assert_eq!(names, ["TRACEPARENT", "TRACESTATE"]);
+            container.env = container.env.take().filter(|env| !env.is_empty());
+        }
+        assert_eq!(job, build(&request, &simple(), &Carried::default()).unwrap());
     }
 }

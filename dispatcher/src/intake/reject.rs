@@ -14,10 +14,12 @@ use super::request::Identity;
 use crate::{
     contract::{
         headers::{
-            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, NATS_MSG_ID, safe_value,
+            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, NATS_MSG_ID, put_trace,
+            safe_value,
         },
         names::Kind,
         rejection::{RejectedNotice, RejectedType, Rejection},
+        trace::Trace,
     },
     metrics::Metrics,
     nats::{definitions::JOB_REJECTED, scan::scan},
@@ -47,6 +49,8 @@ pub struct Letter<'a> {
     pub stored_nanos: i128,
     /// Its payload, copied unchanged.
     pub payload: Bytes,
+    /// The trace that it belongs to.
+    pub trace: Option<&'a Trace>,
     /// The reason.
     pub rejection: &'a Rejection,
 }
@@ -117,8 +121,10 @@ impl DeadLetters {
             message: letter.rejection.message.clone(),
         };
         let payload = serde_json::to_vec(&notice).unwrap_or_default();
-        let client = self.context.client();
-        if let Err(error) = client.publish(letter.kind.rejected_notice_subject(), payload.into()).await {
+        let mut headers = HeaderMap::new();
+        put_trace(&mut headers, letter.trace);
+        let (client, subject) = (self.context.client(), letter.kind.rejected_notice_subject());
+        if let Err(error) = client.publish_with_headers(subject, headers, payload.into()).await {
             tracing::debug!(%error, "the notice of a rejection is not published");
         }
     }
@@ -139,5 +145,6 @@ fn letter_headers(letter: &Letter<'_>) -> HeaderMap {
     if let Some(name) = &rejection.name {
         map.insert(JOB_NAME, name.as_ref());
     }
+    put_trace(&mut map, letter.trace);
     map
 }

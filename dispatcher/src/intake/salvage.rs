@@ -109,6 +109,8 @@ impl Salvage {
             identity: &identity,
             stored_nanos,
             payload: payload.clone(),
+            // Whatever stands there cannot be relied on either.
+            trace: None,
             rejection: &rejection,
         };
         self.dead_letters.reject(letter).await?;

@@ -66,7 +66,8 @@ pub enum Answered {
 impl Answered {
     const ALL: [Self; 5] = [Self::Created, Self::Exists, Self::Rejected, Self::Retried, Self::NotReady];
 
-    fn as_str(self) -> &'static str {
+    /// The word for it, in metrics and spans.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Exists => "exists",

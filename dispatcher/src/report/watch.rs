@@ -217,11 +217,9 @@ impl Watch {
     ) -> Result<(), Stopped> {
         for (kind, name) in open {
             if let Some(last) = self.last(&kind, &name).await {
-                let state = self
-                    .witnessed
-                    .of(&last.event.uid)
-                    .unwrap_or_else(|| JobState::missing(last.event, last.request_hash.unwrap_or_default()));
-                self.writer.offer(state, Some(last.known)).await?;
+                let known = last.known.clone();
+                let state = self.witnessed.of(&last.event.uid).unwrap_or_else(|| last.missing());
+                self.writer.offer(state, Some(known)).await?;
             }
         }
         Ok(())

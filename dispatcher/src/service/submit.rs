@@ -23,15 +23,17 @@ use super::{
 };
 use crate::{
     contract::{
-        headers::NATS_MSG_ID,
+        headers::{NATS_MSG_ID, put_trace, trace_of},
         rejection::{Reason, Rejection},
         template::Template,
+        trace::Trace,
     },
     intake::{
         job,
         request::{Identity, Request},
     },
     nats::definitions::JOBS,
+    spans::Carried,
     status::{backoff, store::Store},
 };
 
@@ -83,7 +85,7 @@ impl Submit {
         let identity = Identity { id: query.id.clone(), given: true, sequence: 0 };
         let refused = |rejection: Rejection| Refusal::from(rejection).of_request(&query.id);
         let request = Request::parse(template, identity, &payload).map_err(refused)?;
-        job::build(&request, template).map_err(refused)?;
+        job::build(&request, template, &Carried::default()).map_err(refused)?;
         let Request { kind, name, hash, .. } = request;
         let asked = Asked { kind, name, id: query.id, hash };
         // Before the publish, so that nothing is missed.
@@ -91,7 +93,7 @@ impl Submit {
             None => None,
             Some((wait, patience)) => Some((self.place(&asked, wait)?, wait, patience)),
         };
-        let stored = self.store(asked, payload, query.given).await?;
+        let stored = self.store(asked, (payload, trace_of(headers)), query.given).await?;
         match place {
             None => Ok(accepted(&stored)),
             Some((place, wait, patience)) => self.wait(place, &stored, wait, patience).await,
@@ -106,9 +108,14 @@ impl Submit {
     }
 
     /// Publishes until the stream has said what it makes of it. A repeated publish is safe: the identity is the same.
-    async fn store(&self, asked: Asked, payload: Bytes, given: bool) -> Result<Stored, Refusal> {
+    async fn store(
+        &self,
+        asked: Asked,
+        request: (Bytes, Option<Trace>),
+        given: bool,
+    ) -> Result<Stored, Refusal> {
         let refused = |refusal: Refusal| refusal.of(&asked.name).of_request(&asked.id);
-        let ack = self.publish(&asked, payload).await.map_err(refused)?;
+        let ack = self.publish(&asked, request).await.map_err(refused)?;
         let mut rejected = None;
         if ack.duplicate && given {
             let looked = original(&self.store, &self.history, &asked, ack.sequence).await;
@@ -121,9 +128,14 @@ impl Submit {
         Ok(Stored { asked, sequence: ack.sequence, again: given, rejected })
     }
 
-    async fn publish(&self, asked: &Asked, payload: Bytes) -> Result<PublishAck, Refusal> {
+    async fn publish(
+        &self,
+        asked: &Asked,
+        (payload, trace): (Bytes, Option<Trace>),
+    ) -> Result<PublishAck, Refusal> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MSG_ID, asked.id.as_ref());
+        put_trace(&mut headers, trace.as_ref());
         let end = Instant::now() + STORE;
         let mut trouble = Refusal::not_ready("");
         for delay in backoff() {

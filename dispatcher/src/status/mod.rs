@@ -46,6 +46,7 @@ use crate::{
     },
     health::Health,
     metrics::Metrics,
+    spans::Spans,
     status::phase::{Source, Step},
 };
 
@@ -163,12 +164,12 @@ impl Writer {
 pub fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
-    (health, metrics): (&Health, Metrics),
+    (health, metrics, spans): (&Health, Metrics, Spans),
     leadership: Leadership,
     abort: CancellationToken,
 ) -> (Writer, impl Future<Output = ()> + use<>) {
     let (tx, rx) = mpsc::channel(CHANNEL);
-    let work = Arc::new(Work::new(store, cluster, health, metrics));
+    let work = Arc::new(Work::new(store, cluster, health, (metrics, spans)));
     (Writer(tx), async move {
         tokio::select! {
             () = Desk::new(work, leadership).run(rx) => {}

@@ -18,7 +18,9 @@ use crate::{
     contract::{
         event::{EventType, StatusEvent},
         headers,
+        job::JobState,
         names::{JobName, Kind, RequestId, parse_status_subject},
+        trace::Trace,
     },
     nats::{definitions::JOB_STATUS, scan::scan},
     status::phase::Said,
@@ -45,8 +47,18 @@ pub struct Last {
     pub request_id: String,
     /// The hash of that request, where the message carries it.
     pub request_hash: Option<String>,
+    /// The trace that the message belongs to.
+    pub trace: Option<Trace>,
     /// The event.
     pub event: StatusEvent,
+}
+
+impl Last {
+    /// The state that it tells of, of a Job that is in no list any more.
+    pub fn missing(self) -> JobState {
+        let Self { event, request_hash, trace, .. } = self;
+        JobState { trace, ..JobState::missing(event, request_hash.unwrap_or_default()) }
+    }
 }
 
 /// A call to the store that failed.
@@ -87,17 +99,22 @@ impl Store {
         self.context.client().max_payload()
     }
 
-    /// Publishes `event` if the subject's last message still is `expected` (ADR-22, expected last subject sequence).
+    /// Publishes an `event` of the Job `state` if the subject's last message still is `expected` (ADR-22, expected last subject sequence).
     /// The answer is the sequence under which it is stored.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] where it is not; anything else leaves open whether it is stored.
-    pub async fn publish(&self, event: &StatusEvent, hash: &str, expected: u64) -> Result<u64, StoreError> {
+    pub async fn publish(
+        &self,
+        event: &StatusEvent,
+        state: &JobState,
+        expected: u64,
+    ) -> Result<u64, StoreError> {
         let unknown = |e: String| StoreError::Unknown(e);
         let payload = serde_json::to_vec(event).map_err(|e| unknown(e.to_string()))?;
         let message = PublishMessage::build()
             .payload(payload.into())
-            .headers(event_headers(event, hash))
+            .headers(event_headers(event, state))
             .expected_last_subject_sequence(expected);
         let from = |error: PublishError| match error.kind() {
             PublishErrorKind::WrongLastSequence => StoreError::Fenced,
@@ -131,6 +148,7 @@ impl Store {
                     known: Known { sequence: message.sequence, said: Some(said) },
                     request_id: header(headers::JOB_REQUEST_ID).unwrap_or_default(),
                     request_hash: header(headers::JOB_REQUEST_HASH),
+                    trace: headers::trace_of(Some(&message.headers)),
                     event,
                 }))
             }
@@ -185,15 +203,16 @@ impl Store {
     }
 }
 
-fn event_headers(event: &StatusEvent, hash: &str) -> HeaderMap {
+fn event_headers(event: &StatusEvent, state: &JobState) -> HeaderMap {
     let mut map = HeaderMap::new();
     map.insert(headers::JOB_EVENT, event.event.as_str());
     map.insert(headers::JOB_UID, headers::safe_value(&event.uid));
     map.insert(headers::JOB_REQUEST_ID, headers::safe_value(event.request_id.as_ref()));
     map.insert(headers::JOB_RESOURCE_VERSION, headers::safe_value(&event.resource_version));
-    if !hash.is_empty() {
-        map.insert(headers::JOB_REQUEST_HASH, headers::safe_value(hash));
+    if !state.request_hash.is_empty() {
+        map.insert(headers::JOB_REQUEST_HASH, headers::safe_value(&state.request_hash));
     }
+    headers::put_trace(&mut map, state.trace.as_ref());
     map
 }
 

@@ -28,6 +28,7 @@ use crate::{
     },
     health::{Health, Room},
     metrics::{Metrics, Published},
+    spans::{Run, Spans},
     status::phase::{Said, resource_version},
 };
 
@@ -51,6 +52,7 @@ pub(super) struct Work {
     in_flight: Semaphore,
     calls: Semaphore,
     metrics: Metrics,
+    spans: Spans,
 }
 
 /// Delays between tries: 100 ms to 10 s, with jitter, without end; every try has its own deadline.
@@ -75,7 +77,12 @@ async fn permit(semaphore: &Semaphore, n: usize) -> Option<SemaphorePermit<'_>> 
 }
 
 impl Work {
-    pub(super) fn new(store: Store, cluster: Arc<dyn Cluster>, health: &Health, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        store: Store,
+        cluster: Arc<dyn Cluster>,
+        health: &Health,
+        (metrics, spans): (Metrics, Spans),
+    ) -> Self {
         // Each works until it is tried.
         let room = |name: &str| {
             let room = health.room(format!("status {name}"));
@@ -92,6 +99,7 @@ impl Work {
             in_flight: Semaphore::new(IN_FLIGHT),
             calls: Semaphore::new(CALLS),
             metrics,
+            spans,
         }
     }
 
@@ -119,12 +127,12 @@ impl Work {
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
-                Box::pin(self.publish(message(), &state.request_hash, known.sequence)).await
+                Box::pin(self.publish(message(), &state, known.sequence)).await
             };
             match stored {
                 Ok(sequence) => {
                     self.publish_health.ready();
-                    self.tell_of(&message());
+                    self.tell_of(&state, &message());
                     return Done::Said(Known { sequence, said: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
@@ -140,7 +148,7 @@ impl Work {
                 // Stored by a try that was not answered.
                 let ours = stored.map(|stored| stored.event).filter(|event| *event == message());
                 if let Some(event) = &ours {
-                    self.tell_of(event);
+                    self.tell_of(&state, event);
                 }
                 let ours = ours.is_some();
                 return if ours { Done::Said(last) } else { Done::Known(last) };
@@ -150,9 +158,14 @@ impl Work {
     }
 
     /// One try.
-    async fn publish(&self, message: StatusEvent, hash: &str, expected: u64) -> Result<u64, StoreError> {
+    async fn publish(
+        &self,
+        message: StatusEvent,
+        state: &JobState,
+        expected: u64,
+    ) -> Result<u64, StoreError> {
         let asked = Instant::now();
-        let stored = self.store.publish(&message, hash, expected).await;
+        let stored = self.store.publish(&message, state, expected).await;
         self.metrics.published(published(&stored), asked);
         stored
     }
@@ -160,10 +173,10 @@ impl Work {
     /// Says `Deleted` of the Job that the last message tells of: another one has its name now.
     pub(super) async fn close_earlier(&self, state: &JobState) -> Done {
         match self.last(state).await {
-            (known, Some(Last { request_hash, event, .. }))
+            (known, Some(last))
                 if known.said.as_ref().is_some_and(|s| !s.is_final() && s.uid != state.uid) =>
             {
-                let mut earlier = JobState::missing(event, request_hash.unwrap_or_default());
+                let mut earlier = last.missing();
                 earlier.cancelled = self.was_cancelled(&earlier).await;
                 let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
                 self.say(earlier, known, Word::Of(EventType::Outcome, Some(Box::new(outcome)))).await
@@ -251,8 +264,11 @@ impl Work {
     }
 
     /// An event is stored.
-    fn tell_of(&self, event: &StatusEvent) {
+    fn tell_of(&self, state: &JobState, event: &StatusEvent) {
         self.metrics.event(event);
+        if let Some(outcome) = &event.outcome {
+            self.spans.ended(&Run { state, outcome });
+        }
         log(event);
     }
 
