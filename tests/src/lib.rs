@@ -24,6 +24,8 @@ pub mod dispatcher;
 pub mod docker;
 pub mod helper;
 pub mod kubernetes;
+#[cfg(test)]
+mod links;
 pub mod nack;
 pub mod nats;
 pub mod otlp;
