@@ -18,7 +18,7 @@ use super::{
     phase::{self, Said, Source, Step, resource_version},
     signs::{Aside, Sign},
     store::Known,
-    work::{Word, message},
+    word::{Word, message},
 };
 use crate::{
     contract::{

@@ -21,6 +21,7 @@ pub mod phase;
 pub mod signs;
 mod stalls;
 pub mod store;
+mod word;
 mod work;
 
 pub(crate) use work::{backoff, now};
@@ -37,7 +38,8 @@ use self::{
     leadership::Leadership,
     signs::Sign,
     store::Known,
-    work::{Word, Work},
+    word::Word,
+    work::Work,
 };
 use crate::{
     contract::{

@@ -9,7 +9,10 @@ use crate::{
         event::{EventType, Stall},
         job::tests::a_job,
     },
-    status::phase::Said,
+    status::{
+        phase::Said,
+        signs::{Aside, Tells},
+    },
 };
 
 fn known(sequence: u64, uid: &str, resource_version: u64, event: EventType) -> Known {
