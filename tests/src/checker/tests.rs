@@ -225,6 +225,19 @@ fn a_subscriber_whose_connection_broke_may_have_missed_messages() {
     assert_eq!(names(&history), [""; 0]);
 }
 
+/// Of JetStream servers that were all killed one republished what it had republished before (seed 16760350147175502260 of
+/// `cluster::all_three_are_killed`).
+#[test]
+fn only_a_subscriber_whose_connection_broke_may_hear_a_message_twice() {
+    let mut history = good();
+    let again = live(&mut history)[0].clone();
+    live(&mut history).insert(1, again);
+    assert_eq!(names(&history), ["LiveOrder"]);
+    let live = history.live.take().unwrap();
+    history.live = Some(Live { unbroken: false, ..live });
+    assert_eq!(names(&history), [""; 0]);
+}
+
 #[test]
 fn a_present_job_is_not_deleted_and_a_missing_job_may_have_ended() {
     let mut history = good();
