@@ -1,6 +1,8 @@
 //! Ends processes, and removes their folder, when this process ends without a chance to do so itself, as by SIGKILL. The
 //! kubelet has one for its containers; whoever starts other processes beside a cluster may have one too.
 //!
+//! What has started and was not told of yet, a moment at each start, it does not know.
+//!
 //! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
 
 use std::{

@@ -125,9 +125,12 @@ const FILE: &str = "LOCAL_CLUSTER_TEST_PID_FILE";
 async fn a_program_with_a_container() {
     let Ok(file) = std::env::var(FILE) else { return };
     let rig = Rig::new();
-    let line =
-        format!("trap '' TERM; echo $$ > {file}.new; mv {file}.new {file}; while :; do sleep 0.05; done");
-    rig.create(json!({}), shell(&line)).await;
+    rig.create(json!({}), rig.sleeper("trap '' TERM;")).await;
+    let pid = rig.pid().await;
+    // By then the guard knows of it; a container that has only just begun to run is one that it may not know of yet.
+    rig.until_pod("Running").await;
+    std::fs::write(format!("{file}.new"), pid.to_string()).unwrap();
+    std::fs::rename(format!("{file}.new"), file).unwrap();
     tokio::time::sleep(PATIENCE).await;
 }
 
