@@ -14,7 +14,7 @@ pub struct TraceState(Arc<str>);
 impl TraceState {
     /// The value of the header `tracestate`; `None` where it is empty, invalid, or longer than 512 bytes.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut members = text.split(',').map(|member| member.trim_matches([' ', '\t'])).peekable();
+        let mut members = text.split(',').map(|member| member.trim_matches([' ', '\t']));
         let valid = text.len() <= MAX
             && members.clone().count() <= MEMBERS
             && members.clone().any(|member| !member.is_empty())
