@@ -167,8 +167,7 @@ impl Handler {
             stored_nanos: info.published.unix_timestamp_nanos(),
         };
         let trace = trace_of(message.headers.as_ref());
-        let delivered =
-            Delivered { stream: stream.to_string(), sequence: info.stream_sequence, times: info.delivered };
+        let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
         Ok(Delivery {
             identity: Identity::of(&envelope),
             carried: self.spans.carried(trace.clone(), &delivered),

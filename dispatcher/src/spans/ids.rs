@@ -6,25 +6,25 @@ use crate::contract::trace::Trace;
 
 /// Which delivery of which message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
+pub struct Delivered<'a> {
     /// The stream's name and creation time.
-    pub stream: String,
+    pub stream: &'a str,
     /// The message's sequence there.
     pub sequence: u64,
     /// How often it was delivered, this time among them.
     pub times: i64,
 }
 
-impl Delivered {
+impl Delivered<'_> {
     /// The trace of a request that came without one: the same at each delivery.
     pub(super) fn trace_id(&self) -> [u8; 16] {
-        first(&["trace", &self.stream, &self.sequence.to_string()])
+        first(&["trace", self.stream, &self.sequence.to_string()])
     }
 
     /// The span of this delivery.
     pub(super) fn span_id(&self, trace_id: &[u8; 16]) -> [u8; 8] {
         let trace_id = u128::from_be_bytes(*trace_id).to_string();
-        first(&["delivery", &trace_id, &self.stream, &self.sequence.to_string(), &self.times.to_string()])
+        first(&["delivery", &trace_id, self.stream, &self.sequence.to_string(), &self.times.to_string()])
     }
 }
 
@@ -45,8 +45,8 @@ fn first<const N: usize>(words: &[&str]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    fn delivered(sequence: u64, times: i64) -> Delivered {
-        Delivered { stream: "JOBS 2026".into(), sequence, times }
+    fn delivered(sequence: u64, times: i64) -> Delivered<'static> {
+        Delivered { stream: "JOBS 2026", sequence, times }
     }
 
     #[test]

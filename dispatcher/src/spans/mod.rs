@@ -85,7 +85,7 @@ impl Spans {
     }
 
     /// What a request is passed on with: its own trace, or, where this delivery has a span, that span's.
-    pub fn carried(&self, request: Option<Trace>, delivered: &Delivered) -> Carried {
+    pub fn carried(&self, request: Option<Trace>, delivered: &Delivered<'_>) -> Carried {
         let unchanged = Carried { trace: request.clone(), in_containers: request.clone() };
         let Some(sender) = &self.0 else { return unchanged };
         let trace_id = request.as_ref().map_or_else(|| delivered.trace_id(), |trace| trace.trace_id);

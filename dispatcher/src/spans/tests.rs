@@ -18,8 +18,8 @@ fn request() -> Trace {
     Trace::of(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("v=1")).unwrap()
 }
 
-fn delivered(times: i64) -> Delivered {
-    Delivered { stream: "JOBS 2026".into(), sequence: 7, times }
+fn delivered(times: i64) -> Delivered<'static> {
+    Delivered { stream: "JOBS 2026", sequence: 7, times }
 }
 
 fn endpoint_of(variables: &[(&str, &str)]) -> Result<Option<(&'static str, String)>, String> {
