@@ -170,7 +170,7 @@ impl Handler {
         let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
         Ok(Delivery {
             identity: Identity::of(&envelope),
-            carried: self.spans.carried(trace.clone(), &delivered),
+            carried: self.spans.carried(trace.as_ref(), &delivered),
             trace,
             began: SystemTime::now(),
             stored: info.published,

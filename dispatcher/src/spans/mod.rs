@@ -85,17 +85,20 @@ impl Spans {
     }
 
     /// What a request is passed on with: its own trace, or, where this delivery has a span, that span's.
-    pub fn carried(&self, request: Option<Trace>, delivered: &Delivered<'_>) -> Carried {
-        let unchanged = Carried { trace: request.clone(), in_containers: request.clone() };
-        let Some(sender) = &self.0 else { return unchanged };
-        let trace_id = request.as_ref().map_or_else(|| delivered.trace_id(), |trace| trace.trace_id);
-        if !sender.samples(request.as_ref(), trace_id) {
-            return unchanged;
+    pub fn carried(&self, request: Option<&Trace>, delivered: &Delivered<'_>) -> Carried {
+        let unchanged = || Carried { trace: request.cloned(), in_containers: request.cloned() };
+        self.span_of(request, delivered).unwrap_or_else(unchanged)
+    }
+
+    fn span_of(&self, request: Option<&Trace>, delivered: &Delivered<'_>) -> Option<Carried> {
+        let sender = self.0.as_ref()?;
+        let trace_id = request.map_or_else(|| delivered.trace_id(), |trace| trace.trace_id);
+        if !sender.samples(request, trace_id) {
+            return None;
         }
-        let span_id = delivered.span_id(&trace_id);
-        let Some(trace) = Trace::new(trace_id, span_id, true) else { return unchanged };
-        let trace = trace.with_state(request.as_ref().and_then(Trace::state).cloned());
-        Carried { in_containers: Some(trace.within(ids::of_run(&trace))), trace: Some(trace) }
+        let trace = Trace::new(trace_id, delivered.span_id(&trace_id), true)?;
+        let trace = trace.with_state(request.and_then(Trace::state).cloned());
+        Some(Carried { in_containers: Some(trace.within(ids::of_run(&trace))), trace: Some(trace) })
     }
 
     /// How a delivery was answered, with what it was passed on with.

@@ -55,7 +55,7 @@ fn a_protocol_that_is_not_spoken_is_told_at_the_start() {
 
 #[test]
 fn without_spans_a_trace_is_passed_on_as_it_came() {
-    let carried = Spans::default().carried(Some(request()), &delivered(1));
+    let carried = Spans::default().carried(Some(&request()), &delivered(1));
     assert_eq!((carried.trace, carried.in_containers), (Some(request()), Some(request())));
     assert_eq!(Spans::default().carried(None, &delivered(1)), Carried::default());
 }
@@ -63,7 +63,7 @@ fn without_spans_a_trace_is_passed_on_as_it_came() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_spans_what_follows_belongs_to_the_delivery_and_the_run() {
     let spans = on();
-    let carried = spans.carried(Some(request()), &delivered(1));
+    let carried = spans.carried(Some(&request()), &delivered(1));
     let (on_job, in_containers) = (carried.trace.clone().unwrap(), carried.in_containers.unwrap());
     for trace in [&on_job, &in_containers] {
         assert_eq!((trace.trace_id, trace.tracestate()), (request().trace_id, Some("v=1")));
@@ -78,7 +78,7 @@ async fn with_spans_what_follows_belongs_to_the_delivery_and_the_run() {
     let root = spans.carried(None, &delivered(1)).trace.unwrap();
     assert_eq!(spans.carried(None, &delivered(2)).trace.unwrap().trace_id, root.trace_id);
     let not_sampled = Trace::new([1; 16], [2; 8], false).unwrap();
-    let carried = spans.carried(Some(not_sampled.clone()), &delivered(1));
+    let carried = spans.carried(Some(&not_sampled), &delivered(1));
     assert_eq!((carried.trace, carried.in_containers), (Some(not_sampled.clone()), Some(not_sampled)));
 }
 
