@@ -1,36 +1,55 @@
 //! What an operator applies, as it stands in `deploy/`: the dispatcher as pods, with its ServiceAccount, its own image and the
-//! configuration that a cluster gives to a pod; NATS as a pod beside it.
+//! configuration that a cluster gives to a pod; NATS as a pod beside it, or elsewhere.
 
+mod gate;
 mod installed;
+mod secured;
+mod user;
 
 use std::time::Duration;
 
-use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths, until};
+use dispatcher_tests::kubernetes::ready;
+use dispatcher_tests::{Kubernetes, Nats, only_on_kubernetes, or_skip, until};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::EvictParams;
+use kube::{Api, Client};
 use serde_json::json;
 
 use self::installed::Installed;
+use self::user::User;
 use crate::world::PATIENCE;
 
+/// One after the other, as each takes the place of the one before.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shipped_runs_in_a_cluster_and_does_its_job() {
     only_on_kubernetes!("the local cluster runs no pods with networks of their own");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     or_skip!(kubernetes.folder().ok_or("its images are brought to a cluster of the rig only"));
     // Given: `kubectl apply -k deploy/with-nats` on a cluster that enforces Pod Security `restricted`.
-    let installed = Installed::apply(kubernetes).await;
+    let installed = Installed::with_nats(kubernetes).await;
     let pods = installed.until_rolled_out().await;
     assert_eq!(pods.len(), 2);
     as_narrow_as_it_says(&pods);
-    // When: what the README says to type.
-    installed.request("simple", &json!({"foo": "x"})).await;
+    let user = installed.user().await;
+    both_kinds(&user).await;
+    // `deploy` is that without the NATS. Applied again nothing differs, so that a `kubectl diff` shows only what somebody changed.
+    let applied = installed.change_to(".").await;
+    assert!(applied.lines().all(|line| line.ends_with(" unchanged")), "{applied}");
+    highly_available(kubernetes, &installed, &user).await;
+    secured::by_tls_with_credentials_from_a_secret(kubernetes, &installed).await;
+    a_kind_of_an_operators_own(&installed).await;
+}
+
+/// What the README says to type.
+async fn both_kinds(user: &User) {
+    user.request("simple", &json!({"foo": "x"})).await;
     let memory = json!({"foo": "big", "reqBytes": "16Mi", "limBytes": "32Mi", "allocBytes": "128Mi"});
-    installed.request("memory", &memory).await;
-    installed.request("simple", &json!({"fail": true})).await;
+    user.request("memory", &memory).await;
+    user.request("simple", &json!({"fail": true})).await;
     // Then
-    assert_eq!(installed.outcome("simple", "simple-job-x").await["result"], "Complete");
-    let outcome = installed.outcome("memory", "memory-job-big").await;
+    assert_eq!(user.outcome("simple", "simple-job-x").await["result"], "Complete");
+    let outcome = user.outcome("memory", "memory-job-big").await;
     assert_eq!(
         (&outcome["result"], &outcome["attempts"][0]["reason"]),
         (&json!("Failed"), &json!("OOMKilled"))
@@ -39,12 +58,9 @@ async fn what_is_shipped_runs_in_a_cluster_and_does_its_job() {
         outcome["attempts"][0]["logTail"].as_str().unwrap().contains("takes 134217728 bytes"),
         "{outcome}"
     );
-    let rejected = installed.jetstream.get_stream("JOB_REJECTED").await.unwrap();
+    let rejected = user.jetstream.get_stream("JOB_REJECTED").await.unwrap();
     let rejected = rejected.get_last_raw_message_by_subject("jobs.simple.rejected").await.unwrap();
     assert_eq!(rejected.headers.get("Job-Error").unwrap().as_str(), "InvalidRequest");
-
-    a_rollout_under_load(kubernetes, &installed).await;
-    each_overlay_is_taken(kubernetes).await;
 }
 
 /// The images are `FROM scratch`, and run with what the manifests say.
@@ -65,10 +81,9 @@ fn as_narrow_as_it_says(pods: &[Pod]) {
     }
 }
 
-/// As `deploy/ha` has it: three replicas, one of which is taken away, and all of which are replaced, while requests come.
-async fn a_rollout_under_load(kubernetes: &Kubernetes, installed: &Installed) {
-    let three = std::fs::read_to_string(paths::workspace().join("deploy/ha/dispatcher.yaml")).unwrap();
-    installed.patch(kubernetes, three).await;
+/// `deploy/ha`: of three replicas one is evicted and a second may not be; then all are replaced; requests come meanwhile.
+async fn highly_available(kubernetes: &Kubernetes, installed: &Installed<'_>, user: &User) {
+    installed.change_to("ha").await;
     let pods = installed.until_rolled_out().await;
     assert_eq!(pods.len(), 3);
     let names: Vec<String> = (0..12).map(|number| format!("simple-job-load-{number}")).collect();
@@ -77,45 +92,62 @@ async fn a_rollout_under_load(kubernetes: &Kubernetes, installed: &Installed) {
         let mut pace = tokio::time::interval(Duration::from_millis(300));
         for number in 0..names.len() {
             pace.tick().await;
-            installed.request("simple", &json!({"foo": format!("load-{number}")})).await;
+            user.request("simple", &json!({"foo": format!("load-{number}")})).await;
         }
     };
     let rollout = async {
-        let gone = pods[0].metadata.name.as_deref().unwrap();
-        installed.pods.delete(gone, &DeleteParams::default()).await.unwrap();
+        evicted_one_at_a_time(kubernetes, &pods).await;
         let args = ["--namespace", "dispatcher", "rollout", "restart", "deployment/dispatcher"];
         kubernetes.kubectl(&args).await.unwrap();
         installed.until_rolled_out().await;
     };
     tokio::join!(requests, rollout);
     for name in &names {
-        assert_eq!(installed.outcome("simple", name).await["result"], "Complete", "{name}");
+        assert_eq!(user.outcome("simple", name).await["result"], "Complete", "{name}");
     }
     // The queue is empty: each request was acknowledged by whoever took it.
     until("an empty queue", PATIENCE, || async {
-        let mut stream = installed.jetstream.get_stream("JOBS").await.map_err(|error| error.to_string())?;
+        let mut stream = user.jetstream.get_stream("JOBS").await.map_err(|error| error.to_string())?;
         let left = stream.info().await.map_err(|error| error.to_string())?.state.messages;
         if left == 0 { Ok(()) } else { Err(format!("{left} requests")) }
     })
     .await;
 }
 
-/// Strictly validated, by the API server and its admission.
-async fn each_overlay_is_taken(kubernetes: &Kubernetes) {
-    let deploy = paths::workspace().join("deploy");
-    for overlay in [".", "ha", "nats-tls", "with-nats", "examples/my-kind"] {
-        let folder = deploy.join(overlay).display().to_string();
-        let args = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--dry-run=server",
-            "--validate=strict",
-            "-k",
-            &folder,
-        ];
-        let taken = kubernetes.kubectl(&args).await;
-        let taken = taken.unwrap_or_else(|error| panic!("deploy/{overlay}: {error}"));
-        assert!(taken.contains("deployment.apps/dispatcher"), "deploy/{overlay}: {taken}");
+/// As `kubectl drain` does it: the PodDisruptionBudget lets one go, and no second before another stands in its place.
+async fn evicted_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
+    let name = |at: usize| pods[at].metadata.name.as_deref().unwrap();
+    // Of a fourth replica, which the rollout before had, its controller has to know that it is gone.
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(kubernetes.client(), "dispatcher");
+    until("the budget to let one go", PATIENCE, || async {
+        let found = budgets.get("dispatcher").await.map_err(|error| error.to_string())?.status;
+        let status = found.unwrap_or_default();
+        let counts = [status.expected_pods, status.current_healthy, status.disruptions_allowed];
+        if counts == [3, 3, 1] { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    // kube's client would ask again and again, as 429 is what an API server without a place answers too.
+    let mut config = ready::config(kubernetes.kubeconfig_path()).unwrap();
+    config.default_retry = false;
+    let pods: Api<Pod> = Api::namespaced(Client::try_from(config).unwrap(), "dispatcher");
+    pods.evict(name(0), &EvictParams::default()).await.unwrap();
+    match pods.evict(name(1), &EvictParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 429 => {}
+        other => panic!("expected the budget to refuse a second, found {other:?}"),
     }
+}
+
+/// `deploy/examples/my-kind`: its NATS is elsewhere, and its kind is served. Its image is in no registry, of which the Job tells.
+async fn a_kind_of_an_operators_own(installed: &Installed<'_>) {
+    let nats = Nats::process().await;
+    let gate = installed.elsewhere(&nats).await;
+    installed.change_to("examples/my-kind").await;
+    installed.until_rolled_out().await;
+    let user = User::new(nats.client().await);
+    user.request("report", &json!({"month": "2026-10"})).await;
+    let stalled = user.event("report", "report-2026-10", "STALLED").await;
+    assert!(stalled.to_string().contains("registry.example.com/report:1.4.2"), "{stalled}");
+    user.request("simple", &json!({"foo": "beside"})).await;
+    assert_eq!(user.outcome("simple", "simple-job-beside").await["result"], "Complete");
+    gate.close().await;
 }

@@ -1,9 +1,9 @@
 //! Accounts, permissions and logins: the shipped files of `nats-config/` on a real server, and what each role can do there.
 
 mod certificates;
-mod jwt;
+pub(crate) mod jwt;
 mod logins;
-mod place;
+pub(crate) mod place;
 mod rights;
 mod roles;
 mod rotation;

@@ -29,8 +29,12 @@ pub(super) fn make(place: &Place, authority: &str, names: &[&str]) {
     new(authority, &[]);
     for name in names {
         let signed = ["-CA", &authority_certificate, "-CAkey", &authority_key];
-        let names =
-            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+        let names = [
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:nats.example.com",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ];
         new(name, &[signed, names].concat());
     }
 }

@@ -2,31 +2,35 @@
 
 use std::time::SystemTime;
 
+use async_nats::{Client, ConnectOptions};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use dispatcher_tests::Nats;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
+use super::certificates;
+use super::place::Place;
 use super::rights::allowed;
 
 /// See the module.
-pub(super) struct Operator {
+pub(crate) struct Operator {
     key: KeyPair,
     /// The operator's own JWT.
-    pub(super) jwt: String,
+    pub(crate) jwt: String,
     /// The account of the server itself.
-    pub(super) system: Account,
+    pub(crate) system: Account,
     /// The account with the streams.
-    pub(super) dispatcher: Account,
+    pub(crate) dispatcher: Account,
 }
 
 /// An account's key; its JWT is made anew with each change.
-pub(super) struct Account {
+pub(crate) struct Account {
     name: &'static str,
     key: KeyPair,
 }
 
 impl Operator {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::new_operator();
         let [system, dispatcher] =
             ["SYS", "DISPATCHER"].map(|name| Account { name, key: KeyPair::new_account() });
@@ -36,7 +40,7 @@ impl Operator {
     }
 
     /// The JWT of an account with JetStream, in which these users' keys are revoked.
-    pub(super) fn account(&self, account: &Account, revoked: &[&KeyPair]) -> String {
+    pub(crate) fn account(&self, account: &Account, revoked: &[&KeyPair]) -> String {
         let all = ["subs", "data", "payload", "imports", "exports", "conn", "leaf", "streams", "consumer"];
         let mut limits: Value = all.iter().map(|limit| ((*limit).to_owned(), json!(-1))).collect();
         limits["wildcards"] = true.into();
@@ -49,15 +53,66 @@ impl Operator {
                             "default_permissions": {"pub": {}, "sub": {}}});
         sign(&self.key, account.name, &account.key.public_key(), &claims)
     }
+
+    /// A server in operator mode, whose resolver has the accounts; the test's own eyes have all rights in the dispatcher's.
+    pub(crate) async fn serve(&self, place: &Place) -> Nats {
+        self.serve_with(place, &["operator.conf"], vec![], |options| options).await
+    }
+
+    /// The same, by TLS with a certificate of the authority `ca.pem`.
+    pub(crate) async fn serve_by_tls(&self, place: &Place) -> Nats {
+        certificates::make(place, "ca", &["server"]);
+        let env = vec![
+            ("NATS_SERVER_CERT", place.text("server.pem")),
+            ("NATS_SERVER_KEY", place.text("server.key")),
+        ];
+        self.serve_with(place, &["operator.conf", "tls.conf"], env, |options| by_tls(place, options)).await
+    }
+
+    async fn serve_with(
+        &self,
+        place: &Place,
+        files: &[&str],
+        mut env: Vec<(&str, String)>,
+        options: impl FnOnce(ConnectOptions) -> ConnectOptions,
+    ) -> Nats {
+        std::fs::create_dir(place.path("jwt")).unwrap();
+        for account in [&self.system, &self.dispatcher] {
+            place.write(&format!("jwt/{}.jwt", account.public_key()), &self.account(account, &[]));
+        }
+        env.push(("NATS_OPERATOR", self.jwt.clone()));
+        env.push(("NATS_SYSTEM_ACCOUNT", self.system.public_key()));
+        env.push(("NATS_RESOLVER_DIR", place.text("jwt")));
+        place.serve(files, &env, options(self.dispatcher.options())).await
+    }
+
+    /// Lets a server know, by a client of the system account, that these users of the dispatcher's account are let in no more.
+    pub(crate) async fn revoke(&self, system: &Client, users: &[&KeyPair]) {
+        let account = self.account(&self.dispatcher, users);
+        let subject = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", self.dispatcher.public_key());
+        let answer = system.request(subject, account.into()).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+        assert!(answer.contains("\"code\":200"), "{answer}");
+    }
+}
+
+/// Options of a client that trusts the authority `ca.pem`.
+pub(crate) fn by_tls(place: &Place, options: ConnectOptions) -> ConnectOptions {
+    options.add_root_certificates(place.path("ca.pem")).require_tls(true)
 }
 
 impl Account {
-    pub(super) fn public_key(&self) -> String {
+    pub(crate) fn public_key(&self) -> String {
         self.key.public_key()
     }
 
+    /// The options of a new user who may do all in this account.
+    pub(crate) fn options(&self) -> ConnectOptions {
+        ConnectOptions::with_credentials(&self.creds(&KeyPair::new_user(), None)).unwrap()
+    }
+
     /// The credentials file of a user of this account, with the permissions of a shipped role, or all.
-    pub(super) fn creds(&self, user: &KeyPair, role: Option<&str>) -> String {
+    pub(crate) fn creds(&self, user: &KeyPair, role: Option<&str>) -> String {
         let (publish, subscribe) = role.map(allowed).unwrap_or_default();
         let of = |subjects: Vec<String>| {
             if subjects.is_empty() { json!({}) } else { json!({ "allow": subjects }) }

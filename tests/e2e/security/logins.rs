@@ -5,7 +5,7 @@ use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, or_skip};
 use nkeys::KeyPair;
 
 use super::certificates;
-use super::jwt::Operator;
+use super::jwt::{Operator, by_tls};
 use super::place::{Place, options, password, passwords};
 use crate::settings::refuses;
 
@@ -96,7 +96,7 @@ async fn by_nkey() {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_credentials_file() {
     let (place, operator) = (Place::new(), Operator::new());
-    let nats = operated(&place, &operator).await;
+    let nats = operator.serve(&place).await;
     let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
     let right = operator.dispatcher.creds(&KeyPair::new_user(), Some("dispatcher"));
     let right = place.write("right.creds", &right);
@@ -115,22 +115,6 @@ async fn by_credentials_file() {
         ],
     )
     .await;
-}
-
-/// A server in operator mode, whose resolver has the accounts; the test's own eyes have all rights in the dispatcher's.
-pub(super) async fn operated(place: &Place, operator: &Operator) -> Nats {
-    std::fs::create_dir(place.path("jwt")).unwrap();
-    for account in [&operator.system, &operator.dispatcher] {
-        place.write(&format!("jwt/{}.jwt", account.public_key()), &operator.account(account, &[]));
-    }
-    let env = [
-        ("NATS_OPERATOR", operator.jwt.clone()),
-        ("NATS_SYSTEM_ACCOUNT", operator.system.public_key()),
-        ("NATS_RESOLVER_DIR", place.text("jwt")),
-    ];
-    let eyes = operator.dispatcher.creds(&KeyPair::new_user(), None);
-    let options = ConnectOptions::with_credentials(&eyes).unwrap();
-    place.serve(&["operator.conf"], &env, options).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +141,7 @@ async fn by_tls_and_by_mutual_tls() {
     let mine = [("NATS_CERT", leak(&cert)), ("NATS_KEY", leak(&key))];
     let others = [("NATS_CERT", leak(&other_cert)), ("NATS_KEY", leak(&other_key))];
 
-    let eyes = || options("administrator").add_root_certificates(place.path("ca.pem")).require_tls(true);
+    let eyes = || by_tls(&place, options("administrator"));
     let nats = place.serve(&["accounts.conf", "tls.conf"], &env, eyes()).await;
     holds(
         &nats,

@@ -13,24 +13,24 @@ use tokio::net::TcpStream;
 use crate::world::{PATIENCE, World, shipped};
 
 /// See the module.
-pub(super) struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 /// What a user's password is in the tests.
-pub(super) fn password(user: &str) -> String {
+pub(crate) fn password(user: &str) -> String {
     format!("the secret of {user}")
 }
 
 /// The options of a client that logs in by password, with the inbox that its role has.
-pub(super) fn options(user: &str) -> ConnectOptions {
+pub(crate) fn options(user: &str) -> ConnectOptions {
     ConnectOptions::with_user_and_password(user.to_owned(), password(user))
         .custom_inbox_prefix(format!("_INBOX.{user}"))
 }
 
 impl Place {
     /// A copy of the shipped files.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = paths::temp_dir("nats-config").unwrap();
         let from = paths::workspace().join("nats-config");
         std::fs::create_dir(folder.path().join("roles")).unwrap();
@@ -46,17 +46,17 @@ impl Place {
     }
 
     /// The path of a file here.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The same, for a setting.
-    pub(super) fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     /// Writes a file whole, as a Secret of Kubernetes changes: it is never half there. Its path.
-    pub(super) fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let half = self.path("half");
         std::fs::write(&half, text).unwrap();
         std::fs::rename(half, self.path(name)).unwrap();
@@ -64,14 +64,14 @@ impl Place {
     }
 
     /// Puts another text into a shipped file.
-    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.path(name)).unwrap();
         assert!(text.contains(from), "{name} has {from:?}");
         self.write(name, &text.replace(from, to));
     }
 
     /// A server with these of the shipped files, and every protocol line in its log.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         &self,
         files: &[&str],
         env: &[(&str, String)],
@@ -86,13 +86,13 @@ impl Place {
     }
 
     /// A server with users by password; the test's own eyes are the administrator.
-    pub(super) async fn by_password(&self, file: &str) -> Nats {
+    pub(crate) async fn by_password(&self, file: &str) -> Nats {
         self.serve(&[file], &passwords(), options("administrator")).await
     }
 }
 
 /// The environment of the server for the files with passwords.
-pub(super) fn passwords() -> Vec<(&'static str, String)> {
+pub(crate) fn passwords() -> Vec<(&'static str, String)> {
     let of = |variable, user| (variable, password(user));
     vec![
         of("DISPATCHER_PASSWORD", "dispatcher"),
@@ -106,7 +106,7 @@ pub(super) fn passwords() -> Vec<(&'static str, String)> {
 }
 
 /// A world on this server, whose dispatcher logs in by password.
-pub(super) async fn world(nats: Nats) -> Result<World, String> {
+pub(crate) async fn world(nats: Nats) -> Result<World, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     let mut world = World::of(nats, namespace).await;
     let login = [("NATS_USER", "dispatcher".to_owned()), ("NATS_PASSWORD", password("dispatcher"))];
@@ -115,12 +115,12 @@ pub(super) async fn world(nats: Nats) -> Result<World, String> {
 }
 
 /// A client of this user.
-pub(super) async fn client(nats: &Nats, user: &str) -> Client {
+pub(crate) async fn client(nats: &Nats, user: &str) -> Client {
     options(user).connect(&nats.url).await.unwrap()
 }
 
 /// The consumer that a reader's permissions name.
-pub(super) async fn make_consumer_of_reader(world: &World) {
+pub(crate) async fn make_consumer_of_reader(world: &World) {
     let config = json!({"durable_name": "reader", "ack_policy": "explicit", "deliver_policy": "all"});
     let subject = "CONSUMER.DURABLE.CREATE.JOB_STATUS.reader";
     let query = json!({"stream_name": "JOB_STATUS", "config": config});
@@ -136,7 +136,7 @@ async fn uid(world: &World) -> String {
 }
 
 /// Makes the streams and consumers as an administrator does before `--no-provision`.
-pub(super) async fn make_streams(world: &World) {
+pub(crate) async fn make_streams(world: &World) {
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         let mut config = shipped(stream);
         if stream == "JOB_STATUS" {
@@ -154,7 +154,7 @@ pub(super) async fn make_streams(world: &World) {
 }
 
 /// Sends one operation as this user, in the protocol itself, and gives back what the server has against it.
-pub(super) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(), String> {
+pub(crate) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(), String> {
     let mut server = TcpStream::connect(nats.url.trim_start_matches("nats://")).await.unwrap();
     let login = json!({"user": user, "pass": password(user), "headers": true, "verbose": false});
     let sent = [format!("CONNECT {login}\r\n").as_bytes(), operation, b"PING\r\n"].concat();
@@ -172,6 +172,6 @@ pub(super) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(),
 }
 
 /// A publish, as [`say`] sends it.
-pub(super) fn publish(subject: &str, reply: &str, payload: &str) -> Vec<u8> {
+pub(crate) fn publish(subject: &str, reply: &str, payload: &str) -> Vec<u8> {
     format!("PUB {subject} {reply} {}\r\n{payload}\r\n", payload.len()).into_bytes()
 }

@@ -1,12 +1,10 @@
 //! Credentials that change while requests come in: the dispatcher goes on with the new ones, and no request is lost.
 
-use async_nats::ConnectOptions;
 use dispatcher_tests::wait::PATIENCE;
 use dispatcher_tests::{Kubernetes, Nats, or_skip, until};
 use nkeys::KeyPair;
 
 use super::jwt::Operator;
-use super::logins::operated;
 use super::place::{Place, password, world};
 use crate::run::Run;
 use crate::world::World;
@@ -35,9 +33,8 @@ async fn until_logged_in_again(run: &Run, before: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credentials_file_is_replaced_and_the_old_user_revoked() {
     let (place, operator) = (Place::new(), Operator::new());
-    let nats = operated(&place, &operator).await;
-    let system = operator.system.creds(&KeyPair::new_user(), None);
-    let system = ConnectOptions::with_credentials(&system).unwrap().connect(&nats.url).await.unwrap();
+    let nats = operator.serve(&place).await;
+    let system = operator.system.options().connect(&nats.url).await.unwrap();
     let users = [KeyPair::new_user(), KeyPair::new_user(), KeyPair::new_user()];
     let creds = |at: usize| operator.dispatcher.creds(&users[at], Some("dispatcher"));
     let file = place.write("dispatcher.creds", &creds(0));
@@ -51,11 +48,7 @@ async fn a_credentials_file_is_replaced_and_the_old_user_revoked() {
             let before = logins(&run.world.nats);
             place.write("dispatcher.creds", &creds(round));
             let revoked: Vec<_> = users[..round].iter().collect();
-            let account = operator.account(&operator.dispatcher, &revoked);
-            let subject = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", operator.dispatcher.public_key());
-            let answer = system.request(subject, account.into()).await.unwrap();
-            let answer = String::from_utf8_lossy(&answer.payload).into_owned();
-            assert!(answer.contains("\"code\":200"), "{answer}");
+            operator.revoke(&system, &revoked).await;
             until_logged_in_again(&run, before).await;
         }
     });

@@ -1,0 +1,57 @@
+//! Whoever requests Jobs of what is installed, and reads what became of them.
+
+use async_nats::{Client, jetstream};
+use dispatcher_tests::until;
+use serde_json::Value;
+
+use crate::world::PATIENCE;
+
+/// A client of the NATS that the dispatcher uses.
+pub(super) struct User {
+    pub(super) jetstream: jetstream::Context,
+}
+
+impl User {
+    pub(super) fn new(client: Client) -> Self {
+        Self { jetstream: jetstream::new(client) }
+    }
+
+    pub(super) async fn request(&self, kind: &str, payload: &Value) {
+        let sent = self.jetstream.publish(format!("jobs.{kind}.create"), payload.to_string().into()).await;
+        sent.unwrap().await.expect("the request is stored");
+    }
+
+    /// All that is stored of a Job.
+    async fn history(&self, kind: &str, name: &str) -> Vec<Value> {
+        let Ok(stream) = self.jetstream.get_stream_no_info("JOB_STATUS").await else { return vec![] };
+        let subject = format!("jobs.{kind}.status.{name}");
+        let (mut events, mut from) = (vec![], 1);
+        while let Ok(message) = stream.direct_get_next_for_subject(subject.as_str(), Some(from)).await {
+            from = message.sequence + 1;
+            events.push(serde_json::from_slice(&message.payload).unwrap());
+        }
+        events
+    }
+
+    /// The first event of this type of a Job.
+    pub(super) async fn event(&self, kind: &str, name: &str, what: &str) -> Value {
+        until(&format!("{what} of {name}"), PATIENCE, || async {
+            let events = self.history(kind, name).await;
+            events.iter().find(|event| event["type"] == what).cloned().ok_or(events)
+        })
+        .await
+    }
+
+    /// The one outcome of a Job, its last event.
+    pub(super) async fn outcome(&self, kind: &str, name: &str) -> Value {
+        let events = until(&format!("the outcome of {name}"), PATIENCE, || async {
+            let events = self.history(kind, name).await;
+            let ended = events.last().is_some_and(|last| last["type"] == "OUTCOME");
+            if ended { Ok(events) } else { Err(events.last().cloned()) }
+        })
+        .await;
+        assert_eq!(events.iter().filter(|event| event["type"] == "OUTCOME").count(), 1, "{events:?}");
+        assert_eq!(events[0]["type"], "ADDED", "{events:?}");
+        events.last().unwrap()["outcome"].clone()
+    }
+}
