@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory faults faults-build fault-table soak fuzz dashboard-picture check nats-config schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -64,6 +64,9 @@ nats-config: build ## write the stream and consumer files of the shipped templat
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
 
+operator-rules: ## write the alert rules as a resource of the Prometheus operator anew
+	@cd deploy/observability && { sed '/^spec:/q' operator/prometheusrule.yaml; sed -n '/^groups:/,$$p' rules.yaml | sed 's/^./  &/'; } >operator/new && mv operator/new operator/prometheusrule.yaml
+
 schemas: build ## write the JSON Schemas of events, rejection notices and template files anew
 	target/debug/dispatcher schemas --output docs/schemas
 
@@ -78,6 +81,10 @@ bench-sync: setup ## measure what sync_interval: always of NATS costs
 bench-memory: setup ## measure the memory of the dispatcher: idle, with a long queue, with a NATS that does not answer
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench memory
+
+bench-observed: setup ## measure what scrapes of the metrics and spans by OTLP cost
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench observed
 
 dashboard-picture: setup build ## draw the dashboard of a run of two minutes into docs/images/dashboard.svg
 	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet --workspace --test e2e -- --nocapture observability::each_query

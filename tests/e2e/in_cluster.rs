@@ -8,13 +8,14 @@ mod user;
 
 use std::time::Duration;
 
+use dispatcher_tests::dispatcher::get;
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::{Kubernetes, Nats, only_on_kubernetes, or_skip, until};
-use k8s_openapi::api::core::v1::Pod;
+use dispatcher_tests::{Kubernetes, Nats, only_on_kubernetes, or_skip, paths, until};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::EvictParams;
+use kube::api::{EvictParams, ListParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::installed::Installed;
 use self::user::User;
@@ -27,7 +28,7 @@ async fn what_is_shipped_runs_in_a_cluster_and_does_its_job() {
     let kubernetes = or_skip!(Kubernetes::shared().await);
     or_skip!(kubernetes.folder().ok_or("its images are brought to a cluster of the rig only"));
     // Given: `kubectl apply -k deploy/with-nats` on a cluster that enforces Pod Security `restricted`.
-    let installed = Installed::with_nats(kubernetes).await;
+    let installed = or_skip!(Installed::with_nats(kubernetes).await);
     let pods = installed.until_rolled_out().await;
     assert_eq!(pods.len(), 2);
     as_narrow_as_it_says(&pods);
@@ -36,6 +37,7 @@ async fn what_is_shipped_runs_in_a_cluster_and_does_its_job() {
     // `deploy` is that without the NATS. Applied again nothing differs, so that a `kubectl diff` shows only what somebody changed.
     let applied = installed.change_to(".").await;
     assert!(applied.lines().all(|line| line.ends_with(" unchanged")), "{applied}");
+    observed(kubernetes, &pods).await;
     highly_available(kubernetes, &installed, &user).await;
     secured::by_tls_with_credentials_from_a_secret(kubernetes, &installed).await;
     a_kind_of_an_operators_own(&installed).await;
@@ -78,6 +80,36 @@ fn as_narrow_as_it_says(pods: &[Pod]) {
         assert_eq!(spec.service_account_name.as_deref(), Some("dispatcher"));
         let restarts = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].restart_count;
         assert_eq!(restarts, 0, "it was ready at its first start");
+    }
+}
+
+/// The components of `deploy/observability`: what a Prometheus and a Grafana know by name, and whom the monitor means.
+async fn observed(kubernetes: &Kubernetes, pods: &[Pod]) {
+    let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "dispatcher");
+    let shipped = |file| std::fs::read_to_string(paths::workspace().join("deploy/observability").join(file));
+    for (map, key, file) in [
+        ("dispatcher-rules", "rules.yaml", "rules.yaml"),
+        ("dispatcher-dashboard", "dispatcher.json", "dashboard.json"),
+    ] {
+        let found = maps.get(map).await.unwrap();
+        assert_eq!(found.data.unwrap()[key], shipped(file).unwrap(), "{map}");
+    }
+    let dashboards = maps.list(&ListParams::default().labels("grafana_dashboard=1")).await.unwrap();
+    assert_eq!(dashboards.items.len(), 1);
+    let args = ["--namespace", "dispatcher", "get", "podmonitor/dispatcher", "--output=json"];
+    let monitor: Value = serde_json::from_str(&kubernetes.kubectl(&args).await.unwrap()).unwrap();
+    let (labels, endpoint) =
+        (&monitor["spec"]["selector"]["matchLabels"], &monitor["spec"]["podMetricsEndpoints"][0]);
+    for pod in pods {
+        for (label, value) in labels.as_object().unwrap() {
+            assert_eq!(pod.metadata.labels.as_ref().unwrap()[label], *value);
+        }
+        let ports = pod.spec.as_ref().unwrap().containers[0].ports.as_ref().unwrap();
+        let port = ports.iter().find(|port| port.name.as_deref() == endpoint["port"].as_str()).unwrap();
+        let (ip, path) =
+            (pod.status.as_ref().unwrap().pod_ip.as_ref().unwrap(), endpoint["path"].as_str().unwrap());
+        let (status, metrics) = get(&format!("{ip}:{}", port.container_port), path).await.unwrap();
+        assert!(status == 200 && metrics.contains("dispatcher_build_info"), "{status} {metrics}");
     }
 }
 

@@ -70,6 +70,12 @@ fn each_alert_has_a_section_that_says_what_to_do() {
     }
 }
 
+#[test]
+fn the_rules_are_the_same_for_the_prometheus_operator() {
+    let (rules, resource) = (yaml("rules.yaml"), yaml("operator/prometheusrule.yaml"));
+    assert_eq!(resource["spec"], rules, "it is stale: make operator-rules");
+}
+
 /// As Grafana needs it: each panel has a place of its own, and each query the chosen data source.
 #[test]
 fn the_panels_of_the_dashboard_have_each_their_place() {

@@ -264,7 +264,7 @@ impl std::fmt::Debug for Seen {
 }
 
 /// The status and body of a path.
-pub(crate) async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     // 1.0: an answer in chunks could not be read as it is.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");

@@ -9,6 +9,8 @@ const KUBERNETES_VERSION: &str = "v1.37.2";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
+const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
+/// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
 
 /// The root of the repository.
@@ -54,6 +56,13 @@ pub fn prometheus(name: &str) -> Result<PathBuf, String> {
 /// The controller of NACK, `jetstream-controller`, or `crds.yaml`, its CRDs.
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
+}
+
+/// The CRDs of the Prometheus operator, a file for each.
+pub fn prometheus_operator_crds() -> Result<PathBuf, String> {
+    let path = cache().join(format!("prometheus-operator-crds-{PROMETHEUS_OPERATOR_VERSION}"));
+    let missing = || format!("{} is missing; `make setup` gets it", path.display());
+    path.is_dir().then(|| path.clone()).ok_or_else(missing)
 }
 
 /// The NATS server.

@@ -17,8 +17,8 @@ use super::gate::Gate;
 use super::user::User;
 use crate::world::PATIENCE;
 
-/// Applies an overlay of `deploy/`, with a patch of the dispatcher's Deployment and images that this cluster has, as an
-/// operator's own overlay does it.
+/// Applies an overlay of `deploy/` with the components of `deploy/observability`, a patch of the dispatcher's Deployment and
+/// images that this cluster has, as an operator's own overlay does it.
 async fn apply(kubernetes: &Kubernetes, overlay: &str, patch: &Value) -> String {
     // In the project's folder: kustomize takes no absolute paths.
     let parent = paths::workspace().join("target/overlays");
@@ -27,6 +27,7 @@ async fn apply(kubernetes: &Kubernetes, overlay: &str, patch: &Value) -> String 
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
         "resources": [format!("../../../deploy/{overlay}")],
+        "components": ["../../../deploy/observability", "../../../deploy/observability/operator"],
         "images": [{"name": "registry.example.com/dispatcher", "newName": "dispatcher"}],
         "patches": [{"target": {"kind": "Deployment", "name": "dispatcher"}, "patch": patch.to_string()}],
     });
@@ -91,8 +92,17 @@ pub(super) struct Installed<'a> {
 }
 
 impl<'a> Installed<'a> {
-    /// Applies `deploy/with-nats`.
-    pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Self {
+    /// Applies `deploy/with-nats`, on a cluster that knows the resources of the Prometheus operator.
+    ///
+    /// # Errors
+    /// Where their definitions are not on this machine.
+    pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Result<Self, String> {
+        let crds = paths::prometheus_operator_crds()?.display().to_string();
+        kubernetes.kubectl(&["create", "-f", &crds]).await?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=120s"];
+        let kinds =
+            ["podmonitors", "prometheusrules"].map(|kind| format!("crd/{kind}.monitoring.coreos.com"));
+        kubernetes.kubectl(&[&wait[..], &kinds.each_ref().map(String::as_str)].concat()).await?;
         kubernetes.import("dispatcher").await;
         kubernetes.import("nats").await;
         volume(kubernetes).await;
@@ -104,7 +114,7 @@ impl<'a> Installed<'a> {
         let pods = Api::namespaced(kubernetes.client(), "dispatcher");
         let installed = Self { kubernetes, pods, nats, names: names(nats, api.address), api };
         installed.change_to("with-nats").await;
-        installed
+        Ok(installed)
     }
 
     /// Applies another overlay over what is there, and gives back what kubectl says of each object.
