@@ -18,7 +18,8 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{IN_FLIGHT, JOBS, publish, shipped};
+use crate::requests::publish;
+use crate::{IN_FLIGHT, JOBS, shipped};
 
 /// The Job controller makes some 20 pods a second with its default limits.
 const DEADLINE: Duration = Duration::from_secs(600);

@@ -4,22 +4,22 @@
 //! The Jobs are suspended: no pod runs, so that what is measured is the way from a request to a Job. The bare client only
 //! creates. The dispatcher pulls, validates, creates, stores the first event under the fence and acknowledges.
 //!
-//! `make bench-delays`: [`delays`]; `make bench-sync`: [`sync`]; `make bench-memory`: [`memory`].
+//! `make bench-delays`: [`delays`]; `make bench-sync`: [`sync`]; `make bench-memory`: [`memory`]; `make bench-observed`:
+//! [`observed`].
 
 mod bare;
 mod cpu;
 mod delays;
 mod memory;
+mod observed;
+mod requests;
 mod sync;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, context::ContextBuilder};
-use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths, until};
-use futures::{StreamExt, stream};
+use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
 use k8s_openapi::api::batch::v1::Job;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Requests at once.
 const JOBS: usize = 1000;
@@ -27,7 +27,6 @@ const JOBS: usize = 1000;
 const IN_FLIGHT: usize = 64;
 /// Each of the two, in turn.
 const ROUNDS: usize = 5;
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What one run took.
 struct Run {
@@ -42,6 +41,7 @@ async fn main() -> ExitCode {
         (Some("bare"), Some(kubeconfig), Some(namespace)) => bare::create(&kubeconfig, &namespace).await,
         (Some("delays"), ..) => delays::run().await,
         (Some("memory"), ..) => memory::run().await,
+        (Some("observed"), ..) => observed::run().await,
         (Some("sync"), ..) => sync::run().await,
         _ => compare().await,
     };
@@ -83,7 +83,6 @@ async fn compare() -> Result<(), String> {
     Ok(())
 }
 
-/// From the first request published until the last one is a Job, its first event stored, and it is acknowledged.
 async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
     let folder = paths::temp_dir("bench")?;
     std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
@@ -94,34 +93,7 @@ async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
         .env("RUST_LOG", "warn")
         .try_start()
         .await?;
-    let pid = dispatcher.pid().await;
-    let context =
-        ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true).build(nats.client().await);
-    let before = cpu::seconds(pid)?;
-    let start = Instant::now();
-    stream::iter(0..JOBS)
-        .map(|n| publish(&context, n))
-        .buffer_unordered(256)
-        .collect::<Vec<Result<(), String>>>()
-        .await
-        .into_iter()
-        .collect::<Result<(), String>>()?;
-    until("every request to be acknowledged", DEADLINE, || async {
-        let stream = context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
-        match stream.cached_info().state.messages {
-            0 => Ok(()),
-            left => Err(format!("{left} are left")),
-        }
-    })
-    .await;
-    Ok(Run { seconds: start.elapsed().as_secs_f64(), cpu: cpu::seconds(pid)? - before })
-}
-
-async fn publish(context: &jetstream::Context, n: usize) -> Result<(), String> {
-    let payload = json!({"foo": n.to_string()}).to_string();
-    let sent =
-        context.publish("jobs.simple.create", payload.into()).await.map_err(|error| error.to_string())?;
-    sent.await.map(drop).map_err(|error| error.to_string())
+    requests::burst(&requests::context(&nats).await, dispatcher.pid().await, 0..JOBS).await
 }
 
 fn shipped() -> Result<String, String> {

@@ -12,7 +12,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{IN_FLIGHT, publish, shipped};
+use crate::requests::publish;
+use crate::{IN_FLIGHT, shipped};
 
 /// Requests, and then Jobs.
 const COUNT: usize = 10_000;

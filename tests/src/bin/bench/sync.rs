@@ -1,15 +1,15 @@
 //! `bench sync`: what `sync_interval: always` costs. A NATS server that writes each message through to the disk before it acknowledges it, and one
 //! with the default, in one run and in turn.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::jetstream;
 use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
 use futures::{StreamExt, stream};
-use serde_json::{Value, json};
-use tokio::time::timeout;
+use serde_json::Value;
 
-use crate::{publish, template};
+use crate::requests::{self, at, publish};
+use crate::template;
 
 /// Each of the two, in turn.
 const ROUNDS: usize = 5;
@@ -19,7 +19,6 @@ const AT_ONCE: usize = 4_000;
 const PUBLISHERS: usize = 64;
 /// Requests of a round whose `ADDED` is waited for, one after the other.
 const TO_ADDED: usize = 100;
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One of the two, and what was measured of it.
 struct Side {
@@ -67,7 +66,8 @@ pub(crate) async fn run() -> Result<(), String> {
     }
     for round in 0..ROUNDS {
         for side in &mut sides {
-            side.measure_to_added(round).await?;
+            let all = requests::to_added(&side.context, &format!("sync-{round}"), TO_ADDED).await?;
+            side.to_added.extend(all);
         }
     }
     let [default, always] = sides;
@@ -78,8 +78,7 @@ pub(crate) async fn run() -> Result<(), String> {
 impl Side {
     async fn start(config: &str) -> Self {
         let nats = Nats::process_configured(config).await;
-        let builder = ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true);
-        let context = builder.build(nats.client().await);
+        let context = requests::context(&nats).await;
         Self { nats, context, dispatcher: None, alone: vec![], at_once: vec![], to_added: vec![] }
     }
 
@@ -89,30 +88,6 @@ impl Side {
         let sent = stream::iter(0..count).map(|n| publish(&self.context, n)).buffer_unordered(publishers);
         sent.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
         Ok(count as f64 / start.elapsed().as_secs_f64())
-    }
-
-    /// From the publish of a request until a plain subscriber hears that its Job is there, in milliseconds.
-    async fn measure_to_added(&mut self, round: usize) -> Result<(), String> {
-        let client = self.context.client();
-        let mut events = client.subscribe("jobs.simple.status.*").await.map_err(|error| error.to_string())?;
-        client.flush().await.map_err(|error| error.to_string())?;
-        for number in 0..TO_ADDED {
-            let name = format!("sync-{round}-{number}");
-            let start = Instant::now();
-            let payload = json!({"foo": "x", "name": name}).to_string();
-            let sent = self.context.publish("jobs.simple.create", payload.into()).await;
-            sent.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
-            let subject = format!("jobs.simple.status.{name}");
-            loop {
-                let next =
-                    timeout(DEADLINE, events.next()).await.map_err(|_| format!("no event of {name}"))?;
-                if next.ok_or("the subscription ended")?.subject.as_str() == subject {
-                    break;
-                }
-            }
-            self.to_added.push(start.elapsed().as_secs_f64() * 1000.0);
-        }
-        Ok(())
     }
 }
 
@@ -127,12 +102,4 @@ fn print(default: Side, always: Side) {
     for (name, part) in [("request to ADDED, p50, ms", 0.5), ("request to ADDED, p99, ms", 0.99)] {
         line(name, at(&default.to_added, part), at(&always.to_added, part));
     }
-}
-
-/// The value that this part of all is not above.
-fn at(values: &[f64], part: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
 }
