@@ -96,6 +96,42 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Something that is tried until it works, or until nobody waits for it any more.
+    pub fn trying(&self) -> Trying<'_> {
+        Trying { room: self, complains: false }
+    }
+}
+
+/// One thing that is tried again and again. What it complained of is withdrawn where it is given up, as by a replica that
+/// reports no more: nobody would try again, and the room would be not ready for good.
+pub struct Trying<'a> {
+    room: &'a Room,
+    complains: bool,
+}
+
+impl Trying<'_> {
+    /// It did not work, and is tried again.
+    pub fn failed(&mut self, reason: impl Into<String>) {
+        self.complains = true;
+        self.room.not_ready(reason);
+    }
+
+    /// It worked.
+    pub fn works(&mut self) {
+        self.complains = false;
+        self.room.ready();
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if self.complains {
+            self.room.ready();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +149,23 @@ mod tests {
         a.not_ready("still none");
         let told = |name: &str, ready, failures| Told { name: name.to_owned(), ready, failures };
         assert_eq!(health.rooms(), [told("a", false, 2), told("b", true, 0)]);
+    }
+
+    #[test]
+    fn what_is_given_up_complains_no_more() {
+        let health = Health::default();
+        let room = health.room("a");
+        let mut trying = room.trying();
+        trying.failed("no answer");
+        assert_eq!(health.not_ready(), ["a: no answer"]);
+        trying.works();
+        assert!(health.not_ready().is_empty());
+        trying.failed("none again");
+        drop(trying);
+        assert!(health.not_ready().is_empty());
+        // One that never complained says nothing of the others.
+        room.not_ready("another's");
+        drop(room.trying());
+        assert_eq!(health.not_ready(), ["a: another's"]);
     }
 }

@@ -2,6 +2,8 @@
 //! streams and the cluster, with the streams' deduplication window at its minimum.
 
 use dispatcher_tests::{only_on_kubernetes, or_skip, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
@@ -66,6 +68,31 @@ async fn a_full_status_stream_is_told_and_nothing_spins() {
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 60, "no flood of log lines: {lines}");
     run.world.jetstream.update_stream(open).await.unwrap();
+    run.world.outcome("wait-a").await;
+    run.until_ready().await;
+    run.finish().await;
+}
+
+/// What was its to say is another one's then: nothing of it is tried again, and so nothing may stay not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready() {
+    let run = or_skip!(Run::start().await);
+    run.request("wait-a", "ADDED").await;
+    let open = run.world.fill_status_stream().await;
+    run.end(&["wait-a"]).await;
+    run.until_not_ready("JOB_STATUS").await;
+    let leases: Api<Lease> = Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+    let of_another = json!({"spec": {"holderIdentity": "another", "leaseDurationSeconds": 60}});
+    leases.patch("dispatcher", &PatchParams::default(), &Patch::Merge(of_another)).await.unwrap();
+    until("it to be ready as one that does not report", PATIENCE, || async {
+        let (status, body) = run.dispatcher.get("/ready").await?;
+        let (_, reports) = run.dispatcher.get("/reports").await?;
+        let done = status == 200 && reports.contains("\"reports\":false");
+        if done { Ok(()) } else { Err(format!("{body}{reports}")) }
+    })
+    .await;
+    run.world.jetstream.update_stream(open).await.unwrap();
+    leases.delete("dispatcher", &DeleteParams::default()).await.unwrap();
     run.world.outcome("wait-a").await;
     run.until_ready().await;
     run.finish().await;

@@ -1,9 +1,11 @@
 //! The dispatcher itself: the real program, under the rights that `deploy/` gives it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
@@ -13,6 +15,8 @@ use crate::{paths, ports};
 
 /// How many lines of its log the message of a failure holds.
 const TAIL: usize = 30;
+/// How long its admin address may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// How a dispatcher is to be started.
 #[derive(Debug)]
@@ -158,7 +162,11 @@ impl Dispatcher {
 
     /// Waits until `/ready` answers 200.
     pub async fn until_ready(&self) -> Result<(), String> {
-        let ready = try_until("/ready to answer 200", PATIENCE, || async {
+        self.ready_within(PATIENCE).await
+    }
+
+    async fn ready_within(&self, deadline: Duration) -> Result<(), String> {
+        let ready = try_until("/ready to answer 200", deadline, || async {
             let ended = self.helper.call("ended").await.map_err(Seen)?;
             if ended.get("code").is_some() {
                 return Ok(Err(format!("it ended: {ended}")));
@@ -185,7 +193,9 @@ impl Dispatcher {
 
     /// The status and body of a path on the admin address.
     pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        get(self.admin_url.trim_start_matches("http://"), path).await.map_err(|error| error.to_string())
+        let answer = timeout(ANSWER, get(self.admin_url.trim_start_matches("http://"), path)).await;
+        let answer = answer.map_err(|_| format!("no answer to GET {path} within {ANSWER:?}"))?;
+        answer.map_err(|error| error.to_string())
     }
 
     /// Its process id, while it runs.
@@ -233,7 +243,8 @@ impl Dispatcher {
         until("the dispatcher, kept running, to be ready", PATIENCE, || async {
             // Refused where it runs.
             let _ = self.helper.call("start").await;
-            self.until_ready().await
+            // So that what is missing is told where it never gets ready.
+            self.ready_within(PATIENCE / 8).await.map_err(Seen)
         })
         .await;
     }

@@ -187,7 +187,10 @@ impl Watch {
                     self.compare_health.ready();
                     return last;
                 }
-                Err(StoreError::Foreign(_)) => return None,
+                Err(StoreError::Foreign(_)) => {
+                    self.compare_health.ready();
+                    return None;
+                }
                 Err(error) => self.compare_health.not_ready(error.to_string()),
             }
             sleep(delay).await;

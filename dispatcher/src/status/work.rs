@@ -123,6 +123,7 @@ impl Work {
         let time = now();
         // Made when it is its turn: of thousands of events that wait for a server none takes the memory of a message.
         let message = || message(&state, &said, &word, &time);
+        let mut trying = self.publish_health.trying();
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
@@ -130,20 +131,20 @@ impl Work {
             };
             match stored {
                 Ok(sequence) => {
-                    self.publish_health.ready();
+                    trying.works();
                     self.tell_of(&state, &message());
                     return Done::Said(Known { sequence, said: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
                 Err(error) => {
-                    self.publish_health.not_ready(error.to_string());
+                    trying.failed(error.to_string());
                     // What refuses at once would be asked again at once.
                     sleep(delay).await;
                 }
             }
             let (last, stored) = Box::pin(self.last(&state)).await;
             if last.sequence != known.sequence {
-                self.publish_health.ready();
+                trying.works();
                 // Stored by a try that was not answered.
                 let ours = stored.map(|stored| stored.event).filter(|event| *event == message());
                 if let Some(event) = &ours {
@@ -192,15 +193,19 @@ impl Work {
 
     /// The last message of the subject, however long it takes to learn it.
     async fn last(&self, state: &JobState) -> (Known, Option<Last>) {
+        let mut trying = self.read_health.trying();
         for delay in backoff() {
             match self.store.last(&state.kind, &state.name).await {
                 Ok(last) => {
-                    self.read_health.ready();
+                    trying.works();
                     return (last.as_ref().map_or_else(Known::default, |last| last.known.clone()), last);
                 }
                 // It tells nothing, and still is the last one: the fence counts it.
-                Err(StoreError::Foreign(sequence)) => return (Known { sequence, said: None }, None),
-                Err(error) => self.read_health.not_ready(error.to_string()),
+                Err(StoreError::Foreign(sequence)) => {
+                    trying.works();
+                    return (Known { sequence, said: None }, None);
+                }
+                Err(error) => trying.failed(error.to_string()),
             }
             sleep(delay).await;
         }
@@ -208,10 +213,11 @@ impl Work {
     }
 
     pub(super) async fn verify(&self, state: &JobState) -> Done {
+        let mut trying = self.verify_health.trying();
         for delay in backoff() {
             match self.call(self.cluster.is_gone(state)).await {
                 Ok(gone) => {
-                    self.verify_health.ready();
+                    trying.works();
                     if !gone {
                         return Done::Verified(Gone::No);
                     }
@@ -219,8 +225,7 @@ impl Work {
                     return Done::Verified(if cancelled { Gone::Cancelled } else { Gone::Deleted });
                 }
                 Err(error) => {
-                    self.verify_health
-                        .not_ready(format!("cannot see whether the Job {} is gone: {error}", state.name));
+                    trying.failed(format!("cannot see whether the Job {} is gone: {error}", state.name));
                 }
             }
             sleep(delay).await;
@@ -230,15 +235,16 @@ impl Work {
 
     /// Whether the Job that is gone was to be cancelled, however long it takes to learn it.
     async fn was_cancelled(&self, state: &JobState) -> bool {
+        let mut trying = self.verify_health.trying();
         for delay in backoff() {
             match self.call(self.cluster.is_cancelled(state)).await {
                 Ok(cancelled) => {
-                    self.verify_health.ready();
+                    trying.works();
                     return cancelled;
                 }
                 Err(error) => {
                     let message = format!("cannot see whether the Job {} was cancelled: {error}", state.name);
-                    self.verify_health.not_ready(message);
+                    trying.failed(message);
                 }
             }
             sleep(delay).await;
@@ -247,15 +253,14 @@ impl Work {
     }
 
     pub(super) async fn settle(&self, state: &JobState) -> Done {
+        let mut trying = self.settle_health.trying();
         for delay in backoff() {
             match self.call(self.cluster.settle(state)).await {
                 Ok(()) => {
-                    self.settle_health.ready();
+                    trying.works();
                     break;
                 }
-                Err(error) => {
-                    self.settle_health.not_ready(format!("cannot mark the Job {}: {error}", state.name))
-                }
+                Err(error) => trying.failed(format!("cannot mark the Job {}: {error}", state.name)),
             }
             sleep(delay).await;
         }
