@@ -94,9 +94,7 @@ impl Room {
             tracing::warn!(room = self.name, reason, "not ready");
         }
     }
-}
 
-impl Room {
     /// Something that is tried until it works, or until nobody waits for it any more.
     pub fn trying(&self) -> Trying<'_> {
         Trying { room: self, complains: false }

@@ -124,13 +124,9 @@ fn the_shipped_file_is_what_is_printed() {
 
 /// A control plane that knows NACK's resources.
 async fn with_crds() -> Result<Kubernetes, String> {
-    let crds = paths::nack("crds.yaml")?.display().to_string();
+    let crds = paths::nack("crds.yaml")?;
     let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    kubernetes.kubectl(&["create", "-f", &crds]).await?;
-    let kinds = ["crd/streams.jetstream.nats.io", "crd/consumers.jetstream.nats.io"];
-    for kind in kinds {
-        kubernetes.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", kind]).await?;
-    }
+    kubernetes.create_crds(&crds).await?;
     Ok(kubernetes)
 }
 

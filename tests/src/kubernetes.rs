@@ -160,6 +160,13 @@ impl Kubernetes {
         }
     }
 
+    /// Makes definitions of resources, from a file or a folder, and waits until the API server serves them.
+    pub async fn create_crds(&self, path: &Path) -> Result<(), String> {
+        let path = path.display().to_string();
+        self.kubectl(&["create", "-f", &path]).await?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &path]).await.map(drop)
+    }
+
     /// A fresh namespace with the ServiceAccounts and Roles of `deploy/`.
     pub async fn namespace(&self) -> Namespace {
         Namespace::create(self).await.unwrap_or_else(|error| panic!("a fresh namespace: {error}"))

@@ -84,7 +84,7 @@ fn names(nats: IpAddr, api: SocketAddr) -> Value {
 /// The system as an operator has it.
 pub(super) struct Installed<'a> {
     kubernetes: &'a Kubernetes,
-    pub(super) pods: Api<Pod>,
+    pods: Api<Pod>,
     /// Where NATS is within the cluster.
     nats: IpAddr,
     names: Value,
@@ -97,12 +97,7 @@ impl<'a> Installed<'a> {
     /// # Errors
     /// Where their definitions are not on this machine.
     pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Result<Self, String> {
-        let crds = paths::prometheus_operator_crds()?.display().to_string();
-        kubernetes.kubectl(&["create", "-f", &crds]).await?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=120s"];
-        let kinds =
-            ["podmonitors", "prometheusrules"].map(|kind| format!("crd/{kind}.monitoring.coreos.com"));
-        kubernetes.kubectl(&[&wait[..], &kinds.each_ref().map(String::as_str)].concat()).await?;
+        kubernetes.create_crds(&paths::prometheus_operator_crds()?).await?;
         kubernetes.import("dispatcher").await;
         kubernetes.import("nats").await;
         volume(kubernetes).await;

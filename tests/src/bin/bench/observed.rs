@@ -37,10 +37,10 @@ pub(crate) async fn run() -> Result<(), String> {
     let receiver = Receiver::start().await;
     let endpoint = receiver.endpoint();
     let mut sides = Vec::new();
-    for (name, env) in [
-        ("not looked at", None),
-        ("scraped each second", None),
-        ("spans sent by OTLP", Some(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()))),
+    for (name, scraped, env) in [
+        ("not looked at", false, None),
+        ("scraped each second", true, None),
+        ("spans sent by OTLP", false, Some(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()))),
     ] {
         let (nats, namespace) = (Nats::process().await, kubernetes.namespace().await);
         let mut builder = Dispatcher::builder(&nats, &namespace).templates(folder.path());
@@ -51,7 +51,6 @@ pub(crate) async fn run() -> Result<(), String> {
         }
         let dispatcher = builder.try_start().await?;
         let context = requests::context(&nats).await;
-        let scraped = name.starts_with("scraped");
         let (rates, cpu, to_added) = Default::default();
         sides.push(Side {
             name,
