@@ -1,4 +1,4 @@
-//! `/live`, `/ready`, `/reports` and `/metrics` over HTTP.
+//! `/livez`, `/readyz`, `/leader` and `/metrics` over HTTP.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::StartError,
-    health::Health,
-    metrics::{self, Metrics},
-    status::leadership::Leadership,
+    cli::StartError,
+    leader::Leadership,
+    telemetry::{
+        health::Health,
+        metrics::{self, Metrics},
+    },
 };
 
 /// Takes the address.
@@ -23,7 +25,9 @@ use crate::{
 /// # Errors
 /// [`StartError`] where it is taken or not ours.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| StartError::new("ADMIN_ADDR", format!("{address}: {e}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError::new("DISPATCHER_ADMIN_ADDR", format!("{address}: {e}")))
 }
 
 /// Serves until `stop`.
@@ -36,10 +40,10 @@ pub async fn serve(
 ) {
     let router = Router::new()
         // Depends on nothing: a service that waits for NATS is alive.
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
         .with_state(health)
-        .route("/reports", get(move || async move { reports(&leadership) }))
+        .route("/leader", get(move || async move { leader(&leadership) }))
         .route(
             "/metrics",
             get(move || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text()) }),
@@ -59,8 +63,8 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     }
 }
 
-/// Whether this replica reports, and whether it has compared all since it began to.
-fn reports(leadership: &Leadership) -> String {
-    let (reports, compared) = (leadership.is_ours(), leadership.has_compared());
-    format!("{{\"reports\":{reports},\"compared\":{compared}}}\n")
+/// Whether this replica reports, and whether it has synced all since it began to.
+fn leader(leadership: &Leadership) -> String {
+    let (leader, synced) = (leadership.is_ours(), leadership.has_synced());
+    format!("{{\"leader\":{leader},\"synced\":{synced}}}\n")
 }

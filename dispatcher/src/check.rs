@@ -4,18 +4,11 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::batch::v1::Job;
 
-use crate::{
-    config::Check,
-    contract::{
-        rejection::Rejection,
-        template::{Template, TemplateError, files_of},
-    },
-    intake::{
-        job,
-        request::{Envelope, Identity, Request},
-    },
-    spans::Carried,
-    templates,
+use crate::{cli::Check, templates};
+use dispatcher_core::{
+    contract::{rejection::Rejection, trace::TraceContext},
+    request::{Envelope, Identity, Request, job},
+    template::{Template, TemplateError, files_of},
 };
 
 /// What a check has found.
@@ -77,7 +70,7 @@ fn files(given: &[PathBuf], report: &mut Report) -> Vec<PathBuf> {
 }
 
 fn ok(file: &Path, template: &Template) -> String {
-    format!("ok {} (kind {})", file.display(), template.kind)
+    format!("ok {} (template {})", file.display(), template.name)
 }
 
 /// The Job as the dispatcher would create it, but for the identity of the request.
@@ -91,7 +84,7 @@ fn render(template: &Template, request: &str) -> Result<String, Rejection> {
     };
     let identity = Identity::of(&envelope).map_err(|(_, rejection)| rejection)?;
     let request = Request::parse(template, identity, envelope.payload)?;
-    let job: Job = job::build(&request, template, &Carried::default())?;
+    let job: Job = job::build(&request, template, &TraceContext::default())?;
     Ok(serde_json::to_string_pretty(&job).unwrap_or_default())
 }
 

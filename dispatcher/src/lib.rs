@@ -1,30 +1,27 @@
-//! The dispatcher: NATS messages become Kubernetes Jobs, and NATS hears what became of each.
+//! The dispatcher: NATS messages become Kubernetes Jobs, and each Job's status events go to NATS.
 //!
 //! ```text
-//! jobs.<kind>.create ─▶ intake ─▶ Kubernetes ─▶ report ─▶ status ─▶ jobs.<kind>.status.<name>
+//! jobs.<template>.create ─▶ intake ─▶ Kubernetes ─▶ watch ─▶ status ─▶ jobs.<template>.status.<name>
 //! ```
 //!
-//! [`run::run`] is the service; `contract` is what other programs see. See `docs/architecture.md`.
+//! [`app::run`] is the service. The rules are in `dispatcher-core`. See `docs/architecture.md`.
 
-pub mod active;
 pub mod admin;
-pub mod cancels;
+pub mod app;
+pub mod cancellation;
 pub mod check;
-pub mod config;
-pub mod contract;
+pub mod cli;
+mod clock;
+pub mod concurrency;
 #[cfg(feature = "dev")]
 pub mod dev;
-#[cfg(test)]
-mod fuzz;
-pub mod health;
 pub mod intake;
-pub mod kubernetes;
-pub mod metrics;
+pub mod kube;
+pub mod leader;
+pub mod micro;
 pub mod nats;
-pub mod report;
-pub mod run;
-pub mod service;
-pub mod spans;
-pub mod start;
+mod retry;
 pub mod status;
+pub mod telemetry;
 pub mod templates;
+pub mod watch;

@@ -4,13 +4,13 @@ use std::{io::IsTerminal, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use dispatcher::{
+    app::{RunError, run},
     check::check,
-    config::{Check, Cli, Command, LogFormat, StartError},
-    contract::{names::Kind, schemas},
+    cli::{Check, Cli, Command, LogFormat, StartError, check_environment},
     nats::{definitions, nack},
-    run::{RunError, run},
     templates,
 };
+use dispatcher_core::contract::{names::TemplateName, schemas};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,10 @@ async fn main() -> ExitCode {
             log_as(config.log_format);
             // Only fails where one is installed already.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            run(*config, on_signal()).await
+            match check_environment(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+                Ok(()) => run(*config, on_signal()).await,
+                Err(error) => Err(error.into()),
+            }
         }
         Command::Check(settings) => return print_check(&settings),
         Command::Schemas { output } => {
@@ -65,7 +68,7 @@ async fn develop(settings: dispatcher::dev::Settings) -> ExitCode {
 }
 
 fn log_as(format: LogFormat) {
-    // The clients' own lines repeat what /ready tells.
+    // The clients' own lines repeat what /readyz tells.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=off"));
     let colours = std::io::stderr().is_terminal();
@@ -103,14 +106,14 @@ fn print_check(settings: &Check) -> ExitCode {
 }
 
 fn nats_config(folder: &Path, as_nack: bool, output: Option<&Path>) -> Result<(), StartError> {
-    let templates =
-        templates::load(folder, &Arc::default()).map_err(|e| StartError::new("TEMPLATES", e.to_string()))?;
-    let kinds: Vec<Kind> = templates.iter().map(|t| t.kind.clone()).collect();
+    let templates = templates::load(folder, &Arc::default())
+        .map_err(|e| StartError::new("DISPATCHER_TEMPLATES", e.to_string()))?;
+    let templates: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
     if !as_nack {
-        return print_files(definitions::files(&kinds), output);
+        return print_files(definitions::files(&templates), output);
     }
     let failed = |e: &dyn std::error::Error| StartError::new("--nack", e.to_string());
-    let resources = nack::resources(&kinds).map_err(|e| failed(&e))?;
+    let resources = nack::resources(&templates).map_err(|e| failed(&e))?;
     let yaml = serde_saphyr::to_string_multiple(&resources).map_err(|e| failed(&e))?;
     match output {
         None => print!("{yaml}"),

@@ -2,11 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use crate::{
-    config::Limits,
-    contract::template::{Policy, Problem, Template, TemplateError, files_of},
-    nats::definitions::ACK_WAIT,
-};
+use crate::{cli::Limits, nats::definitions::ACK_WAIT};
+use dispatcher_core::template::{Policy, Problem, Template, TemplateError, files_of};
 
 impl Limits {
     /// The limits as the templates know them.
@@ -41,8 +38,11 @@ pub fn load_file(path: &Path, policy: &Arc<Policy>, others: &[&Template]) -> Res
     let in_file = |problems| TemplateError { file: path.display().to_string(), problems };
     let template = Template::load(path)?.under(policy.clone()).map_err(in_file)?;
     let mut problems: Vec<Problem> = ttl_problem(&template, ACK_WAIT).into_iter().collect();
-    if others.iter().any(|other| other.kind == template.kind) {
-        problems.push(Problem::at("kind", format!("`{}` has a template already", template.kind)));
+    if others.iter().any(|other| other.name == template.name) {
+        problems.push(Problem::at(
+            "metadata.name",
+            format!("another file defines the template `{}`", template.name),
+        ));
     }
     if problems.is_empty() { Ok(template) } else { Err(in_file(problems)) }
 }
@@ -52,5 +52,5 @@ pub fn ttl_problem(template: &Template, ack_wait: Duration) -> Option<Problem> {
     let least = i32::try_from(ack_wait.as_secs()).unwrap_or(i32::MAX);
     let ttl = template.ttl_seconds.filter(|ttl| *ttl <= least)?;
     let message = format!("found {ttl}, must be more than {least} (the consumer's ack_wait)");
-    Some(Problem::at("job.spec.ttlSecondsAfterFinished", message))
+    Some(Problem::at("spec.job.spec.ttlSecondsAfterFinished", message))
 }

@@ -36,7 +36,7 @@ async fn ask(stage: &Stage, name: &str, id: &str) {
 async fn until_job_of(stage: &Stage, name: &str, id: &str) {
     until(&format!("the Job {name} of the request {id}"), PATIENCE, || async {
         let job = stage.world.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
-        let found = job.annotations().get("dispatcher/request-id").cloned();
+        let found = job.annotations().get("natsjobs.dev/request-id").cloned();
         if found.as_deref() == Some(id) { Ok(()) } else { Err(format!("{found:?}")) }
     })
     .await;

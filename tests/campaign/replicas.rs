@@ -56,8 +56,8 @@ impl<'a> Pair<'a> {
 }
 
 async fn until_says(dispatcher: &Dispatcher, reports: &str) {
-    until(&format!("/reports to say {reports}"), PATIENCE, || async {
-        let (_, body) = dispatcher.get("/reports").await?;
+    until(&format!("/leader to say {reports}"), PATIENCE, || async {
+        let (_, body) = dispatcher.get("/leader").await?;
         if body.trim_end() == reports { Ok(()) } else { Err(body) }
     })
     .await;
@@ -112,8 +112,8 @@ async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
         tokio::join!(stage.load(0, 40), async {
             stage.until_jobs(3 + random.usize(0..35)).await;
             let (leader, follower) = pair.roles().await;
-            until_says(leader, r#"{"reports":true,"compared":true}"#).await;
-            until_says(follower, r#"{"reports":false,"compared":false}"#).await;
+            until_says(leader, r#"{"leader":true,"synced":true}"#).await;
+            until_says(follower, r#"{"leader":false,"synced":false}"#).await;
             leader.kill().await;
         });
         let killed = Instant::now();

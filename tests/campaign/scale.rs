@@ -51,8 +51,8 @@ async fn many_finished_jobs_are_there_at_the_start() {
         run.request("model", "OUTCOME").await;
         let model = until("the model to be settled", PATIENCE, || async {
             let job = run.world.job("model").await;
-            let annotations = job.metadata.annotations.clone().unwrap_or_default();
-            annotations.contains_key("dispatcher/settled").then_some(job)
+            let labels = job.metadata.labels.clone().unwrap_or_default();
+            labels.contains_key("natsjobs.dev/outcome").then_some(job)
         })
         .await;
         fill(&namespace.jobs, model, count).await;

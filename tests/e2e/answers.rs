@@ -15,7 +15,7 @@ async fn a_submitted_request_is_stored_and_told_under_which_name() {
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     let accepted = ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
     assert_eq!(accepted["name"], "simple-job-a");
-    assert_eq!(accepted["kind"], "simple");
+    assert_eq!(accepted["template"], "simple");
     assert_eq!(accepted["statusSubject"], "jobs.simple.status.simple-job-a");
     let event = world.until_last("simple-job-a", "ADDED").await;
     assert_eq!(event["requestId"], accepted["requestId"]);
@@ -35,7 +35,7 @@ async fn a_bad_request_is_refused_with_field_and_reason_and_not_stored() {
         (r#"{"foo":"Upper"}"#, &[], "InvalidName", "`foo`"),
         (r#"{"foo":"a","name":"a.b"}"#, &[], "InvalidName", "`name`"),
         (r#"{"foo":"a"}"#, &[("Nats-Msg-Id", "")], "InvalidRequestId", "Nats-Msg-Id"),
-        (r#"{"foo":"a"}"#, &[("Job-Wait", "end")], "BadQuery", "Job-Wait"),
+        (r#"{"foo":"a"}"#, &[("Job-Wait", "end")], "BadRequest", "Job-Wait"),
     ] {
         let error = ask(&world.client, "submit", headers, payload).await.unwrap_err();
         assert_eq!((error.code, error.word.as_str()), (400, word), "{payload}");
@@ -88,7 +88,7 @@ async fn a_taken_name_is_not_known_when_the_request_is_stored() {
     assert_eq!(header(&letter, "Job-Request-Id"), text(&second["requestId"]));
 }
 
-/// A kind whose queue is full, and one that nobody takes requests of.
+/// A template whose queue is full, and one that nobody takes requests of.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_and_an_absent_one_are_told_apart() {
     let world = or_skip!(World::start().await);
@@ -115,7 +115,7 @@ async fn get_tells_the_last_event_a_queued_request_and_an_unknown_job_apart() {
     let dispatcher = world.dispatcher().templates(templates).start().await;
     let get = async |name: &str| ask(&world.client, "get", &[], &json!({ "name": name }).to_string()).await;
 
-    assert_eq!(refused(get("simple-job-a").await), (404, "Unknown".to_owned()));
+    assert_eq!(refused(get("simple-job-a").await), (404, "NotFound".to_owned()));
     world.request(r#"{"foo":"a"}"#).await;
     let running = world.until_last("simple-job-a", "ADDED").await;
     assert_eq!(get("simple-job-a").await.unwrap(), running);
@@ -129,9 +129,13 @@ async fn get_tells_the_last_event_a_queued_request_and_an_unknown_job_apart() {
     world.request(r#"{"foo":"other"}"#).await;
     world.request(r#"{"foo":"b"}"#).await;
     assert_eq!(refused(get("simple-job-b").await), (404, "Queued".to_owned()));
-    assert_eq!(refused(get("simple-job-c").await), (404, "Unknown".to_owned()));
+    assert_eq!(refused(get("simple-job-c").await), (404, "NotFound".to_owned()));
     for bad in ["", "{}", r#"{"name":"a.b"}"#, r#"{"name":"a","more":1}"#] {
-        assert_eq!(refused(ask(&world.client, "get", &[], bad).await), (400, "BadQuery".to_owned()), "{bad}");
+        assert_eq!(
+            refused(ask(&world.client, "get", &[], bad).await),
+            (400, "BadRequest".to_owned()),
+            "{bad}"
+        );
     }
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 }

@@ -64,11 +64,11 @@ async fn a_finished_job_keeps_its_outcome_and_an_unknown_one_is_told() {
     assert_eq!(result(&run.world, json!({"name": "done"})).await, "finished");
     assert_eq!(run.world.outcome("done").await["result"], "Complete");
     let unknown = cancel(&run.world, json!({"name": "nobody"})).await;
-    assert_eq!(refused(unknown), (404, "Unknown".to_owned()));
+    assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
     let unknown = cancel(&run.world, json!({"requestId": "nobody"})).await;
-    assert_eq!(refused(unknown), (404, "Unknown".to_owned()));
+    assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
     for bad in [json!({}), json!({"name": "a", "requestId": "b"}), json!({"name": "a.b"})] {
-        assert_eq!(refused(cancel(&run.world, bad).await), (400, "BadQuery".to_owned()));
+        assert_eq!(refused(cancel(&run.world, bad).await), (400, "BadRequest".to_owned()));
     }
     run.finish().await;
 }
@@ -132,11 +132,11 @@ async fn what_is_written_down_is_done_by_whoever_comes_next() {
     run.dispatcher.kill().await;
     for name in ["wait-there", "wait-gone"] {
         let uid = run.world.job(name).await.metadata.uid.unwrap();
-        let entry = json!({"cancel": "job", "kind": "simple", "name": name, "uid": uid});
+        let entry = json!({"cancel": "job", "template": "simple", "name": name, "uid": uid});
         put(&run.world, &format!("job.{uid}"), &entry).await;
     }
     // Cancelled while it was created: the Job slipped through.
-    let entry = json!({"cancel": "name", "kind": "simple", "name": "wait-slipped", "upTo": 1000});
+    let entry = json!({"cancel": "name", "template": "simple", "name": "wait-slipped", "upTo": 1000});
     put(&run.world, "name.simple.wait-slipped", &entry).await;
     let delete = kube::api::DeleteParams::background();
     run.world.namespace.jobs.delete("wait-gone", &delete).await.unwrap();

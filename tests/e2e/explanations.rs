@@ -15,7 +15,7 @@ pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, P
     let folder = paths::temp_dir("templates").unwrap();
     let path = paths::workspace().join("deploy/templates/simple.yaml");
     let mut simple: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    simple["job"]["spec"]["backoffLimit"] = 0.into();
+    simple["spec"]["job"]["spec"]["backoffLimit"] = 0.into();
     for variable in container(&mut simple)["env"].as_array_mut().unwrap() {
         if variable["name"] == "SLEEP_SECONDS" {
             variable["value"] = "0.1".into();
@@ -29,7 +29,7 @@ pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, P
 }
 
 fn container(template: &mut Value) -> &mut Value {
-    &mut template["job"]["spec"]["template"]["spec"]["containers"][0]
+    &mut template["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]
 }
 
 /// The events of one type of a Job, waited for until there is one.
@@ -82,7 +82,7 @@ async fn an_out_of_memory_kill_is_told_with_reason_exit_code_limit_and_log() {
     let request = r#"{"foo":"big","reqBytes":"32Mi","limBytes":"32Mi","allocBytes":"256Mi"}"#;
     world.jetstream.publish("jobs.memory.create", request.into()).await.unwrap().await.unwrap();
     let stream = world.jetstream.get_stream_no_info("JOB_STATUS").await.unwrap();
-    let outcome = until("the outcome of the kind memory", PATIENCE, || async {
+    let outcome = until("the outcome of the template memory", PATIENCE, || async {
         let last = stream.get_last_raw_message_by_subject("jobs.memory.status.memory-job-big").await;
         let last = event(&last.map_err(|error| error.to_string())?);
         if last["type"] == "OUTCOME" { Ok(last["outcome"].clone()) } else { Err(last.to_string()) }
@@ -134,7 +134,7 @@ async fn an_image_that_does_not_exist_is_told_as_a_stall_and_by_the_deadline_as_
     only_on_kubernetes!("the local cluster pulls no images");
     let world = or_skip!(World::start().await);
     let (_folder, templates) = template(|simple| {
-        simple["job"]["spec"]["activeDeadlineSeconds"] = 20.into();
+        simple["spec"]["job"]["spec"]["activeDeadlineSeconds"] = 20.into();
         container(simple)["image"] = "simple-job:none".into();
     });
     let _dispatcher = world.dispatcher().templates(templates).start().await;
@@ -175,7 +175,7 @@ async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
     only_on_kubernetes!("the local cluster knows no Pod Security");
     let world = or_skip!(World::start().await);
     let (_folder, templates) = template(|simple| {
-        simple["job"]["spec"]["template"]["spec"]["securityContext"] = json!({});
+        simple["spec"]["job"]["spec"]["template"]["spec"]["securityContext"] = json!({});
     });
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"x"}"#).await;

@@ -158,8 +158,8 @@ async fn a_name_that_comes_free_is_used_again_and_its_history_goes_on() {
                 .job("simple-job-a")
                 .await
                 .metadata
-                .annotations?
-                .contains_key("dispatcher/settled")
+                .labels?
+                .contains_key("natsjobs.dev/outcome")
                 .then_some(())
         })
         .await;
@@ -176,11 +176,11 @@ async fn a_job_that_loses_its_label_is_not_deleted_and_goes_on() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
     world.request(r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
-    let patch = json!({"metadata": {"labels": {"dispatcher/kind": null}}});
+    let patch = json!({"metadata": {"labels": {"natsjobs.dev/template": null}}});
     let patch = kube::api::Patch::Merge(&patch);
     world.namespace.jobs.patch("simple-job-a", &kube::api::PatchParams::default(), &patch).await.unwrap();
     until("the label to be back", PATIENCE, || async {
-        world.job("simple-job-a").await.metadata.labels?.contains_key("dispatcher/kind").then_some(())
+        world.job("simple-job-a").await.metadata.labels?.contains_key("natsjobs.dev/template").then_some(())
     })
     .await;
     world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "words")).await;
@@ -207,7 +207,7 @@ async fn a_job_whose_marks_were_changed_is_told_all_the_same() {
     world.request(r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     let patch = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"},
-                                    "annotations": {"dispatcher/request-seq": null}}});
+                                    "annotations": {"natsjobs.dev/request-seq": null}}});
     let patch = kube::api::Patch::Merge(&patch);
     world.namespace.jobs.patch("simple-job-a", &kube::api::PatchParams::default(), &patch).await.unwrap();
     world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "words")).await;
@@ -222,7 +222,7 @@ async fn a_settled_job_is_known_when_its_history_is_gone() {
     world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-a").await;
     until("the Job to be settled", PATIENCE, || async {
-        world.job("simple-job-a").await.metadata.annotations?.contains_key("dispatcher/settled").then_some(())
+        world.job("simple-job-a").await.metadata.labels?.contains_key("natsjobs.dev/outcome").then_some(())
     })
     .await;
     world.jetstream.get_stream("JOB_STATUS").await.unwrap().purge().await.unwrap();

@@ -1,4 +1,4 @@
-//! A kind's limit of unfinished Jobs, watched from outside.
+//! A template's limit of unfinished Jobs, watched from outside.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::controller::Controller;
 use crate::world::{PATIENCE, World, managed_template};
 
-/// Every name that was there, and the most unfinished Jobs of the kind that were there at once.
+/// Every name that was there, and the most unfinished Jobs of the template that were there at once.
 #[derive(Debug, Default)]
 struct Seen {
     unfinished: BTreeSet<String>,
@@ -29,10 +29,10 @@ fn is_finished(job: &Job) -> bool {
         .any(|c| c.status == "True" && matches!(c.type_.as_str(), "Complete" | "Failed"))
 }
 
-fn watch(jobs: Api<Job>, kind: &str) -> (Arc<Mutex<Seen>>, JoinHandle<()>) {
+fn watch(jobs: Api<Job>, template: &str) -> (Arc<Mutex<Seen>>, JoinHandle<()>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let (table, config) =
-        (seen.clone(), watcher::Config::default().labels(&format!("dispatcher/kind={kind}")));
+        (seen.clone(), watcher::Config::default().labels(&format!("natsjobs.dev/template={template}")));
     let task = tokio::spawn(async move {
         let mut events = Box::pin(watcher::watcher(jobs, config));
         loop {
@@ -58,9 +58,10 @@ fn watch(jobs: Api<Job>, kind: &str) -> (Arc<Mutex<Seen>>, JoinHandle<()>) {
 fn templates() -> tempfile::TempDir {
     let (folder, path) = managed_template();
     let simple = std::fs::read_to_string(path.join("simple.yaml")).unwrap();
-    let other = simple.replace("kind: simple", "kind: other").replace("simple-job-$", "other-job-$");
+    let other =
+        simple.replace("name: simple\nspec", "name: other\nspec").replace("simple-job-$", "other-job-$");
     std::fs::write(path.join("other.yaml"), other).unwrap();
-    std::fs::write(path.join("simple.yaml"), format!("{simple}limits:\n  maxActive: 2\n")).unwrap();
+    std::fs::write(path.join("simple.yaml"), format!("{simple}  limits:\n    maxActive: 2\n")).unwrap();
     folder
 }
 
@@ -70,7 +71,7 @@ async fn a_kind_never_passes_its_limit_and_holds_up_no_other() {
     let folder = templates();
     let dispatcher = world.dispatcher().templates(folder.path()).start().await;
     let (seen, watching) = watch(world.namespace.jobs.clone(), "simple");
-    // Nobody ends them: the kind is at its limit for good.
+    // Nobody ends them: the template is at its limit for good.
     for n in 0..20 {
         world.request(format!(r#"{{"foo":"{n}"}}"#)).await;
     }
@@ -79,13 +80,13 @@ async fn a_kind_never_passes_its_limit_and_holds_up_no_other() {
         let request = format!(r#"{{"foo":"{n}"}}"#);
         world.jetstream.publish("jobs.other.create", request.into()).await.unwrap().await.unwrap();
     }
-    let others = ListParams::default().labels("dispatcher/kind=other");
-    until("all Jobs of the other kind", PATIENCE, || async {
+    let others = ListParams::default().labels("natsjobs.dev/template=other");
+    until("all Jobs of the other template", PATIENCE, || async {
         let found = world.namespace.jobs.list(&others).await.map_err(|e| e.to_string())?.items.len();
         if found == 5 { Ok(()) } else { Err(found.to_string()) }
     })
     .await;
-    assert_eq!(dispatcher.get("/ready").await.unwrap().0, 200, "a limit is no trouble");
+    assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200, "a limit is no trouble");
     // A restart counts those that are there.
     assert_eq!(dispatcher.terminate().await, Some(0));
     dispatcher.restart().await;

@@ -43,13 +43,13 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 0.0),
-            (r#"dispatcher_active_jobs{kind="simple"}"#, 0.0),
+            (r#"dispatcher_requests_total{template="simple",result="created"}"#, 0.0),
+            (r#"dispatcher_active_jobs{template="simple"}"#, 0.0),
             ("dispatcher_leader", 1.0),
-            ("dispatcher_compared", 1.0),
+            ("dispatcher_synced", 1.0),
             ("dispatcher_nats_connects_total", 1.0),
-            (r#"dispatcher_consumer_up{kind="simple"}"#, 1.0),
-            (r#"dispatcher_room_ready{room="watch"}"#, 1.0),
+            (r#"dispatcher_consumer_up{template="simple"}"#, 1.0),
+            (r#"dispatcher_component_ready{component="watch"}"#, 1.0),
             (r#"dispatcher_build_info{version="0.1.0"}"#, 1.0),
         ],
     )
@@ -66,12 +66,12 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 1.0),
-            (r#"dispatcher_requests_total{kind="simple",result="exists"}"#, 1.0),
-            (r#"dispatcher_request_wait_seconds_count{kind="simple"}"#, 1.0),
+            (r#"dispatcher_requests_total{template="simple",result="created"}"#, 1.0),
+            (r#"dispatcher_requests_total{template="simple",result="exists"}"#, 1.0),
+            (r#"dispatcher_request_wait_seconds_count{template="simple"}"#, 1.0),
             (r#"dispatcher_job_create_duration_seconds_count{result="created"}"#, 1.0),
-            (r#"dispatcher_active_jobs{kind="simple"}"#, 1.0),
-            (r#"dispatcher_events_total{kind="simple",event="ADDED"}"#, 1.0),
+            (r#"dispatcher_active_jobs{template="simple"}"#, 1.0),
+            (r#"dispatcher_events_total{template="simple",event="ADDED"}"#, 1.0),
         ],
     )
     .await;
@@ -81,10 +81,10 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_outcomes_total{kind="simple",result="Complete"}"#, 1.0),
-            (r#"dispatcher_events_total{kind="simple",event="OUTCOME"}"#, 1.0),
-            (r#"dispatcher_event_lag_seconds_count{kind="simple",event="OUTCOME"}"#, 1.0),
-            (r#"dispatcher_active_jobs{kind="simple"}"#, 0.0),
+            (r#"dispatcher_outcomes_total{template="simple",result="Complete"}"#, 1.0),
+            (r#"dispatcher_events_total{template="simple",event="OUTCOME"}"#, 1.0),
+            (r#"dispatcher_event_lag_seconds_count{template="simple",event="OUTCOME"}"#, 1.0),
+            (r#"dispatcher_active_jobs{template="simple"}"#, 0.0),
         ],
     )
     .await;
@@ -95,8 +95,8 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_outcomes_total{kind="simple",result="Deleted"}"#, 1.0),
-            (r#"dispatcher_event_lag_seconds_count{kind="simple",event="OUTCOME"}"#, 1.0),
+            (r#"dispatcher_outcomes_total{template="simple",result="Deleted"}"#, 1.0),
+            (r#"dispatcher_event_lag_seconds_count{template="simple",event="OUTCOME"}"#, 1.0),
         ],
     )
     .await;
@@ -106,9 +106,9 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_requests_total{kind="simple",result="rejected"}"#, 2.0),
-            (r#"dispatcher_rejections_total{kind="simple",reason="InvalidRequest"}"#, 1.0),
-            (r#"dispatcher_rejections_total{kind="simple",reason="InvalidName"}"#, 1.0),
+            (r#"dispatcher_requests_total{template="simple",result="rejected"}"#, 2.0),
+            (r#"dispatcher_rejections_total{template="simple",reason="InvalidRequest"}"#, 1.0),
+            (r#"dispatcher_rejections_total{template="simple",reason="InvalidName"}"#, 1.0),
         ],
     )
     .await;
@@ -122,9 +122,9 @@ async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
     let (folder, templates) = managed_template();
     let path = folder.path().join("simple.yaml");
     let simple = std::fs::read_to_string(&path).unwrap();
-    let job = simple.find("\njob:").expect("the manifest");
+    let job = simple.find("\n  job:").expect("the manifest");
     let (before, after) = simple.split_at(job);
-    std::fs::write(&path, format!("{before}\nlimits: {{maxActive: 1}}{after}")).unwrap();
+    std::fs::write(&path, format!("{before}\n  limits: {{maxActive: 1}}{after}")).unwrap();
     let dispatcher = world.dispatcher().templates(templates).start().await;
     for name in ["a", "b", "c"] {
         world.request(json!({"foo": name, "name": name}).to_string()).await;
@@ -132,20 +132,21 @@ async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_active_jobs{kind="simple"}"#, 1.0),
-            (r#"dispatcher_active_jobs_limit{kind="simple"}"#, 1.0),
-            (r#"dispatcher_queue_requests{kind="simple",state="pending"}"#, 2.0),
-            (r#"dispatcher_queue_requests{kind="simple",state="ack_pending"}"#, 0.0),
-            (r#"dispatcher_queue_redelivered_requests{kind="simple"}"#, 0.0),
+            (r#"dispatcher_active_jobs{template="simple"}"#, 1.0),
+            (r#"dispatcher_active_jobs_limit{template="simple"}"#, 1.0),
+            (r#"dispatcher_queue_requests{template="simple",state="pending"}"#, 2.0),
+            (r#"dispatcher_queue_requests{template="simple",state="ack_pending"}"#, 0.0),
+            (r#"dispatcher_queue_redelivered_requests{template="simple"}"#, 0.0),
         ],
     )
     .await;
-    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#, |age| age > 1.0).await;
+    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#, |age| age > 1.0).await;
     for name in ["a", "b", "c"] {
         world.until_last(name, "ADDED").await;
         world.set_status(name, finished("Complete", 0, "CompletionsReached", "done")).await;
     }
-    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#, |age| age == 0.0).await;
+    until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#, |age| age == 0.0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,27 +154,27 @@ async fn a_takeover_and_a_lost_connection_are_counted() {
     let world = or_skip!(World::start().await);
     let (_folder, templates) = managed_template();
     let first = world.dispatcher().templates(&templates).start().await;
-    until_is(&first, "dispatcher_compared", |found| found == 1.0).await;
+    until_is(&first, "dispatcher_synced", |found| found == 1.0).await;
     let second = world.dispatcher().templates(&templates).start().await;
-    until_all(&second, &[("dispatcher_leader", 0.0), ("dispatcher_comparisons_total", 0.0)]).await;
+    until_all(&second, &[("dispatcher_leader", 0.0), ("dispatcher_resyncs_total", 0.0)]).await;
     first.kill().await;
-    until_all(&second, &[("dispatcher_leader", 1.0), ("dispatcher_compared", 1.0)]).await;
-    until_is(&second, "dispatcher_comparisons_total", |found| found >= 1.0).await;
+    until_all(&second, &[("dispatcher_leader", 1.0), ("dispatcher_synced", 1.0)]).await;
+    until_is(&second, "dispatcher_resyncs_total", |found| found >= 1.0).await;
     let listed =
         until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found >= 2.0).await;
     world.nats.kill().await;
     until_is(&second, "dispatcher_nats_disconnects_total", |found| found >= 1.0).await;
-    until_is(&second, r#"dispatcher_room_ready{room="nats"}"#, |found| found == 0.0).await;
-    until_is(&second, r#"dispatcher_room_failures_total{room="nats"}"#, |found| found >= 1.0).await;
-    until_is(&second, r#"dispatcher_consumer_up{kind="simple"}"#, |found| found == 0.0).await;
-    let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{kind="simple"}"#).await.unwrap();
+    until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 0.0).await;
+    until_is(&second, r#"dispatcher_component_failures_total{component="nats"}"#, |found| found >= 1.0).await;
+    until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 0.0).await;
+    let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#).await.unwrap();
     assert_eq!(age, None, "nobody knows");
     world.nats.restart().await;
     until_is(&second, "dispatcher_nats_connects_total", |found| found >= 2.0).await;
-    until_is(&second, r#"dispatcher_room_ready{room="nats"}"#, |found| found == 1.0).await;
+    until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 1.0).await;
     // What NATS may have lost is compared anew.
     until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found > listed).await;
-    until_is(&second, r#"dispatcher_consumer_up{kind="simple"}"#, |found| found == 1.0).await;
+    until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 1.0).await;
 }
 
 /// Somebody takes away what was said: the fence refuses what rests on it, and all is said anew.
@@ -195,12 +196,16 @@ async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
     world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
     let failed = r#"dispatcher_event_publish_duration_seconds_count{result="failed"}"#;
     until_is(&dispatcher, failed, |count| count >= 2.0).await;
-    until_is(&dispatcher, r#"dispatcher_room_failures_total{room="status publish"}"#, |count| count >= 2.0)
+    until_is(&dispatcher, r#"dispatcher_component_failures_total{component="status publish"}"#, |count| {
+        count >= 2.0
+    })
+    .await;
+    until_is(&dispatcher, r#"dispatcher_component_ready{component="status publish"}"#, |found| found == 0.0)
         .await;
-    until_is(&dispatcher, r#"dispatcher_room_ready{room="status publish"}"#, |found| found == 0.0).await;
     world.jetstream.update_stream(open).await.unwrap();
     assert_eq!(world.outcome("simple-job-a").await["result"], "Complete");
-    until_is(&dispatcher, r#"dispatcher_room_ready{room="status publish"}"#, |found| found == 1.0).await;
+    until_is(&dispatcher, r#"dispatcher_component_ready{component="status publish"}"#, |found| found == 1.0)
+        .await;
 }
 
 /// What is put back comes again, and each delivery counts; so does each watch that cannot resume.
@@ -216,8 +221,8 @@ async fn what_the_api_server_refuses_is_counted() {
     until_all(
         &dispatcher,
         &[
-            (r#"dispatcher_requests_total{kind="simple",result="created"}"#, 1.0),
-            (r#"dispatcher_requests_total{kind="simple",result="retried"}"#, 2.0),
+            (r#"dispatcher_requests_total{template="simple",result="created"}"#, 1.0),
+            (r#"dispatcher_requests_total{template="simple",result="retried"}"#, 2.0),
             (r#"dispatcher_job_create_duration_seconds_count{result="retry"}"#, 2.0),
         ],
     )

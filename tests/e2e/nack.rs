@@ -186,11 +186,11 @@ async fn nack_makes_it(mode: Mode) {
     // As nats-config/README.md says it.
     let namespaces: Api<Namespace> = Api::all(world.namespace.client.clone());
     let uid = namespaces.get(&world.namespace.name).await.unwrap().metadata.uid.unwrap();
-    let patch = json!({"spec": {"metadata": {"dispatcher/namespace-uid": uid}}}).to_string();
+    let patch = json!({"spec": {"metadata": {"natsjobs.dev/namespace-uid": uid}}}).to_string();
     let patched = ["patch", "streams.jetstream.nats.io", "job-status", "--type=merge", "--patch", &patch];
     kubernetes.kubectl(&patched).await.unwrap();
     until("the uid on JOB_STATUS", PATIENCE, || async {
-        let found = world.config("JOB_STATUS").await["metadata"]["dispatcher/namespace-uid"].clone();
+        let found = world.config("JOB_STATUS").await["metadata"]["natsjobs.dev/namespace-uid"].clone();
         if found == uid { Ok(()) } else { Err(found) }
     })
     .await;

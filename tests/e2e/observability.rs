@@ -130,7 +130,7 @@ impl Watched {
     async fn reporting(&self) -> &Dispatcher {
         until("a replica to report", PATIENCE, || async {
             for replica in &self.replicas {
-                if replica.get("/reports").await.is_ok_and(|(_, body)| body.contains("\"reports\":true")) {
+                if replica.get("/leader").await.is_ok_and(|(_, body)| body.contains("\"leader\":true")) {
                     return Ok(replica);
                 }
             }
@@ -149,12 +149,13 @@ impl Watched {
     }
 }
 
-/// The shipped kind, of Jobs that run for 3 s, at most 12 at once.
+/// The shipped template, of Jobs that run for 3 s, at most 12 at once.
 fn templates() -> tempfile::TempDir {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
     assert!(simple.contains("\"15\"") && simple.contains("\njob:"));
-    let simple = simple.replace("\"15\"", "\"3\"").replacen("\njob:", "\nlimits: {maxActive: 12}\njob:", 1);
+    let simple =
+        simple.replace("\"15\"", "\"3\"").replacen("\n  job:", "\n  limits: {maxActive: 12}\n  job:", 1);
     std::fs::write(folder.path().join("simple.yaml"), simple).unwrap();
     folder
 }

@@ -27,7 +27,7 @@ async fn a_request_its_job_and_its_container_are_one_trace() {
     let world = or_skip!(World::start().await);
     let receiver = Receiver::start().await;
     let (_folder, templates) = template(|simple| {
-        let env = &mut simple["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
+        let env = &mut simple["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
         env[0]["value"] = "$(TRACEPARENT)".into();
     });
     let dispatcher = world.dispatcher().templates(templates).env(ENDPOINT, &receiver.endpoint());

@@ -85,8 +85,8 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
     let of_another = json!({"spec": {"holderIdentity": "another", "leaseDurationSeconds": 60}});
     leases.patch("dispatcher", &PatchParams::default(), &Patch::Merge(of_another)).await.unwrap();
     until("it to be ready as one that does not report", PATIENCE, || async {
-        let (status, body) = run.dispatcher.get("/ready").await?;
-        let (_, reports) = run.dispatcher.get("/reports").await?;
+        let (status, body) = run.dispatcher.get("/readyz").await?;
+        let (_, reports) = run.dispatcher.get("/leader").await?;
         let done = status == 200 && reports.contains("\"reports\":false");
         if done { Ok(()) } else { Err(format!("{body}{reports}")) }
     })
@@ -98,7 +98,7 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
     run.finish().await;
 }
 
-/// Jobs that cannot be marked hold up no other, and `/ready` says why.
+/// Jobs that cannot be marked hold up no other, and `/readyz` says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
     let run = or_skip!(Run::start().await);

@@ -31,7 +31,7 @@ async fn a_request_becomes_a_job_that_succeeds() {
     );
     let job = world.job("simple-job-good").await;
     for (message, event) in history.iter().zip(&events) {
-        assert_eq!(event["kind"], "simple");
+        assert_eq!(event["template"], "simple");
         assert_eq!(event["name"], "simple-job-good");
         assert_eq!(event["namespace"], world.namespace.name.as_str());
         assert_eq!(event["uid"].as_str(), job.metadata.uid.as_deref());
@@ -55,14 +55,14 @@ async fn a_request_becomes_a_job_that_succeeds() {
     let log =
         world.namespace.pods.logs(pods.items[0].metadata.name.as_ref().unwrap(), &LogParams::default()).await;
     assert_eq!(log.unwrap(), "Simple Job with foo=\"good\" is done.\n");
-    assert_eq!(pods.items[0].metadata.labels.as_ref().unwrap()["dispatcher/kind"], "simple");
+    assert_eq!(pods.items[0].metadata.labels.as_ref().unwrap()["natsjobs.dev/template"], "simple");
     let job = until("the Job to be settled", PATIENCE, || async {
         let job = world.namespace.jobs.get("simple-job-good").await.ok()?;
-        job.metadata.annotations.as_ref()?.contains_key("dispatcher/settled").then_some(job)
+        job.metadata.labels.as_ref()?.contains_key("natsjobs.dev/outcome").then_some(job)
     })
     .await;
     assert_eq!(job.spec.unwrap().ttl_seconds_after_finished, Some(600));
-    assert_eq!(job.metadata.annotations.unwrap()["dispatcher/request-seq"], sequence.to_string());
+    assert_eq!(job.metadata.annotations.unwrap()["natsjobs.dev/request-seq"], sequence.to_string());
     world.until_queue_is_empty().await;
 }
 

@@ -98,10 +98,10 @@ impl Run {
         }
     }
 
-    /// Waits until `/ready` says no, for this reason.
+    /// Waits until `/readyz` says no, for this reason.
     pub(crate) async fn until_not_ready(&self, why: &str) {
         until(&format!("not ready, with the reason {why:?}"), PATIENCE, || async {
-            let answer = self.dispatcher.get("/ready").await?;
+            let answer = self.dispatcher.get("/readyz").await?;
             if answer.0 == 503 && answer.1.contains(why) { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;
@@ -109,7 +109,7 @@ impl Run {
 
     pub(crate) async fn until_ready(&self) {
         until("ready again", PATIENCE, || async {
-            let answer = self.dispatcher.get("/ready").await?;
+            let answer = self.dispatcher.get("/readyz").await?;
             if answer.0 == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;

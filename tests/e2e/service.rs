@@ -9,8 +9,8 @@ use crate::world::{World, managed_template, shipped};
 async fn it_is_live_and_ready_and_ends_gracefully() {
     let world = or_skip!(World::start().await);
     let dispatcher = world.dispatcher().start().await;
-    assert_eq!(dispatcher.get("/live").await.unwrap(), (200, "live\n".to_owned()));
-    assert_eq!(dispatcher.get("/ready").await.unwrap(), (200, "ready\n".to_owned()));
+    assert_eq!(dispatcher.get("/livez").await.unwrap(), (200, "ok\n".to_owned()));
+    assert_eq!(dispatcher.get("/readyz").await.unwrap(), (200, "ready\n".to_owned()));
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 }
 
@@ -18,7 +18,8 @@ async fn it_is_live_and_ready_and_ends_gracefully() {
 async fn the_log_tells_each_change_and_the_end_of_watching() {
     let world = or_skip!(World::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).env("LOG_FORMAT", "text").start().await;
+    let dispatcher =
+        world.dispatcher().templates(templates).env("DISPATCHER_LOG_FORMAT", "text").start().await;
     world.request(r#"{"foo":"log"}"#).await;
     world.job("simple-job-log").await;
     world

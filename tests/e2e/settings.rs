@@ -42,17 +42,27 @@ async fn each_wrong_setting_is_named_in_one_line() {
     refuses(dispatcher().env("NATS_CREDS", &text("none")), "NATS_CREDS", "No such file").await;
     refuses(dispatcher().env("KUBECONFIG", &text("none")), "KUBECONFIG", "none").await;
     refuses(dispatcher().env("KUBECONFIG", &text("kubeconfig")), "KUBECONFIG", "cannot be reached").await;
-    refuses(dispatcher().env("NAMESPACE", "Not_One"), "NAMESPACE", "no name of a namespace").await;
+    refuses(
+        dispatcher().env("DISPATCHER_NAMESPACE", "Not_One"),
+        "DISPATCHER_NAMESPACE",
+        "no name of a namespace",
+    )
+    .await;
     if !is_local() {
         // The local cluster knows no rights.
-        refuses(dispatcher().env("NAMESPACE", "kube-system"), "NAMESPACE", "a right is missing").await;
+        refuses(
+            dispatcher().env("DISPATCHER_NAMESPACE", "kube-system"),
+            "DISPATCHER_NAMESPACE",
+            "a right is missing",
+        )
+        .await;
     }
-    refuses(dispatcher().templates(at("none")), "TEMPLATES", "cannot be read").await;
-    refuses(dispatcher().templates(at("empty")), "TEMPLATES", "holds no template").await;
-    refuses(dispatcher().templates(at("bad")), "TEMPLATES", "defaultName").await;
+    refuses(dispatcher().templates(at("none")), "DISPATCHER_TEMPLATES", "cannot be read").await;
+    refuses(dispatcher().templates(at("empty")), "DISPATCHER_TEMPLATES", "holds no template").await;
+    refuses(dispatcher().templates(at("bad")), "DISPATCHER_TEMPLATES", "spec").await;
     refuses(
-        dispatcher().env("ADMIN_ADDR", world.nats.url.trim_start_matches("nats://")),
-        "ADMIN_ADDR",
+        dispatcher().env("DISPATCHER_ADMIN_ADDR", world.nats.url.trim_start_matches("nats://")),
+        "DISPATCHER_ADMIN_ADDR",
         "in use",
     )
     .await;
@@ -64,7 +74,7 @@ async fn an_unknown_namespace_is_named() {
     let admin =
         or_skip!(dispatcher_tests::Kubernetes::shared().await).kubeconfig_path().display().to_string();
     let dispatcher = Dispatcher::builder_with(&world.nats.url, &admin, "nowhere");
-    refuses(dispatcher, "NAMESPACE", "there is no namespace \"nowhere\"").await;
+    refuses(dispatcher, "DISPATCHER_NAMESPACE", "there is no namespace \"nowhere\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +146,11 @@ async fn a_new_kind_adds_its_subject_and_keeps_the_others() {
     assert_eq!(world.dispatcher().start().await.terminate().await, Some(0));
     let folder = paths::temp_dir("kinds").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
-    std::fs::write(folder.path().join("other.yaml"), simple.replace("kind: simple", "kind: other")).unwrap();
+    std::fs::write(
+        folder.path().join("other.yaml"),
+        simple.replace("name: simple\nspec", "name: other\nspec"),
+    )
+    .unwrap();
     let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
     let stream = world.jetstream.get_stream("JOBS").await.unwrap();
     let subjects = &stream.cached_info().config.subjects;
@@ -154,5 +168,5 @@ async fn a_consumer_that_waits_longer_than_finished_jobs_stay_is_refused() {
     let made: Value =
         world.jetstream.request(subject, &json!({"stream_name": "JOBS", "config": config})).await.unwrap();
     assert!(made["error"].is_null(), "{made}");
-    refuses(world.dispatcher(), "TEMPLATES", "must be more than 700").await;
+    refuses(world.dispatcher(), "DISPATCHER_TEMPLATES", "must be more than 700").await;
 }

@@ -31,7 +31,7 @@ async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
     let world = or_skip!(World::start().await);
     // What the container finds in its environment is in the line that it prints.
     let (_folder, templates) = template(|simple| {
-        let env = &mut simple["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
+        let env = &mut simple["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
         env[0]["value"] = "$(TRACEPARENT) $(TRACESTATE)".into();
     });
     let _dispatcher = world.dispatcher().templates(templates).start().await;
@@ -40,8 +40,8 @@ async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
     let log = outcome["attempts"][0]["logTail"].as_str().unwrap_or_default();
     assert!(log.contains(&format!("{PARENT} {STATE}")), "{outcome}");
     let annotations = world.job("traced").await.metadata.annotations.unwrap();
-    assert_eq!(annotations["dispatcher/traceparent"], PARENT);
-    assert_eq!(annotations["dispatcher/tracestate"], STATE);
+    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT);
+    assert_eq!(annotations["natsjobs.dev/tracestate"], STATE);
     let history = world.history("traced").await;
     assert!(history.len() >= 4, "ADDED, ATTEMPT and OUTCOME among them");
     for message in &history {
@@ -81,7 +81,7 @@ async fn the_trace_is_no_part_of_a_requests_identity() {
     world.until_queue_is_empty().await;
     assert!(world.rejections().await.is_empty());
     let annotations = world.job("simple-job-a").await.metadata.annotations.unwrap();
-    assert_eq!(annotations["dispatcher/traceparent"], PARENT, "that of the request that made it");
+    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "that of the request that made it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

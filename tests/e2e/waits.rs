@@ -102,7 +102,7 @@ async fn the_stored_outcome_is_found_when_the_name_was_used_again() {
 async fn callers_that_wait_are_bounded() {
     let world = or_skip!(World::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).env("WAITING_CALLERS", "1");
+    let dispatcher = world.dispatcher().templates(templates).env("DISPATCHER_MAX_WAITERS", "1");
     let _dispatcher = dispatcher.start().await;
     let mut waits = pin!(ask(&world.client, "submit", &[OUTCOME], r#"{"foo":"a"}"#));
     tokio::select! {
@@ -111,7 +111,7 @@ async fn callers_that_wait_are_bounded() {
     }
     let second = async {
         let busy = ask(&world.client, "submit", &[OUTCOME], r#"{"foo":"b"}"#).await;
-        assert_eq!(refused(busy), (503, "Busy".to_owned()));
+        assert_eq!(refused(busy), (503, "Overloaded".to_owned()));
         ask(&world.client, "submit", &[], r#"{"foo":"b"}"#).await.expect("others are served");
         world.until_last("simple-job-b", "ADDED").await;
         end(&world, "simple-job-a").await;

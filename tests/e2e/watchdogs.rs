@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::world::{PATIENCE, World, finished, managed_template, shipped};
 
 async fn until_ready(dispatcher: &Dispatcher, code: u16, why: &str) {
-    until(&format!("/ready to say {code}, {why:?}"), PATIENCE, || async {
-        let answer = dispatcher.get("/ready").await?;
+    until(&format!("/readyz to say {code}, {why:?}"), PATIENCE, || async {
+        let answer = dispatcher.get("/readyz").await?;
         if answer.0 == code && answer.1.contains(why) { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;

@@ -229,9 +229,10 @@ impl World {
 pub(crate) fn managed_template() -> (tempfile::TempDir, PathBuf) {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
-    let spec = "    backoffLimit: 3\n";
+    let spec = "      backoffLimit: 3\n";
     assert!(simple.contains(spec));
-    let managed = simple.replace(spec, "    backoffLimit: 3\n    managedBy: tests.example.org/controller\n");
+    let managed =
+        simple.replace(spec, "      backoffLimit: 3\n      managedBy: tests.example.org/controller\n");
     std::fs::write(folder.path().join("simple.yaml"), managed).unwrap();
     let path = folder.path().to_owned();
     (folder, path)

@@ -1,8 +1,8 @@
 //! The dispatcher in this process: the library's own service, in a runtime that can be taken away from it at any moment.
 
 use clap::Parser;
-use dispatcher::config::{Cli, Command, Config};
-use dispatcher::run::{RunError, run_with};
+use dispatcher::app::{RunError, run_with};
+use dispatcher::cli::{Cli, Command, Config};
 use local_cluster::LocalCluster;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;

@@ -75,7 +75,7 @@ impl Builder {
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
-    /// When it is not ready in time, with what `/ready` said and the last lines of its log.
+    /// When it is not ready in time, with what `/readyz` said and the last lines of its log.
     pub async fn start(self) -> Dispatcher {
         self.try_start().await.unwrap_or_else(|error| panic!("the dispatcher: {error}"))
     }
@@ -93,8 +93,8 @@ impl Builder {
         // As that of a pod: the same after a restart, and of no other.
         let pod = format!("dispatcher-{}", admin.rsplit(':').next().unwrap_or_default());
         let mut env = vec![
-            set("ADMIN_ADDR", &admin),
-            set("TEMPLATES", &templates.display().to_string()),
+            set("DISPATCHER_ADMIN_ADDR", &admin),
+            set("DISPATCHER_TEMPLATES", &templates.display().to_string()),
             set("POD_NAME", &pod),
         ];
         env.extend(self.env);
@@ -122,7 +122,7 @@ impl Builder {
 /// A running dispatcher; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Dispatcher {
-    /// Where `/live`, `/ready` and the like are.
+    /// Where `/livez`, `/readyz` and the like are.
     pub admin_url: String,
     /// Its name in the Lease.
     pub pod: String,
@@ -145,8 +145,8 @@ impl Dispatcher {
         let settings = [
             ("NATS_URL", nats_url),
             ("KUBECONFIG", kubeconfig),
-            ("NAMESPACE", namespace),
-            ("LOG_FORMAT", "json"),
+            ("DISPATCHER_NAMESPACE", namespace),
+            ("DISPATCHER_LOG_FORMAT", "json"),
             ("RUST_LOG", "info,dispatcher=debug"),
         ];
         let env = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -160,18 +160,18 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until `/ready` answers 200.
+    /// Waits until `/readyz` answers 200.
     pub async fn until_ready(&self) -> Result<(), String> {
         self.ready_within(PATIENCE).await
     }
 
     async fn ready_within(&self, deadline: Duration) -> Result<(), String> {
-        let ready = try_until("/ready to answer 200", deadline, || async {
+        let ready = try_until("/readyz to answer 200", deadline, || async {
             let ended = self.helper.call("ended").await.map_err(Seen)?;
             if ended.get("code").is_some() {
                 return Ok(Err(format!("it ended: {ended}")));
             }
-            match self.get("/ready").await {
+            match self.get("/readyz").await {
                 Ok((200, _)) if self.compares().await => Err(Seen("it compares".to_owned())),
                 Ok((200, _)) => Ok(Ok(())),
                 Ok((status, body)) => Err(Seen(format!("{status}: {body}"))),
@@ -187,8 +187,8 @@ impl Dispatcher {
     /// Whether it has just become the one that reports, and still compares what was said with the Jobs. (An older version cannot
     /// tell.)
     async fn compares(&self) -> bool {
-        let reports = self.get("/reports").await.unwrap_or_default().1;
-        reports.contains("\"reports\":true") && reports.contains("\"compared\":false")
+        let reports = self.get("/leader").await.unwrap_or_default().1;
+        reports.contains("\"leader\":true") && reports.contains("\"synced\":false")
     }
 
     /// The status and body of a path on the admin address.

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::contract::template::tests::SIMPLE;
+use dispatcher_core::testing::SIMPLE;
 
 struct Folder(tempfile::TempDir);
 
@@ -17,7 +17,7 @@ impl Folder {
     fn check(&self, files: &[&str], render: Option<&str>) -> Report {
         let files = files.iter().map(|file| self.0.path().join(file)).collect();
         let render = render.map(str::to_owned);
-        check(&Check { files, render, limits: crate::config::Limits::default() })
+        check(&Check { files, render, limits: crate::cli::Limits::default() })
     }
 
     fn at(&self, name: &str) -> String {
@@ -27,14 +27,16 @@ impl Folder {
 
 #[test]
 fn good_templates_are_told_by_file_and_kind() {
-    let folder =
-        Folder::with(&[("a.yaml", SIMPLE), ("b.yml", &SIMPLE.replace("kind: simple", "kind: other"))]);
+    let folder = Folder::with(&[
+        ("a.yaml", SIMPLE),
+        ("b.yml", &SIMPLE.replace("name: simple\nspec", "name: other\nspec")),
+    ]);
     for files in [&["a.yaml", "b.yml"][..], &["."]] {
         let report = folder.check(files, None);
         assert_eq!(report.problems, [""; 0]);
         assert_eq!(report.lines.len(), 2);
-        assert!(report.lines[0].ends_with("a.yaml (kind simple)"), "{:?}", report.lines);
-        assert!(report.lines[1].ends_with("b.yml (kind other)"), "{:?}", report.lines);
+        assert!(report.lines[0].ends_with("a.yaml (template simple)"), "{:?}", report.lines);
+        assert!(report.lines[1].ends_with("b.yml (template other)"), "{:?}", report.lines);
     }
 }
 
@@ -52,11 +54,11 @@ fn all_problems_of_all_files_are_told() {
     let report = folder.check(&["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "none.yaml"], None);
     assert_eq!(report.lines.len(), 1);
     let expected = [
-        ("b.yaml", "job.spec.template.spec.containers[0].env[0].value: refers to `bar`"),
-        ("c.yaml", "is no YAML"),
-        ("d.yaml", "kind: `simple` has a template already"),
-        ("e.yaml", "job.spec.ttlSecondsAfterFinished: found 60, must be more than 60"),
-        ("e.yaml", "kind: `simple` has a template already"),
+        ("b.yaml", "spec.job.spec.template.spec.containers[0].env[0].value: refers to `bar`"),
+        ("c.yaml", "not valid YAML"),
+        ("d.yaml", "metadata.name: another file defines the template `simple`"),
+        ("e.yaml", "spec.job.spec.ttlSecondsAfterFinished: found 60, must be more than 60"),
+        ("e.yaml", "metadata.name: another file defines the template `simple`"),
         ("none.yaml", "cannot be read"),
     ];
     assert_eq!(report.problems.len(), expected.len(), "{:#?}", report.problems);
@@ -72,13 +74,15 @@ fn the_job_of_a_request_is_rendered_as_it_would_be_created() {
     assert_eq!(report.problems, [""; 0]);
     let job: Job = serde_json::from_str(&report.lines[0]).unwrap();
     assert_eq!(job.metadata.name.as_deref(), Some("simple-job-x"));
-    assert_eq!(job.metadata.labels.unwrap()["dispatcher/kind"], "simple");
+    assert_eq!(job.metadata.labels.unwrap()["natsjobs.dev/template"], "simple");
 }
 
 #[test]
 fn a_request_that_would_be_rejected_is_told_with_its_reason() {
-    let folder =
-        Folder::with(&[("a.yaml", SIMPLE), ("b.yaml", &SIMPLE.replace("kind: simple", "kind: other"))]);
+    let folder = Folder::with(&[
+        ("a.yaml", SIMPLE),
+        ("b.yaml", &SIMPLE.replace("name: simple\nspec", "name: other\nspec")),
+    ]);
     let report = folder.check(&["a.yaml"], Some("{}"));
     assert_eq!(
         report.problems,

@@ -37,7 +37,7 @@ pub(super) enum Change {
 }
 
 /// How a program is to be run.
-pub(super) struct Keeper<Tell> {
+pub(super) struct Supervised<Tell> {
     /// The program. It gets a process group of its own: a Ctrl-C at the terminal is not for it.
     pub(super) command: Command,
     /// The wait after its first death; twice as long after each further one in a row.
@@ -50,7 +50,7 @@ pub(super) struct Keeper<Tell> {
     pub(super) tell: Tell,
 }
 
-impl<Tell: FnMut(Change)> Keeper<Tell> {
+impl<Tell: FnMut(Change)> Supervised<Tell> {
     /// Runs it until `stop`, then asks it to end (SIGTERM).
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Run {
         Ok(Self { child, pid, guard: guard.clone(), stdout, stderr })
     }
 
-    /// Tells what it writes until it has ended. May be given up and called again.
+    /// PodState what it writes until it has ended. May be given up and called again.
     async fn wait(&mut self, tell: &mut impl FnMut(Change)) -> io::Result<ExitStatus> {
         let status = loop {
             tokio::select! {

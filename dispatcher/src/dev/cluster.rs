@@ -8,7 +8,7 @@ use local_cluster::{
 };
 use serde_json::json;
 
-use super::{DevError, NAMESPACE, parts::Parts};
+use crate::dev::{DevError, NAMESPACE, supervisor::Parts};
 
 /// Its parts end at once.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -21,11 +21,11 @@ pub(super) fn own(time: &str, text: &str) -> String {
     format!("{} {} {text}", styled(FAINT, time), styled(ODD, "──"))
 }
 
-/// A message on `jobs.<kind>.status.<name>`; what is no status event is shown as it is.
+/// A message on `jobs.<template>.status.<name>`; what is no status event is shown as it is.
 pub(super) fn event(subject: &str, payload: &[u8]) -> String {
     let event: Value = serde_json::from_slice(payload).unwrap_or_default();
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
-    let (Some(kind), Some(word)) = (text("/kind"), text("/type")) else {
+    let (Some(template), Some(word)) = (text("/template"), text("/type")) else {
         return format!("{subject} {}", String::from_utf8_lossy(payload));
     };
     let style = match (word, text("/outcome/result")) {
@@ -44,7 +44,7 @@ pub(super) fn event(subject: &str, payload: &[u8]) -> String {
     };
     let name = text("/name").unwrap_or("(no Job)");
     let time = styled(FAINT, clock(text("/time").unwrap_or_default()));
-    format!("{time} {} {kind}/{name}  {}", styled(style, &format!("{word:<8}")), styled(style, &what))
+    format!("{time} {} {template}/{name}  {}", styled(style, &format!("{word:<8}")), styled(style, &what))
 }
 
 /// `Word Reason: message`, of what there is.

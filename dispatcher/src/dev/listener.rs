@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::lines;
+use crate::dev::lines;
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);

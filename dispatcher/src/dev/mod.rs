@@ -11,11 +11,11 @@
 //! of parts, stopped in the opposite order. The children are out of reach of a Ctrl-C at the terminal, and a guard ends
 //! them where this process is killed.
 
+mod banner;
 mod child;
 mod cluster;
 mod lines;
 mod listener;
-mod parts;
 mod place;
 mod programs;
 mod ready;
@@ -23,7 +23,7 @@ mod run;
 mod screen;
 mod settings;
 mod signals;
-mod words;
+mod supervisor;
 
 pub use run::run;
 pub use settings::{Image, Settings};

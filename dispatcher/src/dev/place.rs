@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{DevError, settings::Settings};
+use crate::dev::{DevError, settings::Settings};
 
 /// The ports and folders of one run.
 pub(super) struct Place {
@@ -17,13 +17,13 @@ pub(super) struct Place {
     pub(super) nats: u16,
     /// The local cluster's API.
     pub(super) api: u16,
-    /// The dispatcher's `/live` and `/ready`.
+    /// The dispatcher's `/livez` and `/readyz`.
     pub(super) admin: u16,
     /// The folder of JetStream.
     pub(super) store: PathBuf,
     /// Whether the folder of JetStream stays.
     pub(super) kept: bool,
-    /// Gone at the end.
+    /// DeletionCheck at the end.
     pub(super) folder: TempDir,
     /// Held to the end: the kept folder is this run's.
     _lock: Option<File>,

@@ -8,7 +8,7 @@ use std::{
 
 use local_cluster::kubelet::Program;
 
-use super::settings::{Image, Settings};
+use crate::dev::settings::{Image, Settings};
 
 /// The image of the shipped workload.
 const SIMPLE_JOB: &str = concat!("simple-job:", env!("CARGO_PKG_VERSION"));
@@ -72,7 +72,7 @@ pub(super) fn images(settings: &Settings, own: &Path) -> Result<Images, Vec<Stri
             None
         }
         None => Some(format!(
-            "no program simple-job beside {}: a Job of the kind simple cannot start; --image {SIMPLE_JOB}=PROGRAM names one",
+            "no program simple-job beside {}: a Job of the template simple cannot start; --image {SIMPLE_JOB}=PROGRAM names one",
             own.display()
         )),
     };
@@ -118,9 +118,7 @@ mod tests {
         let images = images.iter().map(|(name, program)| format!("--image={name}={}", program.display()));
         let args = ["dispatcher".to_owned(), "dev".to_owned(), "--sleep-seconds=0.5".to_owned()];
         let cli = clap::Parser::parse_from(args.into_iter().chain(images));
-        let crate::config::Cli { command: crate::config::Command::Dev(settings) } = cli else {
-            panic!("dev")
-        };
+        let crate::cli::Cli { command: crate::cli::Command::Dev(settings) } = cli else { panic!("dev") };
         *settings
     }
 

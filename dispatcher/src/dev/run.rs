@@ -11,20 +11,21 @@ use std::{
 use local_cluster::kubelet::Guard;
 use tokio::{process::Command, sync::watch};
 
-use super::{
+use crate::dev::{
     DevError, NAMESPACE,
-    child::{Change, Keeper},
+    banner::{self, Facts},
+    child::{Change, Supervised},
     cluster, lines, listener,
-    parts::Parts,
     place::Place,
     programs::{self, Images},
     ready,
     screen::{say, say_now},
     settings::Settings,
     signals::Signals,
-    words::{self, Facts},
+    supervisor::Parts,
 };
-use crate::{contract::template::TemplateError, templates};
+use crate::templates;
+use dispatcher_core::template::TemplateError;
 
 /// How long an orderly end may take: the dispatcher's own is bounded by 35 s.
 const DISPATCHER_GRACE: Duration = Duration::from_secs(40);
@@ -75,7 +76,7 @@ pub async fn run(settings: Settings) -> Result<(), DevError> {
 struct Stage {
     begin: Instant,
     settings: Settings,
-    kinds: Vec<String>,
+    templates: Vec<String>,
     own: PathBuf,
     nats_server: PathBuf,
     images: Images,
@@ -92,14 +93,14 @@ impl Stage {
         let wrong =
             |error: TemplateError| DevError::setting(format!("--templates: {error}").replace('\n', " "));
         let templates = templates.map_err(wrong)?;
-        let kinds = templates.iter().map(|template| template.kind.to_string()).collect();
+        let templates = templates.iter().map(|template| template.name.to_string()).collect();
         let nats_server = programs::nats_server(|name| std::env::var_os(name)).map_err(DevError::setting)?;
         let own_path = |error: io::Error| DevError::setting(format!("own path: {error}"));
         let own = std::env::current_exe().map_err(own_path)?;
         let images = programs::images(&settings, &own).map_err(DevError::Settings)?;
         let no_shell = |error: io::Error| DevError::setting(format!("/bin/sh: {error}"));
         let guard = Guard::start(place.folder.path()).map_err(no_shell)?;
-        Ok((Self { begin, settings, kinds, own, nats_server, images, place, guard }, api))
+        Ok((Self { begin, settings, templates, own, nats_server, images, place, guard }, api))
     }
 
     /// Starts the parts, each when those that it needs work, and says what to do next.
@@ -115,7 +116,7 @@ impl Stage {
             say_now(note);
         }
         let pid = *pid.borrow_and_update();
-        say(&words::next(&self.facts(pid)));
+        say(&banner::next(&self.facts(pid)));
         Ok(())
     }
 
@@ -170,9 +171,9 @@ impl Stage {
         Ok(pid)
     }
 
-    fn keeper<Tell: FnMut(Change)>(&self, command: Command, grace: Duration, tell: Tell) -> Keeper<Tell> {
+    fn keeper<Tell: FnMut(Change)>(&self, command: Command, grace: Duration, tell: Tell) -> Supervised<Tell> {
         let (guard, restart_delay) = (self.guard.clone(), self.settings.restart_delay);
-        Keeper { command, restart_delay, grace, guard, tell }
+        Supervised { command, restart_delay, grace, guard, tell }
     }
 
     fn facts(&self, pid: i32) -> Facts<'_> {
@@ -184,7 +185,7 @@ impl Stage {
             api,
             admin,
             pid,
-            kinds: &self.kinds,
+            templates: &self.templates,
             kept: self.place.kept.then(|| self.place.store.display().to_string()),
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use time::{OffsetDateTime, macros::format_description};
 
-use super::lines;
+use crate::dev::lines;
 
 /// Says this text.
 pub(super) fn say(text: &str) {

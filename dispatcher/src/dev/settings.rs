@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 
-use crate::config::Templates;
+use crate::cli::Templates;
 
 /// How everything on this machine is set. A port 0 is any that is free.
 #[derive(Debug, Clone, Args)]
@@ -17,7 +17,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 8001)]
     pub api_port: u16,
 
-    /// Port of the dispatcher's `/live` and `/ready` on 127.0.0.1; 0 for a free one.
+    /// Port of the dispatcher's `/livez` and `/readyz` on 127.0.0.1; 0 for a free one.
     #[arg(long, default_value_t = 0)]
     pub admin_port: u16,
 
@@ -82,7 +82,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     fn parsed(args: &[&str]) -> Result<Settings, String> {
         let cli = Cli::try_parse_from([&["dispatcher", "dev"], args].concat()).map_err(|e| e.to_string())?;

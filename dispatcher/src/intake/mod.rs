@@ -1,20 +1,13 @@
-//! The intake half: requests become Jobs, or rejections.
+//! Requests become Jobs or dead letters.
 
 use std::time::Duration;
 
-pub mod delay;
-pub mod fate;
-#[cfg(test)]
-mod fuzz;
-pub mod handle;
-pub mod job;
-pub mod launch;
-pub mod legible;
-pub mod pull;
-pub mod reject;
-pub mod request;
-pub mod salvage;
+pub mod consumer;
+pub mod create;
+pub mod dead_letters;
+pub mod handler;
+pub mod poison;
 
-/// How long one request may be worked on; with the answer to the stream it stays below `ack_wait`
+/// The longest time one request is handled. With the ack it stays below `ack_wait`
 /// ([`crate::nats::definitions::ACK_WAIT`]).
 pub const HANDLE_DEADLINE: Duration = Duration::from_secs(35);

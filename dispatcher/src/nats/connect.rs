@@ -14,12 +14,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::credentials::Credentials;
+use crate::nats::credentials::Credentials;
 use crate::{
-    config::{Nats, StartError},
-    health::Room,
-    kubernetes::chain,
-    metrics::Metrics,
+    cli::{Nats, StartError},
+    kube::chain,
+    telemetry::{health::Component, metrics::Metrics},
 };
 
 /// How long the first connection may take, over all servers of the list.
@@ -34,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// [`StartError`] with the setting that is wrong.
 pub async fn connect(
     settings: &Nats,
-    health: Room,
+    health: Component,
     reconnects: watch::Sender<u64>,
     metrics: Metrics,
 ) -> Result<Client, StartError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use async_nats::Auth;
 use nkeys::KeyPair;
 
-use crate::config::{Nats, StartError};
+use crate::cli::{Nats, StartError};
 
 /// A secret that was given itself, or the file that holds it.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ impl Secret {
 #[derive(Clone)]
 enum Way {
     Creds(PathBuf),
-    Nkey(Secret),
+    Nkey(PathBuf),
     Password(String, Option<Secret>),
     Token(Secret),
 }
@@ -48,8 +48,8 @@ pub struct Credentials {
 impl Credentials {
     /// What the settings say; `None` where they say nothing.
     pub fn of(settings: &Nats) -> Option<Self> {
-        let Nats { creds, nkey, nkey_file, user, password, password_file, token, token_file, .. } = settings;
-        let nkey = || Secret::of(nkey.as_ref(), nkey_file.as_ref()).map(Way::Nkey);
+        let Nats { creds, nkey, user, password, password_file, token, token_file, .. } = settings;
+        let nkey = || nkey.clone().map(Way::Nkey);
         let token = || Secret::of(token.as_ref(), token_file.as_ref()).map(Way::Token);
         let password = || Secret::of(password.as_ref(), password_file.as_ref());
         let user = || user.clone().map(|user| Way::Password(user, password()));
@@ -81,8 +81,12 @@ impl Credentials {
                 auth.signature = Some(key(seed)?.sign(nonce).map_err(|e| e.to_string())?);
                 auth.jwt = Some(jwt.to_owned());
             }
-            Way::Nkey(seed) => {
-                let key = key(seed.read().await?.trim())?;
+            // The error of a missing file names its path, which must not be the seed itself.
+            Way::Nkey(path) if looks_like_seed(path) => {
+                return Err("expected the path of a file with the seed, found a seed".to_owned());
+            }
+            Way::Nkey(path) => {
+                let key = key(read(path).await?.trim())?;
                 auth.signature = Some(key.sign(nonce).map_err(|e| e.to_string())?);
                 auth.nkey = Some(key.public_key());
             }
@@ -97,6 +101,13 @@ impl Credentials {
         }
         Ok(auth)
     }
+}
+
+/// Whether a path has the form of an encoded nkey seed: `S`, the type of the key, and base32.
+fn looks_like_seed(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    let base32 = |c: char| c.is_ascii_uppercase() || ('2'..='7').contains(&c);
+    text.len() == 58 && text.starts_with('S') && text.chars().all(base32)
 }
 
 fn key(seed: &str) -> Result<KeyPair, String> {
@@ -148,11 +159,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_seed_that_is_none_is_told_without_showing_it() {
-        let way = Way::Nkey(Secret::Value("SUNOSEED".into()));
-        let error = Credentials { way, setting: "NATS_NKEY" }.check().await.unwrap_err().to_string();
+    async fn an_invalid_seed_is_an_error_that_does_not_contain_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seed");
+        std::fs::write(&file, "SUNOSEED\n").unwrap();
+        let credentials = Credentials { way: Way::Nkey(file), setting: "NATS_NKEY" };
+        let error = credentials.check().await.unwrap_err().to_string();
         assert!(error.starts_with("NATS_NKEY: expected the seed of an nkey"), "{error}");
         assert!(!error.contains("NOSEED"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_seed_in_place_of_a_path_is_an_error_that_does_not_contain_it() {
+        let seed = KeyPair::new_user().seed().unwrap();
+        let credentials = Credentials { way: Way::Nkey(seed.clone().into()), setting: "NATS_NKEY" };
+        let error = credentials.check().await.unwrap_err().to_string();
+        assert!(error.starts_with("NATS_NKEY: expected the path of a file"), "{error}");
+        assert!(!error.contains(&seed), "{error}");
     }
 
     proptest! {

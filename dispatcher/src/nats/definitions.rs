@@ -8,7 +8,7 @@ use async_nats::jetstream::{
 };
 use serde_json::Value;
 
-use crate::contract::names::Kind;
+use dispatcher_core::contract::names::TemplateName;
 
 /// The stream of requests.
 pub const JOBS: &str = "JOBS";
@@ -27,7 +27,7 @@ pub const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 pub const ACK_WAIT: Duration = Duration::from_secs(60);
 
 /// Metadata of `JOB_STATUS`: the uid of the Jobs' namespace.
-pub const NAMESPACE_UID: &str = "dispatcher/namespace-uid";
+pub const NAMESPACE_UID: &str = "natsjobs.dev/namespace-uid";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest request, in bytes.
@@ -48,12 +48,12 @@ pub const PROMISED_OF_STREAM: [&str; 8] = [
 pub const PROMISED_OF_CONSUMER: [&str; 5] =
     ["ack_policy", "deliver_policy", "filter_subject", "max_deliver", "headers_only"];
 
-/// `JOBS` for these kinds. A full kind refuses its publishers and drops nothing; a kind that does not exist is refused.
-pub fn jobs<'a>(kinds: impl IntoIterator<Item = &'a Kind>) -> Config {
+/// `JOBS` for these templates. A full template refuses its publishers and drops nothing; a template that does not exist is refused.
+pub fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
     Config {
         name: JOBS.to_owned(),
         description: Some("Requests for Jobs: one message each, until it is a Job or a rejection".to_owned()),
-        subjects: kinds.into_iter().map(Kind::create_subject).collect(),
+        subjects: templates.into_iter().map(TemplateName::create_subject).collect(),
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
@@ -137,27 +137,27 @@ fn base() -> Config {
     }
 }
 
-/// The durable pull consumer of one kind.
-pub fn consumer(kind: &Kind) -> pull::Config {
+/// The durable pull consumer of one template.
+pub fn consumer(template: &TemplateName) -> pull::Config {
     pull::Config {
-        durable_name: Some(kind.consumer_name()),
-        name: Some(kind.consumer_name()),
-        description: Some(format!("Requests for Jobs of the kind {kind}")),
+        durable_name: Some(template.consumer_name()),
+        name: Some(template.consumer_name()),
+        description: Some(format!("Requests for Jobs of the template {template}")),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_deliver: -1,
         max_ack_pending: 10_000,
-        filter_subject: kind.create_subject(),
+        filter_subject: template.create_subject(),
         ..pull::Config::default()
     }
 }
 
 /// Every stream and consumer by name, as the `nats` CLI takes them (`--config`).
-pub fn files(kinds: &[Kind]) -> Vec<(String, Value)> {
-    let streams = [jobs(kinds), job_status(), job_rejected(), job_cancels()];
+pub fn files(templates: &[TemplateName]) -> Vec<(String, Value)> {
+    let streams = [jobs(templates), job_status(), job_rejected(), job_cancels()];
     let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), given(stream))).collect();
-    files.extend(kinds.iter().map(|kind| (kind.consumer_name(), given(&consumer(kind)))));
+    files.extend(templates.iter().map(|template| (template.consumer_name(), given(&consumer(template)))));
     files
 }
 
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_conflict_names_field_found_and_expected() {
-        let expected = serde_json::to_value(jobs([&Kind::try_from("simple").unwrap()])).unwrap();
+        let expected = serde_json::to_value(jobs([&TemplateName::try_from("simple").unwrap()])).unwrap();
         assert_eq!(conflicts(&expected, &expected, &PROMISED_OF_STREAM), []);
         let mut found = expected.clone();
         found["retention"] = json!("limits");

@@ -3,8 +3,9 @@
 pub mod connect;
 pub mod credentials;
 pub mod definitions;
+pub mod headers;
+pub mod incarnation;
 pub mod nack;
-pub mod origin;
 pub mod provision;
 pub mod requests;
 pub mod scan;

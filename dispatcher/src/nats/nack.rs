@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::{self, JOBS};
-use crate::contract::names::Kind;
+use crate::nats::definitions::{self, JOBS};
+use dispatcher_core::contract::names::TemplateName;
 
 /// Of NACK's CRDs.
 const API_VERSION: &str = "jetstream.nats.io/v1beta2";
@@ -13,64 +13,64 @@ const API_VERSION: &str = "jetstream.nats.io/v1beta2";
 /// A field that NACK's resources cannot say.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{object}: a resource of NACK cannot say {field}: {value}")]
-pub struct Unsaid {
+pub struct UnsupportedField {
     object: String,
     field: String,
     value: Value,
 }
 
 /// How a field of the server's is written in a resource.
-enum Written {
+enum NackOutput {
     As(&'static str),
     /// Nanoseconds there, a text here.
     Duration(&'static str),
     /// An object, by the names of its own fields.
     Object(&'static str, &'static [(&'static str, &'static str)]),
-    /// Said by another field.
+    /// LastEvent by another field.
     Elsewhere,
 }
 
 const REPUBLISH: &[(&str, &str)] = &[("src", "source"), ("dest", "destination")];
 const TRANSFORM: &[(&str, &str)] = &[("src", "source"), ("dest", "dest")];
 
-fn of_stream(field: &str) -> Option<Written> {
+fn of_stream(field: &str) -> Option<NackOutput> {
     Some(match field {
-        "allow_direct" => Written::As("allowDirect"),
-        "allow_rollup_hdrs" => Written::As("allowRollup"),
-        "deny_delete" => Written::As("denyDelete"),
-        "description" => Written::As("description"),
-        "discard" => Written::As("discard"),
-        "discard_new_per_subject" => Written::As("discardPerSubject"),
-        "duplicate_window" => Written::Duration("duplicateWindow"),
-        "max_age" => Written::Duration("maxAge"),
-        "max_bytes" => Written::As("maxBytes"),
-        "max_consumers" => Written::As("maxConsumers"),
-        "max_msg_size" => Written::As("maxMsgSize"),
-        "max_msgs" => Written::As("maxMsgs"),
-        "max_msgs_per_subject" => Written::As("maxMsgsPerSubject"),
-        "name" => Written::As("name"),
-        "num_replicas" => Written::As("replicas"),
-        "republish" => Written::Object("republish", REPUBLISH),
-        "retention" => Written::As("retention"),
-        "storage" => Written::As("storage"),
-        "subject_transform" => Written::Object("subjectTransform", TRANSFORM),
-        "subjects" => Written::As("subjects"),
+        "allow_direct" => NackOutput::As("allowDirect"),
+        "allow_rollup_hdrs" => NackOutput::As("allowRollup"),
+        "deny_delete" => NackOutput::As("denyDelete"),
+        "description" => NackOutput::As("description"),
+        "discard" => NackOutput::As("discard"),
+        "discard_new_per_subject" => NackOutput::As("discardPerSubject"),
+        "duplicate_window" => NackOutput::Duration("duplicateWindow"),
+        "max_age" => NackOutput::Duration("maxAge"),
+        "max_bytes" => NackOutput::As("maxBytes"),
+        "max_consumers" => NackOutput::As("maxConsumers"),
+        "max_msg_size" => NackOutput::As("maxMsgSize"),
+        "max_msgs" => NackOutput::As("maxMsgs"),
+        "max_msgs_per_subject" => NackOutput::As("maxMsgsPerSubject"),
+        "name" => NackOutput::As("name"),
+        "num_replicas" => NackOutput::As("replicas"),
+        "republish" => NackOutput::Object("republish", REPUBLISH),
+        "retention" => NackOutput::As("retention"),
+        "storage" => NackOutput::As("storage"),
+        "subject_transform" => NackOutput::Object("subjectTransform", TRANSFORM),
+        "subjects" => NackOutput::As("subjects"),
         _ => return None,
     })
 }
 
-fn of_consumer(field: &str) -> Option<Written> {
+fn of_consumer(field: &str) -> Option<NackOutput> {
     Some(match field {
-        "ack_policy" => Written::As("ackPolicy"),
-        "ack_wait" => Written::Duration("ackWait"),
-        "deliver_policy" => Written::As("deliverPolicy"),
-        "description" => Written::As("description"),
-        "durable_name" => Written::As("durableName"),
-        "filter_subject" => Written::As("filterSubject"),
-        "max_ack_pending" => Written::As("maxAckPending"),
-        "max_deliver" => Written::As("maxDeliver"),
-        "name" => Written::Elsewhere,
-        "replay_policy" => Written::As("replayPolicy"),
+        "ack_policy" => NackOutput::As("ackPolicy"),
+        "ack_wait" => NackOutput::Duration("ackWait"),
+        "deliver_policy" => NackOutput::As("deliverPolicy"),
+        "description" => NackOutput::As("description"),
+        "durable_name" => NackOutput::As("durableName"),
+        "filter_subject" => NackOutput::As("filterSubject"),
+        "max_ack_pending" => NackOutput::As("maxAckPending"),
+        "max_deliver" => NackOutput::As("maxDeliver"),
+        "name" => NackOutput::Elsewhere,
+        "replay_policy" => NackOutput::As("replayPolicy"),
         _ => return None,
     })
 }
@@ -78,13 +78,13 @@ fn of_consumer(field: &str) -> Option<Written> {
 /// A resource for every stream and consumer. Deleted, they leave what they stand for: the streams hold what nothing else does.
 ///
 /// # Errors
-/// [`Unsaid`].
-pub fn resources(kinds: &[Kind]) -> Result<Vec<Value>, Unsaid> {
-    let files = definitions::files(kinds);
+/// [`UnsupportedField`].
+pub fn resources(templates: &[TemplateName]) -> Result<Vec<Value>, UnsupportedField> {
+    let files = definitions::files(templates);
     files.iter().map(|(name, config)| resource(name, config)).collect()
 }
 
-fn resource(name: &str, config: &Value) -> Result<Value, Unsaid> {
+fn resource(name: &str, config: &Value) -> Result<Value, UnsupportedField> {
     let is_consumer = config.get("durable_name").is_some();
     let mut spec = written(name, config, if is_consumer { of_consumer } else { of_stream })?;
     spec.insert("preventDelete".to_owned(), true.into());
@@ -103,16 +103,17 @@ fn resource(name: &str, config: &Value) -> Result<Value, Unsaid> {
 fn written(
     object: &str,
     config: &Value,
-    how: fn(&str) -> Option<Written>,
-) -> Result<Map<String, Value>, Unsaid> {
+    how: fn(&str) -> Option<NackOutput>,
+) -> Result<Map<String, Value>, UnsupportedField> {
     let mut spec = Map::new();
     for (field, value) in config.as_object().into_iter().flatten() {
-        let unsaid = || Unsaid { object: object.to_owned(), field: field.clone(), value: value.clone() };
+        let unsaid =
+            || UnsupportedField { object: object.to_owned(), field: field.clone(), value: value.clone() };
         let (name, value) = match how(field).ok_or_else(unsaid)? {
-            Written::As(name) => (name, value.clone()),
-            Written::Duration(name) => (name, value.as_u64().map(duration).ok_or_else(unsaid)?.into()),
-            Written::Object(name, fields) => (name, renamed(value, fields).ok_or_else(unsaid)?),
-            Written::Elsewhere => continue,
+            NackOutput::As(name) => (name, value.clone()),
+            NackOutput::Duration(name) => (name, value.as_u64().map(duration).ok_or_else(unsaid)?.into()),
+            NackOutput::Object(name, fields) => (name, renamed(value, fields).ok_or_else(unsaid)?),
+            NackOutput::Elsewhere => continue,
         };
         spec.insert(name.to_owned(), value);
     }
@@ -144,13 +145,13 @@ fn duration(nanoseconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn kinds() -> Vec<Kind> {
-        ["simple", "memory"].map(|kind| Kind::try_from(kind).unwrap()).to_vec()
+    fn templates() -> Vec<TemplateName> {
+        ["simple", "memory"].map(|template| TemplateName::try_from(template).unwrap()).to_vec()
     }
 
     #[test]
     fn each_stream_and_consumer_is_a_resource() {
-        let resources = resources(&kinds()).unwrap();
+        let resources = resources(&templates()).unwrap();
         let names: Vec<_> =
             resources.iter().map(|resource| resource["metadata"]["name"].as_str().unwrap()).collect();
         let streams = ["jobs", "job-status", "job-rejected", "kv-job-cancels"];

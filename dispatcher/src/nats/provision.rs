@@ -1,7 +1,7 @@
 //! Streams and consumers at start: created where absent, verified where present.
 //!
-//! Only what the promises rest on is compared; replicas, ages, sizes, placement and the deduplication window belong to
-//! the operator. Subjects of new kinds are added, none is removed, and the result is read again.
+//! Only what the promises rest on is synced; replicas, ages, sizes, placement and the deduplication window belong to
+//! the operator. Subjects of new templates are added, none is removed, and the result is read again.
 
 use async_nats::jetstream::{
     self,
@@ -11,13 +11,14 @@ use async_nats::jetstream::{
 };
 use serde_json::Value;
 
-use super::{
+use crate::nats::{
     definitions::{
         self, JOB_STATUS, JOBS, NAMESPACE_UID, PROMISED_OF_CONSUMER, PROMISED_OF_STREAM, conflicts,
     },
-    origin::Origin,
+    incarnation::StreamIncarnation,
 };
-use crate::{config::StartError, contract::names::Kind, kubernetes::chain};
+use crate::{cli::StartError, kube::chain};
+use dispatcher_core::contract::names::TemplateName;
 
 /// The oldest server whose JetStream does what the promises need (subject transforms).
 const OLDEST_SERVER: (u64, u64) = (2, 10);
@@ -27,7 +28,7 @@ const OLDEST_SERVER: (u64, u64) = (2, 10);
 pub struct Provision {
     /// Verify only; create and change nothing.
     pub verify_only: bool,
-    /// Take over a `JOB_STATUS` that tells of another namespace.
+    /// EventHandler over a `JOB_STATUS` that tells of another namespace.
     pub adopt: bool,
     /// The uid of the Jobs' namespace.
     pub namespace_uid: String,
@@ -36,11 +37,11 @@ pub struct Provision {
 /// What the service works with.
 pub struct Provisioned {
     /// Which `JOBS` it is.
-    pub jobs: Origin,
+    pub jobs: StreamIncarnation,
     /// The last sequence of `JOBS` at this start.
     pub last_sequence: u64,
-    /// The consumer of each kind.
-    pub consumers: Vec<(Kind, PullConsumer)>,
+    /// The consumer of each template.
+    pub consumers: Vec<(TemplateName, PullConsumer)>,
 }
 
 impl Provision {
@@ -48,20 +49,24 @@ impl Provision {
     ///
     /// # Errors
     /// [`StartError`] that names the stream or consumer, and each field that differs.
-    pub async fn run(&self, context: &jetstream::Context, kinds: &[Kind]) -> Result<Provisioned, StartError> {
+    pub async fn run(
+        &self,
+        context: &jetstream::Context,
+        templates: &[TemplateName],
+    ) -> Result<Provisioned, StartError> {
         check_server(&context.client().server_info().version)?;
-        let jobs = self.stream(context, definitions::jobs(kinds)).await?;
+        let jobs = self.stream(context, definitions::jobs(templates)).await?;
         let mut status = definitions::job_status();
         status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
         self.stream(context, status).await?;
         self.stream(context, definitions::job_rejected()).await?;
         self.stream(context, definitions::job_cancels()).await?;
         let mut consumers = Vec::new();
-        for kind in kinds {
-            consumers.push((kind.clone(), self.consumer(context, kind).await?));
+        for template in templates {
+            consumers.push((template.clone(), self.consumer(context, template).await?));
         }
         let last_sequence = jobs.state.last_sequence;
-        Ok(Provisioned { jobs: Origin::of(&jobs), last_sequence, consumers })
+        Ok(Provisioned { jobs: StreamIncarnation::of(&jobs), last_sequence, consumers })
     }
 
     async fn stream(&self, context: &jetstream::Context, wanted: Config) -> Result<Info, StartError> {
@@ -128,19 +133,23 @@ impl Provision {
         Ok((update.subjects != found.subjects || update.metadata != found.metadata).then_some(update))
     }
 
-    async fn consumer(&self, context: &jetstream::Context, kind: &Kind) -> Result<PullConsumer, StartError> {
-        let wanted = definitions::consumer(kind);
-        let setting = format!("consumer {} of stream {JOBS}", kind.consumer_name());
+    async fn consumer(
+        &self,
+        context: &jetstream::Context,
+        template: &TemplateName,
+    ) -> Result<PullConsumer, StartError> {
+        let wanted = definitions::consumer(template);
+        let setting = format!("consumer {} of stream {JOBS}", template.consumer_name());
         let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
         let stream = context.get_stream_no_info(JOBS).await.map_err(|e| failed(&e))?;
         let consumer: PullConsumer = if self.verify_only {
             stream
-                .get_consumer(&kind.consumer_name())
+                .get_consumer(&template.consumer_name())
                 .await
                 .map_err(|e| StartError::new(setting.clone(), e.to_string()))?
         } else {
             stream
-                .get_or_create_consumer(&kind.consumer_name(), wanted.clone())
+                .get_or_create_consumer(&template.consumer_name(), wanted.clone())
                 .await
                 .map_err(|e| failed(&e))?
         };
@@ -212,9 +221,10 @@ mod tests {
 
     #[test]
     fn subjects_of_new_kinds_are_added_and_none_is_removed() {
-        let kinds = |names: &[&str]| names.iter().map(|n| Kind::try_from(*n).unwrap()).collect::<Vec<_>>();
-        let found = definitions::jobs(&kinds(&["old", "simple"]));
-        let wanted = definitions::jobs(&kinds(&["simple", "new"]));
+        let templates =
+            |names: &[&str]| names.iter().map(|n| TemplateName::try_from(*n).unwrap()).collect::<Vec<_>>();
+        let found = definitions::jobs(&templates(&["old", "simple"]));
+        let wanted = definitions::jobs(&templates(&["simple", "new"]));
         let update = provision(false).update("s", &wanted, &found).unwrap().unwrap();
         assert_eq!(update.subjects, ["jobs.old.create", "jobs.simple.create", "jobs.new.create"]);
         assert_eq!(provision(false).update("s", &found, &found).unwrap(), None);

@@ -7,32 +7,32 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::definitions::JOBS;
-use crate::contract::names::Kind;
+use crate::nats::definitions::JOBS;
+use dispatcher_core::contract::names::TemplateName;
 
 /// How long one look may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The answer to `STREAM.MSG.GET`.
 #[derive(Deserialize)]
-struct Got {
+struct StoredMessage {
     message: RawMessage,
 }
 
-/// The first request of the kind from a sequence on; `None` where there is none.
+/// The first request of the template from a sequence on; `None` where there is none.
 ///
 /// # Errors
 /// Where the stream does not answer.
 pub async fn first(
     context: &jetstream::Context,
-    kind: &Kind,
+    template: &TemplateName,
     from: u64,
 ) -> Result<Option<RawMessage>, String> {
-    let query = json!({"seq": from, "next_by_subj": kind.create_subject()});
+    let query = json!({"seq": from, "next_by_subj": template.create_subject()});
     let answer = timeout(DEADLINE, context.request(format!("STREAM.MSG.GET.{JOBS}"), &query)).await;
     let answer = answer.map_err(|_| late())?.map_err(|e| format!("stream {JOBS}: {e}"))?;
     match answer {
-        Response::Ok(Got { message }) => Ok(Some(message)),
+        Response::Ok(StoredMessage { message }) => Ok(Some(message)),
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
         Response::Err { error } => Err(format!("stream {JOBS}: {error}")),
     }

@@ -1,7 +1,7 @@
 //! Whether the streams are there, and still the same ones. A dispatcher with nothing to do would not notice.
 //!
-//! Of a stream that is gone `/ready` tells. It is not made again here: what it held is gone too, and somebody has to know.
-//! One that was made anew is taken as after a reconnect: what was said is compared with the Jobs.
+//! Of a stream that is gone `/readyz` tells. It is not made again here: what it held is gone too, and somebody has to know.
+//! One that was made anew is taken as after a reconnect: what was said is synced with the Jobs.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,8 +11,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS};
-use crate::health::Room;
+use crate::nats::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS};
+use crate::telemetry::health::Component;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(8);
@@ -25,14 +25,14 @@ pub struct Watchdog {
     /// JetStream.
     pub context: jetstream::Context,
     /// Ready while all streams are there.
-    pub health: Room,
+    pub health: Component,
     /// Told of a stream that was made anew.
     pub reconnects: watch::Sender<u64>,
 }
 
 /// Why a stream is not known to be there.
 enum Away {
-    Gone(String),
+    DeletionCheck(String),
     NoAnswer(String),
 }
 
@@ -49,7 +49,7 @@ impl Watchdog {
                         self.reconnects.send_modify(|count| *count += 1);
                     }
                 }
-                Err(Away::Gone(reason)) => self.health.not_ready(reason),
+                Err(Away::DeletionCheck(reason)) => self.health.not_ready(reason),
                 Err(Away::NoAnswer(reason)) => {
                     silent = silent.saturating_add(1);
                     if silent > BORNE {
@@ -80,7 +80,7 @@ impl Watchdog {
             Ok(Err(error)) => {
                 let reason = format!("stream {name}: {error}");
                 match error.kind() {
-                    GetStreamErrorKind::JetStream(_) => Err(Away::Gone(reason)),
+                    GetStreamErrorKind::JetStream(_) => Err(Away::DeletionCheck(reason)),
                     _ => Err(Away::NoAnswer(reason)),
                 }
             }

@@ -14,35 +14,27 @@ use async_nats::{
 };
 use tokio::time::timeout;
 
-use crate::{
+use crate::nats::{definitions::JOB_STATUS, scan::scan};
+use dispatcher_core::status::SubjectState;
+use dispatcher_core::{
     contract::{
         event::{EventType, StatusEvent},
         headers,
         job::JobState,
-        names::{JobName, Kind, RequestId, parse_status_subject},
+        names::{JobName, RequestId, TemplateName, parse_status_subject},
         trace::Trace,
     },
-    nats::{definitions::JOB_STATUS, scan::scan},
-    status::phase::Said,
+    status::reconcile::LastEvent,
 };
 
 /// How long one call to JetStream may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What is known of the last message of a status subject.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Known {
-    /// Its sequence in the stream; 0 where there is no message.
-    pub sequence: u64,
-    /// What it says; `None` where there is no message.
-    pub said: Option<Said>,
-}
-
 /// The last message of a status subject, whole.
 #[derive(Debug, Clone)]
-pub struct Last {
+pub struct LastMessage {
     /// Sequence and what it says.
-    pub known: Known,
+    pub known: SubjectState,
     /// The identity of the request whose Job it tells of.
     pub request_id: String,
     /// The hash of that request, where the message carries it.
@@ -53,7 +45,7 @@ pub struct Last {
     pub event: StatusEvent,
 }
 
-impl Last {
+impl LastMessage {
     /// The state that it tells of, of a Job that is in no list any more.
     pub fn missing(self) -> JobState {
         let Self { event, request_hash, trace, .. } = self;
@@ -120,7 +112,7 @@ impl Store {
             PublishErrorKind::WrongLastSequence => StoreError::Fenced,
             _ => StoreError::Unknown(error.to_string()),
         };
-        let subject = event.kind.event_subject(&event.name);
+        let subject = event.template.event_subject(&event.name);
         let sent =
             async { self.context.send_publish(subject, message).await.map_err(from)?.await.map_err(from) };
         match timeout(DEADLINE * 2, sent).await {
@@ -133,8 +125,12 @@ impl Store {
     ///
     /// # Errors
     /// Where the stream does not answer, or the message is no status event.
-    pub async fn last(&self, kind: &Kind, name: &JobName) -> Result<Option<Last>, StoreError> {
-        let subject = kind.status_subject(name);
+    pub async fn last(
+        &self,
+        template: &TemplateName,
+        name: &JobName,
+    ) -> Result<Option<LastMessage>, StoreError> {
+        let subject = template.status_subject(name);
         match timeout(DEADLINE, self.stream.get_last_raw_message_by_subject(&subject)).await {
             Err(_) => Err(StoreError::Unknown(format!("no answer within {} s", DEADLINE.as_secs()))),
             Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -144,11 +140,11 @@ impl Store {
                 let said = said(&message.headers).ok_or_else(foreign)?;
                 let event = serde_json::from_slice(&message.payload).map_err(|_| foreign())?;
                 let header = |name: &str| message.headers.get(name).map(|v| v.as_str().to_owned());
-                Ok(Some(Last {
-                    known: Known { sequence: message.sequence, said: Some(said) },
+                Ok(Some(LastMessage {
+                    known: SubjectState { sequence: message.sequence, last: Some(said) },
                     request_id: header(headers::JOB_REQUEST_ID).unwrap_or_default(),
                     request_hash: header(headers::JOB_REQUEST_HASH),
-                    trace: headers::trace_of(Some(&message.headers)),
+                    trace: crate::nats::headers::trace_of(Some(&message.headers)),
                     event,
                 }))
             }
@@ -160,14 +156,14 @@ impl Store {
     ///
     /// # Errors
     /// Where the stream does not answer, or stops answering under way.
-    pub async fn spoke_of(
+    pub async fn find_request(
         &self,
-        kind: &Kind,
+        template: &TemplateName,
         name: &JobName,
         id: &RequestId,
     ) -> Result<Option<Option<String>>, StoreError> {
         let mut found = None;
-        scan(&self.stream, kind.status_subject(name), DeliverPolicy::All, |_, headers, _| {
+        scan(&self.stream, template.status_subject(name), DeliverPolicy::All, |_, headers, _| {
             let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
             if header(headers::JOB_REQUEST_ID).as_deref() == Some(id.as_ref()) {
                 found = Some(header(headers::JOB_REQUEST_HASH));
@@ -182,7 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the stream does not answer, or stops answering under way.
-    pub async fn scan_open(&self) -> Result<HashMap<(Kind, JobName), Known>, StoreError> {
+    pub async fn open_subjects(&self) -> Result<HashMap<(TemplateName, JobName), SubjectState>, StoreError> {
         let mut open = HashMap::new();
         let subjects = "jobs.*.status.*".to_owned();
         scan(&self.stream, subjects, DeliverPolicy::LastPerSubject, |subject, headers, sequence| {
@@ -192,7 +188,7 @@ impl Store {
                     open.remove(&subject);
                 }
                 (Some(subject), Some(said)) => {
-                    open.insert(subject, Known { sequence, said: Some(said) });
+                    open.insert(subject, SubjectState { sequence, last: Some(said) });
                 }
                 _ => tracing::warn!(subject, sequence, "a message in JOB_STATUS is no status event"),
             }
@@ -212,12 +208,12 @@ fn event_headers(event: &StatusEvent, state: &JobState) -> HeaderMap {
     if !state.request_hash.is_empty() {
         map.insert(headers::JOB_REQUEST_HASH, headers::safe_value(&state.request_hash));
     }
-    headers::put_trace(&mut map, state.trace.as_ref());
+    crate::nats::headers::put_trace(&mut map, state.trace.as_ref());
     map
 }
 
-fn said(map: &HeaderMap) -> Option<Said> {
-    Some(Said {
+fn said(map: &HeaderMap) -> Option<LastEvent> {
+    Some(LastEvent {
         uid: map.get(headers::JOB_UID)?.as_str().to_owned(),
         resource_version: map.get(headers::JOB_RESOURCE_VERSION)?.as_str().parse().ok()?,
         event: EventType::parse(map.get(headers::JOB_EVENT)?.as_str())?,

@@ -20,9 +20,11 @@ const TOO_MUCH: &str = r#"{"foo":"big","reqBytes":"16Mi","limBytes":"32Mi","allo
 pub(crate) async fn play(scene: &Scene) -> Result<(), String> {
     let Scene { screen, client, .. } = scene;
     screen.title("Act three: a Job as a call, answered with its outcome");
-    for (kind, payload) in [("simple", r#"{"foo":"call"}"#), ("memory", TOO_MUCH)] {
-        screen.command(&format!("nats req jobs.{kind}.submit '{payload}' -H Job-Wait:outcome --timeout 60s"));
-        let answer = client.call(kind, payload).await?;
+    for (template, payload) in [("simple", r#"{"foo":"call"}"#), ("memory", TOO_MUCH)] {
+        screen.command(&format!(
+            "nats req jobs.{template}.submit '{payload}' -H Job-Wait:outcome --timeout 60s"
+        ));
+        let answer = client.call(template, payload).await?;
         let outcome = answer.outcome.ok_or("an answer without an outcome")?;
         screen.note(&format!("the answer: {}: {}", outcome.result, outcome.why()));
         for attempt in &outcome.attempts {
@@ -31,7 +33,7 @@ pub(crate) async fn play(scene: &Scene) -> Result<(), String> {
                 screen.note(&format!("    its log: {line}"));
             });
         }
-        if kind == "memory" && !outcome.attempts.iter().any(is_killed_for_memory) {
+        if template == "memory" && !outcome.attempts.iter().any(is_killed_for_memory) {
             return Err(format!(
                 "expected an attempt that was OOMKilled, with its log: {:?}",
                 outcome.attempts

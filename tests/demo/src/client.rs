@@ -51,16 +51,16 @@ impl Client {
     }
 
     /// Calls a Job, like `nats req` with the header `Job-Wait: outcome`; the answer is its last event.
-    pub(crate) async fn call(&self, kind: &str, payload: &'static str) -> Result<Event, String> {
+    pub(crate) async fn call(&self, template: &str, payload: &'static str) -> Result<Event, String> {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Job-Wait", "outcome");
         let request =
             async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(ANSWER));
-        let answer = self.nats.send_request(format!("jobs.{kind}.submit"), request).await;
-        let answer = answer.map_err(|error| format!("no answer to a call of {kind}: {error}"))?;
+        let answer = self.nats.send_request(format!("jobs.{template}.submit"), request).await;
+        let answer = answer.map_err(|error| format!("no answer to a call of {template}: {error}"))?;
         let text = String::from_utf8_lossy(&answer.payload);
         match answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
-            Some(error) => Err(format!("a call of {kind} was refused: {error}: {text}")),
+            Some(error) => Err(format!("a call of {template} was refused: {error}: {text}")),
             None => serde_json::from_str(&text).map_err(|error| format!("no event: {error}: {text}")),
         }
     }

@@ -33,7 +33,7 @@ impl Row {
 
     /// The newest event of this Job.
     pub(crate) fn take(&mut self, event: &Event, now: Instant) {
-        // Not every kind of event has a status.
+        // Not every template of event has a status.
         if let Some(status) = event.status() {
             self.status = status.clone();
         }

@@ -16,15 +16,16 @@ impl User {
         Self { jetstream: jetstream::new(client) }
     }
 
-    pub(super) async fn request(&self, kind: &str, payload: &Value) {
-        let sent = self.jetstream.publish(format!("jobs.{kind}.create"), payload.to_string().into()).await;
+    pub(super) async fn request(&self, template: &str, payload: &Value) {
+        let sent =
+            self.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
         sent.unwrap().await.expect("the request is stored");
     }
 
     /// All that is stored of a Job.
-    async fn history(&self, kind: &str, name: &str) -> Vec<Value> {
+    async fn history(&self, template: &str, name: &str) -> Vec<Value> {
         let Ok(stream) = self.jetstream.get_stream_no_info("JOB_STATUS").await else { return vec![] };
-        let subject = format!("jobs.{kind}.status.{name}");
+        let subject = format!("jobs.{template}.status.{name}");
         let (mut events, mut from) = (vec![], 1);
         while let Ok(message) = stream.direct_get_next_for_subject(subject.as_str(), Some(from)).await {
             from = message.sequence + 1;
@@ -34,18 +35,18 @@ impl User {
     }
 
     /// The first event of this type of a Job.
-    pub(super) async fn event(&self, kind: &str, name: &str, what: &str) -> Value {
+    pub(super) async fn event(&self, template: &str, name: &str, what: &str) -> Value {
         until(&format!("{what} of {name}"), PATIENCE, || async {
-            let events = self.history(kind, name).await;
+            let events = self.history(template, name).await;
             events.iter().find(|event| event["type"] == what).cloned().ok_or(events)
         })
         .await
     }
 
     /// The one outcome of a Job, its last event.
-    pub(super) async fn outcome(&self, kind: &str, name: &str) -> Value {
+    pub(super) async fn outcome(&self, template: &str, name: &str) -> Value {
         let events = until(&format!("the outcome of {name}"), PATIENCE, || async {
-            let events = self.history(kind, name).await;
+            let events = self.history(template, name).await;
             let ended = events.last().is_some_and(|last| last["type"] == "OUTCOME");
             if ended { Ok(events) } else { Err(events.last().cloned()) }
         })

@@ -80,14 +80,17 @@ async fn by_nkey() {
     let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
     let (right, unknown) = (seed(0), KeyPair::new_user().seed().unwrap());
     let file = place.write("seed", &format!("{right}\n"));
+    let unknown = place.write("unknown-seed", &unknown);
+    let invalid = place.write("invalid-seed", "no seed");
     holds(
         &nats,
         &namespace,
-        &[&[("NATS_NKEY", &right)], &[("NATS_NKEY_FILE", &file)]],
+        &[&[("NATS_NKEY", &file)]],
         &[
             (&[("NATS_NKEY", &unknown)], "NATS_NKEY", "authorization violation"),
-            (&[("NATS_NKEY", "no seed")], "NATS_NKEY", "expected the seed of an nkey"),
-            (&[("NATS_NKEY_FILE", "/nowhere")], "NATS_NKEY_FILE", "No such file"),
+            (&[("NATS_NKEY", &invalid)], "NATS_NKEY", "expected the seed of an nkey"),
+            (&[("NATS_NKEY", &right)], "NATS_NKEY", "expected the path of a file"),
+            (&[("NATS_NKEY", "/nowhere")], "NATS_NKEY", "No such file"),
         ],
     )
     .await;

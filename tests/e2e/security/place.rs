@@ -140,12 +140,12 @@ pub(crate) async fn make_streams(world: &World) {
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         let mut config = shipped(stream);
         if stream == "JOB_STATUS" {
-            config["metadata"] = json!({"dispatcher/namespace-uid": uid(world).await});
+            config["metadata"] = json!({"natsjobs.dev/namespace-uid": uid(world).await});
         }
         world.make_stream(&config).await;
     }
-    for kind in ["memory", "simple"] {
-        let name = format!("dispatcher-{kind}");
+    for template in ["memory", "simple"] {
+        let name = format!("dispatcher-{template}");
         let query = json!({"stream_name": "JOBS", "config": shipped(&name)});
         let subject = format!("CONSUMER.DURABLE.CREATE.JOBS.{name}");
         let made: serde_json::Value = world.jetstream.request(subject, &query).await.unwrap();

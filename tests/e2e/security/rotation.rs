@@ -24,7 +24,7 @@ async fn until_logged_in_again(run: &Run, before: usize) {
     })
     .await;
     until("the dispatcher to be ready", PATIENCE, || async {
-        let (status, body) = run.dispatcher.get("/ready").await?;
+        let (status, body) = run.dispatcher.get("/readyz").await?;
         if status == 200 { Ok(()) } else { Err(body) }
     })
     .await;

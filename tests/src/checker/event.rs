@@ -9,7 +9,7 @@ use super::history::{JobSeen, StatusMessage};
 pub(super) struct Event<'a> {
     pub(super) message: &'a StatusMessage,
     pub(super) word: &'a str,
-    pub(super) kind: &'a str,
+    pub(super) template: &'a str,
     pub(super) name: &'a str,
     pub(super) uid: &'a str,
     pub(super) request_id: &'a str,
@@ -28,7 +28,7 @@ impl<'a> Event<'a> {
         let event = Self {
             message,
             word: text("type")?,
-            kind: text("kind")?,
+            template: text("template")?,
             name: text("name")?,
             uid: text("uid")?,
             request_id: text("requestId")?,
@@ -90,12 +90,12 @@ impl fmt::Display for Event<'_> {
 
 impl fmt::Display for JobSeen {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, name, uid, request_id, request_seq, ended, .. } = self;
+        let Self { template, name, uid, request_id, request_seq, ended, .. } = self;
         let deleted = if self.deleted { ", deleted" } else { "" };
         let watched = if self.watched { "" } else { ", known from its events only" };
         write!(
             formatter,
-            "Job {kind}/{name} (uid {uid}, request {request_seq} {request_id:?}, ended: {ended:?}{deleted}{watched})"
+            "Job {template}/{name} (uid {uid}, request {request_seq} {request_id:?}, ended: {ended:?}{deleted}{watched})"
         )
     }
 }

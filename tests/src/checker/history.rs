@@ -27,7 +27,7 @@ pub struct History {
     pub jobs_stream_left: u64,
     /// Whether the dispatcher was given the time to finish: what is missing then is missing for good.
     pub at_rest: bool,
-    /// The TTL of each kind's template; a kind that is not here has some TTL.
+    /// The TTL of each template's template; a template that is not here has some TTL.
     pub ttls: BTreeMap<String, Option<i32>>,
     /// When it happened; nothing is judged by it.
     pub times: Times,
@@ -54,7 +54,7 @@ pub struct Request {
     /// Whether the `PubAck` said that it is a duplicate; `seq` then is that of the message that is stored.
     pub duplicate: bool,
     /// The second token of its subject.
-    pub kind: String,
+    pub template: String,
     /// The header `Nats-Msg-Id`.
     pub msg_id: Option<String>,
     /// The payload.
@@ -94,15 +94,15 @@ pub enum Ended {
 pub struct JobSeen {
     /// Its name.
     pub name: String,
-    /// Its kind: the label `dispatcher/kind`, or `app.kubernetes.io/name`.
-    pub kind: String,
+    /// Its template: the label `natsjobs.dev/template`, or `app.kubernetes.io/name`.
+    pub template: String,
     /// Its uid.
     pub uid: String,
     /// Whether it carries, or carried, the dispatcher's annotations.
     pub ours: bool,
-    /// The annotation `dispatcher/request-id`.
+    /// The annotation `natsjobs.dev/request-id`.
     pub request_id: String,
-    /// The annotation `dispatcher/request-seq`.
+    /// The annotation `natsjobs.dev/request-seq`.
     pub request_seq: u64,
     /// How it ended.
     pub ended: Ended,
@@ -110,7 +110,7 @@ pub struct JobSeen {
     pub deleted: bool,
     /// Whether the watch saw it; else only the stream tells of it.
     pub watched: bool,
-    /// Whether it has the annotation `dispatcher/settled`.
+    /// Whether it has the label `natsjobs.dev/outcome`.
     pub settled: bool,
     /// `ttlSecondsAfterFinished`.
     pub ttl: Option<i32>,
@@ -165,12 +165,12 @@ pub struct LiveMessage {
 }
 
 impl Request {
-    /// Whether the other asks for the same: the same kind and JSON, whatever the order of keys and the white space.
+    /// Whether the other asks for the same: the same template and JSON, whatever the order of keys and the white space.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let json = |payload: &[u8]| serde_json::from_slice::<Value>(payload).ok();
         let alike = || json(&self.payload).is_some_and(|value| Some(value) == json(&other.payload));
-        self.kind == other.kind && (self.payload == other.payload || alike())
+        self.template == other.template && (self.payload == other.payload || alike())
     }
 }
 
@@ -209,9 +209,9 @@ impl DeadLetter {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The kind, from the subject.
+    /// The template, from the subject.
     #[must_use]
-    pub fn kind(&self) -> &str {
+    pub fn template(&self) -> &str {
         self.subject.split('.').nth(1).unwrap_or_default()
     }
 }
@@ -230,7 +230,7 @@ impl History {
             }
             jobs.push(JobSeen {
                 name: text("name"),
-                kind: text("kind"),
+                template: text("template"),
                 uid,
                 ours: true,
                 request_id: text("requestId"),

@@ -52,12 +52,12 @@ pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violati
     }
 }
 
-/// Whether subject, body and Job are of one name and kind.
+/// Whether subject, body and Job are of one name and template.
 fn is_in_its_place(event: &Event<'_>, job: &JobSeen) -> bool {
-    let subject = format!("jobs.{}.status.{}", event.kind, event.name);
-    // A Job's kind stands on labels, which anyone can take off; then it is not known.
-    let kind = job.kind.is_empty() || job.kind == event.kind;
-    event.message.subject == subject && job.name == event.name && kind
+    let subject = format!("jobs.{}.status.{}", event.template, event.name);
+    // A Job's template stands on labels, which anyone can take off; then it is not known.
+    let template = job.template.is_empty() || job.template == event.template;
+    event.message.subject == subject && job.name == event.name && template
 }
 
 fn request(event: &Event<'_>, job: &JobSeen, found: &mut Vec<Violation>) {
@@ -124,12 +124,12 @@ fn settled(history: &History, job: &JobSeen, found: &mut Vec<Violation>) {
         found.push(Violation::NotSettled(job.to_string()));
         return;
     }
-    let right = match history.ttls.get(&job.kind) {
+    let right = match history.ttls.get(&job.template) {
         Some(ttl) => *ttl == job.ttl,
         None => job.ttl.is_some(),
     };
     if !right {
-        let expected = history.ttls.get(&job.kind).map_or("some".to_owned(), |ttl| format!("{ttl:?}"));
+        let expected = history.ttls.get(&job.template).map_or("some".to_owned(), |ttl| format!("{ttl:?}"));
         found.push(Violation::WrongTtl(format!("{job}: found {:?}, expected {expected}", job.ttl)));
     }
 }

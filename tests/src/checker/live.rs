@@ -8,7 +8,7 @@ use super::history::{History, Live, LiveMessage};
 pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
     let Some(live) = &history.live else { return };
     let stored: BTreeMap<u64, _> = history.status.iter().map(|m| (m.stream_seq, m)).collect();
-    let rejected: BTreeSet<_> = history.rejected.iter().map(|l| (l.kind(), l.request_seq())).collect();
+    let rejected: BTreeSet<_> = history.rejected.iter().map(|l| (l.template(), l.request_seq())).collect();
     let mut seen = BTreeSet::new();
     let mut last = 0;
     for message in &live.messages {
@@ -57,7 +57,7 @@ fn missed(history: &History, live: &Live, seen: &BTreeSet<u64>, found: &mut Vec<
 /// Whether it is the notice of a rejection that is stored.
 fn is_notice(rejected: &BTreeSet<(&str, Option<u64>)>, message: &LiveMessage) -> bool {
     let tokens: Vec<_> = message.subject.split('.').collect();
-    let &["jobs", kind, "status", "_rejected"] = tokens.as_slice() else { return false };
+    let &["jobs", template, "status", "_rejected"] = tokens.as_slice() else { return false };
     let seq = message.event["requestSeq"].as_u64();
-    message.event["type"] == "REJECTED" && seq.is_some() && rejected.contains(&(kind, seq))
+    message.event["type"] == "REJECTED" && seq.is_some() && rejected.contains(&(template, seq))
 }

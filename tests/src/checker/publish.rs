@@ -103,6 +103,6 @@ async fn attempt(context: &Context, request: &Request) -> Result<(u64, bool), Na
     if let Some(id) = &request.msg_id {
         message = message.message_id(id);
     }
-    let answer = context.send_publish(format!("jobs.{}.create", request.kind), message).await?.await?;
+    let answer = context.send_publish(format!("jobs.{}.create", request.template), message).await?.await?;
     Ok((answer.sequence, answer.duplicate))
 }

@@ -75,9 +75,9 @@ impl Recorder {
         Ok(Self { context, watch, record, live, after, connects, subscriber, ttls, gaps })
     }
 
-    /// The TTL of a kind's template, `None` where it has none; of a kind never named here, any TTL is right.
-    pub fn expect_ttl(&self, kind: &str, ttl: Option<i32>) {
-        self.ttls.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), ttl);
+    /// The TTL of a template's template, `None` where it has none; of a template never named here, any TTL is right.
+    pub fn expect_ttl(&self, template: &str, ttl: Option<i32>) {
+        self.ttls.lock().unwrap_or_else(PoisonError::into_inner).insert(template.to_owned(), ttl);
     }
 
     /// From now on the plain subscriber may miss messages: what a stream's leader has stored when it dies is republished by
@@ -95,11 +95,11 @@ impl Recorder {
     /// Where it was not acknowledged; the record tells what is known of it.
     pub async fn publish(
         &self,
-        kind: &str,
+        template: &str,
         payload: impl Into<Vec<u8>>,
         msg_id: Option<&str>,
     ) -> Result<u64, PublishError> {
-        self.publish_expecting(kind, payload, msg_id, Expect::Either).await
+        self.publish_expecting(template, payload, msg_id, Expect::Either).await
     }
 
     /// Like [`Recorder::publish`], where it is known what is to become of the request.
@@ -108,13 +108,13 @@ impl Recorder {
     /// As [`Recorder::publish`].
     pub async fn publish_expecting(
         &self,
-        kind: &str,
+        template: &str,
         payload: impl Into<Vec<u8>>,
         msg_id: Option<&str>,
         expect: Expect,
     ) -> Result<u64, PublishError> {
-        let (kind, msg_id, payload) = (kind.to_owned(), msg_id.map(str::to_owned), payload.into());
-        let request = Request { seq: None, duplicate: false, kind, msg_id, payload, expect };
+        let (template, msg_id, payload) = (template.to_owned(), msg_id.map(str::to_owned), payload.into());
+        let request = Request { seq: None, duplicate: false, template, msg_id, payload, expect };
         publish::publish(&self.context, &self.record, request).await
     }
 

@@ -67,9 +67,9 @@ struct Who<'a> {
 impl fmt::Display for Who<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "request {}", self.seq)?;
-        let Some(Request { kind, msg_id, payload, .. }) = self.request else { return Ok(()) };
+        let Some(Request { template, msg_id, payload, .. }) = self.request else { return Ok(()) };
         let payload: String = String::from_utf8_lossy(payload).chars().take(120).collect();
-        write!(formatter, " of {kind} (Nats-Msg-Id {msg_id:?}, payload {payload})")
+        write!(formatter, " of {template} (Nats-Msg-Id {msg_id:?}, payload {payload})")
     }
 }
 
@@ -115,7 +115,7 @@ fn counts(who: &Who<'_>, ends: &Ends<'_>, found: &mut Vec<Violation>) {
 
 fn payload(who: &Who<'_>, request: &Request, letters: &[&DeadLetter], found: &mut Vec<Violation>) {
     for letter in letters {
-        if letter.payload != request.payload || letter.kind() != request.kind {
+        if letter.payload != request.payload || letter.template() != request.template {
             let payload = String::from_utf8_lossy(&letter.payload);
             found.push(Violation::RejectionPayload(format!("{who}: {}: {payload}", place(letter))));
         }
@@ -133,9 +133,9 @@ fn expected(
 ) {
     for job in &ends.jobs {
         let id = request.msg_id.as_ref().is_none_or(|id| id.trim() == job.request_id.trim());
-        let kind = job.kind.is_empty() || job.kind == request.kind;
+        let template = job.template.is_empty() || job.template == request.template;
         let name = !matches!(&request.expect, Expect::Job(Some(name)) if *name != job.name);
-        if !(id && kind && name) {
+        if !(id && template && name) {
             found.push(Violation::WrongJob(format!("{who}, expected {:?}: {job}", request.expect)));
         }
     }
@@ -177,7 +177,7 @@ fn unasked(history: &History, ends: &Ends<'_>, unanswered: &mut Vec<&Request>, f
             found.push(Violation::UnaskedJob(job.to_string()));
         }
     } else if let Some(letter) = ends.letters.first()
-        && !take(&|request| request.kind == letter.kind() && request.payload == letter.payload)
+        && !take(&|request| request.template == letter.template() && request.payload == letter.payload)
     {
         let payload = String::from_utf8_lossy(&letter.payload);
         found.push(Violation::UnaskedRejection(format!("{}: {payload}", place(letter))));

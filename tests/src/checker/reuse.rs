@@ -9,12 +9,12 @@ use super::Violation;
 use super::history::{Expect, History, JobSeen, Request};
 use super::requests::stored;
 
-/// Whether the Job can be this request's, as far as identity, kind and expected name tell.
+/// Whether the Job can be this request's, as far as identity, template and expected name tell.
 pub(super) fn may_be_of(request: &Request, job: &JobSeen) -> bool {
     let id = request.msg_id.as_ref().is_none_or(|id| id.trim() == job.request_id.trim());
     let name = !matches!(&request.expect, Expect::Job(Some(name)) if *name != job.name);
-    let kind = job.kind.is_empty() || request.kind == job.kind;
-    id && name && kind && !matches!(request.expect, Expect::Rejection(_))
+    let template = job.template.is_empty() || request.template == job.template;
+    id && name && template && !matches!(request.expect, Expect::Rejection(_))
 }
 
 /// A Job with the request that it was made for, where that is known.
@@ -44,9 +44,9 @@ pub(super) fn is_served<'a>(
     request: &Request,
 ) -> Result<(), Option<&'a JobSeen>> {
     let Some(id) = &request.msg_id else { return Err(None) };
-    let of_kind = jobs.iter().filter(|job| job.kind == request.kind || job.kind.is_empty());
+    let of_template = jobs.iter().filter(|job| job.template == request.template || job.template.is_empty());
     let mut instead = None;
-    for (job, made_for) in group(history, &stored(history), of_kind, id) {
+    for (job, made_for) in group(history, &stored(history), of_template, id) {
         if made_for.is_none_or(|other| other.is_same(request)) {
             return Ok(());
         }
@@ -59,9 +59,9 @@ pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violati
     let stored = stored(history);
     let mut by_id: BTreeMap<(&str, &str), Vec<&JobSeen>> = BTreeMap::new();
     for job in jobs.iter().filter(|job| job.ours) {
-        by_id.entry((job.kind.as_str(), job.request_id.as_str())).or_default().push(job);
+        by_id.entry((job.template.as_str(), job.request_id.as_str())).or_default().push(job);
     }
-    for ((kind, id), jobs) in by_id.iter().filter(|(_, jobs)| jobs.len() > 1) {
+    for ((template, id), jobs) in by_id.iter().filter(|(_, jobs)| jobs.len() > 1) {
         let group = group(history, &stored, jobs.iter().copied(), id);
         for (place, (job, made_for)) in group.iter().enumerate() {
             let same = |(other, request): &&Made<'_>| {
@@ -69,7 +69,9 @@ pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violati
                 other.request_seq != job.request_seq && (same_request || other.name == job.name)
             };
             if let Some((other, _)) = group.iter().take(place).find(same) {
-                found.push(Violation::SecondJob(format!("request id {id:?} of {kind}: {other} and {job}")));
+                found.push(Violation::SecondJob(format!(
+                    "request id {id:?} of {template}: {other} and {job}"
+                )));
             }
         }
     }
@@ -79,7 +81,7 @@ pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violati
         else {
             continue;
         };
-        let jobs = by_id.get(&(letter.kind(), request.msg_id.as_deref().unwrap_or_default()));
+        let jobs = by_id.get(&(letter.template(), request.msg_id.as_deref().unwrap_or_default()));
         let same = |job: &&&JobSeen| {
             let made_for = stored.get(&job.request_seq);
             job.request_seq != seq && made_for.is_some_and(|other| other.is_same(request))

@@ -52,7 +52,7 @@ violations! {
     UnaskedJob = "a Job without a request",
     /// A rejection of which nobody published the request.
     UnaskedRejection = "a rejection without a request",
-    /// A Job has another name, kind or identity than its request.
+    /// A Job has another name, template or identity than its request.
     WrongJob = "a Job is not the one that was asked for",
     /// A request that had to be rejected was not.
     MissingRejection = "a rejection is missing",

@@ -164,8 +164,8 @@ impl Table {
                     let JobSeen { ours, request_id, request_seq, .. } = old.job;
                     seen.job = JobSeen { ours, request_id, request_seq, ..seen.job.clone() };
                 }
-                if seen.job.kind.is_empty() {
-                    seen.job.kind = old.job.kind;
+                if seen.job.template.is_empty() {
+                    seen.job.template = old.job.template;
                 }
             }
             Some(_) => {}
@@ -205,22 +205,23 @@ fn read(job: &Job) -> Seen {
         |map: &Option<BTreeMap<String, String>>, key: &str| map.as_ref().and_then(|m| m.get(key)).cloned();
     let meta = &job.metadata;
     let annotation = |key: &str| get(&meta.annotations, key);
-    let kind = get(&meta.labels, "dispatcher/kind").or_else(|| get(&meta.labels, "app.kubernetes.io/name"));
-    let request_id = annotation("dispatcher/request-id");
+    let template =
+        get(&meta.labels, "natsjobs.dev/template").or_else(|| get(&meta.labels, "app.kubernetes.io/name"));
+    let request_id = annotation("natsjobs.dev/request-id");
     let status = serde_json::to_value(&job.status).unwrap_or_default();
     let job = JobSeen {
         name: meta.name.clone().unwrap_or_default(),
-        kind: kind.unwrap_or_default(),
+        template: template.unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         ours: request_id.is_some(),
         request_id: request_id.unwrap_or_default(),
-        request_seq: annotation("dispatcher/request-seq")
+        request_seq: annotation("natsjobs.dev/request-seq")
             .and_then(|seq| seq.parse().ok())
             .unwrap_or_default(),
         ended: Ended::of(&status),
         deleted: false,
         watched: true,
-        settled: annotation("dispatcher/settled").is_some(),
+        settled: get(&meta.labels, "natsjobs.dev/outcome").is_some(),
         ttl: job.spec.as_ref().and_then(|spec| spec.ttl_seconds_after_finished),
     };
     let version =

@@ -5,13 +5,13 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A keeper of a shell script, and what it tells.
-fn keeper(script: &str, folder: &Path) -> (Keeper<impl FnMut(Change) + use<>>, mpsc::Receiver<Change>) {
+fn keeper(script: &str, folder: &Path) -> (Supervised<impl FnMut(Change) + use<>>, mpsc::Receiver<Change>) {
     let (sender, told) = mpsc::channel();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).current_dir(folder);
     let guard = Guard::start(&folder.join("none")).unwrap();
     let tell = move |change| drop(sender.send(change));
-    (Keeper { command, restart_delay: Duration::ZERO, grace: PATIENCE, guard, tell }, told)
+    (Supervised { command, restart_delay: Duration::ZERO, grace: PATIENCE, guard, tell }, told)
 }
 
 fn lines_of(told: &mpsc::Receiver<Change>) -> Vec<String> {

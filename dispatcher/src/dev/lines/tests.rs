@@ -8,7 +8,7 @@ fn shown(event: &Value) -> String {
 }
 
 fn with(more: &Value) -> Value {
-    let mut event = json!({"kind": "simple", "name": "a", "time": "2026-01-01T10:00:01.123Z"});
+    let mut event = json!({"template": "simple", "name": "a", "time": "2026-01-01T10:00:01.123Z"});
     event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     event
 }
@@ -48,8 +48,7 @@ fn an_event_is_a_line() {
 
 #[test]
 fn a_rejection_needs_no_name() {
-    let notice =
-        json!({"type": "REJECTED", "kind": "simple", "reason": "InvalidRequest", "message": "m", "time": ""});
+    let notice = json!({"type": "REJECTED", "template": "simple", "reason": "InvalidRequest", "message": "m", "time": ""});
     assert_eq!(shown(&notice), " REJECTED simple/(no Job)  InvalidRequest: m");
 }
 

@@ -89,7 +89,7 @@ async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
     let nats = Nats::process().await;
     let dispatcher = Dispatcher::builder(&nats, namespace)
         .templates(folder.path())
-        .env("CONCURRENCY", &IN_FLIGHT.to_string())
+        .env("DISPATCHER_CONCURRENCY", &IN_FLIGHT.to_string())
         .env("RUST_LOG", "warn")
         .try_start()
         .await?;

@@ -152,8 +152,8 @@ async fn outcomes(namespace: &Namespace) -> Result<(), String> {
     let list = namespace.jobs.list_metadata(&kube::api::ListParams::default()).await;
     let list = list.map_err(|error| error.to_string())?.items;
     let settled = |job: &&kube::core::PartialObjectMeta<k8s_openapi::api::batch::v1::Job>| {
-        let annotations = job.metadata.annotations.as_ref();
-        annotations.is_some_and(|all| all.keys().any(|key| key.contains("settled")))
+        let labels = job.metadata.labels.as_ref();
+        labels.is_some_and(|all| all.contains_key("natsjobs.dev/outcome"))
     };
     let count = list.iter().filter(settled).count();
     if count >= COUNT { Ok(()) } else { Err(format!("{count} are settled")) }

@@ -45,7 +45,9 @@ pub(crate) async fn run() -> Result<(), String> {
         let (nats, namespace) = (Nats::process().await, kubernetes.namespace().await);
         let mut builder = Dispatcher::builder(&nats, &namespace).templates(folder.path());
         for (name, value) in
-            [("CONCURRENCY", IN_FLIGHT.to_string().as_str()), ("RUST_LOG", "warn")].into_iter().chain(env)
+            [("DISPATCHER_CONCURRENCY", IN_FLIGHT.to_string().as_str()), ("RUST_LOG", "warn")]
+                .into_iter()
+                .chain(env)
         {
             builder = builder.env(name, value);
         }

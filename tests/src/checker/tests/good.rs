@@ -114,7 +114,7 @@ impl Builder {
         self.history.requests.push(Request {
             seq: Some(seq),
             duplicate: false,
-            kind: "simple".into(),
+            template: "simple".into(),
             msg_id: msg_id.map(str::to_owned),
             payload: payload.into(),
             expect,
@@ -124,7 +124,7 @@ impl Builder {
     pub(super) fn job(&mut self, uid: &str, name: &str, request_seq: u64, request_id: &str) {
         self.history.jobs.push(JobSeen {
             name: name.into(),
-            kind: "simple".into(),
+            template: "simple".into(),
             uid: uid.into(),
             ours: true,
             request_id: request_id.into(),
@@ -174,13 +174,13 @@ impl Builder {
     }
 
     fn say(&mut self, uid: &str, word: &str, status: Value, result: Option<&str>) {
-        let JobSeen { kind, name, request_id, request_seq, .. } = self.seen(uid).clone();
+        let JobSeen { template, name, request_id, request_seq, .. } = self.seen(uid).clone();
         if !matches!(word, "OUTCOME" | "ATTEMPT" | "STALLED") {
             self.version += 1;
         }
         let version = self.version.to_string();
         let mut event = json!({
-            "type": word, "kind": kind, "name": name, "namespace": "jobs", "uid": uid, "requestId": request_id,
+            "type": word, "template": template, "name": name, "namespace": "jobs", "uid": uid, "requestId": request_id,
             "requestSeq": request_seq, "resourceVersion": version, "time": "2026-01-01T10:00:00.123Z", "status": status,
         });
         if let Some(result) = result {
@@ -200,7 +200,7 @@ impl Builder {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         self.history.status.push(StatusMessage {
             stream_seq: self.history.status.len() as u64 + 1,
-            subject: format!("jobs.{kind}.status.{name}"),
+            subject: format!("jobs.{template}.status.{name}"),
             headers: BTreeMap::from(headers),
             event,
         });

@@ -60,7 +60,7 @@ fn a_publish_tried_again_after_a_lost_answer_is_one_request() {
     let asked = Request {
         seq: None,
         duplicate: false,
-        kind: "simple".into(),
+        template: "simple".into(),
         msg_id: Some("id-20".into()),
         payload: br#"{"foo":"20"}"#.to_vec(),
         expect: Expect::Job(None),

@@ -7,8 +7,8 @@ fn job(uid: &str, version: u64, condition: Option<&str>) -> Job {
     serde_json::from_value(json!({
         "metadata": {
             "name": "a", "uid": uid, "resourceVersion": version.to_string(),
-            "labels": {"dispatcher/kind": "simple"},
-            "annotations": {"dispatcher/request-id": "id", "dispatcher/request-seq": "7"}
+            "labels": {"natsjobs.dev/template": "simple"},
+            "annotations": {"natsjobs.dev/request-id": "id", "natsjobs.dev/request-seq": "7"}
         },
         "status": {"conditions": conditions}
     }))
@@ -23,7 +23,7 @@ fn seen(table: &Table) -> JobSeen {
 fn a_job_is_read_with_all_that_the_checker_needs() {
     let expected = JobSeen {
         name: "a".into(),
-        kind: "simple".into(),
+        template: "simple".into(),
         uid: "u".into(),
         ours: true,
         request_id: "id".into(),
@@ -67,7 +67,7 @@ fn an_older_state_and_a_lost_mark_change_nothing() {
     bare.metadata.labels = None;
     table.apply(&bare);
     let seen = seen(&table);
-    assert_eq!((seen.ours, seen.request_seq, seen.kind.as_str()), (true, 7, "simple"));
+    assert_eq!((seen.ours, seen.request_seq, seen.template.as_str()), (true, 7, "simple"));
     assert_eq!(seen.ended, Ended::Complete);
 }
 

@@ -1,0 +1,88 @@
+//! Poison messages: stored requests whose headers the client library cannot decode.
+//!
+//! NATS stores any bytes as headers. When a server delivers such a message, async-nats drops the
+//! connection or ends its connection task, so the intake never receives the message.
+
+/// The first line. With another one the server delivers the message without headers (2.15.1, measured).
+const VERSION: &str = "NATS/1.0";
+
+/// Checks the headers as they are stored: as ADR-4 of NATS says, and as strictly as the client library.
+///
+/// # Errors
+/// What is wrong, for the publisher.
+pub fn check_headers(headers: &[u8]) -> Result<(), String> {
+    if headers.is_empty() {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(headers)
+        .map_err(|e| format!("not UTF-8 at byte {} of the headers", e.valid_up_to()))?;
+    let mut lines = text.lines().peekable();
+    if lines.next() != Some(VERSION) {
+        return Ok(());
+    }
+    let mut number = 1;
+    while let Some(line) = lines.next() {
+        number += 1;
+        if line.is_empty() {
+            continue;
+        }
+        let here = number;
+        let at = |what: &str| format!("line {here} of the headers {what}");
+        let (name, value) = line.split_once(':').ok_or_else(|| at("has no colon"))?;
+        if !is_header_name(name) {
+            return Err(at("has a name with white space or control characters"));
+        }
+        let mut values = vec![value];
+        // A value may go on on the next line, after white space.
+        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+            number += 1;
+            values.push(more);
+        }
+        if values.iter().any(|value| value.contains('\r')) {
+            return Err(at("has a carriage return within its value"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether async-nats accepts `name` as the name of a header.
+pub fn is_header_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_graphic() && c != ':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[u8]) -> Vec<u8> {
+        [b"NATS/1.0\r\n", lines, b"\r\n"].concat()
+    }
+
+    #[test]
+    fn headers_of_ordinary_clients_are_check_headers() {
+        for lines in [
+            &b""[..],
+            b"Nats-Msg-Id: a\r\n",
+            b"A: b\r\nB:\r\n",
+            "A: \u{fc}\r\n".as_bytes(),
+            b"A: b\r\n c\r\n",
+        ] {
+            assert_eq!(check_headers(&headers(lines)), Ok(()), "{lines:?}");
+        }
+        assert_eq!(check_headers(b""), Ok(()), "a message without headers");
+        assert_eq!(check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"), Ok(()), "they are not delivered");
+    }
+
+    #[test]
+    fn what_the_client_library_cannot_read_is_told_by_its_place() {
+        for (lines, told) in [
+            (&b"A: \xff\r\n"[..], "byte 13"),
+            (b"A b\r\n", "line 2"),
+            (b"A: b\r\nA B: c\r\n", "line 3"),
+            (b"A: b\rc\r\n", "carriage return"),
+        ] {
+            let error = check_headers(&headers(lines)).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

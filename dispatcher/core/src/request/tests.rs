@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{contract::headers::safe_value, testing::simple};
+
+#[path = "../../../../tests/corpus/bad_requests.rs"]
+pub(in crate::request) mod bad_requests;
+
+fn identity(message_id: Option<&str>) -> Identity {
+    Identity::of(&envelope(message_id)).unwrap()
+}
+
+fn envelope(message_id: Option<&str>) -> Envelope<'_> {
+    Envelope { payload: b"", message_id, stream: "JOBS 2026-01-01T00:00:00Z", sequence: 17, stored_nanos: 5 }
+}
+
+fn parse(payload: &Value) -> Result<Request, Rejection> {
+    Request::parse(&simple(), identity(Some("id-1")), payload.to_string().as_bytes())
+}
+
+#[test]
+fn a_plain_request_gets_the_default_name_of_the_ancestor() {
+    let request = parse(&json!({"foo": "foo-15"})).unwrap();
+    assert_eq!(request.name.as_ref(), "simple-job-foo-15");
+    assert_eq!(request.values, BTreeMap::from([("foo".to_owned(), "foo-15".to_owned())]));
+    assert_eq!(
+        request.identity,
+        Identity { id: "id-1".try_into().unwrap(), client_supplied: true, sequence: 17 }
+    );
+}
+
+#[test]
+fn fail_is_what_javascript_takes_for_true() {
+    for truthy in
+        [json!(true), json!(1), json!(-1.5), json!("false"), json!("0"), json!(" "), json!([]), json!({})]
+    {
+        assert_eq!(parse(&json!({"foo": "a", "fail": truthy})).unwrap().values["fail"], "true");
+    }
+    for falsy in [json!(false), json!(0), json!(-0.0), json!(0.0), json!(""), json!(null)] {
+        assert!(!parse(&json!({"foo": "a", "fail": falsy})).unwrap().values.contains_key("fail"));
+    }
+}
+
+#[test]
+fn a_bad_request_is_rejected_with_the_field_what_was_found_and_what_is_allowed() {
+    use Reason::{InvalidJson, InvalidName, InvalidRequest};
+    let long = "x".repeat(1025);
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for (payload, reason, parts) in [
+        ("", InvalidJson, ["nothing", "JSON object"]),
+        ("{\"foo\":", InvalidJson, ["EOF", "JSON object"]),
+        (deep.as_str(), InvalidRequest, ["", "JSON object"]),
+        ("[1]", InvalidRequest, ["found an array", "JSON object"]),
+        ("\"foo\"", InvalidRequest, ["found a string", "JSON object"]),
+        ("{}", InvalidRequest, ["`foo`", "required"]),
+        (r#"{"foo":15}"#, InvalidRequest, ["`foo`: found a number", "allowed is a string"]),
+        (r#"{"foo":null}"#, InvalidRequest, ["`foo`: found null", "allowed is a string"]),
+        (r#"{"foo":"a","foo":"b"}"#, InvalidRequest, ["\"foo\"", "twice"]),
+        (r#"{"foo":"a","image":"x"}"#, InvalidRequest, ["\"image\"", "fail, foo, name, generateName"]),
+        (r#"{"foo":"a\u0000","name":"b"}"#, InvalidRequest, ["`foo`", "NUL"]),
+        (&format!(r#"{{"foo":"{long}","name":"b"}}"#), InvalidRequest, ["1025 characters", "at most 1024"]),
+        (r#"{"foo":"Not_A_Label"}"#, InvalidName, ["`foo`", "\"simple-job-Not_A_Label\""]),
+        (r#"{"foo":"a","name":"x.y"}"#, InvalidName, ["`name`: \"x.y\"", "RFC 1123"]),
+        (r#"{"foo":"a","name":7}"#, InvalidName, ["`name`: found a number", "a string"]),
+        (r#"{"foo":"a","generateName":"-x"}"#, InvalidName, ["`generateName`", "at most"]),
+        (r#"{"foo":"a","generateName":[]}"#, InvalidName, ["`generateName`: found an array", "a string"]),
+        (r#"{"foo":"a","name":"b","generateName":"c"}"#, InvalidName, ["`generateName`", "one of the two"]),
+    ] {
+        let rejection = Request::parse(&simple(), identity(None), payload.as_bytes()).unwrap_err();
+        assert_eq!(rejection.reason, reason, "{payload}: {rejection}");
+        for part in parts.iter().filter(|p| **p != "at most") {
+            assert!(rejection.message.contains(part), "{payload}: {} lacks {part}", rejection.message);
+        }
+    }
+}
+
+#[test]
+fn every_payload_of_the_corpus_is_rejected_with_its_reason() {
+    let corpus = bad_requests::bad_requests();
+    assert!(corpus.len() >= 200, "{}", corpus.len());
+    for bad in corpus {
+        let shown: String = String::from_utf8_lossy(&bad.payload).chars().take(200).collect();
+        let result = Request::parse(&simple(), identity(None), &bad.payload);
+        let Err(rejection) = result else { panic!("a request: {shown:?}") };
+        assert_eq!(rejection.reason.as_str(), bad.reason, "{shown:?}: {rejection}");
+        assert!(rejection.message.contains(&bad.told), "{shown:?}: {rejection}");
+        // Long values are cut, and nothing is lost of it in a header.
+        assert!(rejection.message.len() <= 1000, "{shown:?}: {rejection}");
+        assert_eq!(safe_value(&rejection.message), rejection.message, "{shown:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_are_rejected_with_their_place() {
+    let rejection = Request::parse(&simple(), identity(None), b"{\"foo\":\"\xff\"}").unwrap_err();
+    assert_eq!(rejection.reason, Reason::InvalidJson);
+    assert!(rejection.message.contains("offset 8"), "{rejection}");
+}
+
+#[test]
+fn json_nested_too_deeply_is_rejected() {
+    let deep = format!(r#"{{"foo":"a","fail":{}{}}}"#, "[".repeat(500), "]".repeat(500));
+    let rejection = Request::parse(&simple(), identity(None), deep.as_bytes()).unwrap_err();
+    assert_eq!(rejection.reason, Reason::InvalidJson);
+    assert!(rejection.message.contains("recursion limit"), "{rejection}");
+}
+
+#[test]
+fn a_rejection_tells_the_name_where_it_is_valid() {
+    assert_eq!(parse(&json!({"name": "a"})).unwrap_err().name, Some("a".try_into().unwrap()));
+    let unknown = parse(&json!({"foo": "a", "image": "x"})).unwrap_err();
+    assert_eq!(unknown.name, Some("simple-job-a".try_into().unwrap()), "the default name");
+    // A template that changed may have taken a number before.
+    assert_eq!(parse(&json!({"foo": 15})).unwrap_err().name, Some("simple-job-15".try_into().unwrap()));
+    assert_eq!(parse(&json!({})).unwrap_err().name, None);
+}
+
+#[test]
+fn generate_name_gives_each_identity_its_own_name_and_the_same_one_the_same() {
+    let name = |id: &str| {
+        let payload = br#"{"foo":"a","generateName":"nightly-"}"#;
+        Request::parse(&simple(), identity(Some(id)), payload).unwrap().name
+    };
+    assert_eq!(name("a"), name("a"));
+    assert_ne!(name("a"), name("b"));
+    assert!(name("a").as_ref().starts_with("nightly-") && name("a").as_ref().len() == 8 + 12);
+}
+
+#[test]
+fn a_message_without_an_id_is_known_by_where_and_when_it_was_stored() {
+    let base = envelope(None);
+    let id = |e: Envelope<'_>| Identity::of(&e).unwrap().id;
+    assert_eq!(id(base), id(base));
+    assert!(!Identity::of(&base).unwrap().client_supplied);
+    assert_ne!(id(base), id(Envelope { sequence: 18, ..base }));
+    assert_ne!(id(base), id(Envelope { stored_nanos: 6, ..base }));
+    assert_ne!(id(base), id(Envelope { stream: "JOBS 2027-01-01T00:00:00Z", ..base }), "a stream made anew");
+}
+
+#[test]
+fn an_invalid_id_is_rejected_under_the_derived_one() {
+    let long = "x".repeat(300);
+    let (identity, rejection) = Identity::of(&envelope(Some(&long))).unwrap_err();
+    assert_eq!(rejection.reason, Reason::InvalidRequestId);
+    assert_eq!(identity.id, Identity::of(&envelope(None)).unwrap().id);
+}
+
+#[test]
+fn the_hash_knows_another_request_and_not_another_spelling() {
+    let hash = |payload: &str| Request::parse(&simple(), identity(None), payload.as_bytes()).unwrap().hash;
+    assert_eq!(hash(r#"{"foo":"a","fail":1}"#), hash(" {\"fail\": 1,\n \"foo\": \"a\"} "));
+    assert_ne!(hash(r#"{"foo":"a","name":"n"}"#), hash(r#"{"foo":"b","name":"n"}"#));
+    assert_ne!(hash(r#"{"foo":"a"}"#), hash(r#"{"foo":"a","fail":false}"#));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_request_or_a_rejection(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Request::parse(&simple(), identity(None), &payload);
+    }
+
+    #[test]
+    fn any_text_reaches_only_its_own_variable(foo in "\\PC{0,60}", fail in any::<bool>()) {
+        let payload = json!({"foo": foo, "fail": fail, "name": "n"});
+        let request = parse(&payload).unwrap();
+        prop_assert_eq!(&request.values["foo"], &foo);
+        let job = simple().render(&request.values).unwrap();
+        let plain = parse(&json!({"foo": "x", "fail": fail, "name": "n"})).unwrap();
+        let mut expected = simple().render(&plain.values).unwrap();
+        let env = expected.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].env.as_mut().unwrap();
+        env.iter_mut().find(|e| e.name == "FOO").unwrap().value = Some(foo.replace('$', "$$"));
+        prop_assert_eq!(job, expected);
+    }
+}

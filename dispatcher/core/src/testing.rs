@@ -1,0 +1,36 @@
+//! Sample templates and Jobs for the tests of every crate.
+
+use serde_json::{Value, json};
+
+use crate::{
+    contract::job::{
+        ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, JobObject, JobState,
+        LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+    },
+    template::Template,
+};
+
+/// The shipped template `simple`.
+pub const SIMPLE: &str = include_str!("../../../deploy/templates/simple.yaml");
+
+/// The shipped template `simple`, parsed.
+#[allow(clippy::unwrap_used, reason = "test code")]
+pub fn simple() -> Template {
+    Template::parse(SIMPLE).unwrap()
+}
+
+/// A Job that the dispatcher created, with this status.
+#[allow(clippy::unwrap_used, reason = "test code")]
+pub fn a_job(uid: &str, resource_version: u64, status: Value) -> JobState {
+    let object: JobObject = serde_json::from_value(json!({
+        "metadata": {
+            "name": "simple-job-1", "namespace": "jobs", "uid": uid, "resourceVersion": resource_version.to_string(),
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "simple", LABEL_TEMPLATE: "simple"},
+            "annotations": {ANNOTATION_REQUEST_ID: "id-1", ANNOTATION_REQUEST_SEQ: "7", ANNOTATION_REQUEST_HASH: "h"},
+        },
+        "spec": {"template": {}},
+        "status": status,
+    }))
+    .unwrap();
+    JobState::read(&object).unwrap()
+}

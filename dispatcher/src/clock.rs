@@ -1,0 +1,9 @@
+//! The wall clock, as text.
+
+use time::{OffsetDateTime, macros::format_description};
+
+/// Now, in RFC 3339 with milliseconds, UTC.
+pub(crate) fn now() -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    OffsetDateTime::now_utc().format(format).unwrap_or_default()
+}

@@ -1,0 +1,282 @@
+//! Handles one request: read it, create its Job, publish `ADDED`, and answer the stream.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_nats::jetstream::{AckKind, Message};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+
+use crate::intake::{
+    HANDLE_DEADLINE,
+    create::{CreateResult, JobCreator},
+    dead_letters::{DeadLetter, DeadLetters},
+};
+use crate::{
+    cancellation::Cancellations,
+    concurrency::Reservation,
+    nats::{headers::trace_of, incarnation::StreamIncarnation},
+    status::StatusHandle,
+    telemetry::{
+        metrics::Metrics,
+        spans::{Delivered, DeliverySpan, Spans},
+    },
+};
+use dispatcher_core::request::{Envelope, Identity, Request, error::HandleError, job, redelivery};
+use dispatcher_core::{
+    contract::{
+        headers::NATS_MSG_ID,
+        rejection::{Reason, Rejection},
+        trace::{Trace, TraceContext},
+    },
+    request::Disposition,
+    template::Template,
+};
+
+/// The longest wait for the server to confirm an ack.
+const ACK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Handles the requests of one template.
+pub struct Handler {
+    /// The template.
+    pub template: Arc<Template>,
+    /// The incarnation of the stream `JOBS`.
+    pub stream: StreamIncarnation,
+    /// The last sequence of `JOBS` at start. Another consumer or process may have handled the
+    /// requests up to it.
+    pub maybe_seen: u64,
+    /// Creates Jobs.
+    pub creator: JobCreator,
+    /// The pending cancellations.
+    pub cancellations: Cancellations,
+    /// Keeps rejected requests.
+    pub dead_letters: DeadLetters,
+    /// Publishes `ADDED`.
+    pub status: StatusHandle,
+    /// Counts each delivery.
+    pub metrics: Metrics,
+    /// Records a span of each delivery.
+    pub spans: Spans,
+}
+
+/// A message with everything that can be read from it without failing.
+struct Delivery<'a> {
+    identity: Result<Identity, (Identity, Rejection)>,
+    /// The trace in the request's headers.
+    trace: Option<Trace>,
+    /// The trace context that the dispatcher passes on.
+    context: TraceContext,
+    began: SystemTime,
+    stored: OffsetDateTime,
+    redelivered: bool,
+    delivered: i64,
+    message: &'a Message,
+}
+
+impl Delivery<'_> {
+    fn identity(&self) -> &Identity {
+        let (Ok(identity) | Err((identity, _))) = &self.identity;
+        identity
+    }
+}
+
+impl Handler {
+    /// Handles one message and answers it: ack, nak with a delay, or term. A template with a
+    /// concurrency limit passes a reservation.
+    pub async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
+        let delivery = match self.read(&message) {
+            Ok(delivery) => delivery,
+            Err(error) => return Disposition::Retrying(error),
+        };
+        let result = timeout(HANDLE_DEADLINE, self.process(&delivery, reservation)).await;
+        let result = result.unwrap_or_else(|_| {
+            let seconds = HANDLE_DEADLINE.as_secs();
+            Err(HandleError::Transient(format!("the request was not handled within {seconds} s")))
+        });
+        let disposition = match result {
+            Ok(disposition) => disposition,
+            Err(HandleError::Transient(reason)) => Disposition::Retrying(reason),
+            Err(HandleError::Blocked(reason)) => Disposition::Blocked(reason),
+            Err(HandleError::Permanent(rejection)) => match self.reject(&delivery, &rejection).await {
+                Ok(()) => Disposition::Rejected,
+                Err(reason) => Disposition::Retrying(reason),
+            },
+        };
+        let disposition = self.answer(&delivery, disposition).await;
+        self.metrics.handled(&self.template.name, &disposition, delivery.stored);
+        self.record_span(&delivery, &disposition);
+        disposition
+    }
+
+    fn record_span(&self, delivery: &Delivery<'_>, disposition: &Disposition) {
+        let queued = delivery.began.duration_since(delivery.stored.into()).unwrap_or_default();
+        let span = DeliverySpan {
+            template: &self.template.name,
+            identity: delivery.identity(),
+            parent: delivery.trace.as_ref(),
+            queued,
+            began: delivery.began,
+            ended: SystemTime::now(),
+            disposition,
+        };
+        self.spans.delivery(&span, &delivery.context);
+    }
+
+    fn read<'a>(&self, message: &'a Message) -> Result<Delivery<'a>, String> {
+        let info = message.info().map_err(|e| format!("message without a JetStream reply subject: {e}"))?;
+        let stream = self.stream.name();
+        let envelope = Envelope {
+            payload: &message.payload,
+            message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
+            stream: &stream,
+            sequence: info.stream_sequence,
+            stored_nanos: info.published.unix_timestamp_nanos(),
+        };
+        let trace = trace_of(message.headers.as_ref());
+        let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
+        Ok(Delivery {
+            identity: Identity::of(&envelope),
+            context: self.spans.context(trace.as_ref(), &delivered),
+            trace,
+            began: SystemTime::now(),
+            stored: info.published,
+            redelivered: info.delivered > 1 || info.stream_sequence <= self.maybe_seen,
+            delivered: info.delivered,
+            message,
+        })
+    }
+
+    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier delivery.
+    async fn process(
+        &self,
+        delivery: &Delivery<'_>,
+        reservation: Option<Reservation>,
+    ) -> Result<Disposition, HandleError> {
+        let Identity { id, sequence, .. } = delivery.identity();
+        if let Some(reservation) = &reservation {
+            reservation.claim(id);
+        }
+        if delivery.redelivered {
+            let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
+            if stored.await.map_err(HandleError::Transient)? {
+                return Ok(Disposition::Rejected);
+            }
+        }
+        let identity = match &delivery.identity {
+            Ok(identity) => identity,
+            Err((_, rejection)) => return Err(HandleError::Permanent(rejection.clone())),
+        };
+        let created = match self.create(delivery, identity).await {
+            Err(HandleError::Permanent(rejection)) => {
+                self.before_rejection(delivery, identity, rejection).await?
+            }
+            other => other?,
+        };
+        let disposition = match &created {
+            CreateResult::Created(..) => Disposition::Created,
+            CreateResult::Exists(..) | CreateResult::AlreadyPublished => Disposition::Exists,
+        };
+        match created {
+            CreateResult::AlreadyPublished => {}
+            // All of a retired Job's events are stored, even if they have expired since.
+            CreateResult::Exists(job, _) if job.retired => {}
+            CreateResult::Created(job, subject) | CreateResult::Exists(job, subject) => {
+                if let Some(reservation) = reservation {
+                    reservation.fill(&job);
+                }
+                tracing::debug!(job = %job.name, request_id = %job.request_id, "job exists");
+                let added = self.status.publish_added(*job, subject).await;
+                added.map_err(|e| HandleError::Transient(e.to_string()))?;
+            }
+        }
+        Ok(disposition)
+    }
+
+    async fn create(
+        &self,
+        delivery: &Delivery<'_>,
+        identity: &Identity,
+    ) -> Result<CreateResult, HandleError> {
+        let payload = &delivery.message.payload;
+        let request =
+            Request::parse(&self.template, identity.clone(), payload).map_err(HandleError::Permanent)?;
+        let job = job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
+        if self.is_cancelled(&request) {
+            return Err(HandleError::Permanent(cancelled(&request)));
+        }
+        // Two messages can carry the same client-supplied id; a derived id belongs to one message.
+        let look_up = delivery.redelivered || identity.client_supplied;
+        self.creator.create(&request, &job, look_up).await
+    }
+
+    /// The Job that an earlier delivery created, if any: a request never has a Job and a rejection.
+    async fn before_rejection(
+        &self,
+        delivery: &Delivery<'_>,
+        identity: &Identity,
+        rejection: Rejection,
+    ) -> Result<CreateResult, HandleError> {
+        let template = &self.template.name;
+        if let Some(name) = rejection.name.as_ref().filter(|_| !rejection.reason.is_from_lookup()) {
+            let hash = Request::hash_of(template, &delivery.message.payload);
+            let earlier = self.creator.find(template, name, identity, hash.as_deref()).await?;
+            if let Some(found) = earlier {
+                return Ok(found);
+            }
+        }
+        Err(HandleError::Permanent(rejection))
+    }
+
+    fn is_cancelled(&self, request: &Request) -> bool {
+        let Request { identity, template, name, .. } = request;
+        self.cancellations.covers(template, name, &identity.id, identity.sequence)
+    }
+
+    async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
+        let identity = delivery.identity();
+        tracing::debug!(
+            template = %self.template.name,
+            request_id = %identity.id,
+            request_seq = identity.sequence,
+            reason = rejection.reason.as_str(),
+            message = rejection.message,
+            "request rejected"
+        );
+        let letter = DeadLetter {
+            template: &self.template.name,
+            identity,
+            stored_nanos: delivery.stored.unix_timestamp_nanos(),
+            payload: delivery.message.payload.clone(),
+            trace: delivery.context.trace.as_ref(),
+            rejection,
+        };
+        self.dead_letters.reject(letter).await
+    }
+
+    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a server
+    /// is killed. If no confirmation arrives, the request is delivered again and finds its Job. The
+    /// client's `double_ack` would take "no responders" for a confirmation.
+    async fn answer(&self, delivery: &Delivery<'_>, disposition: Disposition) -> Disposition {
+        let Some(reply) = delivery.message.reply.clone() else { return disposition };
+        let ack = match disposition {
+            Disposition::Created | Disposition::Exists => AckKind::Ack,
+            Disposition::Rejected => AckKind::Term,
+            Disposition::Retrying(_) | Disposition::Blocked(_) => {
+                AckKind::Nak(Some(redelivery::delay(delivery.delivered, fastrand::f64())))
+            }
+        };
+        let client = delivery.message.context.client();
+        match timeout(ACK_DEADLINE, client.request(reply, ack.into())).await {
+            Ok(Ok(_)) => disposition,
+            Ok(Err(error)) => disposition.unconfirmed(&error.to_string()),
+            Err(_) => disposition.unconfirmed("no answer"),
+        }
+    }
+}
+
+fn cancelled(request: &Request) -> Rejection {
+    let message = "the request was cancelled before its Job was created";
+    Rejection::new(Reason::Cancelled, message).of(&request.name)
+}

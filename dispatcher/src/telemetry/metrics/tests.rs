@@ -1,0 +1,209 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::leader::leadership;
+use dispatcher_core::request::Disposition;
+
+fn metrics() -> Metrics {
+    let health = Health::default();
+    health.component("nats").not_ready("not connected");
+    Metrics::new(health, leadership().1, ConcurrencyLimiter::default())
+}
+
+/// Metrics of the shipped templates, one of them with a limit.
+fn serving() -> Metrics {
+    let metrics = metrics();
+    let template = |name: &str| {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../deploy/templates/{name}.yaml"));
+        let mut template = Template::load(&path).unwrap();
+        template.max_active = (name == "memory").then(|| 3.try_into().unwrap());
+        (template.name.clone(), Arc::new(template))
+    };
+    metrics.serves(&["simple", "memory"].map(template).into());
+    metrics
+}
+
+fn template(word: &str) -> TemplateName {
+    TemplateName::try_from(word).unwrap()
+}
+
+fn event(template: &str, mut more: Value) -> StatusEvent {
+    let event = json!({"type": "OUTCOME", "template": template, "name": "a", "namespace": "jobs", "uid": "u", "requestId": "r",
+        "requestSeq": 1, "resourceVersion": "1", "time": "2026-01-01T00:00:00Z", "status": {}});
+    let fields = event.as_object().unwrap().clone();
+    more.as_object_mut().unwrap().extend(fields.into_iter().filter(|(key, _)| key != "type"));
+    if more.get("type").is_none() {
+        more["type"] = "OUTCOME".into();
+    }
+    serde_json::from_value(more).unwrap()
+}
+
+/// The value of a series, written as in the text.
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let text = metrics.text();
+    let mut values =
+        text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+    values.next()
+}
+
+fn look() -> queue::QueueSample {
+    queue::QueueSample { pending: 3, ack_pending: 2, redelivered: 1, oldest: 7.5 }
+}
+
+/// Every metric of the text: type and names of labels.
+fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut all: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        if let Some((of, type_)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            name = match type_ {
+                "counter" => format!("{of}_total"),
+                "info" => format!("{of}_info"),
+                _ => of.to_owned(),
+            };
+            all.insert(name.clone(), (type_.to_owned(), BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.rsplit_once('}').unwrap().0.split(',');
+            let labels = labels.map(|label| label.split_once('=').unwrap().0.to_owned());
+            all.get_mut(&name).unwrap().1.extend(labels.filter(|label| label != "le"));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_series_of_a_kind_is_there_before_anything_happens() {
+    let metrics = serving();
+    for series in [
+        "dispatcher_requests_total{template=\"simple\",result=\"created\"}",
+        "dispatcher_rejections_total{template=\"memory\",reason=\"NameTaken\"}",
+        "dispatcher_outcomes_total{template=\"simple\",result=\"Deleted\"}",
+        "dispatcher_events_total{template=\"simple\",event=\"ADDED\"}",
+        "dispatcher_event_lag_seconds_count{template=\"simple\",event=\"OUTCOME\"}",
+        "dispatcher_event_publish_duration_seconds_count{result=\"fenced\"}",
+        "dispatcher_job_create_duration_seconds_count{result=\"created\"}",
+        "dispatcher_watch_errors_total{resource=\"jobs\",reason=\"expired\"}",
+        "dispatcher_nats_disconnects_total",
+        "dispatcher_leader",
+    ] {
+        assert_eq!(value(&metrics, series), Some(0.0), "{series}:\n{}", metrics.text());
+    }
+    assert_eq!(value(&metrics, "dispatcher_active_jobs_limit{template=\"memory\"}"), Some(3.0));
+    assert_eq!(value(&metrics, "dispatcher_component_ready{component=\"nats\"}"), Some(0.0));
+    assert_eq!(value(&metrics, "dispatcher_component_failures_total{component=\"nats\"}"), Some(1.0));
+}
+
+/// Any Job may carry any label: what has no template is one template.
+#[test]
+fn no_label_is_anybodys_to_make() {
+    let metrics = serving();
+    let before = metrics.text().lines().count();
+    for n in 0..1000 {
+        let outcome = json!({"result": "Failed", "succeeded": 0, "failed": 1});
+        metrics.event(&event(&format!("template-{n}"), json!({"outcome": outcome})));
+        metrics.rejected(&template(&format!("template-{n}")), Reason::Refused);
+    }
+    assert_eq!(
+        value(&metrics, "dispatcher_outcomes_total{template=\"other\",result=\"Failed\"}"),
+        Some(1000.0)
+    );
+    assert!(metrics.text().lines().count() < before + 10, "{}", metrics.text());
+}
+
+#[test]
+fn what_is_counted_is_told() {
+    let metrics = serving();
+    let stored = OffsetDateTime::now_utc() - Duration::from_secs(20);
+    for disposition in [
+        Disposition::Created,
+        Disposition::Exists,
+        Disposition::Rejected,
+        Disposition::Retrying(String::new()),
+        Disposition::Blocked(String::new()),
+    ] {
+        metrics.handled(&template("simple"), &disposition, stored);
+    }
+    metrics.create(None, Instant::now());
+    metrics.create(Some(CreateFailure::Refused), Instant::now());
+    metrics.published(Published::Fenced, Instant::now());
+    metrics.lists(Watched::Pods);
+    metrics.watch_ended(Watched::Pods, true);
+    metrics.queues().set(&template("simple"), Some(look()));
+    metrics.queues().set(&template("memory"), None);
+    for (series, expected) in [
+        ("dispatcher_requests_total{template=\"simple\",result=\"retrying\"}", 1.0),
+        // Only of what was created: what comes again would count twice.
+        ("dispatcher_request_wait_seconds_count{template=\"simple\"}", 1.0),
+        ("dispatcher_request_wait_seconds_bucket{le=\"10.0\",template=\"simple\"}", 0.0),
+        ("dispatcher_request_wait_seconds_bucket{le=\"30.0\",template=\"simple\"}", 1.0),
+        ("dispatcher_job_create_duration_seconds_count{result=\"refused\"}", 1.0),
+        ("dispatcher_event_publish_duration_seconds_count{result=\"fenced\"}", 1.0),
+        ("dispatcher_watch_lists_total{resource=\"pods\"}", 1.0),
+        ("dispatcher_watch_errors_total{resource=\"pods\",reason=\"expired\"}", 1.0),
+        ("dispatcher_queue_requests{template=\"simple\",state=\"pending\"}", 3.0),
+        ("dispatcher_queue_requests{template=\"simple\",state=\"ack_pending\"}", 2.0),
+        ("dispatcher_queue_redelivered_requests{template=\"simple\"}", 1.0),
+        ("dispatcher_queue_oldest_age_seconds{template=\"simple\"}", 7.5),
+        ("dispatcher_consumer_up{template=\"simple\"}", 1.0),
+        ("dispatcher_consumer_up{template=\"memory\"}", 0.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(expected), "{series}:\n{}", metrics.text());
+    }
+    let unknown = "dispatcher_queue_oldest_age_seconds{template=\"memory\"}";
+    assert_eq!(value(&metrics, unknown), None, "an old value would look like a new one");
+}
+
+#[test]
+fn a_lag_is_told_where_kubernetes_says_when() {
+    let now: Timestamp = "2026-01-01T00:00:05.5Z".parse().unwrap();
+    let lag = |more| lag::of(&event("simple", more), now).map(|lag| lag.as_millis());
+    let outcome = |time: Value| json!({"outcome": {"result": "Complete", "succeeded": 1, "failed": 0, "finishTime": time}});
+    assert_eq!(lag(outcome("2026-01-01T00:00:03Z".into())), Some(2500));
+    assert_eq!(lag(outcome("2026-01-01T00:00:09Z".into())), Some(0), "its clock is ahead of ours");
+    assert_eq!(lag(outcome(Value::Null)), None, "a Job that vanished");
+    assert_eq!(lag(outcome("soon".into())), None);
+    let attempt = json!({"type": "ATTEMPT", "attempt": {"pod": "p", "finishedAt": "2026-01-01T00:00:04Z"}});
+    assert_eq!(lag(attempt), Some(1500));
+    assert_eq!(lag(json!({"type": "MODIFIED"})), None);
+}
+
+/// As a Prometheus reads it: each metric is described, and the end is told.
+#[test]
+fn the_text_ends_as_openmetrics_does() {
+    let text = serving().text();
+    assert!(text.ends_with("# EOF\n"));
+    let described = described(&text);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        let known = described.contains_key(name) || base.is_some_and(|base| described.contains_key(base));
+        assert!(known && (name.starts_with("dispatcher_") || name == "process_start_time_seconds"), "{line}");
+    }
+}
+
+/// docs/operations.md has a row for each metric, with its type and its labels, and none for another.
+#[test]
+fn the_documentation_has_each_metric() {
+    let metrics = serving();
+    metrics.queues().set(&template("simple"), Some(look()));
+    let docs =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).unwrap();
+    let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+    let mut told = BTreeMap::new();
+    for line in
+        docs.lines().filter(|line| line.starts_with("| `dispatcher_") || line.starts_with("| `process_"))
+    {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        told.insert(cells[1].trim_matches('`').to_owned(), (cells[2].to_owned(), words(cells[3])));
+    }
+    let mut there = described(&metrics.text());
+    // SubjectState once the Jobs are listed.
+    there.insert("dispatcher_active_jobs".to_owned(), ("gauge".to_owned(), ["template".to_owned()].into()));
+    assert_eq!(told, there);
+}

@@ -1,0 +1,5 @@
+//! What operators look at: readiness per component, metrics, and OpenTelemetry spans.
+
+pub mod health;
+pub mod metrics;
+pub mod spans;
