@@ -112,7 +112,7 @@ impl ActionRunner {
         let time = now();
         // Made when it is its turn: of thousands of events that wait for a server none takes the memory of a message.
         let message = || message(&state, &said, &word, &time);
-        let mut trying = self.publish_health.trying();
+        let mut guard = self.publish_health.retry_guard();
         for delay in backoff() {
             let stored = {
                 let _permit = permit(&self.in_flight, weight).await;
@@ -120,20 +120,20 @@ impl ActionRunner {
             };
             match stored {
                 Ok(sequence) => {
-                    trying.works();
+                    guard.succeeded();
                     self.tell_of(&state, &message());
                     return ActionResult::Published(SubjectState { sequence, last: Some(said) });
                 }
                 Err(StoreError::Fenced) => {}
                 Err(error) => {
-                    trying.failed(error.to_string());
+                    guard.failed(error.to_string());
                     // What refuses at once would be asked again at once.
                     sleep(delay).await;
                 }
             }
             let (last, stored) = Box::pin(self.last(&state)).await;
             if last.sequence != known.sequence {
-                trying.works();
+                guard.succeeded();
                 // Stored by a try that was not answered.
                 let ours = stored.map(|stored| stored.event).filter(|event| *event == message());
                 if let Some(event) = &ours {
@@ -182,11 +182,11 @@ impl ActionRunner {
 
     /// The last message of the subject, however long it takes to learn it.
     async fn last(&self, state: &JobState) -> (SubjectState, Option<LastMessage>) {
-        let mut trying = self.read_health.trying();
+        let mut guard = self.read_health.retry_guard();
         for delay in backoff() {
             match self.store.last(&state.template, &state.name).await {
                 Ok(last) => {
-                    trying.works();
+                    guard.succeeded();
                     return (
                         last.as_ref().map_or_else(SubjectState::default, |last| last.known.clone()),
                         last,
@@ -194,10 +194,10 @@ impl ActionRunner {
                 }
                 // It tells nothing, and still is the last one: the fence counts it.
                 Err(StoreError::Foreign(sequence)) => {
-                    trying.works();
+                    guard.succeeded();
                     return (SubjectState { sequence, last: None }, None);
                 }
-                Err(error) => trying.failed(error.to_string()),
+                Err(error) => guard.failed(error.to_string()),
             }
             sleep(delay).await;
         }
@@ -205,11 +205,11 @@ impl ActionRunner {
     }
 
     pub(super) async fn verify(&self, state: &JobState) -> ActionResult {
-        let mut trying = self.verify_health.trying();
+        let mut guard = self.verify_health.retry_guard();
         for delay in backoff() {
             match self.call(self.cluster.is_gone(state)).await {
                 Ok(gone) => {
-                    trying.works();
+                    guard.succeeded();
                     if !gone {
                         return ActionResult::Verified(DeletionCheck::No);
                     }
@@ -221,7 +221,7 @@ impl ActionRunner {
                     });
                 }
                 Err(error) => {
-                    trying.failed(format!("cannot see whether the Job {} is gone: {error}", state.name));
+                    guard.failed(format!("cannot see whether the Job {} is gone: {error}", state.name));
                 }
             }
             sleep(delay).await;
@@ -231,16 +231,16 @@ impl ActionRunner {
 
     /// Whether the Job that is gone was to be cancelled, however long it takes to learn it.
     async fn was_cancelled(&self, state: &JobState) -> bool {
-        let mut trying = self.verify_health.trying();
+        let mut guard = self.verify_health.retry_guard();
         for delay in backoff() {
             match self.call(self.cluster.is_cancelled(state)).await {
                 Ok(cancelled) => {
-                    trying.works();
+                    guard.succeeded();
                     return cancelled;
                 }
                 Err(error) => {
                     let message = format!("cannot see whether the Job {} was cancelled: {error}", state.name);
-                    trying.failed(message);
+                    guard.failed(message);
                 }
             }
             sleep(delay).await;
@@ -249,14 +249,14 @@ impl ActionRunner {
     }
 
     pub(super) async fn retire(&self, state: &JobState) -> ActionResult {
-        let mut trying = self.retire_health.trying();
+        let mut guard = self.retire_health.retry_guard();
         for delay in backoff() {
             match self.call(self.cluster.retire(state)).await {
                 Ok(()) => {
-                    trying.works();
+                    guard.succeeded();
                     break;
                 }
-                Err(error) => trying.failed(format!("cannot mark the Job {}: {error}", state.name)),
+                Err(error) => guard.failed(format!("cannot mark the Job {}: {error}", state.name)),
             }
             sleep(delay).await;
         }

@@ -96,7 +96,7 @@ impl Component {
     }
 
     /// Something that is tried until it works, or until nobody waits for it any more.
-    pub fn trying(&self) -> RetryGuard<'_> {
+    pub fn retry_guard(&self) -> RetryGuard<'_> {
         RetryGuard { component: self, complains: false }
     }
 }
@@ -116,7 +116,7 @@ impl RetryGuard<'_> {
     }
 
     /// It worked.
-    pub fn works(&mut self) {
+    pub fn succeeded(&mut self) {
         self.complains = false;
         self.component.ready();
     }
@@ -153,17 +153,17 @@ mod tests {
     fn what_is_given_up_complains_no_more() {
         let health = Health::default();
         let component = health.component("a");
-        let mut trying = component.trying();
-        trying.failed("no answer");
+        let mut guard = component.retry_guard();
+        guard.failed("no answer");
         assert_eq!(health.not_ready(), ["a: no answer"]);
-        trying.works();
+        guard.succeeded();
         assert!(health.not_ready().is_empty());
-        trying.failed("none again");
-        drop(trying);
+        guard.failed("none again");
+        drop(guard);
         assert!(health.not_ready().is_empty());
         // One that never complained says nothing of the others.
         component.not_ready("another's");
-        drop(component.trying());
+        drop(component.retry_guard());
         assert_eq!(health.not_ready(), ["a: another's"]);
     }
 }

@@ -190,8 +190,8 @@ fn what_is_no_template_is_told_with_its_field() {
             "type: [string, \"null\"]",
             "spec.parameters.properties.foo: the type `null` cannot be put into a text",
         ),
-        ("type: string", "type: string\n      pattern: '('", "parameters"),
-        ("type: string", "type: string\n      format: uuuid", "is no JSON Schema that can be used"),
+        ("type: string", "type: string\n        pattern: '('", "parameters"),
+        ("type: string", "type: string\n        format: uuuid", "is no JSON Schema that can be used"),
         ("type: string", "$ref: https://example.org/schema.json", "is no JSON Schema that can be used"),
         (
             "maxLength: 1024",
