@@ -55,9 +55,9 @@ pub trait Logs: Send + Sync + 'static {
 
 /// What is registered.
 #[derive(Default)]
-pub(crate) struct Registered(RwLock<Option<Arc<dyn Logs>>>);
+pub(crate) struct LogRegistry(RwLock<Option<Arc<dyn Logs>>>);
 
-impl Registered {
+impl LogRegistry {
     pub(crate) fn register(&self, logs: Arc<dyn Logs>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(logs);
     }

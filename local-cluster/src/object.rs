@@ -88,11 +88,11 @@ pub(crate) fn has_finalizer(object: &Value, finalizer: &str) -> bool {
 
 /// Now, to the second, as Kubernetes writes times.
 pub(crate) fn now() -> String {
-    after(0)
+    seconds_from_now(0)
 }
 
 /// In `seconds` from now.
-pub(crate) fn after(seconds: i64) -> String {
+pub(crate) fn seconds_from_now(seconds: i64) -> String {
     let now = Timestamp::now();
     let then = Timestamp::from_second(now.as_second().saturating_add(seconds)).unwrap_or(now);
     then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

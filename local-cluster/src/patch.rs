@@ -6,7 +6,7 @@ use crate::error::{ApiError, ApiResult};
 
 /// A patch by its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PatchKind {
+pub(crate) enum PatchType {
     Merge,
     Json,
     /// Lists whose elements have a merge key are merged by it; the only directive known is `$patch: delete` there.
@@ -15,10 +15,10 @@ pub(crate) enum PatchKind {
     Apply,
 }
 
-impl PatchKind {
+impl PatchType {
     /// # Errors
     /// 415 for another media type.
-    pub(crate) fn of(content_type: &str) -> ApiResult<Self> {
+    pub(crate) fn from_content_type(content_type: &str) -> ApiResult<Self> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/json-patch+json" => Ok(Self::Json),
@@ -42,7 +42,7 @@ impl PatchKind {
                     message: format!(
                         "the server rejected our request due to an error in our request: {error}"
                     ),
-                    ..ApiError::of_code(422)
+                    ..ApiError::from_code(422)
                 })?;
             }
             _ if !patch.is_object() => {
@@ -66,7 +66,7 @@ fn merge_key(list: &str) -> Option<&'static str> {
 }
 
 /// Lists of plain values that are united.
-fn is_united(list: &str) -> bool {
+fn is_set_list(list: &str) -> bool {
     list == "finalizers"
 }
 
@@ -83,7 +83,7 @@ fn merge_strategic(target: &mut Value, patch: &Value, field: &str) {
                 }
             }
         }
-        (Value::Array(target), Value::Array(patch)) if is_united(field) => {
+        (Value::Array(target), Value::Array(patch)) if is_set_list(field) => {
             for value in patch {
                 if !target.contains(value) {
                     target.push(value.clone());
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_merge_patch_sets_removes_and_replaces_lists() {
         let object = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1, 2]});
-        let patched = PatchKind::Merge.apply(&object, &json!({"a": null, "b": {"c": 4}, "l": [3]})).unwrap();
+        let patched = PatchType::Merge.apply(&object, &json!({"a": null, "b": {"c": 4}, "l": [3]})).unwrap();
         assert_eq!(patched, json!({"b": {"c": 4, "d": 3}, "l": [3]}));
     }
 
@@ -130,7 +130,7 @@ mod tests {
         let object = json!({"conditions": [{"type": "A", "status": "True"}], "finalizers": ["x"]});
         let patch =
             json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["y"]});
-        let patched = PatchKind::Strategic.apply(&object, &patch).unwrap();
+        let patched = PatchType::Strategic.apply(&object, &patch).unwrap();
         let expected = json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["x", "y"]});
         assert_eq!(patched, expected);
     }
@@ -139,16 +139,16 @@ mod tests {
     fn a_strategic_patch_deletes_from_a_list() {
         let object = json!({"env": [{"name": "A"}, {"name": "B"}]});
         let patch = json!({"env": [{"$patch": "delete", "name": "A"}], "$setElementOrder/env": []});
-        assert_eq!(PatchKind::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
+        assert_eq!(PatchType::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
     }
 
     #[test]
     fn a_json_patch_that_does_not_fit_is_422_and_a_malformed_one_400() {
         let test = json!([{"op": "test", "path": "/a", "value": 2}, {"op": "remove", "path": "/a"}]);
-        assert_eq!(PatchKind::Json.apply(&json!({"a": 1}), &test).unwrap_err().code, 422);
-        assert_eq!(PatchKind::Json.apply(&json!({"a": 2}), &test).unwrap(), json!({}));
-        assert_eq!(PatchKind::Json.apply(&json!({}), &json!({"op": 1})).unwrap_err().code, 400);
-        assert_eq!(PatchKind::Merge.apply(&json!({}), &json!([])).unwrap_err().code, 400);
-        assert_eq!(PatchKind::of("text/plain").unwrap_err().code, 415);
+        assert_eq!(PatchType::Json.apply(&json!({"a": 1}), &test).unwrap_err().code, 422);
+        assert_eq!(PatchType::Json.apply(&json!({"a": 2}), &test).unwrap(), json!({}));
+        assert_eq!(PatchType::Json.apply(&json!({}), &json!({"op": 1})).unwrap_err().code, 400);
+        assert_eq!(PatchType::Merge.apply(&json!({}), &json!([])).unwrap_err().code, 400);
+        assert_eq!(PatchType::from_content_type("text/plain").unwrap_err().code, 415);
     }
 }

@@ -15,7 +15,7 @@ mod faults;
 mod logs;
 #[path = "jobs/processes.rs"]
 mod processes;
-#[path = "jobs/rig.rs"]
-mod rig;
+#[path = "jobs/testbed.rs"]
+mod testbed;
 #[path = "jobs/wait.rs"]
 mod wait;

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use cluster::{Cluster, PATIENCE, job, job_with, pod_of};
+use cluster::{Cluster, TIMEOUT, job, job_with, pod_of};
 
 /// `kubectl` against a cluster, with nothing of the caller's own configuration.
 struct Kubectl {
@@ -54,7 +54,7 @@ impl Kubectl {
 
     /// What it writes, both to stdout and to stderr; it has to succeed.
     async fn run(&self, arguments: &[&str]) -> String {
-        let output = timeout(3 * PATIENCE, self.command(arguments).output()).await.expect("in time").unwrap();
+        let output = timeout(3 * TIMEOUT, self.command(arguments).output()).await.expect("in time").unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {all}");
@@ -123,7 +123,7 @@ async fn a_watch_prints_each_change() {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next =
-        async || words(&timeout(2 * PATIENCE, lines.next_line()).await.expect("in time").unwrap().unwrap());
+        async || words(&timeout(2 * TIMEOUT, lines.next_line()).await.expect("in time").unwrap().unwrap());
     assert_eq!(next().await, "NAME STATUS COMPLETIONS DURATION AGE");
     assert!(next().await.starts_with("a Running 0/1"));
     let start = "2026-01-01T00:00:00Z";
@@ -163,7 +163,7 @@ async fn a_log_is_followed_to_the_end_of_its_container() {
     let change = json!({"spec": {"template": {"spec": {"containers": container}}}});
     cluster.jobs().create(&PostParams::default(), &job_with("a", change)).await.unwrap();
     // It cannot show the log of a pod that has not started.
-    timeout(PATIENCE, async {
+    timeout(TIMEOUT, async {
         while !kubectl.command(&["logs", "job/a"]).output().await.unwrap().stdout.starts_with(b"first") {}
     })
     .await
@@ -172,12 +172,12 @@ async fn a_log_is_followed_to_the_end_of_its_container() {
     let mut command = kubectl.command(&["logs", "-f", "job/a"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = async || timeout(PATIENCE, lines.next_line()).await.expect("in time").unwrap();
+    let mut next = async || timeout(TIMEOUT, lines.next_line()).await.expect("in time").unwrap();
     assert_eq!(next().await.as_deref(), Some("first"));
     std::fs::write(go_on, "").unwrap();
     assert_eq!(next().await.as_deref(), Some("second"));
     assert_eq!(next().await, None, "the container has ended");
-    assert!(timeout(PATIENCE, child.wait()).await.expect("in time").unwrap().success());
+    assert!(timeout(TIMEOUT, child.wait()).await.expect("in time").unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,9 @@ use k8s_openapi::{
 use super::pods;
 
 /// The wait after the first failure.
-const FIRST: SignedDuration = SignedDuration::from_secs(10);
+const BASE_WAIT: SignedDuration = SignedDuration::from_secs(10);
 /// No wait is longer. (Kubernetes' documentation says six minutes; its controller waits up to ten.)
-const LONGEST: SignedDuration = SignedDuration::from_mins(10);
+const MAX_WAIT: SignedDuration = SignedDuration::from_mins(10);
 
 /// The time before which no new pod may be created; `None` where none has failed since the last success.
 ///
@@ -40,8 +40,8 @@ fn wait(failures: u32, scale: f64) -> SignedDuration {
     let Some(doublings) = failures.checked_sub(1) else {
         return SignedDuration::ZERO;
     };
-    let unscaled = 2_i32.checked_pow(doublings).and_then(|factor| FIRST.checked_mul(factor));
-    let unscaled = unscaled.unwrap_or(LONGEST).min(LONGEST);
+    let unscaled = 2_i32.checked_pow(doublings).and_then(|factor| BASE_WAIT.checked_mul(factor));
+    let unscaled = unscaled.unwrap_or(MAX_WAIT).min(MAX_WAIT);
     SignedDuration::try_from_secs_f64(unscaled.as_secs_f64() * scale).unwrap_or(unscaled)
 }
 
@@ -53,13 +53,13 @@ mod tests {
     fn the_wait_doubles_up_to_ten_minutes() {
         let seconds: Vec<i64> = (0..9).map(|failures| wait(failures, 1.0).as_secs()).collect();
         assert_eq!(seconds, [0, 10, 20, 40, 80, 160, 320, 600, 600]);
-        assert_eq!(wait(u32::MAX, 1.0), LONGEST);
+        assert_eq!(wait(u32::MAX, 1.0), MAX_WAIT);
     }
 
     #[test]
     fn the_scale_shortens_it() {
         assert_eq!(wait(2, 0.01), SignedDuration::from_millis(200));
         assert_eq!(wait(2, 0.0), SignedDuration::ZERO);
-        assert_eq!(wait(1, f64::NAN), FIRST);
+        assert_eq!(wait(1, f64::NAN), BASE_WAIT);
     }
 }

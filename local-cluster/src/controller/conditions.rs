@@ -14,13 +14,13 @@ pub(super) const SUSPENDED: &str = "Suspended";
 
 /// How a Job ends.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct JobResult {
     pub(super) success: bool,
     pub(super) reason: String,
     pub(super) message: String,
 }
 
-impl Verdict {
+impl JobResult {
     pub(super) fn success() -> Self {
         Self::new(true, "CompletionsReached", "Reached expected number of succeeded pods")
     }
@@ -37,8 +37,8 @@ impl Verdict {
         Self { success, reason: reason.to_owned(), message: message.to_owned() }
     }
 
-    /// The verdict that an interim condition of the Job has fixed.
-    pub(super) fn fixed(status: &JobStatus) -> Option<Self> {
+    /// The result that an interim condition of the Job has fixed.
+    pub(super) fn from_interim(status: &JobStatus) -> Option<Self> {
         let (success, condition) = find(status, SUCCESS_CRITERIA_MET)
             .map(|condition| (true, condition))
             .or_else(|| find(status, FAILURE_TARGET).map(|condition| (false, condition)))?;
@@ -47,12 +47,12 @@ impl Verdict {
     }
 
     /// The condition that announces the end while pods are still ending.
-    pub(super) fn interim(&self) -> &'static str {
+    pub(super) fn interim_condition(&self) -> &'static str {
         if self.success { SUCCESS_CRITERIA_MET } else { FAILURE_TARGET }
     }
 
     /// The condition that is the end.
-    pub(super) fn last(&self) -> &'static str {
+    pub(super) fn final_condition(&self) -> &'static str {
         if self.success { COMPLETE } else { FAILED }
     }
 }

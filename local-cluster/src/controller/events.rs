@@ -11,7 +11,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
 
 /// No Event is waited for longer; one that is lost is only missed by people.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something to tell of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Recorder {
     }
 
     /// Tells it; a failure is logged, as with Kubernetes' own recorder.
-    pub(crate) async fn tell(&self, object: &ObjectReference, note: Note) {
+    pub(crate) async fn record(&self, object: &ObjectReference, note: Note) {
         let Note { kind, reason, message } = note;
         let namespace = object.namespace.as_deref().unwrap_or_default();
         let (now, name) = (Timestamp::now(), object.name.as_deref().unwrap_or_default());
@@ -66,7 +66,7 @@ impl Recorder {
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        match timeout(PATIENCE, api.create(&PostParams::default(), &event)).await {
+        match timeout(TIMEOUT, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(name, %error, "an Event was not stored"),
             Err(_) => tracing::warn!(name, "an Event was not stored in time"),

@@ -14,9 +14,9 @@
 //! Not here: `podFailurePolicy`, `successPolicy`, `backoffLimitPerIndex`, `maxFailedIndexes`. A Job that sets them runs as if
 //! it did not.
 
-mod act;
 mod backoff;
 mod conditions;
+mod event_ttl;
 pub(crate) mod events;
 mod indexes;
 mod plan;
@@ -25,7 +25,7 @@ mod queue;
 mod rules;
 mod run;
 mod spec;
-mod sweep;
+mod sync;
 mod ttl;
 
 use kube::Client;
@@ -46,6 +46,7 @@ impl Default for Options {
 
 /// Takes care of the Jobs of all namespaces until `shutdown`. An API that fails is tried again, for ever.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
-    let jobs = run::Loop::new(act::Actor::new(client.clone(), options.time_scale)).run(client.clone());
-    shutdown.run_until_cancelled_owned(async { tokio::join!(jobs, sweep::run(client)) }).await;
+    let jobs =
+        run::JobController::new(sync::JobSyncer::new(client.clone(), options.time_scale)).run(client.clone());
+    shutdown.run_until_cancelled_owned(async { tokio::join!(jobs, event_ttl::run(client)) }).await;
 }

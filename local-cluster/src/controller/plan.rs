@@ -11,7 +11,7 @@ use super::events::Note;
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Plan {
     /// Pods to delete.
-    pub(super) delete: Vec<Removal>,
+    pub(super) delete: Vec<PodDeletion>,
     /// Pods to create.
     pub(super) create: Vec<Pod>,
     /// The status to write, counting the pods above as gone and there; `None` where it stands already.
@@ -26,7 +26,7 @@ pub(super) struct Plan {
 
 /// A pod to delete.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Removal {
+pub(super) struct PodDeletion {
     pub(super) name: String,
     pub(super) uid: String,
     /// Whether it is let go of first: its end is not to be counted.

@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
-    act::{Actor, Again},
     pods,
     queue::{Key, Queue},
+    sync::{JobSyncer, SyncResult},
 };
 
 /// Jobs that are worked on at the same time.
@@ -28,20 +28,20 @@ const WATCH_SECONDS: u32 = 60;
 const WATCH_PAUSE: Duration = Duration::from_millis(200);
 /// The wait after the first failure to work on a Job; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// See the module.
-pub(super) struct Loop {
-    actor: Actor,
+pub(super) struct JobController {
+    actor: JobSyncer,
     queue: Queue,
-    work: JoinSet<Again>,
+    work: JoinSet<SyncResult>,
     /// Which task works on which Job: a task that panics cannot say.
     tasks: HashMap<Id, Key>,
     failures: HashMap<Key, u32>,
 }
 
-impl Loop {
-    pub(super) fn new(actor: Actor) -> Self {
+impl JobController {
+    pub(super) fn new(actor: JobSyncer) -> Self {
         Self {
             actor,
             queue: Queue::default(),
@@ -82,22 +82,22 @@ impl Loop {
         }
     }
 
-    fn finish(&mut self, done: Result<(Id, Again), JoinError>) {
+    fn finish(&mut self, done: Result<(Id, SyncResult), JoinError>) {
         let (id, again) = match done {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "the work on a Job broke off");
-                (error.id(), Again::Failed)
+                (error.id(), SyncResult::Failed)
             }
         };
         let Some(key) = self.tasks.remove(&id) else {
             return;
         };
         let pause = match again {
-            Again::Failed => Some(self.pause(&key)),
-            Again::Later(wait) => wait,
+            SyncResult::Failed => Some(self.pause(&key)),
+            SyncResult::RequeueAfter(wait) => wait,
         };
-        if !matches!(again, Again::Failed) {
+        if !matches!(again, SyncResult::Failed) {
             self.failures.remove(&key);
         }
         self.queue.done(key, pause.and_then(|pause| Instant::now().checked_add(pause)));
@@ -105,7 +105,7 @@ impl Loop {
 
     fn pause(&mut self, key: &Key) -> Duration {
         let failures = self.failures.entry(key.clone()).or_default();
-        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(MAX_PAUSE);
         *failures = failures.saturating_add(1);
         pause
     }

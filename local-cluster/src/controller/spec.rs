@@ -22,7 +22,7 @@ pub(super) struct Spec {
     pub(super) indexed: bool,
     pub(super) restarts_on_failure: bool,
     pub(super) replaces_failed_only: bool,
-    pub(super) foreign: bool,
+    pub(super) managed_elsewhere: bool,
 }
 
 impl Spec {
@@ -43,7 +43,7 @@ impl Spec {
             indexed: is(&spec.completion_mode, INDEXED) && completions.is_some(),
             restarts_on_failure: is(&pod.restart_policy, ON_FAILURE),
             replaces_failed_only: is(&spec.pod_replacement_policy, REPLACE_FAILED),
-            foreign: spec.managed_by.is_some_and(|manager| manager != MANAGER),
+            managed_elsewhere: spec.managed_by.is_some_and(|manager| manager != MANAGER),
         }
     }
 }

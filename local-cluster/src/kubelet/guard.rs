@@ -56,19 +56,19 @@ impl Guard {
 
     /// Has this process group killed if we end.
     pub fn watch(&self, group: Pid) {
-        self.tell('+', group);
+        self.send('+', group);
     }
 
     /// This group is gone.
     pub fn forget(&self, group: Pid) {
-        self.tell('-', group);
+        self.send('-', group);
     }
 
     /// Not by way of a task: a process that has started must be known at once. What the pipe has taken is read even when
     /// we are gone, and it has room for thousands of lines, each of which it takes whole or not at all. Nor by way of the
     /// runtime, which writes nothing before it has learnt that the pipe has room: on a busy machine that is after the first
     /// process.
-    fn tell(&self, what: char, group: Pid) {
+    fn send(&self, what: char, group: Pid) {
         let line = format!("{what} {}\n", group.as_raw_pid());
         if let Err(error) = (&*self.0).write_all(line.as_bytes()) {
             tracing::warn!(%error, "the guard of the processes does not listen: they may outlive a SIGKILL");
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(240);
+    const TIMEOUT: Duration = Duration::from_secs(240);
 
     /// Within one turn of the runtime, as on a busy machine.
     #[tokio::test]
@@ -96,7 +96,7 @@ mod tests {
         let mut child = command.spawn().unwrap();
         guard.watch(Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap());
         drop(guard);
-        let ended = timeout(PATIENCE, child.wait()).await.expect("it is ended");
+        let ended = timeout(TIMEOUT, child.wait()).await.expect("it is ended");
         assert_eq!(ended.unwrap().signal(), Some(9));
     }
 }

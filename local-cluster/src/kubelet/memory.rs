@@ -1,4 +1,4 @@
-//! Memory limits: the resident memory of a container's processes is looked at every few milliseconds; beyond the limit
+//! MemoryLimiter limits: the resident memory of a container's processes is looked at every few milliseconds; beyond the limit
 //! they are killed.
 
 use std::{
@@ -18,7 +18,7 @@ use super::process::kill;
 
 /// The containers that have a limit.
 #[derive(Clone, Default)]
-pub(super) struct Memory {
+pub(super) struct MemoryLimiter {
     limits: Arc<Mutex<HashMap<Pid, Limit>>>,
 }
 
@@ -28,19 +28,19 @@ struct Limit {
 }
 
 /// One container's limit; it is watched until this is dropped.
-pub(super) struct Watched {
-    memory: Memory,
+pub(super) struct MemoryLimit {
+    memory: MemoryLimiter,
     group: Pid,
     exceeded: Arc<AtomicBool>,
 }
 
-impl Memory {
+impl MemoryLimiter {
     /// Watches the processes of `group`, and what they start.
-    pub(super) fn limit(&self, group: Pid, bytes: u64) -> Watched {
+    pub(super) fn limit(&self, group: Pid, bytes: u64) -> MemoryLimit {
         let exceeded = Arc::new(AtomicBool::new(false));
         let limit = Limit { bytes, exceeded: exceeded.clone() };
         self.locked(|limits| limits.insert(group, limit));
-        Watched { memory: self.clone(), group, exceeded }
+        MemoryLimit { memory: self.clone(), group, exceeded }
     }
 
     fn locked<T>(&self, work: impl FnOnce(&mut HashMap<Pid, Limit>) -> T) -> T {
@@ -64,7 +64,7 @@ impl Memory {
     }
 
     fn enforce(&self) -> io::Result<()> {
-        let entries = entries()?;
+        let entries = process_stats()?;
         self.locked(|limits| {
             for (group, limit) in limits {
                 if usage(&entries, group.as_raw_pid()) > limit.bytes {
@@ -77,14 +77,14 @@ impl Memory {
     }
 }
 
-impl Watched {
+impl MemoryLimit {
     /// Whether the limit was exceeded, and the processes killed for it.
     pub(super) fn was_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Watched {
+impl Drop for MemoryLimit {
     fn drop(&mut self) {
         self.memory.locked(|limits| limits.remove(&self.group));
     }
@@ -92,7 +92,7 @@ impl Drop for Watched {
 
 /// What `/proc` tells of a process.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Entry {
+struct ProcessStat {
     id: i32,
     parent: i32,
     group: i32,
@@ -101,7 +101,7 @@ struct Entry {
 }
 
 /// All processes. One that ends meanwhile is left out.
-fn entries() -> io::Result<Vec<Entry>> {
+fn process_stats() -> io::Result<Vec<ProcessStat>> {
     let page = rustix::param::page_size() as u64;
     let names = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
     let processes = names.filter(|path| {
@@ -112,11 +112,11 @@ fn entries() -> io::Result<Vec<Entry>> {
 }
 
 /// A line of `/proc/<pid>/stat`. The program's name, in parentheses, may hold anything.
-fn parse(stat: &str, page: u64) -> Option<Entry> {
+fn parse(stat: &str, page: u64) -> Option<ProcessStat> {
     let (id, rest) = stat.split_once(" (")?;
     let (_, rest) = rest.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(1);
-    Some(Entry {
+    Some(ProcessStat {
         id: id.parse().ok()?,
         parent: fields.next()?.parse().ok()?,
         group: fields.next()?.parse().ok()?,
@@ -125,7 +125,7 @@ fn parse(stat: &str, page: u64) -> Option<Entry> {
 }
 
 /// The resident memory of a group and of the descendants of its members, whatever group those are in.
-fn usage(entries: &[Entry], group: i32) -> u64 {
+fn usage(entries: &[ProcessStat], group: i32) -> u64 {
     let mut members: HashSet<i32> =
         entries.iter().filter(|entry| entry.group == group).map(|entry| entry.id).collect();
     loop {
@@ -147,19 +147,19 @@ mod tests {
     #[test]
     fn a_line_of_proc_is_read_whatever_the_program_is_called() {
         let stat = "42 (a) b (c)) S 7 41 41 0 -1 4194560 98 0 0 0 0 0 0 0 20 0 1 0 84 2883584 256 18446744073709551615";
-        assert_eq!(parse(stat, 4096), Some(Entry { id: 42, parent: 7, group: 41, resident: 1 << 20 }));
+        assert_eq!(parse(stat, 4096), Some(ProcessStat { id: 42, parent: 7, group: 41, resident: 1 << 20 }));
         assert_eq!(parse("42", 4096), None);
     }
 
     #[test]
     fn this_process_is_among_them() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(entries().unwrap().iter().any(|entry| entry.id == own && entry.resident > 0));
+        assert!(process_stats().unwrap().iter().any(|entry| entry.id == own && entry.resident > 0));
     }
 
     #[test]
     fn descendants_count_even_in_a_group_of_their_own() {
-        let entry = |id, parent, group| Entry { id, parent, group, resident: 1 };
+        let entry = |id, parent, group| ProcessStat { id, parent, group, resident: 1 };
         let entries =
             [entry(10, 1, 10), entry(11, 10, 10), entry(12, 11, 12), entry(13, 12, 12), entry(14, 1, 14)];
         assert_eq!((usage(&entries, 10), usage(&entries, 12), usage(&entries, 99)), (4, 2, 0));

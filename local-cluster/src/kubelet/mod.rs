@@ -1,9 +1,9 @@
 //! The kubelet: runs the containers of pods as processes of this machine, and reports what becomes of them.
 //!
 //! ```text
-//! watch of pods ─▶ Kubelet ─▶ one Worker per pod ─▶ one Runner per container ─▶ Process ─▶ Log ─▶ pods/log
+//! watch of pods ─▶ Kubelet ─▶ one Worker per pod ─▶ one Runner per container ─▶ Process ─▶ LogBuffer ─▶ pods/log
 //!                     │              │  ▲                    │                     ▲
-//!                     └─ end it ─────┘  └──── views ─────────┘                  Memory, Guard
+//!                     └─ end it ─────┘  └──── views ─────────┘                  MemoryLimiter, Guard
 //!                                       │
 //!                                       └─▶ status of the pod
 //! ```
@@ -15,15 +15,15 @@
 //! A container's processes never outlive it, this kubelet, or this program: see `process` and `guard`. What leaves both
 //! the process group and the parent (a daemon) is beyond its reach.
 
+mod command;
 mod expand;
 mod guard;
-mod launch;
-mod log;
-mod logs;
+mod log_buffer;
 mod memory;
 mod process;
 mod quantity;
 mod report;
+mod run_logs;
 mod runner;
 mod status;
 mod worker;
@@ -52,7 +52,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::guard::Guard;
-use self::{logs::Shelf, memory::Memory, worker::Worker};
+use self::{memory::MemoryLimiter, run_logs::RunLogs, worker::Worker};
 use crate::{Logs, controller::events::Recorder};
 
 /// Where every pod is to be found.
@@ -81,7 +81,7 @@ impl Program {
         Self { path: path.into(), arguments: Vec::new(), environment: BTreeMap::new() }
     }
 
-    /// The same with this variable in place of the container's.
+    /// The same with this variable in slot of the container's.
     #[must_use]
     pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.insert(name.into(), value.into());
@@ -129,7 +129,7 @@ impl Default for Options {
 pub struct Kubelet {
     shared: Arc<Shared>,
     workers: JoinSet<()>,
-    pods: HashMap<String, Known>,
+    pods: HashMap<String, TrackedPod>,
     /// Which worker is whose: one that panics cannot say.
     tasks: HashMap<Id, String>,
 }
@@ -138,16 +138,16 @@ pub struct Kubelet {
 struct Shared {
     client: Client,
     options: Options,
-    memory: Memory,
+    memory: MemoryLimiter,
     guard: Guard,
-    logs: Shelf,
-    places: Semaphore,
+    logs: RunLogs,
+    slots: Semaphore,
     events: Recorder,
     folder: TempDir,
 }
 
 /// A pod that has a worker.
-struct Known {
+struct TrackedPod {
     stop: watch::Sender<Option<Duration>>,
     /// What it has to end in, where it is gone without being told.
     grace: Duration,
@@ -163,14 +163,14 @@ impl Kubelet {
     pub fn new(client: Client, options: Options) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("local-cluster-").tempdir()?;
         let guard = Guard::start(folder.path())?;
-        let memory = Memory::default();
+        let memory = MemoryLimiter::default();
         let mut workers = JoinSet::new();
         workers.spawn(memory.clone().run(options.memory_interval));
         let shared = Shared {
             events: Recorder::new(client.clone(), "kubelet"),
-            places: Semaphore::new(options.max_pods),
+            slots: Semaphore::new(options.max_pods),
             folder,
-            logs: Shelf::default(),
+            logs: RunLogs::default(),
             client,
             options,
             memory,
@@ -211,7 +211,7 @@ impl Kubelet {
     fn handle(&mut self, event: Event<Pod>) {
         match event {
             Event::Init => self.pods.values_mut().for_each(|pod| pod.listed = false),
-            Event::InitApply(pod) | Event::Apply(pod) => self.take(pod),
+            Event::InitApply(pod) | Event::Apply(pod) => self.handle_pod(pod),
             Event::InitDone => {
                 let gone = self.pods.iter().filter(|(_, pod)| !pod.listed);
                 gone.for_each(|(_, pod)| stop(&pod.stop, pod.grace));
@@ -224,7 +224,7 @@ impl Kubelet {
         }
     }
 
-    fn take(&mut self, pod: Pod) {
+    fn handle_pod(&mut self, pod: Pod) {
         let uid = pod.uid().unwrap_or_default();
         let deleting = pod.metadata.deletion_timestamp.is_some();
         let default = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
@@ -243,11 +243,11 @@ impl Kubelet {
         if !is_ours || matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
-        let (stop, stopped) = watch::channel(grace);
-        let worker = Worker::new(self.shared.clone(), pod, stopped);
+        let (stop, stop_requested) = watch::channel(grace);
+        let worker = Worker::new(self.shared.clone(), pod, stop_requested);
         let task = self.workers.spawn(worker.run());
         self.tasks.insert(task.id(), uid.clone());
-        self.pods.insert(uid, Known { stop, grace: default, listed: true });
+        self.pods.insert(uid, TrackedPod { stop, grace: default, listed: true });
     }
 
     fn finish(&mut self, done: Result<(Id, ()), JoinError>) {

@@ -9,12 +9,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{guard::Guard, launch::Launch, log::Log};
+use super::{command::ContainerCommand, guard::Guard, log_buffer::LogBuffer};
 
 /// How long a process outside the group may keep the output open after the main process has ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a process that ended by signal `n` has as its exit code, less `n`.
-const BY_SIGNAL: i32 = 128;
+const SIGNAL_EXIT_BASE: i32 = 128;
 
 /// A running process and what it starts. Dropping it kills them all.
 pub(super) struct Process {
@@ -22,25 +22,25 @@ pub(super) struct Process {
     group: Pid,
     /// Fill the log; dropping them stops them.
     output: JoinSet<()>,
-    log: std::sync::Arc<Log>,
+    log: std::sync::Arc<LogBuffer>,
     guard: Guard,
     /// Whether all of the group has been killed: its number may be another's by now.
     ended: bool,
 }
 
 impl Process {
-    /// Starts `launch` in `folder`, unless it names another, with its output going to `log`.
+    /// Starts `command` in `folder`, unless it names another, with its output going to `log`.
     pub(super) fn start(
-        launch: &Launch,
+        command: &ContainerCommand,
         folder: &std::path::Path,
-        log: std::sync::Arc<Log>,
+        log: std::sync::Arc<LogBuffer>,
         guard: Guard,
     ) -> io::Result<Self> {
-        let mut child = Command::new(&launch.program)
-            .args(&launch.arguments)
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
             .env_clear()
-            .envs(&launch.environment)
-            .current_dir(launch.folder.as_deref().unwrap_or(folder))
+            .envs(&command.environment)
+            .current_dir(command.folder.as_deref().unwrap_or(folder))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -89,7 +89,7 @@ impl Process {
         self.kill();
         self.ended = true;
         let read_to_its_end = async { while self.output.join_next().await.is_some() {} };
-        if timeout(LAST_WORDS, read_to_its_end).await.is_err() {
+        if timeout(OUTPUT_DRAIN_TIMEOUT, read_to_its_end).await.is_err() {
             self.output.abort_all();
         }
         self.log.end();
@@ -97,7 +97,7 @@ impl Process {
             Ok(status) => exit_code(status),
             Err(error) => {
                 tracing::error!(%error, "the end of a process is not known");
-                BY_SIGNAL + Signal::KILL.as_raw()
+                SIGNAL_EXIT_BASE + Signal::KILL.as_raw()
             }
         }
     }
@@ -119,5 +119,8 @@ pub(super) fn kill(group: Pid) {
 
 fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
-    status.code().or_else(|| status.signal().map(|signal| BY_SIGNAL + signal)).unwrap_or(BY_SIGNAL)
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| SIGNAL_EXIT_BASE + signal))
+        .unwrap_or(SIGNAL_EXIT_BASE)
 }

@@ -16,13 +16,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::status::{View, pod_status};
+use super::status::{ContainerView, pod_status};
 
 /// No call is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The wait after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The pod that it reports of.
 #[derive(Clone)]
@@ -33,11 +33,11 @@ pub(super) struct Reporter {
 }
 
 /// The pod is not there any more, or is another one of its name.
-pub(super) struct Gone;
+pub(super) struct PodGone;
 
 impl Reporter {
     /// Reports each change of `views`, and ends with the last: once nobody can change them any more.
-    pub(super) async fn follow(&self, mut views: watch::Receiver<Vec<View>>) {
+    pub(super) async fn follow(&self, mut views: watch::Receiver<Vec<ContainerView>>) {
         let (taken, mut before) = (Timestamp::now(), PodStatus::default());
         loop {
             let current = views.borrow_and_update().clone();
@@ -53,44 +53,44 @@ impl Reporter {
     }
 
     /// Writes a status.
-    pub(super) async fn status(&self, status: &PodStatus) -> Result<(), Gone> {
+    pub(super) async fn status(&self, status: &PodStatus) -> Result<(), PodGone> {
         let patch = Patch::Merge(json!({"metadata": {"uid": self.uid}, "status": status}));
-        self.insist(|| async { self.api.patch_status(&self.name, &PatchParams::default(), &patch).await })
+        self.retry(|| async { self.api.patch_status(&self.name, &PatchParams::default(), &patch).await })
             .await
     }
 
     /// Says which node the pod is on.
-    pub(super) async fn bind(&self, node: &str) -> Result<(), Gone> {
+    pub(super) async fn bind(&self, node: &str) -> Result<(), PodGone> {
         self.patch(json!({"metadata": {"uid": self.uid}, "spec": {"nodeName": node}})).await
     }
 
-    async fn patch(&self, patch: Value) -> Result<(), Gone> {
+    async fn patch(&self, patch: Value) -> Result<(), PodGone> {
         let patch = Patch::Merge(patch);
-        self.insist(|| async { self.api.patch(&self.name, &PatchParams::default(), &patch).await }).await
+        self.retry(|| async { self.api.patch(&self.name, &PatchParams::default(), &patch).await }).await
     }
 
     /// Removes a pod that was being deleted, now that nothing of it runs.
-    pub(super) async fn remove(&self) -> Result<(), Gone> {
+    pub(super) async fn remove(&self) -> Result<(), PodGone> {
         let delete = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
             ..DeleteParams::default()
         };
-        self.insist(|| async { self.api.delete(&self.name, &delete).await }).await
+        self.retry(|| async { self.api.delete(&self.name, &delete).await }).await
     }
 
-    async fn insist<T: Debug, F>(&self, call: impl Fn() -> F) -> Result<(), Gone>
+    async fn retry<T: Debug, F>(&self, call: impl Fn() -> F) -> Result<(), PodGone>
     where
         F: Future<Output = kube::Result<T>>,
     {
         let mut pause = FIRST_PAUSE;
         loop {
-            match timeout(PATIENCE, call()).await {
+            match timeout(TIMEOUT, call()).await {
                 Ok(Ok(_)) => return Ok(()),
                 // 409 and 422 answer to a uid that is another.
                 Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => {
                     tracing::debug!(pod = self.name, %status, "a pod is gone");
-                    return Err(Gone);
+                    return Err(PodGone);
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(pod = self.name, %error, "a pod's state is told again later")
@@ -98,7 +98,7 @@ impl Reporter {
                 Err(_) => tracing::warn!(pod = self.name, "a pod's state was not taken in time"),
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 }

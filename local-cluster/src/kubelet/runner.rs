@@ -10,30 +10,30 @@ use tokio::{
 
 use super::{
     Shared,
-    launch::{Launch, Trouble},
+    command::{ContainerCommand, StartFailure},
     process::Process,
-    status::{End, State, View},
-    worker::{Stop, stopped},
+    status::{ContainerView, State, Termination},
+    worker::{Stop, stop_requested},
 };
 
 /// What a container that could not be started has as its exit code, as with the common container runtimes.
-const NOT_STARTED: i32 = 128;
+const START_ERROR_EXIT_CODE: i32 = 128;
 /// The wait before the first restart; each further one doubles it.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
-const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
+const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
 /// See the module.
 pub(super) struct Runner<'a> {
     pub(super) shared: &'a Shared,
     pub(super) uid: &'a str,
     pub(super) name: &'a str,
-    pub(super) launch: &'a Launch,
+    pub(super) command: &'a ContainerCommand,
     /// The pod's restart policy.
     pub(super) restarts: &'a str,
     pub(super) folder: &'a Path,
     /// Which of the views is its own.
     pub(super) index: usize,
-    pub(super) views: Arc<watch::Sender<Vec<View>>>,
+    pub(super) views: Arc<watch::Sender<Vec<ContainerView>>>,
     pub(super) stop: Stop,
 }
 
@@ -45,14 +45,14 @@ impl Runner<'_> {
                 return;
             }
             let id = format!("local://{}/{}/{run}", self.uid, self.name);
-            let end = self.once(id).await;
+            let end = self.run_once(id).await;
             let again = match self.restarts {
                 "Never" => false,
                 "OnFailure" => end.exit_code != 0,
                 _ => true,
             };
             let over = !again || self.stop.borrow().is_some();
-            self.change(|view| view.state = State::Ended(end.clone()));
+            self.change(|view| view.state = State::Terminated(end.clone()));
             if over || !self.back_off(run, end).await {
                 return;
             }
@@ -60,30 +60,38 @@ impl Runner<'_> {
     }
 
     /// One run.
-    async fn once(&mut self, id: String) -> End {
+    async fn run_once(&mut self, id: String) -> Termination {
         let log = self.shared.logs.begin(self.uid, self.name, self.shared.options.log_limit);
         let started = Timestamp::now();
-        let process = match Process::start(self.launch, self.folder, log.clone(), self.shared.guard.clone()) {
+        let process = match Process::start(self.command, self.folder, log.clone(), self.shared.guard.clone())
+        {
             Ok(process) => process,
             Err(error) => {
                 log.end();
-                return self.not_started(&error, id);
+                return self.start_error(&error, id);
             }
         };
         self.change(|view| {
             view.state = State::Running(started);
             view.id.clone_from(&id);
         });
-        let (exit_code, reason) = self.watch_over(process).await;
-        End { exit_code, reason, message: None, started: Some(started), finished: Timestamp::now(), id }
+        let (exit_code, reason) = self.wait_for_exit(process).await;
+        Termination {
+            exit_code,
+            reason,
+            message: None,
+            started: Some(started),
+            finished: Timestamp::now(),
+            id,
+        }
     }
 
     /// Waits for the end of a process, or brings it about; says its exit code and the reason that Kubernetes gives.
-    async fn watch_over(&mut self, mut process: Process) -> (i32, &'static str) {
-        let memory = self.launch.memory.map(|limit| self.shared.memory.limit(process.group(), limit));
+    async fn wait_for_exit(&mut self, mut process: Process) -> (i32, &'static str) {
+        let memory = self.command.memory.map(|limit| self.shared.memory.limit(process.group(), limit));
         let exit_code = tokio::select! {
             exit_code = process.wait() => exit_code,
-            _ = stopped(&mut self.stop) => self.terminate(&mut process).await,
+            _ = stop_requested(&mut self.stop) => self.terminate(&mut process).await,
         };
         let reason = match exit_code {
             _ if memory.is_some_and(|memory| memory.was_exceeded()) => "OOMKilled",
@@ -113,11 +121,11 @@ impl Runner<'_> {
         }
     }
 
-    fn not_started(&self, error: &io::Error, id: String) -> End {
-        End {
-            exit_code: NOT_STARTED,
+    fn start_error(&self, error: &io::Error, id: String) -> Termination {
+        Termination {
+            exit_code: START_ERROR_EXIT_CODE,
             reason: "StartError",
-            message: Some(format!("cannot run {}: {error}", self.launch.program.display())),
+            message: Some(format!("cannot run {}: {error}", self.command.program.display())),
             started: None,
             finished: Timestamp::now(),
             id,
@@ -125,23 +133,23 @@ impl Runner<'_> {
     }
 
     /// Waits before the next run; says whether there is to be one.
-    async fn back_off(&mut self, run: u32, end: End) -> bool {
-        let wait = FIRST_BACKOFF.saturating_mul(1 << run.min(10)).min(LONGEST_BACKOFF);
+    async fn back_off(&mut self, run: u32, end: Termination) -> bool {
+        let wait = FIRST_BACKOFF.saturating_mul(1 << run.min(10)).min(MAX_BACKOFF);
         let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), self.name);
         self.change(|view| {
-            view.state = State::Waiting(Trouble { reason: "CrashLoopBackOff", message });
+            view.state = State::Waiting(StartFailure { reason: "CrashLoopBackOff", message });
             view.last = Some(end);
         });
         let scaled = wait.as_secs_f64() * self.shared.options.time_scale;
         tokio::select! {
             () = sleep(Duration::try_from_secs_f64(scaled).unwrap_or(wait)) => {}
-            _ = stopped(&mut self.stop) => return false,
+            _ = stop_requested(&mut self.stop) => return false,
         }
         self.change(|view| view.restarts = view.restarts.saturating_add(1));
         true
     }
 
-    fn change(&self, change: impl FnOnce(&mut View)) {
+    fn change(&self, change: impl FnOnce(&mut ContainerView)) {
         self.views.send_modify(|views| {
             if let Some(view) = views.get_mut(self.index) {
                 change(view);

@@ -9,30 +9,30 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::launch::Trouble;
+use super::command::StartFailure;
 
 /// A container and how far it is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct View {
+pub(super) struct ContainerView {
     pub(super) name: String,
     pub(super) image: String,
     /// Of the run that is under way or was the last; empty before the first.
     pub(super) id: String,
     pub(super) state: State,
-    pub(super) last: Option<End>,
+    pub(super) last: Option<Termination>,
     pub(super) restarts: i32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
-    Waiting(Trouble),
+    Waiting(StartFailure),
     Running(Timestamp),
-    Ended(End),
+    Terminated(Termination),
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct End {
+pub(super) struct Termination {
     pub(super) exit_code: i32,
     pub(super) reason: &'static str,
     pub(super) message: Option<String>,
@@ -51,15 +51,15 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn of(views: &[View]) -> Self {
+    pub(super) fn of(views: &[ContainerView]) -> Self {
         let ends: Option<Vec<i32>> = views
             .iter()
             .map(|view| match &view.state {
-                State::Ended(end) => Some(end.exit_code),
+                State::Terminated(end) => Some(end.exit_code),
                 State::Waiting(_) | State::Running(_) => None,
             })
             .collect();
-        let started = |view: &View| !matches!(view.state, State::Waiting(_)) || view.last.is_some();
+        let started = |view: &ContainerView| !matches!(view.state, State::Waiting(_)) || view.last.is_some();
         match ends {
             Some(codes) if codes.iter().all(|code| *code == 0) => Self::Succeeded,
             Some(_) => Self::Failed,
@@ -79,7 +79,12 @@ impl Phase {
 }
 
 /// The status of a pod that was taken at `taken`, as `views` make it at `now`.
-pub(super) fn pod_status(views: &[View], before: &PodStatus, taken: Timestamp, now: Timestamp) -> PodStatus {
+pub(super) fn pod_status(
+    views: &[ContainerView],
+    before: &PodStatus,
+    taken: Timestamp,
+    now: Timestamp,
+) -> PodStatus {
     let phase = Phase::of(views);
     PodStatus {
         phase: Some(phase.name().to_owned()),
@@ -94,7 +99,7 @@ pub(super) fn pod_status(views: &[View], before: &PodStatus, taken: Timestamp, n
     }
 }
 
-/// The status of a pod that found no place.
+/// The status of a pod that found no slot.
 pub(super) fn unschedulable(message: &str, now: Timestamp) -> PodStatus {
     let mut scheduled = condition("PodScheduled", false, now);
     scheduled.reason = Some("Unschedulable".to_owned());
@@ -102,8 +107,13 @@ pub(super) fn unschedulable(message: &str, now: Timestamp) -> PodStatus {
     PodStatus { phase: Some("Pending".to_owned()), conditions: Some(vec![scheduled]), ..PodStatus::default() }
 }
 
-fn conditions(views: &[View], phase: Phase, before: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
-    let is_ready = |view: &View| matches!(view.state, State::Running(_));
+fn conditions(
+    views: &[ContainerView],
+    phase: Phase,
+    before: &PodStatus,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let is_ready = |view: &ContainerView| matches!(view.state, State::Running(_));
     let ready = views.iter().all(is_ready);
     let reason = match phase {
         Phase::Succeeded => Some("PodCompleted"),
@@ -146,7 +156,7 @@ fn unchanged_since(mut condition: PodCondition, before: &PodStatus) -> PodCondit
     condition
 }
 
-fn container_status(view: &View) -> ContainerStatus {
+fn container_status(view: &ContainerView) -> ContainerStatus {
     let is_running = matches!(view.state, State::Running(_));
     ContainerStatus {
         name: view.name.clone(),
@@ -168,7 +178,7 @@ fn container_status(view: &View) -> ContainerStatus {
 fn container_state(state: &State) -> ContainerState {
     let none = ContainerState::default();
     match state {
-        State::Waiting(Trouble { reason, message }) => ContainerState {
+        State::Waiting(StartFailure { reason, message }) => ContainerState {
             waiting: Some(ContainerStateWaiting {
                 reason: Some((*reason).to_owned()),
                 message: (!message.is_empty()).then(|| message.clone()),
@@ -178,11 +188,11 @@ fn container_state(state: &State) -> ContainerState {
         State::Running(since) => {
             ContainerState { running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }), ..none }
         }
-        State::Ended(end) => ContainerState { terminated: Some(terminated(end)), ..none },
+        State::Terminated(end) => ContainerState { terminated: Some(terminated(end)), ..none },
     }
 }
 
-fn terminated(end: &End) -> ContainerStateTerminated {
+fn terminated(end: &Termination) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: (!end.id.is_empty()).then(|| end.id.clone()),
         exit_code: end.exit_code,
@@ -198,18 +208,32 @@ fn terminated(end: &End) -> ContainerStateTerminated {
 mod tests {
     use super::*;
 
-    fn view(state: State) -> View {
+    fn view(state: State) -> ContainerView {
         let last = None;
-        View { name: "main".into(), image: "app:1".into(), id: String::new(), state, last, restarts: 0 }
+        ContainerView {
+            name: "main".into(),
+            image: "app:1".into(),
+            id: String::new(),
+            state,
+            last,
+            restarts: 0,
+        }
     }
 
     fn ended(exit_code: i32) -> State {
         let (reason, finished) = ("Error", Timestamp::UNIX_EPOCH);
-        State::Ended(End { exit_code, reason, message: None, started: None, finished, id: String::new() })
+        State::Terminated(Termination {
+            exit_code,
+            reason,
+            message: None,
+            started: None,
+            finished,
+            id: String::new(),
+        })
     }
 
     fn waiting() -> State {
-        State::Waiting(Trouble { reason: "ContainerCreating", message: String::new() })
+        State::Waiting(StartFailure { reason: "ContainerCreating", message: String::new() })
     }
 
     #[test]
@@ -229,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_container_between_two_runs_keeps_the_pod_running() {
-        let State::Ended(end) = ended(1) else { unreachable!() };
-        assert_eq!(Phase::of(&[View { last: Some(end), ..view(waiting()) }]), Phase::Running);
+        let State::Terminated(end) = ended(1) else { unreachable!() };
+        assert_eq!(Phase::of(&[ContainerView { last: Some(end), ..view(waiting()) }]), Phase::Running);
     }
 
     #[test]

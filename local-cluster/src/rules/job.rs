@@ -42,7 +42,7 @@ pub(crate) fn prepare(job: &mut Value) {
 }
 
 /// Counters of the status that are 0 are not told.
-pub(crate) fn without_zeros(mut job: Value) -> Value {
+pub(crate) fn strip_zero_counters(mut job: Value) -> Value {
     if let Some(status) = job.get_mut("status").and_then(Value::as_object_mut) {
         let is_zero = |value: &Value| value.as_i64() == Some(0);
         status.retain(|key, value| {
@@ -117,8 +117,8 @@ pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     causes.extend(immutable(old, new, "spec", &fixed));
     // A Job that has not run may still be placed elsewhere; and what an Indexed one must do may grow with its parallelism.
     let is_waiting = old.pointer("/spec/suspend") == Some(&json!(true)) && !has(old, "/status/startTime");
-    let may_be_placed = is_waiting && same_but_for_placing(old, new);
-    if !may_be_placed {
+    let may_change_scheduling = is_waiting && equal_except_scheduling(old, new);
+    if !may_change_scheduling {
         causes.extend(immutable(old, new, "spec", &["template"]));
     }
     let is_elastic = text(new, "/spec/completionMode") == "Indexed"
@@ -129,7 +129,7 @@ pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     causes
 }
 
-fn same_but_for_placing(old: &Value, new: &Value) -> bool {
+fn equal_except_scheduling(old: &Value, new: &Value) -> bool {
     let stripped = |job: &Value| {
         let mut template = job.pointer("/spec/template").cloned().unwrap_or_default();
         for (map, key) in [

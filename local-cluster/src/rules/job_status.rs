@@ -16,7 +16,7 @@ fn is_true(job: &Value, condition: &str) -> bool {
 /// What is wrong with a change of a Job's status.
 pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let mut bad = |why: String| causes.push(Cause::wrong("status.conditions", why));
+    let mut bad = |why: String| causes.push(Cause::invalid_without_value("status.conditions", why));
     for condition in ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"] {
         if is_true(old, condition) && !is_true(new, condition) {
             bad(format!("cannot disable the terminal {condition}=True condition"));

@@ -21,17 +21,17 @@ use crate::{
 pub(crate) fn normalize(resource: &Resource, object: Value) -> ApiResult<Value> {
     use k8s_openapi::api::{batch::v1 as batch, coordination::v1 as coordination, core::v1 as core};
     match resource.kind {
-        "Job" => typed::<batch::Job>(resource, object).map(job::without_zeros),
-        "Pod" => typed::<core::Pod>(resource, object),
-        "Event" => typed::<core::Event>(resource, object),
-        "Namespace" => typed::<core::Namespace>(resource, object),
-        "Lease" => typed::<coordination::Lease>(resource, object),
-        "ServiceAccount" => typed::<core::ServiceAccount>(resource, object),
+        "Job" => roundtrip::<batch::Job>(resource, object).map(job::strip_zero_counters),
+        "Pod" => roundtrip::<core::Pod>(resource, object),
+        "Event" => roundtrip::<core::Event>(resource, object),
+        "Namespace" => roundtrip::<core::Namespace>(resource, object),
+        "Lease" => roundtrip::<coordination::Lease>(resource, object),
+        "ServiceAccount" => roundtrip::<core::ServiceAccount>(resource, object),
         _ => Ok(object),
     }
 }
 
-fn typed<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Value) -> ApiResult<Value> {
+fn roundtrip<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Value) -> ApiResult<Value> {
     let read = serde_json::from_value::<T>(object).and_then(|typed| serde_json::to_value(&typed));
     read.map_err(|error| {
         let (kind, version) = (resource.kind, resource.version);

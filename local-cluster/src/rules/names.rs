@@ -44,7 +44,7 @@ pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Caus
     causes.extend(validate_labels(object.pointer("/metadata/labels"), "metadata.labels"));
     for key in keys(object.pointer("/metadata/annotations")) {
         causes.extend(
-            key_fault(&key.to_lowercase())
+            key_error(&key.to_lowercase())
                 .map(|why| Cause::invalid("metadata.annotations", &key.into(), why)),
         );
     }
@@ -63,7 +63,7 @@ pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Caus
 pub(crate) fn validate_labels(labels: Option<&Value>, field: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     for key in keys(labels) {
-        causes.extend(key_fault(key).map(|why| Cause::invalid(field, &key.into(), why)));
+        causes.extend(key_error(key).map(|why| Cause::invalid(field, &key.into(), why)));
         let value = labels.and_then(|map| map.get(key)).unwrap_or(&Value::Null);
         let found = value.as_str().unwrap_or_default();
         if found.len() > 63 {
@@ -79,7 +79,7 @@ fn keys(map: Option<&Value>) -> impl Iterator<Item = &str> {
     map.and_then(Value::as_object).into_iter().flat_map(|map| map.keys().map(String::as_str))
 }
 
-fn key_fault(key: &str) -> Option<String> {
+fn key_error(key: &str) -> Option<String> {
     let (prefix, part) = key.split_once('/').map_or((None, key), |(prefix, part)| (Some(prefix), part));
     if prefix.is_some_and(|prefix| prefix.is_empty() || prefix.len() > 253 || !is_subdomain(prefix)) {
         return Some(format!("prefix part {SUBDOMAIN}"));

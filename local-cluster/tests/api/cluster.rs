@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A cluster with two ways to it.
 pub(crate) struct Cluster {
@@ -122,7 +122,7 @@ impl Events {
 
     /// The next event as it is; `None` at the end.
     pub(crate) async fn raw(&mut self) -> Option<kube::Result<WatchEvent<Job>>> {
-        tokio::time::timeout(PATIENCE, self.0.next()).await.expect("an event in time")
+        tokio::time::timeout(TIMEOUT, self.0.next()).await.expect("an event in time")
     }
 
     /// The next event in short: `ADDED a`, `BOOKMARK`, `ERROR 410 Expired`, `end`, `broken`.

@@ -20,7 +20,7 @@ async fn the_next_calls_fail_with_a_code() {
                 let (found, found_reason, _) = status(jobs.create(&PostParams::default(), &job("a")).await);
                 assert_eq!((found, found_reason.as_str()), (code, reason));
             }
-            assert_eq!(cluster.faults.left(), 0);
+            assert_eq!(cluster.faults.remaining(), 0);
         }
         assert!(jobs.get_opt("a").await.unwrap().is_none());
     }
@@ -58,7 +58,7 @@ async fn calls_are_delayed() {
     cluster.faults.delay(Calls::of("get", "jobs").named("a"), 1, Duration::from_millis(100));
     let start = Instant::now();
     cluster.jobs().get_opt("b").await.unwrap();
-    assert_eq!(cluster.faults.left(), 1);
+    assert_eq!(cluster.faults.remaining(), 1);
     cluster.jobs().get_opt("a").await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(100));
 }
@@ -83,6 +83,6 @@ async fn all_faults_end_at_once() {
     cluster.faults.deny(Calls::all());
     cluster.faults.refuse_connections(true);
     cluster.faults.clear();
-    assert_eq!(cluster.faults.left(), 0);
+    assert_eq!(cluster.faults.remaining(), 0);
     cluster.create("a").await;
 }

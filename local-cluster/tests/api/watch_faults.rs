@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchParams};
 use local_cluster::{
     Options,
-    faults::{Behaviour, Calls, Failure, Strike},
+    faults::{Behaviour, Calls, Failure, WatchFault},
 };
 use serde_json::json;
 
@@ -25,18 +25,18 @@ async fn a_running_watch_is_struck() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     for jobs in cluster.both() {
-        for (strike, expected) in [
-            (Strike::End, "end"),
-            (Strike::Break, "broken"),
-            (Strike::Error(410), "ERROR 410 Expired"),
-            (Strike::Error(500), "ERROR 500 InternalError"),
+        for (fault, expected) in [
+            (WatchFault::End, "end"),
+            (WatchFault::Break, "broken"),
+            (WatchFault::Error(410), "ERROR 410 Expired"),
+            (WatchFault::Error(500), "ERROR 500 InternalError"),
         ] {
             let mut events = Events::of(&jobs, WatchParams::default(), &version(&created)).await;
-            cluster.faults.strike(Calls::on("pods"), Strike::Break);
-            cluster.faults.strike(watches(), strike);
+            cluster.faults.inject(Calls::on("pods"), WatchFault::Break);
+            cluster.faults.inject(watches(), fault);
             let found = events.next().await;
             // A connection that breaks between two events is an end to the client, over HTTP.
-            assert!(found == expected || (strike == Strike::Break && found == "end"), "{found}");
+            assert!(found == expected || (fault == WatchFault::Break && found == "end"), "{found}");
         }
     }
 }
@@ -48,7 +48,7 @@ async fn an_event_is_cut_short() {
     for (jobs, value) in cluster.both().iter().zip(["1", "2"]) {
         let now = version(&jobs.get("a").await.unwrap());
         let mut events = Events::of(jobs, WatchParams::default(), &now).await;
-        cluster.faults.strike(watches(), Strike::Truncate);
+        cluster.faults.inject(watches(), WatchFault::Truncate);
         touch(&cluster, "a", value).await;
         let found = events.next().await;
         assert!(["end", "broken"].contains(&found.as_str()), "{found}");
@@ -58,7 +58,7 @@ async fn an_event_is_cut_short() {
 #[tokio::test]
 async fn a_new_watch_meets_its_failure() {
     let cluster = Cluster::new().await;
-    cluster.faults.fail(watches(), 1, Failure::Event(410));
+    cluster.faults.fail(watches(), 1, Failure::WatchError(410));
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
     assert_eq!((events.next().await, events.next().await), ("ERROR 410 Expired".into(), "end".into()));
     cluster.faults.fail(watches(), 1, Failure::Code(410));
@@ -73,10 +73,10 @@ async fn a_stalled_watch_says_nothing_until_it_behaves() {
     let created = cluster.create("a").await;
     for jobs in cluster.both() {
         let mut events = Events::of(&jobs, WatchParams::default().timeout(1), &version(&created)).await;
-        cluster.faults.behave(watches(), Behaviour::Stall);
+        cluster.faults.set_behaviour(watches(), Behaviour::Stall);
         touch(&cluster, "a", "1").await;
         while !events.is_silent().await {}
-        cluster.faults.behave_well();
+        cluster.faults.reset_behaviours();
         assert_eq!(events.next().await, "MODIFIED a");
         touch(&cluster, "a", "0").await;
     }
@@ -86,18 +86,18 @@ async fn a_stalled_watch_says_nothing_until_it_behaves() {
 async fn bookmarks_are_forgotten() {
     let cluster =
         Cluster::with(Options { bookmark_interval: Duration::from_millis(10), ..Options::default() }).await;
-    cluster.faults.behave(watches(), Behaviour::NoBookmarks);
+    cluster.faults.set_behaviour(watches(), Behaviour::NoBookmarks);
     let created = cluster.create("a").await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
     assert!(events.is_silent().await);
-    cluster.faults.behave_well();
+    cluster.faults.reset_behaviours();
     assert_eq!(events.next().await, "BOOKMARK");
 }
 
 #[tokio::test]
 async fn events_are_repeated() {
     let cluster = Cluster::new().await;
-    cluster.faults.behave(watches(), Behaviour::Repeat);
+    cluster.faults.set_behaviour(watches(), Behaviour::Repeat);
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "1").await;
     cluster.create("a").await;
     assert_eq!((events.next().await, events.next().await), ("ADDED a".into(), "ADDED a".into()));
@@ -109,8 +109,8 @@ async fn what_is_held_back_is_merged() {
     let cluster = Cluster::new().await;
     cluster.create("b").await;
     let version = version(&cluster.create("a").await);
-    cluster.faults.behave(watches(), Behaviour::Stall);
-    cluster.faults.behave(watches(), Behaviour::Merge);
+    cluster.faults.set_behaviour(watches(), Behaviour::Stall);
+    cluster.faults.set_behaviour(watches(), Behaviour::Merge);
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version).await;
     assert!(events.is_silent().await);
     for value in ["1", "2", "3"] {
@@ -120,7 +120,7 @@ async fn what_is_held_back_is_merged() {
     cluster.jobs().delete("b", &DeleteParams::background()).await.unwrap();
     cluster.create("c").await;
     touch(&cluster, "c", "1").await;
-    cluster.faults.behave_well();
+    cluster.faults.reset_behaviours();
     for expected in ["MODIFIED a", "DELETED b", "ADDED c"] {
         assert_eq!(events.next().await, expected);
     }
@@ -132,8 +132,8 @@ async fn a_job_vanishes_without_an_event() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
-    assert!(cluster.faults.vanish("jobs", "default", "a"));
-    assert!(!cluster.faults.vanish("jobs", "default", "a"));
+    assert!(cluster.faults.delete_silently("jobs", "default", "a"));
+    assert!(!cluster.faults.delete_silently("jobs", "default", "a"));
     assert!(events.is_silent().await);
     assert!(cluster.jobs().list(&ListParams::default()).await.unwrap().items.is_empty());
     assert_ne!(cluster.create("a").await.metadata.uid, created.metadata.uid);
@@ -144,11 +144,11 @@ async fn a_job_vanishes_without_an_event() {
 async fn a_forgotten_history_ends_what_is_behind() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
-    cluster.faults.behave(watches(), Behaviour::Stall);
+    cluster.faults.set_behaviour(watches(), Behaviour::Stall);
     let mut behind = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
     assert!(behind.is_silent().await);
     cluster.faults.forget_history();
-    cluster.faults.behave_well();
+    cluster.faults.reset_behaviours();
     assert_eq!(behind.next().await, "ERROR 410 Expired");
     let mut fresh = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
     assert_eq!(fresh.next().await, "ADDED a");

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 /// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
 
 pub(crate) async fn pid_in(file: &std::path::Path) -> u32 {
     eventually(|| std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
@@ -30,7 +30,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 
 /// For what no watch tells of: files and processes.
 async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
-    let looking = async {
+    let search = async {
         loop {
             if let Some(found) = look() {
                 return found;
@@ -38,7 +38,7 @@ async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, looking).await.expect("it did not come to be")
+    timeout(TIMEOUT, search).await.expect("it did not come to be")
 }
 
 /// The object, or its absence, once it is as wanted.
@@ -46,7 +46,7 @@ pub(crate) async fn wait<K>(api: &Api<K>, name: &str, wanted: impl Condition<K>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let looking = async {
+    let search = async {
         let mut states = watch_object(api.clone(), name).boxed();
         while let Some(state) = states.next().await {
             // Faults meet this watch too, and it goes on.
@@ -58,5 +58,5 @@ where
         }
         unreachable!("a watch of an object does not end")
     };
-    timeout(PATIENCE, looking).await.expect("it did not come to be as wanted")
+    timeout(TIMEOUT, search).await.expect("it did not come to be as wanted")
 }

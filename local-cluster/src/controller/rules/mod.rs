@@ -3,7 +3,7 @@
 //! They follow `syncJob` of Kubernetes 1.37 step by step, with one change: what that function writes in two updates,
 //! around the removal of the pods' finalizers, are two rounds here. The second finds the pods let go of, and counts them.
 
-mod account;
+mod counters;
 mod decide;
 #[cfg(test)]
 mod model;
@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    conditions::{self, Verdict},
+    conditions::{self, JobResult},
     indexes,
     plan::Plan,
     pods,
@@ -32,12 +32,12 @@ use super::{
 };
 
 /// No more pods are created or deleted, and no more ends kept uncounted, in one round.
-const MOST_PODS: usize = 500;
+const MAX_PODS_PER_SYNC: usize = 500;
 
 /// What is to be done for `job` now. `pods` are those that it controls; `time_scale` shortens the back-off.
 pub(super) fn reconcile(job: &Job, pods: &[Pod], now: Timestamp, time_scale: f64) -> Plan {
     let spec = Spec::of(job);
-    if spec.foreign {
+    if spec.managed_elsewhere {
         return Plan::default();
     }
     if conditions::is_finished(job) {
@@ -46,9 +46,9 @@ pub(super) fn reconcile(job: &Job, pods: &[Pod], now: Timestamp, time_scale: f64
             ..Plan::default()
         };
     }
-    let mut round = Round::new(job, &spec, pods, now, time_scale);
+    let mut round = SyncContext::new(job, &spec, pods, now, time_scale);
     round.decide();
-    round.account();
+    round.count_terminated();
     round.finish()
 }
 
@@ -57,7 +57,7 @@ fn tracked(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
 }
 
 /// One round: what was found, what is decided, and the status as it shall be.
-struct Round<'a> {
+struct SyncContext<'a> {
     job: &'a Job,
     spec: &'a Spec,
     pods: &'a [Pod],
@@ -72,11 +72,11 @@ struct Round<'a> {
     failed: i32,
     /// The indexes that have a success, counted or not.
     completed: BTreeSet<i32>,
-    verdict: Option<Verdict>,
+    result: Option<JobResult>,
     plan: Plan,
 }
 
-impl<'a> Round<'a> {
+impl<'a> SyncContext<'a> {
     fn new(job: &'a Job, spec: &'a Spec, pods: &'a [Pod], now: Timestamp, time_scale: f64) -> Self {
         let mut status = job.status.clone().unwrap_or_default();
         let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
@@ -105,7 +105,7 @@ impl<'a> Round<'a> {
                 false => status.succeeded.unwrap_or(0) + new(&uncounted.succeeded, &pods::has_succeeded),
             },
             failed: status.failed.unwrap_or(0) + new(&uncounted.failed, &|pod| counts_as_failed(pod, spec)),
-            verdict: Verdict::fixed(&status),
+            result: JobResult::from_interim(&status),
             plan: Plan::default(),
             job,
             spec,
@@ -118,7 +118,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn look_again_at(&mut self, time: Timestamp) {
+    fn requeue_by(&mut self, time: Timestamp) {
         let earlier = self.plan.requeue_at.is_none_or(|planned| time < planned);
         if earlier {
             self.plan.requeue_at = Some(time);

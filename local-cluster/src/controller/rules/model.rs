@@ -16,7 +16,7 @@ pub(super) struct Model {
     /// Every status that was written, as JSON.
     pub(super) written: Vec<Value>,
     /// The greatest number of pods that were active at the same time.
-    pub(super) most_active: usize,
+    pub(super) max_active: usize,
 }
 
 impl Model {
@@ -30,17 +30,17 @@ impl Model {
             created: 0,
             scale: 1.0,
             written: Vec::new(),
-            most_active: 0,
+            max_active: 0,
         }
     }
 
     /// One round; says whether it changed anything.
-    pub(super) fn round(&mut self) -> bool {
-        self.round_until(true)
+    pub(super) fn sync_once(&mut self) -> bool {
+        self.sync_partially(true)
     }
 
     /// One round that breaks off once the status is stored, if it is not to be `whole`.
-    pub(super) fn round_until(&mut self, whole: bool) -> bool {
+    pub(super) fn sync_partially(&mut self, whole: bool) -> bool {
         let plan = reconcile(&self.job, &self.pods, self.now, self.scale);
         for removal in &plan.delete {
             let pod = self.pods.iter_mut().find(|pod| pods::uid(pod) == removal.uid).unwrap();
@@ -57,7 +57,7 @@ impl Model {
             pod.metadata.creation_timestamp = Some(Time(self.now));
             self.pods.push(pod);
         }
-        self.most_active = self.most_active.max(self.pods.iter().filter(|pod| pods::is_active(pod)).count());
+        self.max_active = self.max_active.max(self.pods.iter().filter(|pod| pods::is_active(pod)).count());
         if let Some(status) = &plan.status {
             self.written.push(serde_json::to_value(status).unwrap());
             self.job.status = Some(status.clone());
@@ -71,12 +71,12 @@ impl Model {
     }
 
     /// Rounds until nothing changes.
-    pub(super) fn settle(&mut self) -> &mut Self {
-        assert!((0..100).any(|_| !self.round()), "it never settles: {:?}", self.written.last());
+    pub(super) fn sync_until_stable(&mut self) -> &mut Self {
+        assert!((0..100).any(|_| !self.sync_once()), "it never settles: {:?}", self.written.last());
         self
     }
 
-    pub(super) fn pass(&mut self, seconds: i64) -> &mut Self {
+    pub(super) fn advance(&mut self, seconds: i64) -> &mut Self {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
         self
     }
@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// What was deleted is gone.
-    pub(super) fn bury(&mut self) -> &mut Self {
+    pub(super) fn remove_retained(&mut self) -> &mut Self {
         self.pods.retain(|pod| !pods::is_deleting(pod));
         self
     }

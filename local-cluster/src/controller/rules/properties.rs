@@ -10,15 +10,15 @@ enum Step {
     Run,
     End(bool),
     DeletePod,
-    Bury,
-    Pass(i64),
+    RemoveRetained,
+    Advance(i64),
     Suspend(bool),
     Parallelism(i32),
     /// One round only: the next step comes before all is settled.
-    Round,
+    SyncOnce,
     /// One round that breaks off before the pods are let go of.
-    Broken,
-    Settle,
+    SyncPartially,
+    SyncUntilStable,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -26,13 +26,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Run),
         6 => any::<bool>().prop_map(Step::End),
         1 => Just(Step::DeletePod),
-        2 => Just(Step::Bury),
-        3 => (0..700_i64).prop_map(Step::Pass),
+        2 => Just(Step::RemoveRetained),
+        3 => (0..700_i64).prop_map(Step::Advance),
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => (0..4_i32).prop_map(Step::Parallelism),
-        4 => Just(Step::Round),
-        2 => Just(Step::Broken),
-        6 => Just(Step::Settle),
+        4 => Just(Step::SyncOnce),
+        2 => Just(Step::SyncPartially),
+        6 => Just(Step::SyncUntilStable),
     ]
 }
 
@@ -46,13 +46,13 @@ fn take(model: &mut Model, step: Step) {
                 pod.metadata.deletion_timestamp = Some(Time(now));
             }
         }
-        Step::Bury => model.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod)),
-        Step::Pass(seconds) => drop(model.pass(seconds)),
+        Step::RemoveRetained => model.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod)),
+        Step::Advance(seconds) => drop(model.advance(seconds)),
         Step::Suspend(suspend) => model.job.spec.as_mut().unwrap().suspend = Some(suspend),
         Step::Parallelism(parallelism) => model.job.spec.as_mut().unwrap().parallelism = Some(parallelism),
-        Step::Round => drop(model.round()),
-        Step::Broken => drop(model.round_until(false)),
-        Step::Settle => drop(model.settle()),
+        Step::SyncOnce => drop(model.sync_once()),
+        Step::SyncPartially => drop(model.sync_partially(false)),
+        Step::SyncUntilStable => drop(model.sync_until_stable()),
     }
 }
 
@@ -90,8 +90,8 @@ proptest! {
             }
             take(&mut model, step);
         }
-        model.settle().bury().settle();
-        prop_assert!(i32::try_from(model.most_active).unwrap() <= most);
+        model.sync_until_stable().remove_retained().sync_until_stable();
+        prop_assert!(i32::try_from(model.max_active).unwrap() <= most);
         let mut seen = Vec::new();
         let (mut succeeded, mut failed) = (0, 0);
         for status in &model.written {

@@ -1,4 +1,6 @@
-//! From a path and a method to what is asked: a pure reading of Kubernetes' URLs.
+//! Parses the method and path of a Kubernetes API request. Pure.
+
+use std::collections::HashMap;
 
 use axum::http::Method;
 
@@ -7,52 +9,52 @@ use crate::{
     resource::{NAMESPACES, Resource},
 };
 
-/// What is asked for: a verb on a resource, as [`Calls`](crate::faults::Calls) tell them apart.
+/// An API call: a verb on a resource. [`Calls`](crate::faults::Calls) matches it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// As Kubernetes' access reviews name it: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
-    /// `deletecollection`.
+    /// The verb in the terms of RBAC: `get`, `list`, `watch`, `create`, `update`, `patch`,
+    /// `delete`, `deletecollection`.
     pub(crate) verb: &'static str,
     pub(crate) resource: &'static Resource,
-    /// Empty: all of them, or the resource has none.
+    /// Empty for all namespaces and for cluster-scoped resources.
     pub(crate) namespace: String,
-    /// Empty: all of them.
+    /// Empty for a collection.
     pub(crate) name: String,
-    /// Empty: the object itself.
+    /// Empty for the object itself.
     pub(crate) subresource: String,
 }
 
 impl Call {
-    /// Reads a path below `/api` or `/apis`.
+    /// Parses a path below `/api` or `/apis`.
     ///
     /// # Errors
-    /// 404 for a path that there is not, 405 for a method that does not go with it.
+    /// 404 for an unknown path, 405 for a method that the path does not support.
     pub(crate) fn parse(method: &Method, path: &str, is_watch: bool) -> ApiResult<Self> {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let (group, version, rest) = match segments.as_slice() {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
-            _ => return Err(ApiError::no_such_path()),
+            _ => return Err(ApiError::path_not_found()),
         };
         let (namespace, plural, rest) = match rest {
             ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
-                return Self::of(method, is_watch, &NAMESPACES, "", &[*name, *sub]);
+                return Self::build(method, is_watch, &NAMESPACES, "", &[*name, *sub]);
             }
             ["namespaces", namespace, plural, rest @ ..] => (*namespace, *plural, rest),
             [plural, rest @ ..] => ("", *plural, rest),
-            [] => return Err(ApiError::no_such_path()),
+            [] => return Err(ApiError::path_not_found()),
         };
-        let resource = Resource::find(group, version, plural).ok_or_else(ApiError::no_such_path)?;
+        let resource = Resource::find(group, version, plural).ok_or_else(ApiError::path_not_found)?;
         let is_misplaced = !namespace.is_empty() && !resource.namespaced;
         let lacks_namespace = namespace.is_empty() && resource.namespaced && !rest.is_empty();
         if is_misplaced || lacks_namespace {
-            return Err(ApiError::no_such_path());
+            return Err(ApiError::path_not_found());
         }
-        Self::of(method, is_watch, resource, namespace, rest)
+        Self::build(method, is_watch, resource, namespace, rest)
     }
 
-    /// The call that an access review asks about; `None` for a verb or a resource that there is not.
-    pub(crate) fn reviewed<'a>(attribute: impl Fn(&str) -> &'a str) -> Option<Self> {
+    /// The call that an access review describes; `None` for an unknown verb or resource.
+    pub(crate) fn from_review<'a>(attribute: impl Fn(&str) -> &'a str) -> Option<Self> {
         let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
         let version = if attribute("version").is_empty() { "v1" } else { attribute("version") };
         Some(Self {
@@ -64,7 +66,7 @@ impl Call {
         })
     }
 
-    fn of(
+    fn build(
         method: &Method,
         is_watch: bool,
         resource: &'static Resource,
@@ -75,17 +77,17 @@ impl Call {
             [] => ("", ""),
             [name] => (*name, ""),
             [name, subresource] => (*name, *subresource),
-            _ => return Err(ApiError::no_such_path()),
+            _ => return Err(ApiError::path_not_found()),
         };
-        let one = !name.is_empty();
+        let has_name = !name.is_empty();
         let verb = match method.as_str() {
-            "GET" if one => "get",
+            "GET" if has_name => "get",
             "GET" if is_watch => "watch",
             "GET" => "list",
-            "POST" if !one || !subresource.is_empty() => "create",
-            "PUT" if one => "update",
-            "PATCH" if one => "patch",
-            "DELETE" if one => "delete",
+            "POST" if !has_name || !subresource.is_empty() => "create",
+            "PUT" if has_name => "update",
+            "PATCH" if has_name => "patch",
+            "DELETE" if has_name => "delete",
             "DELETE" => "deletecollection",
             _ => return Err(ApiError::method_not_allowed()),
         };
@@ -103,18 +105,23 @@ impl Call {
     }
 }
 
+/// Whether the query parameters turn a list into a watch.
+pub(crate) fn is_watch(query: &HashMap<String, String>) -> bool {
+    query.get("watch").is_some_and(|watch| ["true", "1"].contains(&watch.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(method: Method, path: &str) -> Result<String, u16> {
+    fn parse(method: Method, path: &str) -> Result<String, u16> {
         let call = Call::parse(&method, path, path.ends_with("jobs")).map_err(|error| error.code)?;
         let all = [call.verb, call.resource.plural, &call.namespace, &call.name, &call.subresource];
         Ok(all.join(" ").trim_end().to_owned())
     }
 
     #[test]
-    fn paths() {
+    fn known_paths_are_parsed() {
         for (method, path, expected) in [
             (Method::GET, "/api/v1/namespaces", "list namespaces"),
             (Method::GET, "/api/v1/namespaces/a", "get namespaces  a"),
@@ -126,12 +133,12 @@ mod tests {
             (Method::PATCH, "/apis/batch/v1/namespaces/a/jobs/j/status", "patch jobs a j status"),
             (Method::DELETE, "/apis/batch/v1/namespaces/a/jobs", "deletecollection jobs a"),
         ] {
-            assert_eq!(read(method, path).as_deref(), Ok(expected), "{path}");
+            assert_eq!(parse(method, path).as_deref(), Ok(expected), "{path}");
         }
     }
 
     #[test]
-    fn what_there_is_not() {
+    fn unknown_paths_and_methods_are_rejected() {
         for (method, path, code) in [
             (Method::GET, "/healthz", 404),
             (Method::GET, "/apis/apps/v1/deployments", 404),
@@ -142,7 +149,7 @@ mod tests {
             (Method::DELETE, "/apis/batch/v1/jobs", 405),
             (Method::PUT, "/api/v1/namespaces/a/pods", 405),
         ] {
-            assert_eq!(read(method, path), Err(code), "{path}");
+            assert_eq!(parse(method, path), Err(code), "{path}");
         }
     }
 }

@@ -4,44 +4,44 @@ use std::collections::HashSet;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::{MOST_PODS, Round, count, counts_as_failed, tracked};
+use super::{MAX_PODS_PER_SYNC, SyncContext, count, counts_as_failed, tracked};
 use crate::controller::{
-    conditions::{self, Verdict},
+    conditions::{self, JobResult},
     events::Note,
     indexes,
     plan::Plan,
     pods,
 };
 
-impl Round<'_> {
+impl SyncContext<'_> {
     /// Counts the pods that were let go of, and writes down those that have ended since, to be let go of.
-    pub(super) fn account(&mut self) {
+    pub(super) fn count_terminated(&mut self) {
         let held: HashSet<&str> = tracked(self.pods).map(pods::uid).collect();
-        let counted = settle(&mut self.uncounted.succeeded, &held);
-        self.status.succeeded = some(self.status.succeeded.unwrap_or(0) + counted);
-        let counted = settle(&mut self.uncounted.failed, &held);
-        self.status.failed = some(self.status.failed.unwrap_or(0) + counted);
+        let counted = drop_untracked(&mut self.uncounted.succeeded, &held);
+        self.status.succeeded = non_zero(self.status.succeeded.unwrap_or(0) + counted);
+        let counted = drop_untracked(&mut self.uncounted.failed, &held);
+        self.status.failed = non_zero(self.status.failed.unwrap_or(0) + counted);
         for pod in tracked(self.pods) {
-            if self.uncounted() >= MOST_PODS {
+            if self.uncounted() >= MAX_PODS_PER_SYNC {
                 break;
             }
-            self.account_pod(pod);
+            self.count_pod(pod);
         }
         if self.spec.indexed {
-            self.status.succeeded = some(count(&self.completed));
+            self.status.succeeded = non_zero(count(&self.completed));
             let text = indexes::format(&self.completed);
             self.status.completed_indexes = (!text.is_empty()).then_some(text);
         }
     }
 
-    fn account_pod(&mut self, pod: &Pod) {
+    fn count_pod(&mut self, pod: &Pod) {
         let (succeeded, failed) = (pods::has_succeeded(pod), counts_as_failed(pod, self.spec));
         let deleting = self.job.metadata.deletion_timestamp.is_some();
-        if !(succeeded || failed || deleting || self.verdict.is_some()) {
+        if !(succeeded || failed || deleting || self.result.is_some()) {
             return;
         }
         self.plan.release.push(pods::name(pod).to_owned());
-        let lost = self.verdict.as_ref().is_some_and(|verdict| !verdict.success);
+        let lost = self.result.as_ref().is_some_and(|result| !result.success);
         let list = match succeeded {
             true if self.spec.indexed => return,
             true => &mut self.uncounted.succeeded,
@@ -61,21 +61,21 @@ impl Round<'_> {
 
     /// Puts the status together. The final condition waits until every pod has ended and is counted.
     pub(super) fn finish(mut self) -> Plan {
-        if let Some(verdict) = self.verdict.take() {
-            let because = (verdict.reason.as_str(), verdict.message.as_str());
-            let announced = Verdict::fixed(&self.status).is_some();
-            conditions::set(&mut self.status, verdict.interim(), true, because, self.now);
-            let settled = self.uncounted() == 0 && self.plan.release.is_empty() && self.terminating == 0;
-            if announced && settled {
-                conditions::set(&mut self.status, verdict.last(), true, because, self.now);
-                self.status.completion_time = verdict.success.then_some(Time(self.now));
-                self.plan.notes.push(match verdict.success {
+        if let Some(result) = self.result.take() {
+            let because = (result.reason.as_str(), result.message.as_str());
+            let announced = JobResult::from_interim(&self.status).is_some();
+            conditions::set(&mut self.status, result.interim_condition(), true, because, self.now);
+            let all_counted = self.uncounted() == 0 && self.plan.release.is_empty() && self.terminating == 0;
+            if announced && all_counted {
+                conditions::set(&mut self.status, result.final_condition(), true, because, self.now);
+                self.status.completion_time = result.success.then_some(Time(self.now));
+                self.plan.notes.push(match result.success {
                     true => Note::normal("Completed", "Job completed"),
-                    false => Note::warning(&verdict.reason, &verdict.message),
+                    false => Note::warning(&result.reason, &result.message),
                 });
             }
         }
-        self.status.active = some(self.active);
+        self.status.active = non_zero(self.active);
         self.status.ready = Some(self.ready);
         self.status.terminating = Some(self.terminating);
         self.status.uncounted_terminated_pods = Some(self.uncounted);
@@ -86,7 +86,7 @@ impl Round<'_> {
 }
 
 /// Forgets the pods that are no longer held, and says how many they were.
-fn settle(uids: &mut Option<Vec<String>>, held: &HashSet<&str>) -> i32 {
+fn drop_untracked(uids: &mut Option<Vec<String>>, held: &HashSet<&str>) -> i32 {
     let Some(list) = uids else {
         return 0;
     };
@@ -100,6 +100,6 @@ fn settle(uids: &mut Option<Vec<String>>, held: &HashSet<&str>) -> i32 {
 }
 
 /// Kubernetes leaves out a zero of these fields.
-fn some(number: i32) -> Option<i32> {
+fn non_zero(number: i32) -> Option<i32> {
     (number != 0).then_some(number)
 }

@@ -15,7 +15,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// A command, ready to run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Launch {
+pub(super) struct ContainerCommand {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
@@ -27,12 +27,12 @@ pub(super) struct Launch {
 
 /// Why a container cannot start: what its status shows while it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct StartFailure {
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
-impl Trouble {
+impl StartFailure {
     fn config(message: String) -> Self {
         Self { reason: "CreateContainerConfigError", message }
     }
@@ -44,9 +44,9 @@ pub(super) fn prepare(
     container: &Container,
     images: &BTreeMap<String, Program>,
     node: &str,
-) -> Result<Launch, Trouble> {
+) -> Result<ContainerCommand, StartFailure> {
     let image = container.image.as_deref().unwrap_or_default();
-    let program = images.get(image).ok_or_else(|| absent(image, container))?;
+    let program = images.get(image).ok_or_else(|| image_missing(image, container))?;
     let mut environment = environment(pod, container, node)?;
     environment.extend(program.environment.clone());
     let expanded =
@@ -64,20 +64,20 @@ pub(super) fn prepare(
     let memory = match limits.and_then(|limits| limits.get("memory")) {
         None => None,
         Some(text) => Some(quantity::parse(&text.0).ok_or_else(|| {
-            Trouble::config(format!("resources.limits.memory is {:?}, not a quantity", text.0))
+            StartFailure::config(format!("resources.limits.memory is {:?}, not a quantity", text.0))
         })?),
     };
     let folder = container.working_dir.as_deref().map(|text| Path::new(text).to_owned());
-    Ok(Launch { program, arguments, environment, folder, memory })
+    Ok(ContainerCommand { program, arguments, environment, folder, memory })
 }
 
-fn absent(image: &str, container: &Container) -> Trouble {
+fn image_missing(image: &str, container: &Container) -> StartFailure {
     match container.image_pull_policy.as_deref() {
-        Some("Never") => Trouble {
+        Some("Never") => StartFailure {
             reason: "ErrImageNeverPull",
             message: format!("Container image \"{image}\" is not present with pull policy of Never"),
         },
-        _ => Trouble {
+        _ => StartFailure {
             reason: "ErrImagePull",
             message: format!(
                 "image \"{image}\" is not in the local cluster's image map, and nothing is pulled"
@@ -86,9 +86,15 @@ fn absent(image: &str, container: &Container) -> Trouble {
     }
 }
 
-fn environment(pod: &Pod, container: &Container, node: &str) -> Result<BTreeMap<String, String>, Trouble> {
+fn environment(
+    pod: &Pod,
+    container: &Container,
+    node: &str,
+) -> Result<BTreeMap<String, String>, StartFailure> {
     if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
-        return Err(Trouble::config("envFrom: the local cluster has no ConfigMaps and Secrets".to_owned()));
+        return Err(StartFailure::config(
+            "envFrom: the local cluster has no ConfigMaps and Secrets".to_owned(),
+        ));
     }
     let hostname = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).unwrap_or_else(|| pod.name_any());
     let mut variables =
@@ -97,7 +103,7 @@ fn environment(pod: &Pod, container: &Container, node: &str) -> Result<BTreeMap<
         let value = match &variable.value_from {
             // In order: a value may refer to the variables before it.
             None => Some(expand(variable.value.as_deref().unwrap_or_default(), &variables)),
-            Some(source) => refer(pod, variable, source, node)?,
+            Some(source) => resolve_source(pod, variable, source, node)?,
         };
         if let Some(value) = value {
             variables.insert(variable.name.clone(), value);
@@ -107,18 +113,25 @@ fn environment(pod: &Pod, container: &Container, node: &str) -> Result<BTreeMap<
 }
 
 /// The value that a variable takes from elsewhere; none where it is optional and there is none.
-fn refer(pod: &Pod, variable: &EnvVar, source: &EnvVarSource, node: &str) -> Result<Option<String>, Trouble> {
+fn resolve_source(
+    pod: &Pod,
+    variable: &EnvVar,
+    source: &EnvVarSource,
+    node: &str,
+) -> Result<Option<String>, StartFailure> {
     if let Some(path) = source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
         return match field(pod, path, node) {
             Some(value) => Ok(Some(value)),
-            None => Err(Trouble::config(format!("env {}: unsupported fieldPath {path:?}", variable.name))),
+            None => {
+                Err(StartFailure::config(format!("env {}: unsupported fieldPath {path:?}", variable.name)))
+            }
         };
     }
     let config_map = source.config_map_key_ref.as_ref().and_then(|source| source.optional);
     let secret = source.secret_key_ref.as_ref().and_then(|source| source.optional);
     match config_map.or(secret) {
         Some(true) => Ok(None),
-        _ => Err(Trouble::config(format!(
+        _ => Err(StartFailure::config(format!(
             "env {}: the local cluster has no ConfigMaps, Secrets and resource fields",
             variable.name
         ))),

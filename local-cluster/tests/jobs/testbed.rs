@@ -21,30 +21,30 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::wait::{PATIENCE, pid_in, wait};
+use crate::wait::{TIMEOUT, pid_in, wait};
 
 /// Shortens the waits between attempts: 10 s become 0.1 s.
 const TIME_SCALE: f64 = 0.01;
 
 /// A running cluster. Its processes end with it.
-pub(crate) struct Rig {
+pub(crate) struct Testbed {
     pub(crate) jobs: Api<Job>,
     pub(crate) pods: Api<Pod>,
     events: Api<Event>,
-    unstruck: Api<Job>,
+    internal_jobs: Api<Job>,
     pub(crate) faults: Faults,
     pub(crate) folder: tempfile::TempDir,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
 
-impl Rig {
+impl Testbed {
     pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    /// Faults strike the controller and the kubelet too.
-    pub(crate) fn struck() -> Self {
+    /// Faults fault the controller and the kubelet too.
+    pub(crate) fn with_faults_everywhere() -> Self {
         let cluster = LocalCluster::new(Options::default());
         let client = cluster.client("default");
         Self::of(&cluster, client, |_| {})
@@ -72,7 +72,7 @@ impl Rig {
             jobs: Api::default_namespaced(client.clone()),
             pods: Api::default_namespaced(client.clone()),
             events: Api::default_namespaced(client),
-            unstruck: Api::default_namespaced(cluster.internal_client("default")),
+            internal_jobs: Api::default_namespaced(cluster.internal_client("default")),
             faults: cluster.faults(),
             folder: tempfile::tempdir().unwrap(),
             shutdown,
@@ -83,7 +83,7 @@ impl Rig {
     /// Stops all of it, as at the end of a program.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
-        timeout(PATIENCE, async { while self.tasks.join_next().await.is_some() {} }).await.unwrap();
+        timeout(TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await.unwrap();
     }
 
     /// Creates a Job named `a` with one container.
@@ -124,9 +124,9 @@ impl Rig {
     }
 
     /// Waits until the Job has ended, whatever the callers of the API meet.
-    pub(crate) async fn until_ended_unseen(&self) {
+    pub(crate) async fn until_finished_internally(&self) {
         let holds = |job: Option<&Job>| job.is_some_and(|job| !conditions(job).is_empty());
-        wait(&self.unstruck, "a", holds).await;
+        wait(&self.internal_jobs, "a", holds).await;
     }
 
     /// Waits until the Job is gone.
@@ -149,7 +149,7 @@ impl Rig {
     where
         K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let looking = async {
+        let search = async {
             let mut changes = std::pin::pin!(watcher(api.clone(), watcher::Config::default()));
             while changes.try_next().await.unwrap().is_some() {
                 if wanted(&api.list(&ListParams::default()).await.unwrap().items) {
@@ -157,7 +157,7 @@ impl Rig {
                 }
             }
         };
-        timeout(PATIENCE, looking).await.expect("the list did not come to be as wanted");
+        timeout(TIMEOUT, search).await.expect("the list did not come to be as wanted");
     }
 
     /// The first pod, once its phase is this one.
@@ -168,7 +168,7 @@ impl Rig {
 
     /// The first pod that is as wanted.
     pub(crate) async fn watch_pods(&self, wanted: impl Fn(&Pod) -> bool) -> Pod {
-        let looking = async {
+        let search = async {
             let mut events = std::pin::pin!(watcher(self.pods.clone(), watcher::Config::default()));
             while let Some(event) = events.next().await {
                 if let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event
@@ -179,7 +179,7 @@ impl Rig {
             }
             unreachable!("a watcher does not end")
         };
-        timeout(PATIENCE, looking).await.expect("no pod came to be as wanted")
+        timeout(TIMEOUT, search).await.expect("no pod came to be as wanted")
     }
 
     pub(crate) async fn pods(&self) -> Vec<Pod> {
@@ -195,10 +195,10 @@ impl Rig {
     }
 
     /// What the watch tells of the Job from `since` on, up to its final condition.
-    pub(crate) async fn course(&self, since: &Job) -> Vec<Value> {
+    pub(crate) async fn status_history(&self, since: &Job) -> Vec<Value> {
         let params = WatchParams::default().fields("metadata.name=a");
         let version = since.resource_version().unwrap();
-        let looking = async {
+        let search = async {
             let mut events = self.jobs.watch(&params, &version).await.unwrap().boxed();
             let mut statuses = Vec::new();
             while let Some(event) = events.try_next().await.unwrap() {
@@ -212,7 +212,7 @@ impl Rig {
             }
             panic!("the watch ended")
         };
-        timeout(PATIENCE, looking).await.expect("the Job did not end")
+        timeout(TIMEOUT, search).await.expect("the Job did not end")
     }
 
     /// A container that writes its process's number to a file, and then lives on.

@@ -1,57 +1,60 @@
-//! The shape of what is answered: objects, or the tables that `kubectl get` prints.
+//! The representation of objects in a response: plain objects, or the tables of `kubectl get`.
 
 mod columns;
 
 use axum::http::{HeaderMap, header::ACCEPT};
 use serde_json::{Value, json};
 
-use super::shown::Shown;
-use crate::{api::Page, object::set, resource::Resource};
+use super::watch_event::WatchEvent;
+use crate::{
+    api::Page,
+    object::{set, version},
+    resource::Resource,
+};
 
-/// The shape that a client accepts.
+/// The representation that a client accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum View {
     #[default]
     Objects,
-    /// Rows, each with its object, its metadata, or neither.
-    Table(Rows),
+    Table(RowObject),
 }
 
-/// What a row carries beside its cells.
+/// The object that a table row carries in addition to its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rows {
+pub(super) enum RowObject {
     Object,
     Metadata,
     None,
 }
 
-impl Shape {
-    /// From the `Accept` header and `includeObject`.
-    pub(super) fn of(headers: &HeaderMap, include: Option<&str>) -> Self {
+impl View {
+    /// Selects the view from the `Accept` header and the parameter `includeObject`.
+    pub(super) fn from_headers(headers: &HeaderMap, include: Option<&str>) -> Self {
         let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let first = accept.split(',').next().unwrap_or_default().replace(' ', "");
         match first.contains("as=Table") {
             false => Self::Objects,
             true => Self::Table(match include {
-                Some("Object") => Rows::Object,
-                Some("None") => Rows::None,
-                _ => Rows::Metadata,
+                Some("Object") => RowObject::Object,
+                Some("None") => RowObject::None,
+                _ => RowObject::Metadata,
             }),
         }
     }
 
-    /// One object.
+    /// Formats one object.
     pub(super) fn object(self, resource: &Resource, object: &Value) -> Value {
         match self {
             Self::Objects => object.clone(),
             Self::Table(rows) => {
-                let version = crate::object::version(object);
-                table(resource, vec![row(resource, object, rows)], json!({"resourceVersion": version}))
+                let metadata = json!({"resourceVersion": version(object)});
+                table(resource, vec![row(resource, object, rows)], metadata)
             }
         }
     }
 
-    /// A page of a list.
+    /// Formats a page of a list.
     pub(super) fn list(self, resource: &Resource, page: &Page) -> Value {
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if !page.token.is_empty() {
@@ -70,14 +73,14 @@ impl Shape {
         }
     }
 
-    /// The object of a watch's event.
-    pub(super) fn event(self, resource: &Resource, shown: &Shown) -> Value {
-        match shown.type_ {
+    /// Formats the object of a watch event.
+    pub(super) fn event(self, resource: &Resource, event: &WatchEvent) -> Value {
+        match event.type_ {
             "BOOKMARK" if self != Self::Objects => {
-                let version = crate::object::version(&shown.object);
-                table(resource, Vec::new(), json!({"resourceVersion": version}))
+                let metadata = json!({"resourceVersion": version(&event.object)});
+                table(resource, Vec::new(), metadata)
             }
-            _ => self.object(resource, &shown.object),
+            _ => self.object(resource, &event.object),
         }
     }
 }
@@ -94,15 +97,15 @@ fn table(resource: &Resource, rows: Vec<Value>, metadata: Value) -> Value {
         "rows": rows})
 }
 
-fn row(resource: &Resource, object: &Value, rows: Rows) -> Value {
+fn row(resource: &Resource, object: &Value, rows: RowObject) -> Value {
     let cells: Vec<_> = columns::of(resource).iter().map(|column| (column.cell)(object)).collect();
     let mut row = json!({"cells": cells});
-    let carried = match rows {
-        Rows::None => return row,
-        Rows::Object => object.clone(),
-        Rows::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+    let row_object = match rows {
+        RowObject::None => return row,
+        RowObject::Object => object.clone(),
+        RowObject::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
             "metadata": object.get("metadata")}),
     };
-    set(&mut row, &[], "object", carried);
+    set(&mut row, &[], "object", row_object);
     row
 }

@@ -13,39 +13,39 @@ use kube::{
 use tokio::time::{sleep, timeout};
 
 /// How long an Event lasts, as with Kubernetes' `--event-ttl` by default.
-const LASTS: SignedDuration = SignedDuration::from_hours(1);
+const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// The wait between two sweeps.
 const PAUSE: Duration = Duration::from_secs(60);
 /// No call is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sweeps for ever. What a sweep cannot do is left to the next.
 pub(super) async fn run(client: Client) {
     loop {
         sleep(PAUSE).await;
-        sweep(&client, Timestamp::now()).await;
+        delete_expired(&client, Timestamp::now()).await;
     }
 }
 
-async fn sweep(client: &Client, now: Timestamp) {
+async fn delete_expired(client: &Client, now: Timestamp) {
     let all: Api<Event> = Api::all(client.clone());
     let Some(events) = call(all.list(&ListParams::default())).await else {
         return;
     };
-    for event in events.items.iter().filter(|event| is_over(event, now)) {
+    for event in events.items.iter().filter(|event| is_expired(event, now)) {
         let api: Api<Event> = Api::namespaced(client.clone(), &event.namespace().unwrap_or_default());
         call(api.delete(&event.name_any(), &DeleteParams::default())).await;
     }
 }
 
-fn is_over(event: &Event, now: Timestamp) -> bool {
+fn is_expired(event: &Event, now: Timestamp) -> bool {
     let created = event.metadata.creation_timestamp.as_ref();
     let last = event.last_timestamp.as_ref().or(created);
-    last.is_some_and(|last| now.duration_since(last.0) > LASTS)
+    last.is_some_and(|last| now.duration_since(last.0) > EVENT_TTL)
 }
 
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Option<T> {
-    match timeout(PATIENCE, request).await {
+    match timeout(TIMEOUT, request).await {
         Ok(result) => result.inspect_err(|error| tracing::debug!(%error, "a sweep of Events failed")).ok(),
         Err(_) => None,
     }
@@ -71,7 +71,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        sweep(&client, "2026-01-01T01:00:01Z".parse().unwrap()).await;
+        delete_expired(&client, "2026-01-01T01:00:01Z".parse().unwrap()).await;
         let left: Vec<_> =
             api.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
         assert_eq!(left, ["new"]);

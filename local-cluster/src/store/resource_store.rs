@@ -29,7 +29,7 @@ impl Key {
 
 /// What happened to an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
+pub(crate) struct Change {
     /// The version that it made.
     pub(crate) version: u64,
     pub(crate) key: Key,
@@ -43,15 +43,15 @@ pub(crate) struct Event {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct ResourceStore {
     objects: BTreeMap<Key, Arc<Value>>,
-    history: VecDeque<Event>,
+    history: VecDeque<Change>,
     limit: usize,
     /// The newest version whose event is forgotten.
     floor: u64,
 }
 
-impl Shelf {
+impl ResourceStore {
     pub(crate) fn new(limit: usize) -> Self {
         Self { objects: BTreeMap::new(), history: VecDeque::new(), limit, floor: 0 }
     }
@@ -65,7 +65,7 @@ impl Shelf {
     }
 
     /// Those of one namespace.
-    pub(crate) fn within<'a>(
+    pub(crate) fn in_namespace<'a>(
         &'a self,
         namespace: &'a str,
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
@@ -75,7 +75,7 @@ impl Shelf {
 
     pub(crate) fn put(&mut self, key: Key, object: Arc<Value>, version: u64) {
         let before = self.objects.insert(key.clone(), object.clone());
-        self.record(Event { version, key, before, after: Some(object.clone()), last: object });
+        self.record(Change { version, key, before, after: Some(object.clone()), last: object });
     }
 
     pub(crate) fn remove(&mut self, key: &Key, version: u64) -> Option<Arc<Value>> {
@@ -83,7 +83,7 @@ impl Shelf {
         let mut last = (*before).clone();
         set(&mut last, &["metadata"], "resourceVersion", version.to_string());
         let last = Arc::new(last);
-        self.record(Event {
+        self.record(Change {
             version,
             key: key.clone(),
             before: Some(before),
@@ -93,16 +93,16 @@ impl Shelf {
         Some(last)
     }
 
-    pub(crate) fn vanish(&mut self, key: &Key) -> bool {
+    pub(crate) fn delete_silently(&mut self, key: &Key) -> bool {
         self.objects.remove(key).is_some()
     }
 
-    pub(crate) fn forget(&mut self, version: u64) {
+    pub(crate) fn compact(&mut self, version: u64) {
         self.history.clear();
         self.floor = version;
     }
 
-    fn record(&mut self, event: Event) {
+    fn record(&mut self, event: Change) {
         self.history.push_back(event);
         while self.history.len() > self.limit {
             let forgotten = self.history.pop_front();
@@ -111,14 +111,14 @@ impl Shelf {
     }
 
     /// The events after `version`, oldest first; `None` where some are forgotten.
-    pub(crate) fn since(&self, version: u64) -> Option<impl DoubleEndedIterator<Item = &Event>> {
+    pub(crate) fn changes_since(&self, version: u64) -> Option<impl DoubleEndedIterator<Item = &Change>> {
         let start = self.history.partition_point(|event| event.version <= version);
         (version >= self.floor).then(|| self.history.range(start..))
     }
 
     /// The objects as they were at `version`; `None` where that is forgotten.
-    pub(crate) fn at(&self, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
-        let undone = self.since(version)?.rev();
+    pub(crate) fn snapshot_at(&self, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
+        let undone = self.changes_since(version)?.rev();
         let mut objects = self.objects.clone();
         for event in undone {
             match &event.before {
@@ -140,52 +140,56 @@ mod tests {
         Key::new("ns", name)
     }
 
-    fn shelf(limit: usize) -> Shelf {
-        let mut shelf = Shelf::new(limit);
-        shelf.put(key("a"), Arc::new(json!({"n": 1})), 2);
-        shelf.put(key("b"), Arc::new(json!({"n": 2})), 3);
-        shelf.put(key("a"), Arc::new(json!({"n": 3})), 5);
-        shelf.remove(&key("b"), 6);
-        shelf
+    fn resource_store(limit: usize) -> ResourceStore {
+        let mut resource_store = ResourceStore::new(limit);
+        resource_store.put(key("a"), Arc::new(json!({"n": 1})), 2);
+        resource_store.put(key("b"), Arc::new(json!({"n": 2})), 3);
+        resource_store.put(key("a"), Arc::new(json!({"n": 3})), 5);
+        resource_store.remove(&key("b"), 6);
+        resource_store
     }
 
     #[test]
     fn the_past_can_be_listed_while_it_is_remembered() {
-        let shelf = shelf(10);
-        let names = |version| shelf.at(version).unwrap().into_keys().map(|key| key.name).collect::<Vec<_>>();
+        let resource_store = resource_store(10);
+        let names = |version| {
+            resource_store.snapshot_at(version).unwrap().into_keys().map(|key| key.name).collect::<Vec<_>>()
+        };
         assert_eq!(
             (names(1), names(2), names(4), names(6)),
             (vec![], vec!["a".to_owned()], vec!["a".into(), "b".into()], vec!["a".into()])
         );
-        assert_eq!(*shelf.at(4).unwrap()[&key("a")], json!({"n": 1}));
+        assert_eq!(*resource_store.snapshot_at(4).unwrap()[&key("a")], json!({"n": 1}));
     }
 
     #[test]
     fn what_is_older_than_the_history_is_expired() {
-        let shelf = shelf(2);
-        let versions = |from| shelf.since(from).map(|events| events.map(|e| e.version).collect::<Vec<_>>());
+        let resource_store = resource_store(2);
+        let versions = |from| {
+            resource_store.changes_since(from).map(|events| events.map(|e| e.version).collect::<Vec<_>>())
+        };
         assert_eq!(
             (versions(2), versions(3), versions(5), versions(9)),
             (None, Some(vec![5, 6]), Some(vec![6]), Some(vec![]))
         );
-        assert!(shelf.at(2).is_none());
+        assert!(resource_store.snapshot_at(2).is_none());
     }
 
     #[test]
     fn a_removed_object_has_the_version_of_its_removal() {
-        let shelf = shelf(10);
-        let last = shelf.since(5).unwrap().next().unwrap();
+        let resource_store = resource_store(10);
+        let last = resource_store.changes_since(5).unwrap().next().unwrap();
         assert_eq!(*last.last, json!({"n": 2, "metadata": {"resourceVersion": "6"}}));
         assert!(last.after.is_none());
     }
 
     #[test]
     fn nothing_tells_of_what_vanished() {
-        let mut shelf = shelf(10);
-        assert!(shelf.vanish(&key("a")));
-        assert!(shelf.objects().is_empty());
-        assert_eq!(shelf.since(6).unwrap().count(), 0);
-        shelf.forget(9);
-        assert!(shelf.since(8).is_none() && shelf.since(9).is_some());
+        let mut resource_store = resource_store(10);
+        assert!(resource_store.delete_silently(&key("a")));
+        assert!(resource_store.objects().is_empty());
+        assert_eq!(resource_store.changes_since(6).unwrap().count(), 0);
+        resource_store.compact(9);
+        assert!(resource_store.changes_since(8).is_none() && resource_store.changes_since(9).is_some());
     }
 }

@@ -18,63 +18,63 @@ use tokio::time::timeout;
 
 use super::{
     events::{Note, Recorder},
-    plan::{Plan, Removal},
+    plan::{Plan, PodDeletion},
     pods, rules, ttl,
 };
 
 /// No call is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether and when a Job is to be looked at again, although nothing may change until then.
-pub(super) enum Again {
-    Later(Option<Duration>),
+pub(super) enum SyncResult {
+    RequeueAfter(Option<Duration>),
     /// Soon, later after each failure.
     Failed,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ActError {
+enum SyncError {
     #[error("{0}")]
     Api(#[from] kube::Error),
     #[error("the API did not answer in time")]
-    Late,
+    Timeout,
     #[error("not all pods could be created: {0}")]
-    Create(kube::Error),
+    CreatePod(kube::Error),
 }
 
-impl ActError {
+impl SyncError {
     /// The Job changed meanwhile: what was decided is out of date.
-    fn is_outdated(&self) -> bool {
+    fn is_stale(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found())
     }
 }
 
 /// See the module.
 #[derive(Clone)]
-pub(super) struct Actor {
+pub(super) struct JobSyncer {
     client: Client,
     events: Recorder,
     time_scale: f64,
 }
 
-impl Actor {
+impl JobSyncer {
     pub(super) fn new(client: Client, time_scale: f64) -> Self {
         Self { events: Recorder::new(client.clone(), "job-controller"), client, time_scale }
     }
 
     /// One round of one Job.
-    pub(super) async fn sync(&self, namespace: &str, name: &str) -> Again {
-        match self.round(namespace, name).await {
-            Ok(wait) => Again::Later(wait),
-            Err(error) if error.is_outdated() => Again::Later(Some(Duration::ZERO)),
+    pub(super) async fn sync(&self, namespace: &str, name: &str) -> SyncResult {
+        match self.sync_job(namespace, name).await {
+            Ok(wait) => SyncResult::RequeueAfter(wait),
+            Err(error) if error.is_stale() => SyncResult::RequeueAfter(Some(Duration::ZERO)),
             Err(error) => {
                 tracing::warn!(namespace, name, %error, "a Job is tried again later");
-                Again::Failed
+                SyncResult::Failed
             }
         }
     }
 
-    async fn round(&self, namespace: &str, name: &str) -> Result<Option<Duration>, ActError> {
+    async fn sync_job(&self, namespace: &str, name: &str) -> Result<Option<Duration>, SyncError> {
         let jobs: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let job = call(jobs.get_opt(name)).await?;
@@ -83,7 +83,7 @@ impl Actor {
         let uid = job.as_ref().and_then(ResourceExt::uid).unwrap_or_default();
         let (owned, others): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|pod| pods::is_owned_by(pod, &uid));
-        self.clear(&api, &others).await?;
+        self.release_others(&api, &others).await?;
         let Some(job) = job else {
             return Ok(None);
         };
@@ -99,118 +99,118 @@ impl Actor {
             true => Some(Duration::ZERO),
             false => next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()),
         };
-        self.carry_out(&job, &jobs, &api, &owned, plan).await?;
+        self.execute(&job, &jobs, &api, &owned, plan).await?;
         Ok(wait)
     }
 
     /// Lets go of pods that no Job will count any more, and deletes those whose Job is gone.
-    async fn clear(&self, api: &Api<Pod>, others: &[Pod]) -> Result<(), ActError> {
+    async fn release_others(&self, api: &Api<Pod>, others: &[Pod]) -> Result<(), SyncError> {
         for pod in others {
             if pods::is_tracked(pod) {
-                release(api, pod).await?;
+                remove_finalizer(api, pod).await?;
             }
             if pods::owner(pod).is_some() && !pods::is_deleting(pod) {
-                gone_is_fine(call(api.delete(pods::name(pod), &DeleteParams::default())).await)?;
+                ignore_stale(call(api.delete(pods::name(pod), &DeleteParams::default())).await)?;
             }
         }
         Ok(())
     }
 
-    async fn carry_out(
+    async fn execute(
         &self,
         job: &Job,
         jobs: &Api<Job>,
         api: &Api<Pod>,
         owned: &[Pod],
         plan: Plan,
-    ) -> Result<(), ActError> {
+    ) -> Result<(), SyncError> {
         let subject = job.object_ref(&());
         for removal in &plan.delete {
-            self.remove(api, owned, removal, &subject).await?;
+            self.delete_pod(api, owned, removal, &subject).await?;
         }
-        let (missing, refusal) = self.create(api, &plan.create, &subject).await;
+        let (missing, refusal) = self.create_pods(api, &plan.create, &subject).await;
         if let Some(mut status) = plan.status {
             status.active = status.active.map(|active| active - missing).filter(|active| *active > 0);
-            write(jobs, job, status).await?;
+            write_status(jobs, job, status).await?;
         }
         for pod in owned.iter().filter(|pod| plan.release.iter().any(|name| name == pods::name(pod))) {
-            release(api, pod).await?;
+            remove_finalizer(api, pod).await?;
         }
         for note in plan.notes {
-            self.events.tell(&subject, note).await;
+            self.events.record(&subject, note).await;
         }
         refusal.map_or(Ok(()), Err)
     }
 
-    async fn remove(
+    async fn delete_pod(
         &self,
         api: &Api<Pod>,
         owned: &[Pod],
-        removal: &Removal,
+        removal: &PodDeletion,
         subject: &ObjectReference,
-    ) -> Result<(), ActError> {
+    ) -> Result<(), SyncError> {
         let pod = owned.iter().find(|pod| removal.release && pods::uid(pod) == removal.uid);
         if let Some(pod) = pod {
-            release(api, pod).await?;
+            remove_finalizer(api, pod).await?;
         }
         let delete =
             DeleteParams { preconditions: precondition(removal.uid.clone()), ..DeleteParams::default() };
-        gone_is_fine(call(api.delete(&removal.name, &delete)).await)?;
+        ignore_stale(call(api.delete(&removal.name, &delete)).await)?;
         self.events
-            .tell(subject, Note::normal("SuccessfulDelete", &format!("Deleted pod: {}", removal.name)))
+            .record(subject, Note::normal("SuccessfulDelete", &format!("Deleted pod: {}", removal.name)))
             .await;
         Ok(())
     }
 
     /// Creates pods up to the first refusal; says how many are missing, and why.
-    async fn create(
+    async fn create_pods(
         &self,
         api: &Api<Pod>,
         wanted: &[Pod],
         subject: &ObjectReference,
-    ) -> (i32, Option<ActError>) {
+    ) -> (i32, Option<SyncError>) {
         for (done, pod) in wanted.iter().enumerate() {
             let refusal = match call(api.create(&PostParams::default(), pod)).await {
                 Ok(pod) => {
                     let note =
                         Note::normal("SuccessfulCreate", &format!("Created pod: {}", pods::name(&pod)));
-                    self.events.tell(subject, note).await;
+                    self.events.record(subject, note).await;
                     continue;
                 }
-                Err(ActError::Api(error)) => ActError::Create(error),
+                Err(SyncError::Api(error)) => SyncError::CreatePod(error),
                 Err(error) => error,
             };
             let note = Note::warning("FailedCreate", &format!("Error creating: {refusal}"));
-            self.events.tell(subject, note).await;
+            self.events.record(subject, note).await;
             return (i32::try_from(wanted.len() - done).unwrap_or(i32::MAX), Some(refusal));
         }
         (0, None)
     }
 }
 
-async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {
-    Ok(timeout(PATIENCE, request).await.map_err(|_| ActError::Late)??)
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, SyncError> {
+    Ok(timeout(TIMEOUT, request).await.map_err(|_| SyncError::Timeout)??)
 }
 
 /// Writes a status, unless the Job has changed since it was read.
-async fn write(jobs: &Api<Job>, job: &Job, status: JobStatus) -> Result<(), ActError> {
+async fn write_status(jobs: &Api<Job>, job: &Job, status: JobStatus) -> Result<(), SyncError> {
     let job = Job { metadata: job.metadata.clone(), spec: job.spec.clone(), status: Some(status) };
     call(jobs.replace_status(&job.name_any(), &PostParams::default(), &job)).await?;
     Ok(())
 }
 
 /// Takes the finalizer off a pod.
-async fn release(api: &Api<Pod>, pod: &Pod) -> Result<(), ActError> {
+async fn remove_finalizer(api: &Api<Pod>, pod: &Pod) -> Result<(), SyncError> {
     let kept: Vec<_> = pod.finalizers().iter().filter(|finalizer| *finalizer != pods::FINALIZER).collect();
     let patch = json!({"metadata": {"uid": pods::uid(pod), "finalizers": kept}});
-    gone_is_fine(call(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch))).await)
+    ignore_stale(call(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch))).await)
 }
 
 /// A pod that is gone, or another one of its name, is as good as one that was dealt with.
-fn gone_is_fine<T>(result: Result<T, ActError>) -> Result<(), ActError> {
+fn ignore_stale<T>(result: Result<T, SyncError>) -> Result<(), SyncError> {
     match result {
         Ok(_) => Ok(()),
-        Err(error) if error.is_outdated() => Ok(()),
+        Err(error) if error.is_stale() => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -2,13 +2,13 @@ use futures::StreamExt;
 
 use super::*;
 
-async fn log(limit: usize, text: &[u8]) -> Arc<Log> {
-    let log = Log::new(limit);
+async fn log(limit: usize, text: &[u8]) -> Arc<LogBuffer> {
+    let log = LogBuffer::new(limit);
     log.fill(text).await;
     log
 }
 
-async fn read(log: &Arc<Log>, request: LogRequest) -> String {
+async fn read(log: &Arc<LogBuffer>, request: LogRequest) -> String {
     let pieces: Vec<Bytes> = log.read(&request).collect().await;
     String::from_utf8(pieces.concat()).unwrap()
 }
@@ -20,16 +20,16 @@ async fn everything_is_there_to_the_last_byte() {
 }
 
 #[tokio::test]
-async fn only_the_end_is_kept() {
+async fn only_the_end_is_buffer() {
     let log = log(5, b"aa\nbb\ncc\n").await;
     assert_eq!(read(&log, LogRequest::default()).await, "cc\n");
 }
 
 #[tokio::test]
 async fn a_long_line_is_kept_in_pieces() {
-    let text = vec![b'x'; 3 * LONGEST_LINE + 1];
+    let text = vec![b'x'; 3 * MAX_LINE_BYTES + 1];
     let log = log(usize::MAX, &text).await;
-    assert_eq!(log.kept().lines.len(), 4);
+    assert_eq!(log.buffer().lines.len(), 4);
     assert_eq!(read(&log, LogRequest::default()).await.len(), text.len());
 }
 

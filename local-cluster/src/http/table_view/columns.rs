@@ -1,4 +1,4 @@
-//! The columns of the tables, as Kubernetes has them.
+//! The columns of Kubernetes' tables.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use crate::{
     resource::Resource,
 };
 
-/// A column.
+/// A table column.
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) type_: &'static str,
-    /// 0, or 1 where it is shown with `-o wide` only.
+    /// 0, or 1 for a column of `-o wide` only.
     pub(super) priority: i32,
     pub(super) cell: fn(&Value) -> Value,
 }
@@ -55,7 +55,7 @@ static PODS: [Column; 9] = [
 ];
 
 static EVENTS: [Column; 5] = [
-    column("Last Seen", |event| since(last_seen(event))),
+    column("Last Seen", |event| elapsed_since(last_seen(event))),
     column("Type", |event| text(event, "/type").into()),
     column("Reason", |event| text(event, "/reason").into()),
     column("Object", |event| {
@@ -91,23 +91,24 @@ pub(super) fn of(resource: &Resource) -> &'static [Column] {
     }
 }
 
+/// The time since the object was created.
 fn age(object: &Value) -> Value {
-    since(text(object, "/metadata/creationTimestamp"))
+    elapsed_since(text(object, "/metadata/creationTimestamp"))
 }
 
-fn since(time: &str) -> Value {
-    match seconds(time) {
-        Some(then) => human(Timestamp::now().as_second() - then).into(),
+fn elapsed_since(time: &str) -> Value {
+    match unix_seconds(time) {
+        Some(then) => human_duration(Timestamp::now().as_second() - then).into(),
         None => "<unknown>".into(),
     }
 }
 
-fn seconds(time: &str) -> Option<i64> {
+fn unix_seconds(time: &str) -> Option<i64> {
     time.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
-/// A duration as `kubectl` writes it (`HumanDuration`).
-fn human(seconds: i64) -> String {
+/// Formats a duration as `kubectl` does (`HumanDuration`).
+fn human_duration(seconds: i64) -> String {
     let with = |large: i64, unit: &str, small: i64, part: &str| match small {
         0 => format!("{large}{unit}"),
         _ => format!("{large}{unit}{small}{part}"),
@@ -159,10 +160,10 @@ fn completions(job: &Value) -> String {
 }
 
 fn job_duration(job: &Value) -> String {
-    let Some(start) = seconds(text(job, "/status/startTime")) else { return String::new() };
-    match seconds(text(job, "/status/completionTime")) {
-        Some(end) => human(end - start),
-        None => human(Timestamp::now().as_second() - start),
+    let Some(start) = unix_seconds(text(job, "/status/startTime")) else { return String::new() };
+    match unix_seconds(text(job, "/status/completionTime")) {
+        Some(end) => human_duration(end - start),
+        None => human_duration(Timestamp::now().as_second() - start),
     }
 }
 
@@ -196,30 +197,32 @@ fn restarts(pod: &Value) -> i64 {
     list(pod, "/status/containerStatuses").iter().map(|status| number(status, "/restartCount")).sum()
 }
 
-/// The reason that tells most: of the pod, of the first container that waits or has ended, of its deletion.
+/// The `STATUS` column of `kubectl get pods`.
+///
+/// A deletion takes precedence, then the first waiting or terminated container, then the pod itself.
 fn pod_status(pod: &Value) -> String {
     let mut status = text(pod, "/status/phase");
     if !text(pod, "/status/reason").is_empty() {
         status = text(pod, "/status/reason");
     }
-    let mut ended = String::new();
+    let mut container_reason = String::new();
     for container in list(pod, "/status/containerStatuses").iter().rev() {
         let (waiting, terminated) =
             (text(container, "/state/waiting/reason"), text(container, "/state/terminated/reason"));
         if !waiting.is_empty() || !terminated.is_empty() {
-            ended = if waiting.is_empty() { terminated } else { waiting }.to_owned();
+            container_reason = if waiting.is_empty() { terminated } else { waiting }.to_owned();
         } else if has(container, "/state/terminated") {
-            ended = match number(container, "/state/terminated/signal") {
+            container_reason = match number(container, "/state/terminated/signal") {
                 0 => format!("ExitCode:{}", number(container, "/state/terminated/exitCode")),
                 signal => format!("Signal:{signal}"),
             };
         }
     }
     let is_final = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
-    match (is_being_deleted(pod) && !is_final, ended.is_empty()) {
+    match (is_being_deleted(pod) && !is_final, container_reason.is_empty()) {
         (true, _) => "Terminating".to_owned(),
         (false, true) => status.to_owned(),
-        (false, false) => ended,
+        (false, false) => container_reason,
     }
 }
 
@@ -236,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_as_kubectl_does() {
+    fn durations_are_formatted_as_in_kubectl() {
         for (seconds, expected) in [
             (-1, "0s"),
             (0, "0s"),
@@ -251,12 +254,12 @@ mod tests {
             (176_400, "2d1h"),
             (691_200, "8d"),
         ] {
-            assert_eq!(human(seconds), expected);
+            assert_eq!(human_duration(seconds), expected);
         }
     }
 
     #[test]
-    fn the_status_of_a_pod_is_the_reason_that_tells_most() {
+    fn pod_status_shows_the_most_specific_reason() {
         for (pod, expected) in [
             (json!({"status": {"phase": "Pending"}}), "Pending"),
             (json!({"status": {"phase": "Failed", "reason": "Evicted"}}), "Evicted"),
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_a_job() {
+    fn job_status_shows_the_final_condition() {
         let job = |condition: &str| {
             json!({"spec": {"completions": 2}, "status": {"succeeded": 1,
             "conditions": [{"type": condition, "status": "True"}]}})

@@ -1,37 +1,37 @@
-//! What of a change a watch shows. Pure.
+//! The watch events for a change of the store, filtered by namespace and selector. Pure.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::table::Shape;
 use crate::{
     object::set,
     resource::Resource,
     selector::Selector,
-    store::{Event, Key},
+    store::{Change, Key},
 };
 
-/// An event as it is sent.
+/// A watch event.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Shown {
+pub(super) struct WatchEvent {
     pub(super) type_: &'static str,
     pub(super) object: Arc<Value>,
 }
 
-impl Shown {
+impl WatchEvent {
     pub(super) fn added(object: Arc<Value>) -> Self {
         Self { type_: "ADDED", object }
     }
 
-    /// All up to `version` has been sent.
+    /// A bookmark: the watch has sent every event up to `version`.
     pub(super) fn bookmark(resource: &Resource, version: u64) -> Self {
         let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(),
             "metadata": {"resourceVersion": version.to_string()}});
         Self { type_: "BOOKMARK", object: Arc::new(object) }
     }
 
-    /// The bookmark between what there was and what comes.
+    /// The bookmark that ends the initial events of `sendInitialEvents`.
     pub(super) fn initial_events_end(resource: &Resource, version: u64) -> Self {
         let mut object = (*Self::bookmark(resource, version).object).clone();
         set(&mut object, &["metadata", "annotations"], "k8s.io/initial-events-end", "true");
@@ -39,42 +39,43 @@ impl Shown {
     }
 }
 
-/// What a watch wants to see.
-pub(super) struct Wanted {
+/// The objects that a watch selects.
+pub(super) struct WatchFilter {
     pub(super) resource: &'static Resource,
-    /// Empty: all.
+    /// Empty for all namespaces.
     pub(super) namespace: String,
     pub(super) selector: Selector,
-    pub(super) shape: Shape,
 }
 
-impl Wanted {
-    /// The event to send for a change, if any. What begins to match is added, what ceases to is deleted: as it was last
-    /// when it matched, at the version at which it ceased.
-    pub(super) fn show(&self, event: &Event) -> Option<Shown> {
-        if !self.namespace.is_empty() && self.namespace != event.key.namespace {
+impl WatchFilter {
+    /// The event to send for a change, if any.
+    ///
+    /// An object that starts to match is `ADDED`. One that stops matching is `DELETED`: the event holds
+    /// the last matching object with the version of the change.
+    pub(super) fn event_for(&self, change: &Change) -> Option<WatchEvent> {
+        if !self.namespace.is_empty() && self.namespace != change.key.namespace {
             return None;
         }
-        let meant = |object: &&Arc<Value>| self.selector.matches(object);
-        let (before, after) = (event.before.as_ref().filter(meant), event.after.as_ref().filter(meant));
+        let matches = |object: &&Arc<Value>| self.selector.matches(object);
+        let (before, after) = (change.before.as_ref().filter(matches), change.after.as_ref().filter(matches));
         match (before, after) {
             (None, None) => None,
-            (None, Some(after)) => Some(Shown::added(after.clone())),
-            (Some(_), Some(after)) => Some(Shown { type_: "MODIFIED", object: after.clone() }),
-            (Some(_), None) if event.after.is_none() => {
-                Some(Shown { type_: "DELETED", object: event.last.clone() })
+            (None, Some(after)) => Some(WatchEvent::added(after.clone())),
+            (Some(_), Some(after)) => Some(WatchEvent { type_: "MODIFIED", object: after.clone() }),
+            (Some(_), None) if change.after.is_none() => {
+                Some(WatchEvent { type_: "DELETED", object: change.last.clone() })
             }
             (Some(before), None) => {
                 let mut last = (**before).clone();
-                set(&mut last, &["metadata"], "resourceVersion", event.version.to_string());
-                Some(Shown { type_: "DELETED", object: Arc::new(last) })
+                set(&mut last, &["metadata"], "resourceVersion", change.version.to_string());
+                Some(WatchEvent { type_: "DELETED", object: Arc::new(last) })
             }
         }
     }
 }
 
-/// Keeps the last event of each object, in their order, with the type that leads from before the first to after the last.
-pub(super) fn merge(events: Vec<Shown>) -> Vec<Shown> {
+/// Merges the events of each object into its last one, whose type describes the total change.
+pub(super) fn merge(events: Vec<WatchEvent>) -> Vec<WatchEvent> {
     let mut first = BTreeMap::new();
     let mut last = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {
@@ -85,17 +86,23 @@ pub(super) fn merge(events: Vec<Shown>) -> Vec<Shown> {
     let is_last = |index: usize, key: &Key| last.get(key) == Some(&index);
     let merged = events.into_iter().enumerate().filter_map(|(index, event)| {
         let key = Key::of(&event.object);
-        let was_there = first.get(&key).is_some_and(|type_| *type_ != "ADDED");
-        let is_there = event.type_ != "DELETED";
-        let type_ = match (was_there, is_there) {
+        let existed_before = first.get(&key).is_some_and(|type_| *type_ != "ADDED");
+        let exists_after = event.type_ != "DELETED";
+        let type_ = match (existed_before, exists_after) {
             (true, true) => "MODIFIED",
             (false, true) => "ADDED",
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        is_last(index, &key).then_some(Shown { type_, ..event })
+        is_last(index, &key).then_some(WatchEvent { type_, ..event })
     });
     merged.collect()
+}
+
+/// Encodes an event as one line of JSON.
+pub(crate) fn encode(type_: &str, object: &Value) -> Bytes {
+    // As in Kubernetes, the type comes first.
+    format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n").into()
 }
 
 #[cfg(test)]
@@ -107,38 +114,38 @@ mod tests {
         Arc::new(json!({"metadata": {"name": "n", "namespace": "ns", "labels": {"l": label}}}))
     }
 
-    fn shown(before: Option<&str>, after: Option<&str>) -> Option<(&'static str, String)> {
+    fn event(before: Option<&str>, after: Option<&str>) -> Option<(&'static str, String)> {
         let selector = Selector::parse(&JOBS, "l=yes", "").unwrap();
-        let wanted = Wanted { resource: &JOBS, namespace: "ns".into(), selector, shape: Shape::default() };
+        let filter = WatchFilter { resource: &JOBS, namespace: "ns".into(), selector };
         let last = object("last");
-        let event = Event {
+        let change = Change {
             version: 7,
             key: Key::new("ns", "n"),
             before: before.map(object),
             after: after.map(object),
             last,
         };
-        let shown = wanted.show(&event)?;
-        Some((shown.type_, shown.object["metadata"]["labels"]["l"].as_str().unwrap().to_owned()))
+        let event = filter.event_for(&change)?;
+        Some((event.type_, event.object["metadata"]["labels"]["l"].as_str().unwrap().to_owned()))
     }
 
     #[test]
-    fn a_change_of_labels_adds_and_deletes() {
+    fn label_change_adds_and_deletes() {
         let yes = "yes".to_owned();
-        assert_eq!(shown(None, Some("yes")), Some(("ADDED", yes.clone())));
-        assert_eq!(shown(Some("no"), Some("yes")), Some(("ADDED", yes.clone())));
-        assert_eq!(shown(Some("yes"), Some("yes")), Some(("MODIFIED", yes.clone())));
-        assert_eq!(shown(Some("yes"), Some("no")), Some(("DELETED", yes)));
-        assert_eq!(shown(Some("yes"), None), Some(("DELETED", "last".to_owned())));
+        assert_eq!(event(None, Some("yes")), Some(("ADDED", yes.clone())));
+        assert_eq!(event(Some("no"), Some("yes")), Some(("ADDED", yes.clone())));
+        assert_eq!(event(Some("yes"), Some("yes")), Some(("MODIFIED", yes.clone())));
+        assert_eq!(event(Some("yes"), Some("no")), Some(("DELETED", yes)));
+        assert_eq!(event(Some("yes"), None), Some(("DELETED", "last".to_owned())));
         assert_eq!(
-            (shown(Some("no"), None), shown(None, Some("no")), shown(Some("no"), Some("no"))),
+            (event(Some("no"), None), event(None, Some("no")), event(Some("no"), Some("no"))),
             (None, None, None)
         );
     }
 
     #[test]
-    fn merged_events_lead_to_the_same_end() {
-        let event = |type_, name: &str, n: i32| Shown {
+    fn merged_events_lead_to_the_same_state() {
+        let event = |type_, name: &str, n: i32| WatchEvent {
             type_,
             object: Arc::new(json!({"metadata": {"name": name}, "n": n})),
         };

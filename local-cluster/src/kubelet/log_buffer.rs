@@ -16,18 +16,18 @@ use tokio::{
 use crate::LogRequest;
 
 /// A longer line is kept in pieces, as container runtimes do.
-const LONGEST_LINE: usize = 16 * 1024;
+const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// See the module. A reader that is slower than the writer misses what was dropped meanwhile.
-pub(super) struct Log {
-    kept: Mutex<Kept>,
+pub(super) struct LogBuffer {
+    kept: Mutex<Buffer>,
     /// Changes with each line and at the end.
     changed: watch::Sender<()>,
     limit: usize,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Buffer {
     lines: VecDeque<Line>,
     bytes: usize,
     /// The number of the first line that is kept.
@@ -41,18 +41,18 @@ struct Line {
     text: Bytes,
 }
 
-impl Log {
+impl LogBuffer {
     /// An empty log that keeps the last `limit` bytes.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { kept: Mutex::default(), changed: watch::Sender::new(()), limit })
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, text: Bytes) {
-        let mut kept = self.kept();
+        let mut kept = self.buffer();
         kept.bytes += text.len();
         kept.lines.push_back(Line { at: Timestamp::now(), text });
         while kept.bytes > self.limit {
@@ -66,19 +66,19 @@ impl Log {
 
     /// Nothing more will be written.
     pub(super) fn end(&self) {
-        self.kept().ended = true;
+        self.buffer().ended = true;
         self.changed.send_replace(());
     }
 
     /// Takes in what `output` yields, line by line, to its end.
     pub(super) async fn fill(&self, mut output: impl AsyncRead + Unpin) {
-        let mut pending = BytesMut::with_capacity(LONGEST_LINE);
+        let mut pending = BytesMut::with_capacity(MAX_LINE_BYTES);
         while let Ok(1..) = output.read_buf(&mut pending).await {
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 self.push(pending.split_to(end + 1).freeze());
             }
-            while pending.len() >= LONGEST_LINE {
-                self.push(pending.split_to(LONGEST_LINE).freeze());
+            while pending.len() >= MAX_LINE_BYTES {
+                self.push(pending.split_to(MAX_LINE_BYTES).freeze());
             }
         }
         if !pending.is_empty() {
@@ -103,7 +103,7 @@ impl Log {
     }
 
     fn start(&self, request: &LogRequest) -> u64 {
-        let kept = self.kept();
+        let kept = self.buffer();
         let since = request.since_seconds.and_then(|seconds| {
             Timestamp::now().checked_sub(SignedDuration::from_secs(i64::try_from(seconds).ok()?)).ok()
         });
@@ -115,7 +115,7 @@ impl Log {
 }
 
 struct Reader {
-    log: Arc<Log>,
+    log: Arc<LogBuffer>,
     changed: watch::Receiver<()>,
     next: u64,
     left: Option<usize>,
@@ -127,7 +127,7 @@ impl Reader {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             self.changed.mark_unchanged();
-            let (line, ended) = self.look();
+            let (line, ended) = self.poll_line();
             if let Some(line) = line {
                 return self.piece(&line);
             }
@@ -138,8 +138,8 @@ impl Reader {
     }
 
     /// The next line, and whether there will be no more.
-    fn look(&mut self) -> (Option<Line>, bool) {
-        let kept = self.log.kept();
+    fn poll_line(&mut self) -> (Option<Line>, bool) {
+        let kept = self.log.buffer();
         self.next = self.next.max(kept.first);
         let index = usize::try_from(self.next - kept.first).unwrap_or(usize::MAX);
         let line = kept.lines.get(index).cloned();

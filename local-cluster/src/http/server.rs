@@ -1,4 +1,4 @@
-//! Plain HTTP/1.1 over a listener.
+//! A plain HTTP/1.1 server.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,18 +12,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Faults;
+use crate::faults::Faults;
 
-/// More wait to be accepted.
-const CONNECTIONS: usize = 1024;
-/// How long a client may take for the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(300);
+/// The limit of open connections. Further connections wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
+/// The time limit for receiving the headers of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Serves what `respond` answers until `shutdown`, then ends every connection. An error of `respond` breaks the connection;
-/// so do `faults` that refuse connections.
+/// Serves the responses of `respond` until `shutdown`, then closes every connection.
+///
+/// An error of `respond` breaks the connection. `faults` that refuse connections break it too.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// Never at present: a failed `accept` is logged and retried.
 pub(crate) async fn serve<R, F>(
     faults: &Faults,
     respond: R,
@@ -34,8 +35,8 @@ where
     R: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Response>> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    // Dropped at the end, with all that is in it.
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Dropping the set at the end closes every connection.
     let mut connections = JoinSet::new();
     loop {
         let accept = async {
@@ -47,7 +48,7 @@ where
             Some(_) = connections.join_next() => {}
             accepted = accept => match accepted? {
                 (permit, Ok((stream, _))) => {
-                    if faults.refuses() {
+                    if faults.refuses_connections() {
                         continue;
                     }
                     let (faults, respond) = (faults.clone(), respond.clone());
@@ -57,8 +58,8 @@ where
                     });
                 }
                 (_, Err(error)) => {
-                    // No more files, or a client that left already.
-                    tracing::warn!(%error, "accepting a connection");
+                    // Transient: no file descriptors left, or the client has disconnected.
+                    tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -71,20 +72,20 @@ where
     R: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Response>> + Send + 'static,
 {
-    // Small events must not wait for more.
+    // Watch events are small and must not wait for more data.
     let _ = stream.set_nodelay(true);
-    // An error ends the connection without an answer.
+    // An error closes the connection without a response.
     let service = service_fn(move |request: Request<hyper::body::Incoming>| respond(request.map(Body::new)));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         result = serving => {
             if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended");
+                tracing::debug!(%error, "connection ended");
             }
         }
-        () = faults.refusing() => {}
+        () = faults.connections_refused() => {}
     }
 }

@@ -7,29 +7,29 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 
-use super::log::Log;
+use super::log_buffer::LogBuffer;
 use crate::{LogError, LogRequest, LogStream, Logs};
 
 /// By the pod's uid and the container's name.
 type Runs = HashMap<String, HashMap<String, Run>>;
 
 struct Run {
-    current: Arc<Log>,
-    previous: Option<Arc<Log>>,
+    current: Arc<LogBuffer>,
+    previous: Option<Arc<LogBuffer>>,
 }
 
 /// See the module.
 #[derive(Clone, Default)]
-pub(super) struct Shelf(Arc<Mutex<Runs>>);
+pub(super) struct RunLogs(Arc<Mutex<Runs>>);
 
-impl Shelf {
+impl RunLogs {
     fn locked<T>(&self, work: impl FnOnce(&mut Runs) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The log of a new run; the one before it can still be read as `previous`.
-    pub(super) fn begin(&self, uid: &str, container: &str, limit: usize) -> Arc<Log> {
-        let log = Log::new(limit);
+    pub(super) fn begin(&self, uid: &str, container: &str, limit: usize) -> Arc<LogBuffer> {
+        let log = LogBuffer::new(limit);
         self.locked(|runs| {
             let containers = runs.entry(uid.to_owned()).or_default();
             let previous = containers.remove(container).map(|run| run.current);
@@ -43,7 +43,7 @@ impl Shelf {
         self.locked(|runs| runs.remove(uid));
     }
 
-    fn find(&self, request: &LogRequest) -> Result<Arc<Log>, LogError> {
+    fn find(&self, request: &LogRequest) -> Result<Arc<LogBuffer>, LogError> {
         let LogRequest { pod, container, .. } = request;
         self.locked(|runs| {
             let run = runs.get(&request.uid).and_then(|containers| containers.get(container));
@@ -62,7 +62,7 @@ impl Shelf {
     }
 }
 
-impl Logs for Shelf {
+impl Logs for RunLogs {
     fn read(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>> {
         let found = self.find(&request).map(|log| log.read(&request).map(Ok).boxed());
         async move { found }.boxed()
@@ -75,20 +75,20 @@ mod tests {
 
     #[test]
     fn the_run_before_can_be_read_until_the_pod_is_gone() {
-        let shelf = Shelf::default();
+        let run_logs = RunLogs::default();
         let request = |previous| LogRequest {
             uid: "u".into(),
             container: "c".into(),
             previous,
             ..LogRequest::default()
         };
-        assert!(matches!(shelf.find(&request(false)), Err(LogError::NotReady(_))));
-        let first = shelf.begin("u", "c", 10);
-        assert!(matches!(shelf.find(&request(true)), Err(LogError::NotReady(_))));
-        let second = shelf.begin("u", "c", 10);
-        assert!(Arc::ptr_eq(&shelf.find(&request(true)).unwrap(), &first));
-        assert!(Arc::ptr_eq(&shelf.find(&request(false)).unwrap(), &second));
-        shelf.forget("u");
-        assert!(shelf.find(&request(false)).is_err());
+        assert!(matches!(run_logs.find(&request(false)), Err(LogError::NotReady(_))));
+        let first = run_logs.begin("u", "c", 10);
+        assert!(matches!(run_logs.find(&request(true)), Err(LogError::NotReady(_))));
+        let second = run_logs.begin("u", "c", 10);
+        assert!(Arc::ptr_eq(&run_logs.find(&request(true)).unwrap(), &first));
+        assert!(Arc::ptr_eq(&run_logs.find(&request(false)).unwrap(), &second));
+        run_logs.forget("u");
+        assert!(run_logs.find(&request(false)).is_err());
     }
 }

@@ -6,7 +6,7 @@ fn images() -> BTreeMap<String, Program> {
     BTreeMap::from([("app:1".to_owned(), Program::new("/bin/app").with_arguments(["serve"]))])
 }
 
-fn prepared(container: Value) -> Result<Launch, Trouble> {
+fn prepared(container: Value) -> Result<ContainerCommand, StartFailure> {
     let mut container = container;
     container["name"] = json!("main");
     let pod = json!({
@@ -25,9 +25,9 @@ fn command_and_arguments_replace_those_of_the_image_as_in_kubernetes() {
         (json!(["/bin/sh", "-c"]), json!(null), "/bin/sh", vec!["-c"]),
         (json!(["/bin/sh", "-c"]), json!(["x"]), "/bin/sh", vec!["-c", "x"]),
     ] {
-        let launch = prepared(json!({"image": "app:1", "command": command, "args": args})).unwrap();
+        let command = prepared(json!({"image": "app:1", "command": command, "args": args})).unwrap();
         assert_eq!(
-            (launch.program.to_str().unwrap(), launch.arguments),
+            (command.program.to_str().unwrap(), command.arguments),
             (program, arguments.into_iter().map(str::to_owned).collect())
         );
     }
@@ -35,12 +35,12 @@ fn command_and_arguments_replace_those_of_the_image_as_in_kubernetes() {
 
 #[test]
 fn variables_refer_to_those_before_them_and_arguments_to_all() {
-    let launch = prepared(json!({
+    let command = prepared(json!({
         "image": "app:1",
         "args": ["$(B)", "$(C)"],
         "env": [{"name": "A", "value": "a"}, {"name": "B", "value": "$(A)$(C)"}, {"name": "C", "value": "c"}],
     }));
-    assert_eq!(launch.unwrap().arguments, ["a$(C)", "c"]);
+    assert_eq!(command.unwrap().arguments, ["a$(C)", "c"]);
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn a_variable_of_the_image_map_overrides_the_containers() {
     }]}});
     let pod: Pod = serde_json::from_value(pod).unwrap();
     let images = BTreeMap::from([("app:1".to_owned(), program)]);
-    let launch = prepare(&pod, &pod.spec.as_ref().unwrap().containers[0], &images, "here").unwrap();
-    assert_eq!((launch.environment["SLEEP"].as_str(), launch.environment["OTHER"].as_str()), ("1", "o"));
-    assert_eq!(launch.arguments, ["1"]);
+    let command = prepare(&pod, &pod.spec.as_ref().unwrap().containers[0], &images, "here").unwrap();
+    assert_eq!((command.environment["SLEEP"].as_str(), command.environment["OTHER"].as_str()), ("1", "o"));
+    assert_eq!(command.arguments, ["1"]);
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn what_the_local_cluster_does_not_have_is_said() {
     for (env, is_fine) in
         [(secret(true), true), (secret(false), false), (json!({"fieldRef": {"fieldPath": "x"}}), false)]
     {
-        let launch = prepared(json!({"image": "app:1", "env": [{"name": "A", "valueFrom": env}]}));
-        assert_eq!(launch.is_ok(), is_fine, "{launch:?}");
+        let command = prepared(json!({"image": "app:1", "env": [{"name": "A", "valueFrom": env}]}));
+        assert_eq!(command.is_ok(), is_fine, "{command:?}");
     }
     assert!(prepared(json!({"image": "app:1", "envFrom": [{"secretRef": {"name": "s"}}]})).is_err());
 }
