@@ -1,4 +1,4 @@
-//! Events do not last: the API server of Kubernetes forgets them after an hour. Here a sweep does.
+//! Deletes expired Kubernetes Events, which a real API server does by a TTL in etcd.
 
 use std::{future::Future, time::Duration};
 
@@ -12,17 +12,17 @@ use kube::{
 };
 use tokio::time::{sleep, timeout};
 
-/// How long an Event lasts, as with Kubernetes' `--event-ttl` by default.
+/// The TTL of an Event, the default of Kubernetes' `--event-ttl`.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
-/// The wait between two sweeps.
-const PAUSE: Duration = Duration::from_secs(60);
-/// No call is waited for longer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two passes.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The time limit of one API call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sweeps for ever. What a sweep cannot do is left to the next.
+/// Deletes expired Events until it is dropped. The next pass retries failed deletes.
 pub(super) async fn run(client: Client) {
     loop {
-        sleep(PAUSE).await;
+        sleep(INTERVAL).await;
         delete_expired(&client, Timestamp::now()).await;
     }
 }
@@ -45,8 +45,10 @@ fn is_expired(event: &Event, now: Timestamp) -> bool {
 }
 
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Option<T> {
-    match timeout(TIMEOUT, request).await {
-        Ok(result) => result.inspect_err(|error| tracing::debug!(%error, "a sweep of Events failed")).ok(),
+    match timeout(CALL_TIMEOUT, request).await {
+        Ok(result) => {
+            result.inspect_err(|error| tracing::debug!(%error, "failed to delete expired Events")).ok()
+        }
         Err(_) => None,
     }
 }
@@ -59,7 +61,7 @@ mod tests {
     use crate::{LocalCluster, Options};
 
     #[tokio::test]
-    async fn an_event_goes_after_an_hour() {
+    async fn event_is_deleted_after_an_hour() {
         let client = LocalCluster::new(Options::default()).client("default");
         let api: Api<Event> = Api::default_namespaced(client.clone());
         for (name, time) in [("old", "2026-01-01T00:00:00Z"), ("new", "2026-01-01T01:00:00Z")] {

@@ -1,4 +1,4 @@
-//! Reads a Job and its pods, asks the rules, and carries out what they say.
+//! Syncs one Job: reads it and its pods, applies the rules and executes their plan.
 
 use std::{future::Future, time::Duration};
 
@@ -17,18 +17,20 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
+    conditions::expires_at,
     events::{Note, Recorder},
-    plan::{Plan, PodDeletion},
-    pods, rules, ttl,
+    pods,
+    rules::{self, Plan, PodDeletion},
 };
 
-/// No call is waited for longer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of one API call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether and when a Job is to be looked at again, although nothing may change until then.
+/// When to sync a Job again.
 pub(super) enum SyncResult {
+    /// After this time; `None` waits for the next watch event.
     RequeueAfter(Option<Duration>),
-    /// Soon, later after each failure.
+    /// After a back-off.
     Failed,
 }
 
@@ -36,20 +38,20 @@ pub(super) enum SyncResult {
 enum SyncError {
     #[error("{0}")]
     Api(#[from] kube::Error),
-    #[error("the API did not answer in time")]
+    #[error("API call timed out")]
     Timeout,
-    #[error("not all pods could be created: {0}")]
+    #[error("failed to create a pod: {0}")]
     CreatePod(kube::Error),
 }
 
 impl SyncError {
-    /// The Job changed meanwhile: what was decided is out of date.
+    /// Whether the plan was based on an outdated object.
     fn is_stale(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found())
     }
 }
 
-/// See the module.
+/// Syncs Jobs.
 #[derive(Clone)]
 pub(super) struct JobSyncer {
     client: Client,
@@ -62,13 +64,13 @@ impl JobSyncer {
         Self { events: Recorder::new(client.clone(), "job-controller"), client, time_scale }
     }
 
-    /// One round of one Job.
+    /// Syncs one Job once.
     pub(super) async fn sync(&self, namespace: &str, name: &str) -> SyncResult {
         match self.sync_job(namespace, name).await {
             Ok(wait) => SyncResult::RequeueAfter(wait),
             Err(error) if error.is_stale() => SyncResult::RequeueAfter(Some(Duration::ZERO)),
             Err(error) => {
-                tracing::warn!(namespace, name, %error, "a Job is tried again later");
+                tracing::warn!(namespace, name, %error, "Job sync failed, retrying");
                 SyncResult::Failed
             }
         }
@@ -88,13 +90,13 @@ impl JobSyncer {
             return Ok(None);
         };
         let now = Timestamp::now();
-        if ttl::expires_at(&job).is_some_and(|end| end <= now) {
+        if expires_at(&job).is_some_and(|end| end <= now) {
             let delete = DeleteParams { preconditions: precondition(uid), ..DeleteParams::foreground() };
             call(jobs.delete(name, &delete)).await?;
             return Ok(None);
         }
         let plan = rules::reconcile(&job, &owned, now, self.time_scale);
-        let next = plan.requeue_at.into_iter().chain(ttl::expires_at(&job)).min();
+        let next = plan.requeue_at.into_iter().chain(expires_at(&job)).min();
         let wait = match plan.changes() {
             true => Some(Duration::ZERO),
             false => next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()),
@@ -103,7 +105,7 @@ impl JobSyncer {
         Ok(wait)
     }
 
-    /// Lets go of pods that no Job will count any more, and deletes those whose Job is gone.
+    /// Removes the finalizer of pods that this Job does not own, and deletes those whose Job is gone.
     async fn release_others(&self, api: &Api<Pod>, others: &[Pod]) -> Result<(), SyncError> {
         for pod in others {
             if pods::is_tracked(pod) {
@@ -125,10 +127,10 @@ impl JobSyncer {
         plan: Plan,
     ) -> Result<(), SyncError> {
         let subject = job.object_ref(&());
-        for removal in &plan.delete {
-            self.delete_pod(api, owned, removal, &subject).await?;
+        for deletion in &plan.delete {
+            self.delete_pod(api, owned, deletion, &subject).await?;
         }
-        let (missing, refusal) = self.create_pods(api, &plan.create, &subject).await;
+        let (missing, error) = self.create_pods(api, &plan.create, &subject).await;
         if let Some(mut status) = plan.status {
             status.active = status.active.map(|active| active - missing).filter(|active| *active > 0);
             write_status(jobs, job, status).await?;
@@ -139,38 +141,38 @@ impl JobSyncer {
         for note in plan.notes {
             self.events.record(&subject, note).await;
         }
-        refusal.map_or(Ok(()), Err)
+        error.map_or(Ok(()), Err)
     }
 
     async fn delete_pod(
         &self,
         api: &Api<Pod>,
         owned: &[Pod],
-        removal: &PodDeletion,
+        deletion: &PodDeletion,
         subject: &ObjectReference,
     ) -> Result<(), SyncError> {
-        let pod = owned.iter().find(|pod| removal.release && pods::uid(pod) == removal.uid);
+        let pod = owned.iter().find(|pod| deletion.release && pods::uid(pod) == deletion.uid);
         if let Some(pod) = pod {
             remove_finalizer(api, pod).await?;
         }
         let delete =
-            DeleteParams { preconditions: precondition(removal.uid.clone()), ..DeleteParams::default() };
-        ignore_stale(call(api.delete(&removal.name, &delete)).await)?;
+            DeleteParams { preconditions: precondition(deletion.uid.clone()), ..DeleteParams::default() };
+        ignore_stale(call(api.delete(&deletion.name, &delete)).await)?;
         self.events
-            .record(subject, Note::normal("SuccessfulDelete", &format!("Deleted pod: {}", removal.name)))
+            .record(subject, Note::normal("SuccessfulDelete", &format!("Deleted pod: {}", deletion.name)))
             .await;
         Ok(())
     }
 
-    /// Creates pods up to the first refusal; says how many are missing, and why.
+    /// Creates pods until the first failure. Returns the number of missing pods and the error.
     async fn create_pods(
         &self,
         api: &Api<Pod>,
         wanted: &[Pod],
         subject: &ObjectReference,
     ) -> (i32, Option<SyncError>) {
-        for (done, pod) in wanted.iter().enumerate() {
-            let refusal = match call(api.create(&PostParams::default(), pod)).await {
+        for (created, pod) in wanted.iter().enumerate() {
+            let error = match call(api.create(&PostParams::default(), pod)).await {
                 Ok(pod) => {
                     let note =
                         Note::normal("SuccessfulCreate", &format!("Created pod: {}", pods::name(&pod)));
@@ -180,33 +182,33 @@ impl JobSyncer {
                 Err(SyncError::Api(error)) => SyncError::CreatePod(error),
                 Err(error) => error,
             };
-            let note = Note::warning("FailedCreate", &format!("Error creating: {refusal}"));
+            let note = Note::warning("FailedCreate", &format!("Error creating: {error}"));
             self.events.record(subject, note).await;
-            return (i32::try_from(wanted.len() - done).unwrap_or(i32::MAX), Some(refusal));
+            return (i32::try_from(wanted.len() - created).unwrap_or(i32::MAX), Some(error));
         }
         (0, None)
     }
 }
 
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, SyncError> {
-    Ok(timeout(TIMEOUT, request).await.map_err(|_| SyncError::Timeout)??)
+    Ok(timeout(CALL_TIMEOUT, request).await.map_err(|_| SyncError::Timeout)??)
 }
 
-/// Writes a status, unless the Job has changed since it was read.
+/// Writes the status, unless the Job has changed since it was read.
 async fn write_status(jobs: &Api<Job>, job: &Job, status: JobStatus) -> Result<(), SyncError> {
     let job = Job { metadata: job.metadata.clone(), spec: job.spec.clone(), status: Some(status) };
     call(jobs.replace_status(&job.name_any(), &PostParams::default(), &job)).await?;
     Ok(())
 }
 
-/// Takes the finalizer off a pod.
+/// Removes the tracking finalizer of a pod.
 async fn remove_finalizer(api: &Api<Pod>, pod: &Pod) -> Result<(), SyncError> {
     let kept: Vec<_> = pod.finalizers().iter().filter(|finalizer| *finalizer != pods::FINALIZER).collect();
     let patch = json!({"metadata": {"uid": pods::uid(pod), "finalizers": kept}});
     ignore_stale(call(api.patch(pods::name(pod), &PatchParams::default(), &Patch::Merge(patch))).await)
 }
 
-/// A pod that is gone, or another one of its name, is as good as one that was dealt with.
+/// Ignores errors about a pod that was removed or replaced.
 fn ignore_stale<T>(result: Result<T, SyncError>) -> Result<(), SyncError> {
     match result {
         Ok(_) => Ok(()),

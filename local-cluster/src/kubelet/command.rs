@@ -1,4 +1,4 @@
-//! A container of a pod as a command to run. Pure: the pod and the image map in, the command or the trouble out.
+//! Translates a container into a command to run, or into the reason why it cannot start. Pure.
 
 use std::{
     collections::BTreeMap,
@@ -8,24 +8,28 @@ use std::{
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 use kube::ResourceExt;
 
-use super::{Program, expand::expand, quantity};
+use super::{
+    context::{ADDRESS, Program},
+    expand::expand,
+    quantity,
+};
 
-/// What a container finds on its PATH unless it says otherwise: that of the common container runtimes.
+/// The default `PATH` of common container runtimes.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command, ready to run.
+/// The command of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ContainerCommand {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
-    /// The folder to run in; a temporary one where none is given.
+    /// The working directory; `None` for a temporary folder.
     pub(super) folder: Option<PathBuf>,
-    /// The most resident memory that its processes may have together, in bytes.
-    pub(super) memory: Option<u64>,
+    /// The limit of the total resident memory of its processes, in bytes.
+    pub(super) memory_limit: Option<u64>,
 }
 
-/// Why a container cannot start: what its status shows while it waits.
+/// Why a container cannot start: the content of its `waiting` state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StartFailure {
     pub(super) reason: &'static str,
@@ -33,12 +37,12 @@ pub(super) struct StartFailure {
 }
 
 impl StartFailure {
-    fn config(message: String) -> Self {
+    fn config_error(message: String) -> Self {
         Self { reason: "CreateContainerConfigError", message }
     }
 }
 
-/// The command of `container`.
+/// Builds the command of `container`.
 pub(super) fn prepare(
     pod: &Pod,
     container: &Container,
@@ -52,23 +56,23 @@ pub(super) fn prepare(
     let expanded =
         |texts: &[String]| -> Vec<String> { texts.iter().map(|text| expand(text, &environment)).collect() };
     let command = expanded(container.command.as_deref().unwrap_or_default());
-    let given = expanded(container.args.as_deref().unwrap_or_default());
-    // As in Kubernetes: a command replaces the image's program and arguments, arguments alone only its arguments.
+    let args = expanded(container.args.as_deref().unwrap_or_default());
+    // As in Kubernetes: `command` replaces the image's program and arguments, `args` only the arguments.
     let (program, mut arguments) = match command.split_first() {
         Some((first, rest)) => (PathBuf::from(first), rest.to_vec()),
-        None if given.is_empty() => (program.path.clone(), program.arguments.clone()),
+        None if args.is_empty() => (program.path.clone(), program.arguments.clone()),
         None => (program.path.clone(), Vec::new()),
     };
-    arguments.extend(given);
+    arguments.extend(args);
     let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    let memory = match limits.and_then(|limits| limits.get("memory")) {
+    let memory_limit = match limits.and_then(|limits| limits.get("memory")) {
         None => None,
         Some(text) => Some(quantity::parse(&text.0).ok_or_else(|| {
-            StartFailure::config(format!("resources.limits.memory is {:?}, not a quantity", text.0))
+            StartFailure::config_error(format!("resources.limits.memory: {:?} is not a quantity", text.0))
         })?),
     };
     let folder = container.working_dir.as_deref().map(|text| Path::new(text).to_owned());
-    Ok(ContainerCommand { program, arguments, environment, folder, memory })
+    Ok(ContainerCommand { program, arguments, environment, folder, memory_limit })
 }
 
 fn image_missing(image: &str, container: &Container) -> StartFailure {
@@ -80,7 +84,7 @@ fn image_missing(image: &str, container: &Container) -> StartFailure {
         _ => StartFailure {
             reason: "ErrImagePull",
             message: format!(
-                "image \"{image}\" is not in the local cluster's image map, and nothing is pulled"
+                "image \"{image}\" is not in the image map of the local cluster, which pulls no images"
             ),
         },
     }
@@ -92,8 +96,8 @@ fn environment(
     node: &str,
 ) -> Result<BTreeMap<String, String>, StartFailure> {
     if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
-        return Err(StartFailure::config(
-            "envFrom: the local cluster has no ConfigMaps and Secrets".to_owned(),
+        return Err(StartFailure::config_error(
+            "envFrom: the local cluster supports no ConfigMaps or Secrets".to_owned(),
         ));
     }
     let hostname = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).unwrap_or_else(|| pod.name_any());
@@ -101,7 +105,7 @@ fn environment(
         BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname)]);
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            // In order: a value may refer to the variables before it.
+            // As in Kubernetes, a value may refer to earlier variables only.
             None => Some(expand(variable.value.as_deref().unwrap_or_default(), &variables)),
             Some(source) => resolve_source(pod, variable, source, node)?,
         };
@@ -112,7 +116,7 @@ fn environment(
     Ok(variables)
 }
 
-/// The value that a variable takes from elsewhere; none where it is optional and there is none.
+/// The value of a `valueFrom`; `None` if it is optional and absent.
 fn resolve_source(
     pod: &Pod,
     variable: &EnvVar,
@@ -122,17 +126,18 @@ fn resolve_source(
     if let Some(path) = source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
         return match field(pod, path, node) {
             Some(value) => Ok(Some(value)),
-            None => {
-                Err(StartFailure::config(format!("env {}: unsupported fieldPath {path:?}", variable.name)))
-            }
+            None => Err(StartFailure::config_error(format!(
+                "env {}: unsupported fieldPath {path:?}",
+                variable.name
+            ))),
         };
     }
     let config_map = source.config_map_key_ref.as_ref().and_then(|source| source.optional);
     let secret = source.secret_key_ref.as_ref().and_then(|source| source.optional);
     match config_map.or(secret) {
         Some(true) => Ok(None),
-        _ => Err(StartFailure::config(format!(
-            "env {}: the local cluster has no ConfigMaps, Secrets and resource fields",
+        _ => Err(StartFailure::config_error(format!(
+            "env {}: the local cluster supports no ConfigMaps, Secrets or resource fields",
             variable.name
         ))),
     }
@@ -153,7 +158,7 @@ fn field(pod: &Pod, path: &str, node: &str) -> Option<String> {
         "metadata.uid" => pod.uid(),
         "spec.nodeName" => Some(node.to_owned()),
         "spec.serviceAccountName" => Some(account().unwrap_or_else(|| "default".to_owned())),
-        "status.hostIP" | "status.podIP" => Some(super::ADDRESS.to_owned()),
+        "status.hostIP" | "status.podIP" => Some(ADDRESS.to_owned()),
         _ => None,
     }
 }

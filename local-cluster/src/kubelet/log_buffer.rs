@@ -1,4 +1,4 @@
-//! What a container wrote: the last so many bytes of it, with the time of each line, for any number of readers.
+//! The log of one container run: the most recent bytes, with the time of each line.
 
 use std::{
     collections::VecDeque,
@@ -13,15 +13,15 @@ use tokio::{
     sync::watch,
 };
 
-use crate::LogRequest;
+use crate::logs::LogRequest;
 
-/// A longer line is kept in pieces, as container runtimes do.
+/// Longer lines are split, as container runtimes do.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// See the module. A reader that is slower than the writer misses what was dropped meanwhile.
+/// A bounded log for any number of readers. A slow reader misses the lines that were dropped.
 pub(super) struct LogBuffer {
-    kept: Mutex<Buffer>,
-    /// Changes with each line and at the end.
+    buffer: Mutex<Buffer>,
+    /// Notifies about each line and about the end.
     changed: watch::Sender<()>,
     limit: usize,
 }
@@ -30,7 +30,7 @@ pub(super) struct LogBuffer {
 struct Buffer {
     lines: VecDeque<Line>,
     bytes: usize,
-    /// The number of the first line that is kept.
+    /// The sequence number of the oldest line.
     first: u64,
     ended: bool,
 }
@@ -44,33 +44,33 @@ struct Line {
 impl LogBuffer {
     /// An empty log that keeps the last `limit` bytes.
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { kept: Mutex::default(), changed: watch::Sender::new(()), limit })
+        Arc::new(Self { buffer: Mutex::default(), changed: watch::Sender::new(()), limit })
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, text: Bytes) {
-        let mut kept = self.buffer();
-        kept.bytes += text.len();
-        kept.lines.push_back(Line { at: Timestamp::now(), text });
-        while kept.bytes > self.limit {
-            let Some(dropped) = kept.lines.pop_front() else { break };
-            kept.bytes -= dropped.text.len();
-            kept.first += 1;
+        let mut buffer = self.buffer();
+        buffer.bytes += text.len();
+        buffer.lines.push_back(Line { at: Timestamp::now(), text });
+        while buffer.bytes > self.limit {
+            let Some(dropped) = buffer.lines.pop_front() else { break };
+            buffer.bytes -= dropped.text.len();
+            buffer.first += 1;
         }
-        drop(kept);
+        drop(buffer);
         self.changed.send_replace(());
     }
 
-    /// Nothing more will be written.
+    /// Marks the log as complete.
     pub(super) fn end(&self) {
         self.buffer().ended = true;
         self.changed.send_replace(());
     }
 
-    /// Takes in what `output` yields, line by line, to its end.
+    /// Appends the lines of `output` until it ends.
     pub(super) async fn fill(&self, mut output: impl AsyncRead + Unpin) {
         let mut pending = BytesMut::with_capacity(MAX_LINE_BYTES);
         while let Ok(1..) = output.read_buf(&mut pending).await {
@@ -86,7 +86,7 @@ impl LogBuffer {
         }
     }
 
-    /// The lines that are asked for; with `follow` also those to come.
+    /// The requested lines. With `follow`, the stream continues until the log is complete.
     pub(super) fn read(self: &Arc<Self>, request: &LogRequest) -> impl Stream<Item = Bytes> + use<> {
         let reader = Reader {
             next: self.start(request),
@@ -97,20 +97,20 @@ impl LogBuffer {
             log: self.clone(),
         };
         stream::unfold(reader, async |mut reader| {
-            let piece = reader.next().await?;
-            Some((piece, reader))
+            let text = reader.next().await?;
+            Some((text, reader))
         })
     }
 
     fn start(&self, request: &LogRequest) -> u64 {
-        let kept = self.buffer();
+        let buffer = self.buffer();
         let since = request.since_seconds.and_then(|seconds| {
             Timestamp::now().checked_sub(SignedDuration::from_secs(i64::try_from(seconds).ok()?)).ok()
         });
-        let older = kept.lines.iter().take_while(|line| since.is_some_and(|since| line.at < since)).count();
-        let (count, older) = (kept.lines.len() as u64, older as u64);
+        let older = buffer.lines.iter().take_while(|line| since.is_some_and(|since| line.at < since)).count();
+        let (count, older) = (buffer.lines.len() as u64, older as u64);
         let skipped = request.tail_lines.map_or(0, |tail| count.saturating_sub(tail));
-        kept.first + skipped.max(older)
+        buffer.first + skipped.max(older)
     }
 }
 
@@ -129,7 +129,7 @@ impl Reader {
             self.changed.mark_unchanged();
             let (line, ended) = self.poll_line();
             if let Some(line) = line {
-                return self.piece(&line);
+                return self.format(&line);
             }
             if ended || !self.follow || self.changed.changed().await.is_err() {
                 return None;
@@ -137,19 +137,19 @@ impl Reader {
         }
     }
 
-    /// The next line, and whether there will be no more.
+    /// The next line, and whether the log is complete.
     fn poll_line(&mut self) -> (Option<Line>, bool) {
-        let kept = self.log.buffer();
-        self.next = self.next.max(kept.first);
-        let index = usize::try_from(self.next - kept.first).unwrap_or(usize::MAX);
-        let line = kept.lines.get(index).cloned();
+        let buffer = self.log.buffer();
+        self.next = self.next.max(buffer.first);
+        let index = usize::try_from(self.next - buffer.first).unwrap_or(usize::MAX);
+        let line = buffer.lines.get(index).cloned();
         self.next += u64::from(line.is_some());
-        (line, kept.ended)
+        (line, buffer.ended)
     }
 
-    /// The line as it was asked for; `None` once the limit is reached.
-    fn piece(&mut self, line: &Line) -> Option<Bytes> {
-        let mut piece = match self.timestamps {
+    /// Formats a line; `None` once the byte limit is reached.
+    fn format(&mut self, line: &Line) -> Option<Bytes> {
+        let mut text = match self.timestamps {
             true => Bytes::from([format!("{:.9} ", line.at).as_bytes(), &line.text].concat()),
             false => line.text.clone(),
         };
@@ -157,10 +157,10 @@ impl Reader {
             if *left == 0 {
                 return None;
             }
-            piece.truncate(*left);
-            *left -= piece.len();
+            text.truncate(*left);
+            *left -= text.len();
         }
-        Some(piece)
+        Some(text)
     }
 }
 

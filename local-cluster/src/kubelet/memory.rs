@@ -1,5 +1,5 @@
-//! MemoryLimiter limits: the resident memory of a container's processes is looked at every few milliseconds; beyond the limit
-//! they are killed.
+//! Memory limits: checks the resident memory of containers periodically, and kills the processes of a
+//! container above its limit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::process::kill;
 
-/// The containers that have a limit.
+/// The limits of all containers.
 #[derive(Clone, Default)]
 pub(super) struct MemoryLimiter {
     limits: Arc<Mutex<HashMap<Pid, Limit>>>,
@@ -27,7 +27,7 @@ struct Limit {
     exceeded: Arc<AtomicBool>,
 }
 
-/// One container's limit; it is watched until this is dropped.
+/// The limit of one container, enforced until it is dropped.
 pub(super) struct MemoryLimit {
     memory: MemoryLimiter,
     group: Pid,
@@ -35,7 +35,7 @@ pub(super) struct MemoryLimit {
 }
 
 impl MemoryLimiter {
-    /// Watches the processes of `group`, and what they start.
+    /// Limits the processes of `group` and their descendants.
     pub(super) fn limit(&self, group: Pid, bytes: u64) -> MemoryLimit {
         let exceeded = Arc::new(AtomicBool::new(false));
         let limit = Limit { bytes, exceeded: exceeded.clone() };
@@ -47,7 +47,7 @@ impl MemoryLimiter {
         work(&mut self.limits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Enforces the limits, for ever.
+    /// Enforces the limits until it is dropped.
     pub(super) async fn run(self, interval: Duration) {
         loop {
             sleep(interval).await;
@@ -57,8 +57,8 @@ impl MemoryLimiter {
             let memory = self.clone();
             match spawn_blocking(move || memory.enforce()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "memory limits cannot be enforced"),
-                Err(error) => tracing::error!(%error, "the look at memory limits broke off"),
+                Ok(Err(error)) => tracing::warn!(%error, "memory limits not enforced"),
+                Err(error) => tracing::error!(%error, "memory check failed"),
             }
         }
     }
@@ -78,7 +78,7 @@ impl MemoryLimiter {
 }
 
 impl MemoryLimit {
-    /// Whether the limit was exceeded, and the processes killed for it.
+    /// Whether the processes were killed because they exceeded the limit.
     pub(super) fn was_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Acquire)
     }
@@ -90,7 +90,7 @@ impl Drop for MemoryLimit {
     }
 }
 
-/// What `/proc` tells of a process.
+/// The relevant fields of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct ProcessStat {
     id: i32,
@@ -100,7 +100,7 @@ struct ProcessStat {
     resident: u64,
 }
 
-/// All processes. One that ends meanwhile is left out.
+/// All processes, without those that end during the read.
 fn process_stats() -> io::Result<Vec<ProcessStat>> {
     let page = rustix::param::page_size() as u64;
     let names = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
@@ -111,7 +111,7 @@ fn process_stats() -> io::Result<Vec<ProcessStat>> {
     Ok(stats.filter_map(|stat| parse(&stat, page)).collect())
 }
 
-/// A line of `/proc/<pid>/stat`. The program's name, in parentheses, may hold anything.
+/// Parses `/proc/<pid>/stat`. The program name in parentheses may contain any character.
 fn parse(stat: &str, page: u64) -> Option<ProcessStat> {
     let (id, rest) = stat.split_once(" (")?;
     let (_, rest) = rest.rsplit_once(") ")?;
@@ -124,7 +124,7 @@ fn parse(stat: &str, page: u64) -> Option<ProcessStat> {
     })
 }
 
-/// The resident memory of a group and of the descendants of its members, whatever group those are in.
+/// The resident memory of a process group and of all descendants of its members.
 fn usage(entries: &[ProcessStat], group: i32) -> u64 {
     let mut members: HashSet<i32> =
         entries.iter().filter(|entry| entry.group == group).map(|entry| entry.id).collect();
@@ -145,20 +145,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_proc_is_read_whatever_the_program_is_called() {
+    fn stat_is_parsed_for_any_program_name() {
         let stat = "42 (a) b (c)) S 7 41 41 0 -1 4194560 98 0 0 0 0 0 0 0 20 0 1 0 84 2883584 256 18446744073709551615";
         assert_eq!(parse(stat, 4096), Some(ProcessStat { id: 42, parent: 7, group: 41, resident: 1 << 20 }));
         assert_eq!(parse("42", 4096), None);
     }
 
     #[test]
-    fn this_process_is_among_them() {
+    fn own_process_is_listed() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(process_stats().unwrap().iter().any(|entry| entry.id == own && entry.resident > 0));
     }
 
     #[test]
-    fn descendants_count_even_in_a_group_of_their_own() {
+    fn usage_includes_descendants_in_other_groups() {
         let entry = |id, parent, group| ProcessStat { id, parent, group, resident: 1 };
         let entries =
             [entry(10, 1, 10), entry(11, 10, 10), entry(12, 11, 12), entry(13, 12, 12), entry(14, 1, 14)];

@@ -1,4 +1,4 @@
-//! The logs of all containers whose pods are there.
+//! The logs of the containers of all existing pods.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 
 use super::log_buffer::LogBuffer;
-use crate::{LogError, LogRequest, LogStream, Logs};
+use crate::logs::{LogError, LogRequest, LogStream, Logs};
 
 /// By the pod's uid and the container's name.
 type Runs = HashMap<String, HashMap<String, Run>>;
@@ -18,7 +18,7 @@ struct Run {
     previous: Option<Arc<LogBuffer>>,
 }
 
-/// See the module.
+/// The current and the previous log of each container.
 #[derive(Clone, Default)]
 pub(super) struct RunLogs(Arc<Mutex<Runs>>);
 
@@ -27,7 +27,7 @@ impl RunLogs {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The log of a new run; the one before it can still be read as `previous`.
+    /// Starts the log of a new run. The log of the last run becomes the `previous` one.
     pub(super) fn begin(&self, uid: &str, container: &str, limit: usize) -> Arc<LogBuffer> {
         let log = LogBuffer::new(limit);
         self.locked(|runs| {
@@ -38,8 +38,8 @@ impl RunLogs {
         log
     }
 
-    /// The pod is gone, and what it wrote with it.
-    pub(super) fn forget(&self, uid: &str) {
+    /// Drops the logs of a removed pod.
+    pub(super) fn remove(&self, uid: &str) {
         self.locked(|runs| runs.remove(uid));
     }
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_run_before_can_be_read_until_the_pod_is_gone() {
+    fn previous_log_is_readable_until_the_pod_is_removed() {
         let run_logs = RunLogs::default();
         let request = |previous| LogRequest {
             uid: "u".into(),
@@ -88,7 +88,7 @@ mod tests {
         let second = run_logs.begin("u", "c", 10);
         assert!(Arc::ptr_eq(&run_logs.find(&request(true)).unwrap(), &first));
         assert!(Arc::ptr_eq(&run_logs.find(&request(false)).unwrap(), &second));
-        run_logs.forget("u");
+        run_logs.remove("u");
         assert!(run_logs.find(&request(false)).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! One container: its runs, one after the other, to the last.
+//! Runs one container, including its restarts.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -9,61 +9,59 @@ use tokio::{
 };
 
 use super::{
-    Shared,
     command::{ContainerCommand, StartFailure},
+    context::{Context, StopSignal, stop_requested},
     process::Process,
     status::{ContainerView, State, Termination},
-    worker::{Stop, stop_requested},
 };
 
-/// What a container that could not be started has as its exit code, as with the common container runtimes.
+/// The exit code of a container that could not start, as in common container runtimes.
 const START_ERROR_EXIT_CODE: i32 = 128;
-/// The wait before the first restart; each further one doubles it.
+/// The back-off before the first restart. It doubles with each further restart.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
-/// See the module.
+/// The runs of one container.
 pub(super) struct Runner<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) context: &'a Context,
     pub(super) uid: &'a str,
     pub(super) name: &'a str,
     pub(super) command: &'a ContainerCommand,
-    /// The pod's restart policy.
-    pub(super) restarts: &'a str,
+    pub(super) restart_policy: &'a str,
     pub(super) folder: &'a Path,
-    /// Which of the views is its own.
+    /// The index of this container in `views`.
     pub(super) index: usize,
     pub(super) views: Arc<watch::Sender<Vec<ContainerView>>>,
-    pub(super) stop: Stop,
+    pub(super) stop: StopSignal,
 }
 
 impl Runner<'_> {
-    /// Runs the container until it need not run again, or the pod is to end.
+    /// Runs the container until the restart policy or a stop request ends it.
     pub(super) async fn run(mut self) {
         for run in 0_u32.. {
             if self.stop.borrow().is_some() {
                 return;
             }
             let id = format!("local://{}/{}/{run}", self.uid, self.name);
-            let end = self.run_once(id).await;
-            let again = match self.restarts {
+            let termination = self.run_once(id).await;
+            let restart = match self.restart_policy {
                 "Never" => false,
-                "OnFailure" => end.exit_code != 0,
+                "OnFailure" => termination.exit_code != 0,
                 _ => true,
             };
-            let over = !again || self.stop.borrow().is_some();
-            self.change(|view| view.state = State::Terminated(end.clone()));
-            if over || !self.back_off(run, end).await {
+            let is_last = !restart || self.stop.borrow().is_some();
+            self.change(|view| view.state = State::Terminated(termination.clone()));
+            if is_last || !self.back_off(run, termination).await {
                 return;
             }
         }
     }
 
-    /// One run.
+    /// Runs the container once.
     async fn run_once(&mut self, id: String) -> Termination {
-        let log = self.shared.logs.begin(self.uid, self.name, self.shared.options.log_limit);
+        let log = self.context.logs.begin(self.uid, self.name, self.context.options.log_limit);
         let started = Timestamp::now();
-        let process = match Process::start(self.command, self.folder, log.clone(), self.shared.guard.clone())
+        let process = match Process::start(self.command, self.folder, log.clone(), self.context.guard.clone())
         {
             Ok(process) => process,
             Err(error) => {
@@ -86,9 +84,11 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits for the end of a process, or brings it about; says its exit code and the reason that Kubernetes gives.
+    /// Waits until the process ends, or ends it on a stop request.
+    ///
+    /// Returns the exit code and Kubernetes' reason.
     async fn wait_for_exit(&mut self, mut process: Process) -> (i32, &'static str) {
-        let memory = self.command.memory.map(|limit| self.shared.memory.limit(process.group(), limit));
+        let memory = self.command.memory_limit.map(|limit| self.context.memory.limit(process.group(), limit));
         let exit_code = tokio::select! {
             exit_code = process.wait() => exit_code,
             _ = stop_requested(&mut self.stop) => self.terminate(&mut process).await,
@@ -101,13 +101,13 @@ impl Runner<'_> {
         (exit_code, reason)
     }
 
-    /// Asks the process to end, and kills it when its grace is over. The grace may be made shorter meanwhile.
+    /// Terminates the process, and kills it after the grace period, which may shorten meanwhile.
     async fn terminate(&mut self, process: &mut Process) -> i32 {
         process.terminate();
-        let begun = tokio::time::Instant::now();
+        let start = tokio::time::Instant::now();
         loop {
             let grace = (*self.stop.borrow_and_update()).unwrap_or_default();
-            let left = grace.saturating_sub(begun.elapsed());
+            let left = grace.saturating_sub(start.elapsed());
             tokio::select! {
                 ended = timeout(left, process.wait()) => {
                     if let Ok(exit_code) = ended {
@@ -125,22 +125,22 @@ impl Runner<'_> {
         Termination {
             exit_code: START_ERROR_EXIT_CODE,
             reason: "StartError",
-            message: Some(format!("cannot run {}: {error}", self.command.program.display())),
+            message: Some(format!("failed to start {}: {error}", self.command.program.display())),
             started: None,
             finished: Timestamp::now(),
             id,
         }
     }
 
-    /// Waits before the next run; says whether there is to be one.
-    async fn back_off(&mut self, run: u32, end: Termination) -> bool {
+    /// Waits before the next run. Returns false if a stop request arrives.
+    async fn back_off(&mut self, run: u32, last: Termination) -> bool {
         let wait = FIRST_BACKOFF.saturating_mul(1 << run.min(10)).min(MAX_BACKOFF);
         let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), self.name);
         self.change(|view| {
             view.state = State::Waiting(StartFailure { reason: "CrashLoopBackOff", message });
-            view.last = Some(end);
+            view.last = Some(last);
         });
-        let scaled = wait.as_secs_f64() * self.shared.options.time_scale;
+        let scaled = wait.as_secs_f64() * self.context.options.time_scale;
         tokio::select! {
             () = sleep(Duration::try_from_secs_f64(scaled).unwrap_or(wait)) => {}
             _ = stop_requested(&mut self.stop) => return false,

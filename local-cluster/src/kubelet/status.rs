@@ -1,4 +1,4 @@
-//! The status of a pod, from the states of its containers. Pure.
+//! Builds the status of a pod from the states of its containers. Pure.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -9,14 +9,14 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::command::StartFailure;
+use super::{command::StartFailure, context::ADDRESS};
 
-/// A container and how far it is.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ContainerView {
     pub(super) name: String,
     pub(super) image: String,
-    /// Of the run that is under way or was the last; empty before the first.
+    /// The id of the current or the last run; empty before the first.
     pub(super) id: String,
     pub(super) state: State,
     pub(super) last: Option<Termination>,
@@ -30,7 +30,7 @@ pub(super) enum State {
     Terminated(Termination),
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Termination {
     pub(super) exit_code: i32,
@@ -41,7 +41,7 @@ pub(super) struct Termination {
     pub(super) id: String,
 }
 
-/// Where a pod is in its life.
+/// The phase of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Pending,
@@ -51,7 +51,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn of(views: &[ContainerView]) -> Self {
+    pub(super) fn from_views(views: &[ContainerView]) -> Self {
         let ends: Option<Vec<i32>> = views
             .iter()
             .map(|view| match &view.state {
@@ -78,28 +78,28 @@ impl Phase {
     }
 }
 
-/// The status of a pod that was taken at `taken`, as `views` make it at `now`.
+/// The status of a pod that started at `start`, with the container states `views`.
 pub(super) fn pod_status(
     views: &[ContainerView],
     before: &PodStatus,
-    taken: Timestamp,
+    start: Timestamp,
     now: Timestamp,
 ) -> PodStatus {
-    let phase = Phase::of(views);
+    let phase = Phase::from_views(views);
     PodStatus {
         phase: Some(phase.name().to_owned()),
         conditions: Some(conditions(views, phase, before, now)),
         container_statuses: Some(views.iter().map(container_status).collect()),
-        host_ip: Some(super::ADDRESS.to_owned()),
-        host_ips: Some(vec![HostIP { ip: super::ADDRESS.to_owned() }]),
-        pod_ip: Some(super::ADDRESS.to_owned()),
-        pod_ips: Some(vec![PodIP { ip: super::ADDRESS.to_owned() }]),
-        start_time: Some(Time(taken)),
+        host_ip: Some(ADDRESS.to_owned()),
+        host_ips: Some(vec![HostIP { ip: ADDRESS.to_owned() }]),
+        pod_ip: Some(ADDRESS.to_owned()),
+        pod_ips: Some(vec![PodIP { ip: ADDRESS.to_owned() }]),
+        start_time: Some(Time(start)),
         ..PodStatus::default()
     }
 }
 
-/// The status of a pod that found no slot.
+/// The status of a pod that exceeds the limit of running pods.
 pub(super) fn unschedulable(message: &str, now: Timestamp) -> PodStatus {
     let mut scheduled = condition("PodScheduled", false, now);
     scheduled.reason = Some("Unschedulable".to_owned());
@@ -126,7 +126,7 @@ fn conditions(
     let message = (reason == Some("ContainersNotReady"))
         .then(|| format!("containers with unready status: [{}]", unready.join(" ")));
     let kinds = [("Initialized", true), ("Ready", ready), ("ContainersReady", ready), ("PodScheduled", true)];
-    let fresh = kinds.map(|(kind, value)| {
+    let current = kinds.map(|(kind, value)| {
         let mut condition = condition(kind, value, now);
         if !value {
             condition.reason = reason.map(str::to_owned);
@@ -134,7 +134,7 @@ fn conditions(
         }
         condition
     });
-    fresh.into_iter().map(|condition| unchanged_since(condition, before)).collect()
+    current.into_iter().map(|condition| keep_transition_time(condition, before)).collect()
 }
 
 fn condition(kind: &str, value: bool, now: Timestamp) -> PodCondition {
@@ -146,8 +146,8 @@ fn condition(kind: &str, value: bool, now: Timestamp) -> PodCondition {
     }
 }
 
-/// A condition keeps the time of its last change of status.
-fn unchanged_since(mut condition: PodCondition, before: &PodStatus) -> PodCondition {
+/// Keeps the transition time of a condition whose status has not changed.
+fn keep_transition_time(mut condition: PodCondition, before: &PodStatus) -> PodCondition {
     let mut known = before.conditions.iter().flatten();
     let same = known.find(|known| known.type_ == condition.type_ && known.status == condition.status);
     if let Some(same) = same {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_phase_follows_the_containers() {
+    fn phase_follows_the_container_states() {
         let running = || State::Running(Timestamp::UNIX_EPOCH);
         for (states, phase) in [
             (vec![waiting(), waiting()], Phase::Pending),
@@ -247,18 +247,21 @@ mod tests {
             (vec![ended(0), ended(1)], Phase::Failed),
         ] {
             let views: Vec<_> = states.into_iter().map(view).collect();
-            assert_eq!(Phase::of(&views), phase, "{views:?}");
+            assert_eq!(Phase::from_views(&views), phase, "{views:?}");
         }
     }
 
     #[test]
-    fn a_container_between_two_runs_keeps_the_pod_running() {
+    fn pod_stays_running_between_two_runs_of_a_container() {
         let State::Terminated(end) = ended(1) else { unreachable!() };
-        assert_eq!(Phase::of(&[ContainerView { last: Some(end), ..view(waiting()) }]), Phase::Running);
+        assert_eq!(
+            Phase::from_views(&[ContainerView { last: Some(end), ..view(waiting()) }]),
+            Phase::Running
+        );
     }
 
     #[test]
-    fn conditions_keep_the_time_of_their_change() {
+    fn conditions_keep_their_transition_time() {
         let (first, second) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(9).unwrap());
         let before = pod_status(&[view(waiting())], &PodStatus::default(), first, first);
         let after = pod_status(&[view(State::Running(second))], &before, first, second);

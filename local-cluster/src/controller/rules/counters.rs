@@ -1,25 +1,23 @@
-//! The counters of a Job's status, and its last condition.
+//! The counters of a Job's status, and its final condition.
 
 use std::collections::HashSet;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::{MAX_PODS_PER_SYNC, SyncContext, count, counts_as_failed, tracked};
+use super::{MAX_PODS_PER_SYNC, SyncContext, count, counts_as_failed, indexes, plan::Plan, tracked};
 use crate::controller::{
     conditions::{self, JobResult},
     events::Note,
-    indexes,
-    plan::Plan,
     pods,
 };
 
 impl SyncContext<'_> {
-    /// Counts the pods that were let go of, and writes down those that have ended since, to be let go of.
+    /// Counts the pods whose finalizer is removed, and lists newly ended pods as uncounted.
     pub(super) fn count_terminated(&mut self) {
-        let held: HashSet<&str> = tracked(self.pods).map(pods::uid).collect();
-        let counted = drop_untracked(&mut self.uncounted.succeeded, &held);
+        let tracked_uids: HashSet<&str> = tracked(self.pods).map(pods::uid).collect();
+        let counted = drop_untracked(&mut self.uncounted.succeeded, &tracked_uids);
         self.status.succeeded = non_zero(self.status.succeeded.unwrap_or(0) + counted);
-        let counted = drop_untracked(&mut self.uncounted.failed, &held);
+        let counted = drop_untracked(&mut self.uncounted.failed, &tracked_uids);
         self.status.failed = non_zero(self.status.failed.unwrap_or(0) + counted);
         for pod in tracked(self.pods) {
             if self.uncounted() >= MAX_PODS_PER_SYNC {
@@ -41,12 +39,12 @@ impl SyncContext<'_> {
             return;
         }
         self.plan.release.push(pods::name(pod).to_owned());
-        let lost = self.result.as_ref().is_some_and(|result| !result.success);
+        let has_failed = self.result.as_ref().is_some_and(|result| !result.success);
         let list = match succeeded {
             true if self.spec.indexed => return,
             true => &mut self.uncounted.succeeded,
-            // At the end of a failed Job every pod that still ran counts as failed.
-            false if failed || lost => &mut self.uncounted.failed,
+            // When a Job fails, every pod that is still running counts as failed.
+            false if failed || has_failed => &mut self.uncounted.failed,
             false => return,
         };
         let uid = pods::uid(pod);
@@ -59,15 +57,15 @@ impl SyncContext<'_> {
         self.uncounted.succeeded.iter().chain(&self.uncounted.failed).map(Vec::len).sum()
     }
 
-    /// Puts the status together. The final condition waits until every pod has ended and is counted.
+    /// Builds the status. The final condition waits until every pod has ended and is counted.
     pub(super) fn finish(mut self) -> Plan {
         if let Some(result) = self.result.take() {
-            let because = (result.reason.as_str(), result.message.as_str());
+            let cause = (result.reason.as_str(), result.message.as_str());
             let announced = JobResult::from_interim(&self.status).is_some();
-            conditions::set(&mut self.status, result.interim_condition(), true, because, self.now);
+            conditions::set(&mut self.status, result.interim_condition(), true, cause, self.now);
             let all_counted = self.uncounted() == 0 && self.plan.release.is_empty() && self.terminating == 0;
             if announced && all_counted {
-                conditions::set(&mut self.status, result.final_condition(), true, because, self.now);
+                conditions::set(&mut self.status, result.final_condition(), true, cause, self.now);
                 self.status.completion_time = result.success.then_some(Time(self.now));
                 self.plan.notes.push(match result.success {
                     true => Note::normal("Completed", "Job completed"),
@@ -79,19 +77,19 @@ impl SyncContext<'_> {
         self.status.ready = Some(self.ready);
         self.status.terminating = Some(self.terminating);
         self.status.uncounted_terminated_pods = Some(self.uncounted);
-        let stands = self.job.status.as_ref() == Some(&self.status);
-        self.plan.status = (!stands).then_some(self.status);
+        let is_current = self.job.status.as_ref() == Some(&self.status);
+        self.plan.status = (!is_current).then_some(self.status);
         self.plan
     }
 }
 
-/// Forgets the pods that are no longer held, and says how many they were.
-fn drop_untracked(uids: &mut Option<Vec<String>>, held: &HashSet<&str>) -> i32 {
+/// Removes the uids of pods without the finalizer, and returns their number.
+fn drop_untracked(uids: &mut Option<Vec<String>>, tracked: &HashSet<&str>) -> i32 {
     let Some(list) = uids else {
         return 0;
     };
     let before = list.len();
-    list.retain(|uid| held.contains(uid.as_str()));
+    list.retain(|uid| tracked.contains(uid.as_str()));
     let counted = count(0..before - list.len());
     if list.is_empty() {
         *uids = None;
@@ -99,7 +97,7 @@ fn drop_untracked(uids: &mut Option<Vec<String>>, held: &HashSet<&str>) -> i32 {
     counted
 }
 
-/// Kubernetes leaves out a zero of these fields.
+/// Kubernetes omits these fields if they are zero.
 fn non_zero(number: i32) -> Option<i32> {
     (number != 0).then_some(number)
 }

@@ -1,20 +1,18 @@
-//! Whether a Job is at its end, and which of its pods are too many or too few.
+//! Decides whether a Job has finished, and which pods to create or delete.
 
 use std::collections::HashSet;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::{MAX_PODS_PER_SYNC, SyncContext, count};
+use super::{MAX_PODS_PER_SYNC, SyncContext, backoff, count, plan::PodDeletion};
 use crate::controller::{
-    backoff,
     conditions::{self, JobResult, SUSPENDED},
     events::Note,
-    plan::PodDeletion,
     pods,
 };
 
 impl SyncContext<'_> {
-    /// Whether the Job is at its end, and which pods are too many or too few.
+    /// Sets the Job's result, or plans the pods of a Job that has none.
     pub(super) fn decide(&mut self) {
         if self.result.is_none() {
             self.result = self.failure();
@@ -41,7 +39,7 @@ impl SyncContext<'_> {
     fn failure(&mut self) -> Option<JobResult> {
         let limit = self.spec.backoff_limit;
         let restarts: i32 = self.pods.iter().map(pods::restarts).sum();
-        // With a limit of 0 the first restart is one too many; else the limit itself is the last straw, as in Kubernetes.
+        // As in Kubernetes, reaching the limit fails the Job; a limit of 0 allows no restart.
         if self.failed > limit || (self.spec.restarts_on_failure && restarts >= limit.max(1)) {
             return Some(JobResult::backoff_limit());
         }
@@ -54,37 +52,39 @@ impl SyncContext<'_> {
         None
     }
 
-    /// Deletes what is too much; only where nothing is, creates what is missing.
+    /// Deletes excess pods. Only without excess pods, it creates missing ones.
     fn manage_pods(&mut self) {
         let mut active: Vec<&Pod> = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
         active.sort_by_key(|pod| pods::progress(pod));
         let (mut excess, active) = self.split_duplicates(active);
-        let too_many = usize::try_from(self.active - self.desired_active()).unwrap_or(0);
-        excess.extend(active.into_iter().take(too_many.saturating_sub(excess.len())));
+        let surplus = usize::try_from(self.active - self.desired_active()).unwrap_or(0);
+        excess.extend(active.into_iter().take(surplus.saturating_sub(excess.len())));
         if !excess.is_empty() {
             excess.truncate(MAX_PODS_PER_SYNC);
             return self.delete_pods(excess, true);
         }
-        let held = if self.spec.replaces_failed_only { self.terminating } else { 0 };
-        if let Ok(missing @ 1..) = usize::try_from(self.desired_active() - self.active - held) {
+        let reserved = if self.spec.replaces_failed_only { self.terminating } else { 0 };
+        if let Ok(missing @ 1..) = usize::try_from(self.desired_active() - self.active - reserved) {
             self.create_pods(missing.min(MAX_PODS_PER_SYNC));
         }
     }
 
-    /// Tells the pods of an indexed Job whose index is done, or has a pod that is further, from the rest.
+    /// Splits the active pods of an indexed Job into duplicates and needed pods.
+    ///
+    /// The index of a duplicate is completed, or has a pod with more progress.
     fn split_duplicates<'p>(&self, mut active: Vec<&'p Pod>) -> (Vec<&'p Pod>, Vec<&'p Pod>) {
         if !self.spec.indexed {
             return (Vec::new(), active);
         }
         let mut seen = self.completed.clone();
         active.reverse();
-        let (mut needed, repeated): (Vec<&Pod>, Vec<&Pod>) =
+        let (mut needed, duplicates): (Vec<&Pod>, Vec<&Pod>) =
             active.into_iter().partition(|pod| pods::index(pod).is_some_and(|index| seen.insert(index)));
         needed.reverse();
-        (repeated, needed)
+        (duplicates, needed)
     }
 
-    /// How many pods shall be active.
+    /// The desired number of active pods.
     fn desired_active(&self) -> i32 {
         match self.spec.completions {
             _ if self.spec.suspended => 0,
@@ -130,7 +130,7 @@ impl SyncContext<'_> {
             false => ("JobResumed", "Job resumed", "Resumed"),
         };
         if conditions::set(&mut self.status, SUSPENDED, suspended, (reason, message), self.now) {
-            // The deadline counts the time since the Job was last resumed.
+            // The deadline counts from the last resume.
             self.status.start_time = (!suspended).then_some(Time(self.now));
             self.plan.notes.push(Note::normal(note, message));
         }

@@ -18,7 +18,7 @@ fn prepared(container: Value) -> Result<ContainerCommand, StartFailure> {
 }
 
 #[test]
-fn command_and_arguments_replace_those_of_the_image_as_in_kubernetes() {
+fn command_and_args_override_the_image_as_in_kubernetes() {
     for (command, args, program, arguments) in [
         (json!(null), json!(null), "/bin/app", vec!["serve"]),
         (json!(null), json!(["x"]), "/bin/app", vec!["x"]),
@@ -34,7 +34,7 @@ fn command_and_arguments_replace_those_of_the_image_as_in_kubernetes() {
 }
 
 #[test]
-fn variables_refer_to_those_before_them_and_arguments_to_all() {
+fn variables_refer_to_earlier_variables_and_arguments_to_all() {
     let command = prepared(json!({
         "image": "app:1",
         "args": ["$(B)", "$(C)"],
@@ -44,7 +44,7 @@ fn variables_refer_to_those_before_them_and_arguments_to_all() {
 }
 
 #[test]
-fn a_variable_of_the_image_map_overrides_the_containers() {
+fn variable_of_the_image_map_overrides_the_container() {
     let program = Program::new("/bin/app").with_variable("SLEEP", "1");
     let pod = json!({"spec": {"containers": [{
         "name": "main", "image": "app:1", "args": ["$(SLEEP)"],
@@ -58,7 +58,7 @@ fn a_variable_of_the_image_map_overrides_the_containers() {
 }
 
 #[test]
-fn fields_of_the_pod_are_known() {
+fn pod_fields_are_resolved() {
     let paths = [
         "metadata.name",
         "metadata.labels['a']",
@@ -74,7 +74,7 @@ fn fields_of_the_pod_are_known() {
 }
 
 #[test]
-fn an_unknown_image_is_never_pulled() {
+fn unknown_image_is_never_pulled() {
     let never = prepared(json!({"image": "b:1", "imagePullPolicy": "Never"})).unwrap_err();
     assert_eq!(never.reason, "ErrImageNeverPull");
     assert_eq!(never.message, "Container image \"b:1\" is not present with pull policy of Never");
@@ -82,20 +82,20 @@ fn an_unknown_image_is_never_pulled() {
 }
 
 #[test]
-fn what_the_local_cluster_does_not_have_is_said() {
+fn unsupported_sources_are_rejected() {
     let secret = |optional| json!({"secretKeyRef": {"name": "s", "key": "k", "optional": optional}});
-    for (env, is_fine) in
+    for (env, is_supported) in
         [(secret(true), true), (secret(false), false), (json!({"fieldRef": {"fieldPath": "x"}}), false)]
     {
         let command = prepared(json!({"image": "app:1", "env": [{"name": "A", "valueFrom": env}]}));
-        assert_eq!(command.is_ok(), is_fine, "{command:?}");
+        assert_eq!(command.is_ok(), is_supported, "{command:?}");
     }
     assert!(prepared(json!({"image": "app:1", "envFrom": [{"secretRef": {"name": "s"}}]})).is_err());
 }
 
 #[test]
-fn the_memory_limit_is_a_quantity() {
+fn memory_limit_is_parsed_as_a_quantity() {
     let limit = |text: &str| prepared(json!({"image": "app:1", "resources": {"limits": {"memory": text}}}));
-    assert_eq!(limit("64Mi").unwrap().memory, Some(64 << 20));
+    assert_eq!(limit("64Mi").unwrap().memory_limit, Some(64 << 20));
     assert_eq!(limit("lots").unwrap_err().reason, "CreateContainerConfigError");
 }

@@ -14,19 +14,19 @@ async fn read(log: &Arc<LogBuffer>, request: LogRequest) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_there_to_the_last_byte() {
+async fn log_keeps_every_byte_below_the_limit() {
     let log = log(100, b"a\n\nb").await;
     assert_eq!(read(&log, LogRequest::default()).await, "a\n\nb");
 }
 
 #[tokio::test]
-async fn only_the_end_is_buffer() {
+async fn oldest_lines_are_dropped() {
     let log = log(5, b"aa\nbb\ncc\n").await;
     assert_eq!(read(&log, LogRequest::default()).await, "cc\n");
 }
 
 #[tokio::test]
-async fn a_long_line_is_kept_in_pieces() {
+async fn long_line_is_split() {
     let text = vec![b'x'; 3 * MAX_LINE_BYTES + 1];
     let log = log(usize::MAX, &text).await;
     assert_eq!(log.buffer().lines.len(), 4);
@@ -34,7 +34,7 @@ async fn a_long_line_is_kept_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_reader_gets_the_tail_the_limit_and_the_times_that_it_asks_for() {
+async fn reader_receives_the_requested_tail_limit_and_timestamps() {
     let log = log(100, b"one\ntwo\nthree\n").await;
     let tail = LogRequest { tail_lines: Some(2), ..LogRequest::default() };
     assert_eq!(read(&log, tail.clone()).await, "two\nthree\n");
@@ -47,7 +47,7 @@ async fn a_reader_gets_the_tail_the_limit_and_the_times_that_it_asks_for() {
 }
 
 #[tokio::test]
-async fn a_follower_gets_what_comes_until_the_end() {
+async fn follower_receives_lines_until_the_log_is_complete() {
     let log = log(100, b"one\n").await;
     let follow = LogRequest { follow: true, ..LogRequest::default() };
     let mut lines = Box::pin(log.read(&follow));

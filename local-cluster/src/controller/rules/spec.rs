@@ -1,20 +1,20 @@
-//! What a Job asks for, with the defaults of the API server filled in.
+//! The relevant part of a Job's spec, with the API server's defaults.
 
 use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 
-/// The value of `spec.managedBy` that stands for this controller, as does its absence.
+/// The value of `spec.managedBy` for this controller, as is its absence.
 pub(super) const MANAGER: &str = "kubernetes.io/job-controller";
 const INDEXED: &str = "Indexed";
 const ON_FAILURE: &str = "OnFailure";
-/// `podReplacementPolicy`: a replacement waits until the pod before it has ended.
+/// The `podReplacementPolicy` that replaces a pod only after it has ended.
 const REPLACE_FAILED: &str = "Failed";
 const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 
-/// The fields of a Job's spec that the rules look at.
+/// The fields of a Job's spec that the rules use.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Spec {
     pub(super) parallelism: i32,
-    /// `None`: the Job is complete when any of its pods succeeded and no other is active.
+    /// With `None`, the Job completes when one pod has succeeded and none is active.
     pub(super) completions: Option<i32>,
     pub(super) backoff_limit: i32,
     pub(super) deadline: Option<SignedDuration>,
@@ -26,7 +26,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    pub(super) fn of(job: &Job) -> Self {
+    pub(super) fn from_job(job: &Job) -> Self {
         let spec = job.spec.clone().unwrap_or_default();
         let is = |value: &Option<String>, wanted: &str| value.as_deref() == Some(wanted);
         let completions = match spec.parallelism {

@@ -1,41 +1,41 @@
-//! The wait before a failed pod is replaced: 10 s after the first failure, twice as long after each further one.
+//! The back-off before a failed pod is replaced: 10 s after the first failure, doubled each time.
 
 use k8s_openapi::{
     api::core::v1::Pod,
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::pods;
+use crate::controller::pods;
 
 /// The wait after the first failure.
 const BASE_WAIT: SignedDuration = SignedDuration::from_secs(10);
-/// No wait is longer. (Kubernetes' documentation says six minutes; its controller waits up to ten.)
+/// The upper limit. (Kubernetes' documentation states six minutes, but its controller uses ten.)
 const MAX_WAIT: SignedDuration = SignedDuration::from_mins(10);
 
-/// The time before which no new pod may be created; `None` where none has failed since the last success.
+/// The earliest time for a new pod; `None` if no pod has failed since the last success.
 ///
-/// Kubernetes counts failures in memory; here they are read off the pods that are there, so that nothing is kept.
+/// Kubernetes counts failures in memory. This function derives them from the existing pods.
 pub(super) fn earliest(pods: &[Pod], scale: f64, replaces_failed_only: bool) -> Option<Timestamp> {
     let ends = |pod: &&Pod| pods::ended_at(pod);
     let last_success = pods.iter().filter(|pod| pods::has_succeeded(pod)).filter_map(|pod| ends(&pod)).max();
     let failures = pods
         .iter()
-        .filter(|pod| counts(pod, replaces_failed_only))
+        .filter(|pod| counts_as_failure(pod, replaces_failed_only))
         .filter_map(|pod| ends(&pod))
         .filter(|end| last_success.is_none_or(|success| *end > success));
     let (count, last) = failures.fold((0, None), |(count, last), end| (count + 1, last.max(Some(end))));
     last.map(|last| last + wait(count, scale))
 }
 
-/// A failed pod, or one that somebody deleted; not one that the Job itself gave up.
-fn counts(pod: &Pod, replaces_failed_only: bool) -> bool {
+/// Whether a pod counts as failed: it failed or was deleted, but not by the Job controller.
+fn counts_as_failure(pod: &Pod, replaces_failed_only: bool) -> bool {
     match pods::is_deleting(pod) {
         false => pods::has_failed(pod),
         true => pods::is_tracked(pod) && !pods::has_succeeded(pod) && !replaces_failed_only,
     }
 }
 
-/// The wait after `failures` failures in a row.
+/// The back-off after `failures` consecutive failures.
 fn wait(failures: u32, scale: f64) -> SignedDuration {
     let Some(doublings) = failures.checked_sub(1) else {
         return SignedDuration::ZERO;
@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_doubles_up_to_ten_minutes() {
+    fn backoff_doubles_up_to_ten_minutes() {
         let seconds: Vec<i64> = (0..9).map(|failures| wait(failures, 1.0).as_secs()).collect();
         assert_eq!(seconds, [0, 10, 20, 40, 80, 160, 320, 600, 600]);
         assert_eq!(wait(u32::MAX, 1.0), MAX_WAIT);
     }
 
     #[test]
-    fn the_scale_shortens_it() {
+    fn scale_shortens_the_backoff() {
         assert_eq!(wait(2, 0.01), SignedDuration::from_millis(200));
         assert_eq!(wait(2, 0.0), SignedDuration::ZERO);
         assert_eq!(wait(1, f64::NAN), BASE_WAIT);
