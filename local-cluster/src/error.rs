@@ -1,10 +1,10 @@
-//! Errors as Kubernetes tells them: `Status` objects with a code, a reason and a message.
+//! API errors: `Status` objects with Kubernetes' codes, reasons and messages.
 
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
-/// An answer that is an error.
+/// An API error.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message} ({code} {reason})")]
 pub(crate) struct ApiError {
@@ -47,7 +47,7 @@ impl ApiError {
         Self::new(409, "Conflict", message).with_details(resource, name)
     }
 
-    /// A precondition of a delete that does not hold. Kubernetes names the kind here, not the resource.
+    /// A failed precondition of a delete. As in Kubernetes, the message names the kind, not the resource.
     pub(crate) fn precondition_failed(resource: &Resource, name: &str, why: &str) -> Self {
         let kind = resource.qualified_kind();
         let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
@@ -55,7 +55,7 @@ impl ApiError {
         Self { details, ..Self::new(409, "Conflict", message) }
     }
 
-    /// `causes` say which fields are wrong, and how; the same one twice is distinct once.
+    /// A validation error with its causes. Duplicate causes are dropped.
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
         let mut distinct: Vec<&Cause> = Vec::new();
         for cause in causes {
@@ -102,24 +102,24 @@ impl ApiError {
         Self::new(413, "RequestEntityTooLarge", "the body of the request is larger than 3 MiB")
     }
 
-    /// A resourceVersion older than what is remembered.
+    /// A resourceVersion below the history.
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
-    /// A resourceVersion that is not reached yet.
-    pub(crate) fn version_too_large(asked: u64, latest: u64) -> Self {
+    /// A resourceVersion in the future.
+    pub(crate) fn version_too_large(requested: u64, latest: u64) -> Self {
         let mut error = Self::new(
             504,
             "Timeout",
-            format!("Timeout: Too large resource version: {asked}, current: {latest}"),
+            format!("Timeout: Too large resource version: {requested}, current: {latest}"),
         );
         error.details = Some(json!({"retryAfterSeconds": 1, "causes": [
             {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}));
         error
     }
 
-    /// An error by its code alone, with Kubernetes' usual words.
+    /// An error with a code and Kubernetes' default reason and message.
     pub(crate) fn from_code(code: u16) -> Self {
         let (reason, message) = match code {
             400 => ("BadRequest", "the server rejected our request for an unknown reason"),
@@ -144,7 +144,7 @@ impl ApiError {
         error
     }
 
-    /// The body, or the object of a watch's `ERROR` event.
+    /// The `Status` object, for a response body or an `ERROR` event.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -157,7 +157,7 @@ impl ApiError {
     }
 }
 
-/// What an error is about; empty fields are left out.
+/// The details of an error, without empty fields.
 fn details(resource: &Resource, name: &str, kind: &str) -> Value {
     let fields = [("name", name), ("group", resource.group), ("kind", kind)];
     fields
@@ -167,7 +167,7 @@ fn details(resource: &Resource, name: &str, kind: &str) -> Value {
         .collect()
 }
 
-/// One thing that is wrong with an object.
+/// One cause of a validation error.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cause {
     field: String,
@@ -187,7 +187,7 @@ impl Cause {
         Self { field: field.into(), reason: "FieldValueInvalid", message }
     }
 
-    /// The value is not distinct.
+    /// An invalid value that the message omits.
     pub(crate) fn invalid_without_value(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {why}") }
     }

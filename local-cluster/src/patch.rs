@@ -1,23 +1,25 @@
-//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and the strategic one as far as it is asked for.
+//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and a subset of strategic merge patch.
 
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 
-/// A patch by its media type.
+/// A type of patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PatchType {
     Merge,
     Json,
-    /// Lists whose elements have a merge key are merged by it; the only directive known is `$patch: delete` there.
+    /// Merges known lists by their merge key. The only supported directive is `$patch: delete`.
     Strategic,
-    /// Server-side apply, without ownership of fields: creates what is absent, else merges.
+    /// Server-side apply without field ownership: creates an absent object, or merges.
     Apply,
 }
 
 impl PatchType {
+    /// Selects the patch type by its media type.
+    ///
     /// # Errors
-    /// 415 for another media type.
+    /// 415 for an unknown media type.
     pub(crate) fn from_content_type(content_type: &str) -> ApiResult<Self> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/merge-patch+json" => Ok(Self::Merge),
@@ -28,10 +30,10 @@ impl PatchType {
         }
     }
 
-    /// The object with the patch on it.
+    /// Applies the patch to an object.
     ///
     /// # Errors
-    /// 400 where the patch is malformed, 422 where a JSON patch does not fit the object.
+    /// 400 for a malformed patch, 422 for a JSON patch that does not apply to the object.
     pub(crate) fn apply(self, object: &Value, patch: &Value) -> ApiResult<Value> {
         let mut patched = object.clone();
         match self {
@@ -55,7 +57,7 @@ impl PatchType {
     }
 }
 
-/// The key by which the elements of a list are told apart.
+/// The key that identifies the elements of a list.
 fn merge_key(list: &str) -> Option<&'static str> {
     match list {
         "conditions" => Some("type"),
@@ -65,7 +67,7 @@ fn merge_key(list: &str) -> Option<&'static str> {
     }
 }
 
-/// Lists of plain values that are united.
+/// Whether a list of scalars is merged as a set.
 fn is_set_list(list: &str) -> bool {
     list == "finalizers"
 }
@@ -119,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_patch_sets_removes_and_replaces_lists() {
+    fn merge_patch_sets_and_removes_fields_and_replaces_lists() {
         let object = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1, 2]});
         let patched = PatchType::Merge.apply(&object, &json!({"a": null, "b": {"c": 4}, "l": [3]})).unwrap();
         assert_eq!(patched, json!({"b": {"c": 4, "d": 3}, "l": [3]}));
     }
 
     #[test]
-    fn a_strategic_patch_merges_lists_by_their_key() {
+    fn strategic_patch_merges_lists_by_key() {
         let object = json!({"conditions": [{"type": "A", "status": "True"}], "finalizers": ["x"]});
         let patch =
             json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["y"]});
@@ -136,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_strategic_patch_deletes_from_a_list() {
+    fn strategic_patch_deletes_list_elements() {
         let object = json!({"env": [{"name": "A"}, {"name": "B"}]});
         let patch = json!({"env": [{"$patch": "delete", "name": "A"}], "$setElementOrder/env": []});
         assert_eq!(PatchType::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
     }
 
     #[test]
-    fn a_json_patch_that_does_not_fit_is_422_and_a_malformed_one_400() {
+    fn inapplicable_json_patch_is_422_and_malformed_patch_400() {
         let test = json!([{"op": "test", "path": "/a", "value": 2}, {"op": "remove", "path": "/a"}]);
         assert_eq!(PatchType::Json.apply(&json!({"a": 1}), &test).unwrap_err().code, 422);
         assert_eq!(PatchType::Json.apply(&json!({"a": 2}), &test).unwrap(), json!({}));

@@ -1,9 +1,9 @@
-//! The resources that there are.
+//! The supported resources.
 
-/// A resource: where it lives and what it is called.
+/// A resource type: its API group, names and properties.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
-    /// The API group; empty for `v1`.
+    /// The API group; empty for the core group.
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     pub(crate) plural: &'static str,
@@ -11,9 +11,9 @@ pub(crate) struct Resource {
     pub(crate) kind: &'static str,
     pub(crate) short_names: &'static [&'static str],
     pub(crate) namespaced: bool,
-    /// Whether the status is a subresource, which an ordinary update leaves alone.
+    /// Whether the status is a subresource, which an update of the object does not change.
     pub(crate) has_status: bool,
-    /// The fields that a field selector may name, beside name and namespace.
+    /// The fields for field selectors, in addition to name and namespace.
     pub(crate) selectable_fields: &'static [&'static str],
 }
 
@@ -97,7 +97,7 @@ pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
     ..DEFAULTS
 };
 
-/// Only created, never kept.
+/// Never stored.
 pub(crate) static ACCESS_REVIEWS: Resource = Resource {
     group: "authorization.k8s.io",
     plural: "selfsubjectaccessreviews",
@@ -107,28 +107,28 @@ pub(crate) static ACCESS_REVIEWS: Resource = Resource {
     ..DEFAULTS
 };
 
-/// No resource: what errors of their options name.
+/// Not a resource; used in validation errors of request options.
 pub(crate) static DELETE_OPTIONS: Resource =
     Resource { group: "meta.k8s.io", kind: "DeleteOptions", ..DEFAULTS };
 /// See [`DELETE_OPTIONS`].
 pub(crate) static LIST_OPTIONS: Resource = Resource { group: "meta.k8s.io", kind: "ListOptions", ..DEFAULTS };
 
-/// Every resource.
+/// All resources.
 pub(crate) static ALL: [&Resource; 7] =
     [&NAMESPACES, &JOBS, &PODS, &EVENTS, &LEASES, &SERVICE_ACCOUNTS, &ACCESS_REVIEWS];
 
 impl Resource {
-    /// The resource at a path.
+    /// The resource of a path.
     pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|r| r.group == group && r.version == version && r.plural == plural)
     }
 
-    /// The resource that an `apiVersion` and a `kind` name.
+    /// The resource of objects with this `apiVersion` and `kind`.
     pub(crate) fn find_kind(api_version: &str, kind: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|r| r.api_version() == api_version && r.kind == kind)
     }
 
-    /// As objects write it: `batch/v1`, `v1`.
+    /// The `apiVersion` of objects: `batch/v1`, `v1`.
     pub(crate) fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
@@ -136,12 +136,12 @@ impl Resource {
         }
     }
 
-    /// As errors write it: `jobs.batch`, `pods`.
+    /// The name in errors: `jobs.batch`, `pods`.
     pub(crate) fn qualified(&self) -> String {
         with_group(self.plural, self.group)
     }
 
-    /// As errors of validation write it: `Job.batch`, `Pod`.
+    /// The kind in validation errors: `Job.batch`, `Pod`.
     pub(crate) fn qualified_kind(&self) -> String {
         with_group(self.kind, self.group)
     }

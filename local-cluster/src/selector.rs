@@ -8,7 +8,7 @@ use crate::{
     resource::Resource,
 };
 
-/// What a list or a watch is narrowed to.
+/// The selector of a list or a watch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,
@@ -24,17 +24,17 @@ struct Requirement {
 #[derive(Clone, Debug, PartialEq)]
 enum Operator {
     In(Vec<String>),
-    /// Also where the label is absent.
+    /// Also matches objects without the label.
     NotIn(Vec<String>),
     Exists,
     Absent,
 }
 
 impl Selector {
-    /// From the query parameters `labelSelector` and `fieldSelector`.
+    /// Parses the query parameters `labelSelector` and `fieldSelector`.
     ///
     /// # Errors
-    /// 400 where one cannot be parsed, or names a field that the resource cannot be selected by.
+    /// 400 for a malformed selector or an unsupported field.
     pub(crate) fn parse(resource: &Resource, labels: &str, fields: &str) -> ApiResult<Self> {
         Ok(Self {
             labels: split_requirements(labels)
@@ -50,7 +50,7 @@ impl Selector {
         })
     }
 
-    /// Whether the object is meant.
+    /// Whether the object matches.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         let label = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
@@ -70,7 +70,7 @@ impl Requirement {
     }
 }
 
-/// Splits at the commas outside parentheses.
+/// Splits at commas outside parentheses.
 fn split_requirements(selector: &str) -> Vec<&str> {
     let mut depth = 0_u32;
     selector
@@ -88,10 +88,10 @@ fn split_requirements(selector: &str) -> Vec<&str> {
 }
 
 fn parse_requirement(part: &str) -> ApiResult<Requirement> {
-    let bad = || ApiError::bad_request(format!("unable to parse requirement: {part:?}"));
+    let invalid = || ApiError::bad_request(format!("unable to parse requirement: {part:?}"));
     let build = |key: &str, operator: Operator| match is_label_key(key.trim()) {
         true => Ok(Requirement { key: key.trim().to_owned(), operator }),
-        false => Err(bad()),
+        false => Err(invalid()),
     };
     let one = |value: &str| vec![value.trim().to_owned()];
     if let Some((key, value)) = part.split_once("!=") {
@@ -101,12 +101,12 @@ fn parse_requirement(part: &str) -> ApiResult<Requirement> {
         return build(key, Operator::In(one(value)));
     }
     if let Some((head, rest)) = part.split_once('(') {
-        let inner = rest.trim_end().strip_suffix(')').ok_or_else(bad)?;
+        let inner = rest.trim_end().strip_suffix(')').ok_or_else(invalid)?;
         let values = inner.split(',').map(|value| value.trim().to_owned()).collect();
         return match head.split_whitespace().collect::<Vec<_>>().as_slice() {
             [key, "in"] => build(key, Operator::In(values)),
             [key, "notin"] => build(key, Operator::NotIn(values)),
-            _ => Err(bad()),
+            _ => Err(invalid()),
         };
     }
     match part.strip_prefix('!') {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn labels_are_matched() {
         let object = json!({"metadata": {"labels": {"app.io/a": "1", "b": ""}}});
         for selector in [
             "",
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn fields_are_matched() {
         let object = json!({"metadata": {"name": "n"}, "status": {"phase": "Running"}});
         assert!(matches("", "metadata.name=n,status.phase!=Failed,spec.nodeName=", &object));
         assert!(!matches("", "status.phase=Failed", &object));
     }
 
     #[test]
-    fn what_cannot_be_parsed_is_a_bad_request() {
+    fn malformed_selectors_are_bad_requests() {
         for (labels, fields) in
             [("a in 1", ""), ("a in (1", ""), ("a b", ""), ("=1", ""), ("", "name"), ("", "x.y=1")]
         {

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! An image is a name for a program. There is no isolation: processes run as this user, see its files
-//! and network, and ignore users, volumes, ports, probes and CPU limits. A pod that needs more (init
-//! containers, values from Secrets or ConfigMaps, unknown images) does not start; its status says why.
-//! A container's processes never outlive the container, the kubelet or this program, except daemons
-//! that leave both the process group and the parent: see `process` and `guard`.
+//! and network, and ignore users, volumes, ports, probes and CPU limits. A pod that needs other missing
+//! features (init containers, Secrets, ConfigMaps) does not start and reports the reason. Processes
+//! never outlive their container, the kubelet or this program, except daemons that leave both the
+//! process group and the parent.
 
 mod command;
 mod context;

@@ -1,7 +1,7 @@
-//! The objects, one counter of versions, and what happened to them lately.
+//! The objects with one version counter, and the history of recent changes.
 //!
-//! Everything that writes runs under one lock, so that what belongs together (a Job and its pods) changes together and
-//! the events have one order. Watches read the history from where they are: nothing is queued for them.
+//! All writes run under one lock: related objects (a Job and its pods) change together, and changes
+//! have a total order. Watches read the history from their position; nothing is queued for them.
 
 mod resource_store;
 
@@ -21,53 +21,53 @@ use crate::{
     resource::{ALL, Resource},
 };
 
-/// A dependent: what it is and where.
+/// A dependent of an owner: its resource and key.
 pub(crate) type Dependent = (&'static Resource, Key);
 
-/// See the module.
+/// The store.
 pub(crate) struct Store {
-    inner: Mutex<StoreState>,
+    state: Mutex<StoreState>,
     latest: watch::Sender<u64>,
 }
 
-/// What is under the lock.
+/// The state under the lock.
 pub(crate) struct StoreState {
     version: u64,
     resources: HashMap<&'static str, ResourceStore>,
-    /// The dependents by the uid of their owner.
+    /// The dependents by owner uid.
     dependents: HashMap<String, BTreeSet<(&'static str, Key)>>,
 }
 
 impl Store {
-    /// An empty store that keeps `history` events of each resource.
+    /// Creates an empty store that keeps `history` changes of each resource.
     pub(crate) fn new(history: usize) -> Self {
         let resources =
             ALL.into_iter().map(|resource| (resource.plural, ResourceStore::new(history))).collect();
         Self {
-            inner: Mutex::new(StoreState { version: 1, resources, dependents: HashMap::new() }),
+            state: Mutex::new(StoreState { version: 1, resources, dependents: HashMap::new() }),
             latest: watch::Sender::new(1),
         }
     }
 
     /// Reads under the lock.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&StoreState) -> T) -> T {
-        read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes under the lock, then wakes the watches.
     pub(crate) fn write<T>(&self, write: impl FnOnce(&mut StoreState) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = write(&mut inner);
-        // Within the lock: the versions told are in order.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = write(&mut state);
+        // Under the lock, so that receivers observe versions in order.
         self.latest.send_if_modified(|latest| {
-            let is_new = *latest != inner.version;
-            *latest = inner.version;
+            let is_new = *latest != state.version;
+            *latest = state.version;
             is_new
         });
-        done
+        result
     }
 
-    /// Changes with each write.
+    /// Notifies about each write.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()
     }
@@ -79,22 +79,25 @@ impl StoreState {
         self.version
     }
 
-    /// The objects of a resource and their history.
+    /// The objects of a resource, with their history.
     pub(crate) fn resource_store(&self, resource: &Resource) -> ApiResult<&ResourceStore> {
         self.resources.get(resource.plural).ok_or_else(ApiError::path_not_found)
     }
 
-    /// An object.
+    /// An object, if it exists.
     pub(crate) fn find(&self, resource: &Resource, key: &Key) -> Option<&Arc<Value>> {
         self.resources.get(resource.plural)?.get(key)
     }
 
-    /// An object that has to be there.
+    /// An object.
+    ///
+    /// # Errors
+    /// 404 if it is absent.
     pub(crate) fn get(&self, resource: &Resource, key: &Key) -> ApiResult<Arc<Value>> {
         self.find(resource, key).cloned().ok_or_else(|| ApiError::not_found(resource, &key.name))
     }
 
-    /// What names `owner` (a uid) among its owners.
+    /// The objects with the uid `owner` among their owners.
     pub(crate) fn dependents_of(&self, owner: &str) -> Vec<Dependent> {
         let all = self.dependents.get(owner).into_iter().flatten();
         all.filter_map(|(plural, key)| {
@@ -104,7 +107,7 @@ impl StoreState {
         .collect()
     }
 
-    /// Writes an object under the next version, and its event.
+    /// Stores an object under the next version and records the change.
     pub(crate) fn put(&mut self, resource: &'static Resource, key: Key, mut object: Value) -> Arc<Value> {
         self.version += 1;
         set(&mut object, &["metadata"], "resourceVersion", self.version.to_string());
@@ -119,7 +122,7 @@ impl StoreState {
         object
     }
 
-    /// Removes an object under the next version, and writes its event.
+    /// Removes an object under the next version and records the change.
     pub(crate) fn remove(&mut self, resource: &'static Resource, key: &Key) -> Option<Arc<Value>> {
         self.unindex_owners(resource, key);
         let version = self.version + 1;
@@ -128,7 +131,7 @@ impl StoreState {
         Some(removed)
     }
 
-    /// Removes an object that no watch will hear of.
+    /// Removes an object without recording the change.
     pub(crate) fn delete_silently(&mut self, resource: &'static Resource, key: &Key) -> bool {
         self.unindex_owners(resource, key);
         let deleted = self
@@ -139,7 +142,7 @@ impl StoreState {
         deleted
     }
 
-    /// Takes an object, as it is now, out of the index by owners.
+    /// Removes the stored object from the index of dependents.
     fn unindex_owners(&mut self, resource: &'static Resource, key: &Key) {
         let Some(object) = self.find(resource, key).cloned() else { return };
         for owner in owner_uids(&object) {
@@ -152,7 +155,7 @@ impl StoreState {
         }
     }
 
-    /// Forgets the history: whoever is not up to date cannot resume.
+    /// Drops the history. Watches from an older version expire.
     pub(crate) fn compact(&mut self) {
         self.version += 1;
         let version = self.version;

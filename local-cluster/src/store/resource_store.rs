@@ -1,4 +1,4 @@
-//! The objects of one resource, in the order of their keys, and their last events.
+//! The objects of one resource, ordered by key, and their recent changes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::object::set;
 
-/// Where an object is within its resource. The namespace is empty where the resource has none.
+/// The key of an object within its resource. The namespace is empty for cluster-scoped resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) namespace: String,
@@ -27,27 +27,27 @@ impl Key {
     }
 }
 
-/// What happened to an object.
+/// A change of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    /// The version that it made.
+    /// The version of the change.
     pub(crate) version: u64,
     pub(crate) key: Key,
-    /// Before; none where it was created.
+    /// The object before the change; `None` for a creation.
     pub(crate) before: Option<Arc<Value>>,
-    /// After; none where it was removed.
+    /// The object after the change; `None` for a removal.
     pub(crate) after: Option<Arc<Value>>,
-    /// The object as it was last, with the version of its removal.
+    /// The last state of the object; for a removal, with the version of the removal.
     pub(crate) last: Arc<Value>,
 }
 
-/// See the module.
+/// The objects of one resource and their history.
 #[derive(Debug)]
 pub(crate) struct ResourceStore {
     objects: BTreeMap<Key, Arc<Value>>,
     history: VecDeque<Change>,
     limit: usize,
-    /// The newest version whose event is forgotten.
+    /// The newest version whose change is dropped.
     floor: u64,
 }
 
@@ -64,7 +64,7 @@ impl ResourceStore {
         &self.objects
     }
 
-    /// Those of one namespace.
+    /// The objects of one namespace.
     pub(crate) fn in_namespace<'a>(
         &'a self,
         namespace: &'a str,
@@ -102,28 +102,28 @@ impl ResourceStore {
         self.floor = version;
     }
 
-    fn record(&mut self, event: Change) {
-        self.history.push_back(event);
+    fn record(&mut self, change: Change) {
+        self.history.push_back(change);
         while self.history.len() > self.limit {
-            let forgotten = self.history.pop_front();
-            self.floor = forgotten.map_or(self.floor, |event| event.version);
+            let dropped = self.history.pop_front();
+            self.floor = dropped.map_or(self.floor, |change| change.version);
         }
     }
 
-    /// The events after `version`, oldest first; `None` where some are forgotten.
+    /// The changes after `version`, oldest first; `None` if some of them are dropped.
     pub(crate) fn changes_since(&self, version: u64) -> Option<impl DoubleEndedIterator<Item = &Change>> {
-        let start = self.history.partition_point(|event| event.version <= version);
+        let start = self.history.partition_point(|change| change.version <= version);
         (version >= self.floor).then(|| self.history.range(start..))
     }
 
-    /// The objects as they were at `version`; `None` where that is forgotten.
+    /// The objects at `version`; `None` if the version is below the history.
     pub(crate) fn snapshot_at(&self, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
-        let undone = self.changes_since(version)?.rev();
+        let reverted = self.changes_since(version)?.rev();
         let mut objects = self.objects.clone();
-        for event in undone {
-            match &event.before {
-                Some(before) => objects.insert(event.key.clone(), before.clone()),
-                None => objects.remove(&event.key),
+        for change in reverted {
+            match &change.before {
+                Some(before) => objects.insert(change.key.clone(), before.clone()),
+                None => objects.remove(&change.key),
             };
         }
         Some(objects)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_can_be_listed_while_it_is_remembered() {
+    fn past_versions_are_readable_within_the_history() {
         let resource_store = resource_store(10);
         let names = |version| {
             resource_store.snapshot_at(version).unwrap().into_keys().map(|key| key.name).collect::<Vec<_>>()
@@ -163,10 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_history_is_expired() {
+    fn versions_below_the_history_are_expired() {
         let resource_store = resource_store(2);
         let versions = |from| {
-            resource_store.changes_since(from).map(|events| events.map(|e| e.version).collect::<Vec<_>>())
+            resource_store
+                .changes_since(from)
+                .map(|changes| changes.map(|change| change.version).collect::<Vec<_>>())
         };
         assert_eq!(
             (versions(2), versions(3), versions(5), versions(9)),
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_object_has_the_version_of_its_removal() {
+    fn removed_object_has_the_version_of_its_removal() {
         let resource_store = resource_store(10);
         let last = resource_store.changes_since(5).unwrap().next().unwrap();
         assert_eq!(*last.last, json!({"n": 2, "metadata": {"resourceVersion": "6"}}));
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_tells_of_what_vanished() {
+    fn silent_delete_records_no_change() {
         let mut resource_store = resource_store(10);
         assert!(resource_store.delete_silently(&key("a")));
         assert!(resource_store.objects().is_empty());

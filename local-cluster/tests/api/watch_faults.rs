@@ -1,4 +1,4 @@
-//! Faults of watches, and of what they tell.
+//! Faults of watches and of their events.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn touch(cluster: &Cluster, name: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn a_running_watch_is_struck() {
+async fn running_watch_receives_injected_faults() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     for jobs in cluster.both() {
@@ -35,14 +35,14 @@ async fn a_running_watch_is_struck() {
             cluster.faults.inject(Calls::on("pods"), WatchFault::Break);
             cluster.faults.inject(watches(), fault);
             let found = events.next().await;
-            // A connection that breaks between two events is an end to the client, over HTTP.
+            // Over HTTP, the client sees a break between two events as the end of the watch.
             assert!(found == expected || (fault == WatchFault::Break && found == "end"), "{found}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_event_is_cut_short() {
+async fn truncated_event_ends_the_watch() {
     let cluster = Cluster::new().await;
     cluster.create("a").await;
     for (jobs, value) in cluster.both().iter().zip(["1", "2"]) {
@@ -56,7 +56,7 @@ async fn an_event_is_cut_short() {
 }
 
 #[tokio::test]
-async fn a_new_watch_meets_its_failure() {
+async fn new_watch_fails_as_configured() {
     let cluster = Cluster::new().await;
     cluster.faults.fail(watches(), 1, Failure::WatchError(410));
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
@@ -67,7 +67,7 @@ async fn a_new_watch_meets_its_failure() {
 }
 
 #[tokio::test]
-async fn a_stalled_watch_says_nothing_until_it_behaves() {
+async fn stalled_watch_is_silent_until_reset() {
     let cluster =
         Cluster::with(Options { bookmark_interval: Duration::from_millis(10), ..Options::default() }).await;
     let created = cluster.create("a").await;
@@ -83,7 +83,7 @@ async fn a_stalled_watch_says_nothing_until_it_behaves() {
 }
 
 #[tokio::test]
-async fn bookmarks_are_forgotten() {
+async fn watch_without_bookmarks_sends_none() {
     let cluster =
         Cluster::with(Options { bookmark_interval: Duration::from_millis(10), ..Options::default() }).await;
     cluster.faults.set_behaviour(watches(), Behaviour::NoBookmarks);
@@ -95,7 +95,7 @@ async fn bookmarks_are_forgotten() {
 }
 
 #[tokio::test]
-async fn events_are_repeated() {
+async fn repeating_watch_sends_each_event_twice() {
     let cluster = Cluster::new().await;
     cluster.faults.set_behaviour(watches(), Behaviour::Repeat);
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "1").await;
@@ -105,7 +105,7 @@ async fn events_are_repeated() {
 }
 
 #[tokio::test]
-async fn what_is_held_back_is_merged() {
+async fn stalled_events_are_merged() {
     let cluster = Cluster::new().await;
     cluster.create("b").await;
     let version = version(&cluster.create("a").await);
@@ -128,7 +128,7 @@ async fn what_is_held_back_is_merged() {
 }
 
 #[tokio::test]
-async fn a_job_vanishes_without_an_event() {
+async fn silently_deleted_job_produces_no_event() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
@@ -141,7 +141,7 @@ async fn a_job_vanishes_without_an_event() {
 }
 
 #[tokio::test]
-async fn a_forgotten_history_ends_what_is_behind() {
+async fn dropped_history_expires_lagging_watches() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     cluster.faults.set_behaviour(watches(), Behaviour::Stall);

@@ -1,4 +1,4 @@
-//! How Jobs end: conditions, counters, Events, and the order in which they are told.
+//! The end of Jobs: conditions, counters, Events and their order.
 
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::{
     wait::until_ended,
 };
 
-/// What a status says, without times and without what is zero.
+/// Summarizes a status without times and zero counters.
 fn summary(status: &Value) -> String {
     let counter = |field: &&str| status[*field].as_i64().map(|value| format!("{field}:{value}"));
     let mut parts: Vec<String> =
@@ -22,7 +22,7 @@ fn summary(status: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_success_is_told_step_by_step() {
+async fn successful_job_reports_each_status_in_order() {
     let testbed = Testbed::new();
     let job = testbed.create(json!({}), simple(false)).await;
     let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
@@ -42,7 +42,7 @@ async fn a_success_is_told_step_by_step() {
     assert!(status.completion_time.unwrap() >= status.start_time.unwrap());
     let pods = testbed.pods().await;
     let [pod] = &pods[..] else { panic!("{pods:?}") };
-    assert!(pod.finalizers().is_empty(), "it is kept, and nothing holds it");
+    assert!(pod.finalizers().is_empty(), "the pod has no finalizer");
     let state = state(pod);
     assert_eq!(
         (&state["terminated"]["exitCode"], &state["terminated"]["reason"]),
@@ -53,7 +53,7 @@ async fn a_success_is_told_step_by_step() {
 }
 
 #[tokio::test]
-async fn a_job_fails_after_four_pods_with_a_backoff_limit_of_three() {
+async fn job_with_a_backoff_limit_of_three_fails_after_four_pods() {
     let testbed = Testbed::new();
     let job = testbed.create(json!({"backoffLimit": 3}), simple(true)).await;
     let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
@@ -80,13 +80,13 @@ async fn a_job_fails_after_four_pods_with_a_backoff_limit_of_three() {
 }
 
 #[tokio::test]
-async fn the_deadline_ends_the_process_and_then_the_job() {
+async fn deadline_ends_the_process_before_the_job() {
     let testbed = Testbed::new();
     let job = testbed.create(json!({"activeDeadlineSeconds": 2}), testbed.sleeper("")).await;
     let pid = testbed.pid().await;
     let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
     let target = history.iter().position(|status| status.contains("FailureTarget")).unwrap();
-    assert!(target < history.len() - 1, "the announcement comes first: {history:?}");
+    assert!(target < history.len() - 1, "FailureTarget precedes Failed: {history:?}");
     let job = testbed.until("Failed").await;
     let reason = |kind: &str| (kind.to_owned(), "DeadlineExceeded".to_owned());
     assert_eq!(conditions(&job), [reason("FailureTarget"), reason("Failed")]);
@@ -98,7 +98,7 @@ async fn the_deadline_ends_the_process_and_then_the_job() {
 }
 
 #[tokio::test]
-async fn a_suspended_job_ends_its_pods_and_starts_anew_when_resumed() {
+async fn suspended_job_ends_its_pods_and_restarts_when_resumed() {
     let testbed = Testbed::new();
     testbed.create(json!({}), testbed.sleeper("")).await;
     let first = testbed.pid().await;
@@ -116,7 +116,7 @@ async fn a_suspended_job_ends_its_pods_and_starts_anew_when_resumed() {
 }
 
 #[tokio::test]
-async fn a_job_created_suspended_has_no_pods() {
+async fn job_created_suspended_has_no_pods() {
     let testbed = Testbed::new();
     testbed.create(json!({"suspend": true}), simple(false)).await;
     let job = testbed.until("Suspended").await;
@@ -126,7 +126,7 @@ async fn a_job_created_suspended_has_no_pods() {
 }
 
 #[tokio::test]
-async fn a_ttl_given_to_a_finished_job_deletes_it_with_its_pods() {
+async fn ttl_added_to_a_finished_job_deletes_it_with_its_pods() {
     let testbed = Testbed::new();
     testbed.create(json!({}), shell("true")).await;
     testbed.until("Complete").await;
@@ -137,7 +137,7 @@ async fn a_ttl_given_to_a_finished_job_deletes_it_with_its_pods() {
 }
 
 #[tokio::test]
-async fn a_deleted_job_takes_its_process_along() {
+async fn deleted_job_ends_its_process() {
     for delete in [DeleteParams::background(), DeleteParams::foreground()] {
         let testbed = Testbed::new();
         testbed.create(json!({}), testbed.sleeper("")).await;
@@ -150,7 +150,7 @@ async fn a_deleted_job_takes_its_process_along() {
 }
 
 #[tokio::test]
-async fn a_job_that_another_controller_manages_is_left_alone() {
+async fn job_of_another_controller_is_ignored() {
     let testbed = Testbed::new();
     let theirs = testbed.create(json!({"managedBy": "example.com/other"}), shell("true")).await;
     testbed.create_named("b", json!({}), shell("true")).await;
@@ -160,7 +160,7 @@ async fn a_job_that_another_controller_manages_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_indexed_job_runs_each_index() {
+async fn indexed_job_runs_each_index() {
     let testbed = Testbed::new();
     let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 2});
     testbed.create(spec, shell("test $JOB_COMPLETION_INDEX -lt 3")).await;
@@ -169,7 +169,7 @@ async fn an_indexed_job_runs_each_index() {
 }
 
 #[tokio::test]
-async fn a_container_that_is_started_again_counts_against_the_limit() {
+async fn container_restarts_count_against_the_backoff_limit() {
     let testbed = Testbed::new();
     let flaky = shell("echo x >> runs; test $(wc -l < runs) -ge 3");
     testbed.create(json!({"restartPolicy": "OnFailure", "backoffLimit": 6}), flaky.clone()).await;
@@ -187,7 +187,7 @@ async fn a_container_that_is_started_again_counts_against_the_limit() {
 }
 
 #[tokio::test]
-async fn a_job_whose_image_is_not_there_waits_and_says_so() {
+async fn job_with_a_missing_image_waits_and_reports_the_reason() {
     let testbed = Testbed::new();
     testbed.create(json!({"activeDeadlineSeconds": 2}), json!({"image": "missing:1"})).await;
     let pod = testbed
@@ -202,17 +202,17 @@ async fn a_job_whose_image_is_not_there_waits_and_says_so() {
     assert_eq!(events[1], ("Failed".into(), "Error: ErrImageNeverPull".into()));
 }
 
-/// Each of the pods that have a place waits until all of them run: one after the other they would never end.
+/// Each running pod waits for the others, so sequential execution would never finish.
 #[tokio::test]
-async fn many_jobs_run_at_the_same_time_and_others_wait_for_a_place() {
-    const PLACES: usize = 10;
-    let testbed = Testbed::with(|options| options.max_pods = PLACES);
+async fn jobs_run_concurrently_up_to_the_pod_limit() {
+    const MAX_PODS: usize = 10;
+    let testbed = Testbed::with(|options| options.max_pods = MAX_PODS);
     let folder = testbed.folder.path().display();
-    let meet = format!(
-        "touch {folder}/$HOSTNAME; while [ $(ls {folder} | wc -l) -lt {PLACES} ]; do sleep 0.02; done"
+    let script = format!(
+        "touch {folder}/$HOSTNAME; while [ $(ls {folder} | wc -l) -lt {MAX_PODS} ]; do sleep 0.02; done"
     );
-    for number in 0..4 * PLACES {
-        testbed.create_named(&format!("job-{number}"), json!({}), shell(&meet)).await;
+    for number in 0..4 * MAX_PODS {
+        testbed.create_named(&format!("job-{number}"), json!({}), shell(&script)).await;
     }
-    testbed.until_all_complete(4 * PLACES).await;
+    testbed.until_all_complete(4 * MAX_PODS).await;
 }

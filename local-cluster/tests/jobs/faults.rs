@@ -1,5 +1,4 @@
-//! Faults fault neither the controller nor the kubelet, as they are wired; and where the API fails them all the same, they
-//! are late, but right.
+//! Faults do not affect the controller and the kubelet by default. If they do, both recover.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde_json::json;
 use crate::testbed::{Testbed, conditions, shell};
 
 #[tokio::test]
-async fn faults_strike_callers_and_not_the_cluster_itself() {
+async fn faults_affect_callers_but_not_the_cluster_itself() {
     let testbed = Testbed::new();
     let created = testbed.create(json!({}), shell("sleep 0.2")).await;
     testbed.faults.fail(Calls::all(), u32::MAX, Failure::Code(500));
@@ -24,7 +23,7 @@ async fn faults_strike_callers_and_not_the_cluster_itself() {
 }
 
 #[tokio::test]
-async fn a_pod_whose_creation_was_answered_with_an_error_is_not_created_twice() {
+async fn failed_pod_creation_creates_no_second_pod() {
     for failure in [Failure::CodeAfter(504), Failure::BreakAfter, Failure::Code(500), Failure::Break] {
         let testbed = Testbed::with_faults_everywhere();
         testbed.faults.fail(Calls::of("create", "pods"), 2, failure);
@@ -39,7 +38,7 @@ async fn a_pod_whose_creation_was_answered_with_an_error_is_not_created_twice() 
 }
 
 #[tokio::test]
-async fn every_sort_of_call_may_fail_at_first() {
+async fn controller_and_kubelet_retry_every_type_of_call() {
     let testbed = Testbed::with_faults_everywhere();
     for resource in ["jobs", "jobs/status", "pods", "pods/status", "events"] {
         for verb in ["get", "list", "update", "patch", "delete"] {
@@ -55,7 +54,7 @@ async fn every_sort_of_call_may_fail_at_first() {
 }
 
 #[tokio::test]
-async fn watches_may_end_in_every_way() {
+async fn controller_and_kubelet_recover_from_watch_faults() {
     let testbed = Testbed::with_faults_everywhere();
     testbed.create(json!({"parallelism": 1, "completions": 8}), shell("sleep 0.1")).await;
     for fault in [
@@ -77,13 +76,13 @@ async fn watches_may_end_in_every_way() {
 }
 
 #[tokio::test]
-async fn a_pod_that_vanishes_is_replaced_and_its_process_ends() {
+async fn silently_deleted_pod_is_replaced_and_its_process_ends() {
     let testbed = Testbed::with_faults_everywhere();
     testbed.create(json!({}), testbed.sleeper("")).await;
     let pid = testbed.pid().await;
     let pod = testbed.until_pod("Running").await;
     testbed.faults.delete_silently("pods", "default", pod.metadata.name.as_deref().unwrap());
-    // Nothing tells of it: it is found at the next list.
+    // No event reports the deletion, so the next list must detect it.
     testbed.faults.forget_history();
     for resource in ["jobs", "pods"] {
         testbed.faults.inject(Calls::of("watch", resource), WatchFault::Error(410));

@@ -1,4 +1,4 @@
-//! What containers write, read and followed through the API.
+//! The logs of containers, read and followed through the API.
 
 use futures::{AsyncBufReadExt, TryStreamExt};
 use kube::{ResourceExt, api::LogParams};
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::testbed::{Testbed, shell, simple};
 
 #[tokio::test]
-async fn the_log_is_whole_when_the_pod_has_ended() {
+async fn log_is_complete_when_the_pod_has_ended() {
     let testbed = Testbed::new();
     testbed.create(json!({}), simple(false)).await;
     let pod = testbed.until_pod("Succeeded").await.name_any();
@@ -16,7 +16,7 @@ async fn the_log_is_whole_when_the_pod_has_ended() {
 }
 
 #[tokio::test]
-async fn stderr_is_in_it_and_its_end_can_be_had_alone() {
+async fn log_includes_stderr_and_supports_tail() {
     let testbed = Testbed::new();
     testbed.create(json!({}), shell("echo one; echo two >&2; sleep 0.1; echo three")).await;
     let pod = testbed.until_pod("Succeeded").await.name_any();
@@ -29,22 +29,22 @@ async fn stderr_is_in_it_and_its_end_can_be_had_alone() {
 }
 
 #[tokio::test]
-async fn a_log_is_followed_to_the_end_of_the_container() {
+async fn log_follows_until_the_container_ends() {
     let testbed = Testbed::new();
-    let go = testbed.folder.path().join("go");
-    let line = format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two", go.display());
+    let resume = testbed.folder.path().join("resume");
+    let line = format!("echo one; while [ ! -e {} ]; do sleep 0.02; done; echo two", resume.display());
     testbed.create(json!({}), shell(&line)).await;
     let pod = testbed.until_pod("Running").await.name_any();
     let follow = LogParams { follow: true, ..LogParams::default() };
     let mut lines = testbed.pods.log_stream(&pod, &follow).await.unwrap().lines();
     assert_eq!(lines.try_next().await.unwrap().unwrap(), "one");
-    std::fs::write(go, "").unwrap();
+    std::fs::write(resume, "").unwrap();
     assert_eq!(lines.try_next().await.unwrap().unwrap(), "two");
     assert_eq!(lines.try_next().await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn only_the_last_bytes_are_kept() {
+async fn log_limit_drops_the_oldest_lines() {
     let testbed = Testbed::with(|options| options.log_limit = 1000);
     testbed.create(json!({}), shell("i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i+1)); done")).await;
     let pod = testbed.until_pod("Succeeded").await.name_any();
@@ -53,7 +53,7 @@ async fn only_the_last_bytes_are_kept() {
 }
 
 #[tokio::test]
-async fn a_container_that_has_not_started_has_none() {
+async fn unstarted_container_has_no_log() {
     let testbed = Testbed::new();
     testbed.create(json!({}), json!({"image": "missing:1"})).await;
     let pod = testbed.until_pod("Pending").await.name_any();

@@ -1,4 +1,4 @@
-//! Containers as processes: how they end, and that none stays behind.
+//! Containers as processes: their exit codes, and that none outlives its cluster.
 
 use std::{process::Command, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn too_much_memory_is_killed_and_told_as_kubernetes_does() {
+async fn container_above_its_memory_limit_is_oom_killed() {
     let testbed = Testbed::new();
     let limits = json!({"limits": {"memory": "32Mi"}});
     testbed.create(json!({"backoffLimit": 0}), json!({"image": "hungry:1", "resources": limits})).await;
@@ -23,10 +23,10 @@ async fn too_much_memory_is_killed_and_told_as_kubernetes_does() {
 }
 
 #[tokio::test]
-async fn the_memory_of_children_counts_too() {
+async fn memory_of_child_processes_counts() {
     let testbed = Testbed::new();
     let limits = json!({"limits": {"memory": "32Mi"}});
-    let mut container = shell("tail /dev/zero; echo the shell lived on");
+    let mut container = shell("tail /dev/zero; echo the shell survived");
     container["resources"] = limits;
     testbed.create(json!({"backoffLimit": 0}), container).await;
     let pod = testbed.until_pod("Failed").await;
@@ -34,7 +34,7 @@ async fn the_memory_of_children_counts_too() {
 }
 
 #[tokio::test]
-async fn a_process_that_a_signal_ends_has_its_number_in_the_exit_code() {
+async fn exit_code_includes_the_signal_number() {
     let testbed = Testbed::new();
     testbed.create(json!({"backoffLimit": 0}), shell("kill -SEGV $$")).await;
     let ended = state(&testbed.until_pod("Failed").await)["terminated"].clone();
@@ -42,7 +42,7 @@ async fn a_process_that_a_signal_ends_has_its_number_in_the_exit_code() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_a_start_error() {
+async fn missing_program_is_a_start_error() {
     let testbed = Testbed::new();
     let container = json!({"image": "sh:1", "command": ["/does/not/exist"]});
     testbed.create(json!({"backoffLimit": 0}), container).await;
@@ -52,41 +52,41 @@ async fn a_program_that_is_not_there_is_a_start_error() {
 }
 
 #[tokio::test]
-async fn a_deleted_pod_gets_sigterm_and_is_replaced() {
+async fn deleted_pod_receives_sigterm_and_is_replaced() {
     let testbed = Testbed::new();
-    let told = testbed.folder.path().join("told");
-    let sleeper = testbed.sleeper(&format!("trap 'echo TERM > {}; exit 3' TERM;", told.display()));
+    let signal = testbed.folder.path().join("signal");
+    let sleeper = testbed.sleeper(&format!("trap 'echo TERM > {}; exit 3' TERM;", signal.display()));
     testbed.create(json!({}), sleeper).await;
     let pid = testbed.pid().await;
     let pod = testbed.until_pod("Running").await;
     testbed.pods.delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
     until_ended(pid).await;
-    assert_eq!(std::fs::read_to_string(told).unwrap().trim(), "TERM");
-    let other = testbed.watch_pods(|other| other.uid() != pod.uid() && state_is_running(other)).await;
+    assert_eq!(std::fs::read_to_string(signal).unwrap().trim(), "TERM");
+    let other = testbed.watch_pods(|other| other.uid() != pod.uid() && is_running(other)).await;
     assert_ne!(other.name_any(), pod.name_any());
     assert_eq!(testbed.until_status(|status| status.failed == Some(1)).await.active, Some(1));
 }
 
-fn state_is_running(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+fn is_running(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_listen_is_killed_after_its_grace() {
+async fn process_that_ignores_sigterm_is_killed_after_its_grace_period() {
     let testbed = Testbed::new();
     testbed.create(json!({}), testbed.sleeper("trap '' TERM;")).await;
     let pid = testbed.pid().await;
     let pod = testbed.until_pod("Running").await;
-    let begun = std::time::Instant::now();
+    let start = std::time::Instant::now();
     let delete = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
     testbed.pods.delete(&pod.name_any(), &delete).await.unwrap();
     until_ended(pid).await;
-    let took = begun.elapsed();
-    assert!(took > Duration::from_millis(900), "not before its grace is over: {took:?}");
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(900), "killed before the end of its grace period: {took:?}");
 }
 
 #[tokio::test]
-async fn children_end_with_their_container() {
+async fn child_processes_end_with_their_container() {
     let testbed = Testbed::new();
     let file = testbed.folder.path().join("pid");
     testbed.create(json!({}), shell(&format!("sleep 60 & echo $! > {}", file.display()))).await;
@@ -100,12 +100,12 @@ async fn no_process_outlives_the_shutdown() {
     testbed.create(json!({}), testbed.sleeper("trap '' TERM;")).await;
     let pid = testbed.pid().await;
     testbed.stop().await;
-    // It is killed by now; the kernel takes a moment over it.
+    // SIGKILL is sent, but the kernel may need a moment.
     timeout(TIMEOUT, until_ended(pid)).await.unwrap();
 }
 
 #[test]
-fn no_process_outlives_a_runtime_that_is_dropped() {
+fn no_process_outlives_a_dropped_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (testbed, pid) = runtime.block_on(async {
         let testbed = Testbed::new();
@@ -120,14 +120,14 @@ fn no_process_outlives_a_runtime_that_is_dropped() {
 
 const FILE: &str = "LOCAL_CLUSTER_TEST_PID_FILE";
 
-/// Runs only as the program that the next test kills.
+/// A helper that runs only as the program that the next test kills.
 #[tokio::test]
-async fn a_program_with_a_container() {
+async fn program_with_a_container() {
     let Ok(file) = std::env::var(FILE) else { return };
     let testbed = Testbed::new();
     testbed.create(json!({}), testbed.sleeper("trap '' TERM;")).await;
     let pid = testbed.pid().await;
-    // By then the guard knows of it; a container that has only just begun to run is one that it may not know of yet.
+    // The guard watches every running container, but not one that is just starting.
     testbed.until_pod("Running").await;
     std::fs::write(format!("{file}.new"), pid.to_string()).unwrap();
     std::fs::rename(format!("{file}.new"), file).unwrap();
@@ -135,11 +135,11 @@ async fn a_program_with_a_container() {
 }
 
 #[tokio::test]
-async fn no_process_outlives_a_program_that_is_killed() {
+async fn no_process_outlives_a_killed_program() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let mut program = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "processes::a_program_with_a_container", "--quiet"])
+        .args(["--exact", "processes::program_with_a_container", "--quiet"])
         .env(FILE, &file)
         .stdout(std::process::Stdio::null())
         .spawn()

@@ -1,4 +1,4 @@
-//! A cluster with a controller and a kubelet, and what tests ask of it.
+//! A cluster with a controller and a kubelet, and its helpers for tests.
 
 use std::{collections::BTreeMap, fmt::Debug, path::PathBuf, process::Command, sync::OnceLock};
 
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::wait::{TIMEOUT, pid_in, wait};
 
-/// Shortens the waits between attempts: 10 s become 0.1 s.
+/// Shortens the back-off: 10 s become 0.1 s.
 const TIME_SCALE: f64 = 0.01;
 
-/// A running cluster. Its processes end with it.
+/// A running cluster. Dropping it ends its processes.
 pub(crate) struct Testbed {
     pub(crate) jobs: Api<Job>,
     pub(crate) pods: Api<Pod>,
@@ -43,7 +43,7 @@ impl Testbed {
         Self::with(|_| {})
     }
 
-    /// Faults fault the controller and the kubelet too.
+    /// Faults also affect the controller and the kubelet.
     pub(crate) fn with_faults_everywhere() -> Self {
         let cluster = LocalCluster::new(Options::default());
         let client = cluster.client("default");
@@ -80,7 +80,7 @@ impl Testbed {
         }
     }
 
-    /// Stops all of it, as at the end of a program.
+    /// Shuts down, as at the end of a program.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         timeout(TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await.unwrap();
@@ -109,7 +109,7 @@ impl Testbed {
         self.jobs.patch("a", &PatchParams::default(), &patch).await.unwrap()
     }
 
-    /// The Job once it has this condition.
+    /// Waits for a condition of the Job.
     pub(crate) async fn until(&self, condition: &str) -> Job {
         let holds = |job: Option<&Job>| {
             job.is_some_and(|job| conditions(job).iter().any(|(kind, _)| kind == condition))
@@ -117,19 +117,19 @@ impl Testbed {
         wait(&self.jobs, "a", holds).await.unwrap()
     }
 
-    /// The Job's status once it is as wanted.
-    pub(crate) async fn until_status(&self, wanted: impl Fn(&JobStatus) -> bool + Sync) -> JobStatus {
-        let holds = |job: Option<&Job>| job.and_then(|job| job.status.as_ref()).is_some_and(&wanted);
+    /// Waits until the Job's status satisfies a predicate.
+    pub(crate) async fn until_status(&self, predicate: impl Fn(&JobStatus) -> bool + Sync) -> JobStatus {
+        let holds = |job: Option<&Job>| job.and_then(|job| job.status.as_ref()).is_some_and(&predicate);
         wait(&self.jobs, "a", holds).await.unwrap().status.unwrap()
     }
 
-    /// Waits until the Job has ended, whatever the callers of the API meet.
+    /// Waits until the Job has finished, through a client that faults do not affect.
     pub(crate) async fn until_finished_internally(&self) {
         let holds = |job: Option<&Job>| job.is_some_and(|job| !conditions(job).is_empty());
         wait(&self.internal_jobs, "a", holds).await;
     }
 
-    /// Waits until the Job is gone.
+    /// Waits until the Job is removed.
     pub(crate) async fn until_gone(&self) {
         wait(&self.jobs, "a", |job: Option<&Job>| job.is_none()).await;
     }
@@ -139,54 +139,54 @@ impl Testbed {
         self.until_list(&self.pods, |pods| pods.is_empty()).await;
     }
 
-    /// Waits until there are so many Jobs, all of them complete.
+    /// Waits until `count` Jobs exist and all are complete.
     pub(crate) async fn until_all_complete(&self, count: usize) {
         let complete = |job: &Job| conditions(job).iter().any(|(kind, _)| kind == "Complete");
         self.until_list(&self.jobs, |jobs| jobs.len() == count && jobs.iter().all(complete)).await;
     }
 
-    async fn until_list<K>(&self, api: &Api<K>, wanted: impl Fn(&[K]) -> bool)
+    async fn until_list<K>(&self, api: &Api<K>, predicate: impl Fn(&[K]) -> bool)
     where
         K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let search = async {
             let mut changes = std::pin::pin!(watcher(api.clone(), watcher::Config::default()));
             while changes.try_next().await.unwrap().is_some() {
-                if wanted(&api.list(&ListParams::default()).await.unwrap().items) {
+                if predicate(&api.list(&ListParams::default()).await.unwrap().items) {
                     return;
                 }
             }
         };
-        timeout(TIMEOUT, search).await.expect("the list did not come to be as wanted");
+        timeout(TIMEOUT, search).await.expect("timed out waiting for the list");
     }
 
-    /// The first pod, once its phase is this one.
+    /// Waits for a pod in this phase.
     pub(crate) async fn until_pod(&self, phase: &str) -> Pod {
         self.watch_pods(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase))
             .await
     }
 
-    /// The first pod that is as wanted.
-    pub(crate) async fn watch_pods(&self, wanted: impl Fn(&Pod) -> bool) -> Pod {
+    /// Waits for a pod that satisfies a predicate.
+    pub(crate) async fn watch_pods(&self, predicate: impl Fn(&Pod) -> bool) -> Pod {
         let search = async {
             let mut events = std::pin::pin!(watcher(self.pods.clone(), watcher::Config::default()));
             while let Some(event) = events.next().await {
                 if let Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) = event
-                    && wanted(&pod)
+                    && predicate(&pod)
                 {
                     return pod;
                 }
             }
-            unreachable!("a watcher does not end")
+            unreachable!("the watcher does not end")
         };
-        timeout(TIMEOUT, search).await.expect("no pod came to be as wanted")
+        timeout(TIMEOUT, search).await.expect("timed out waiting for a pod")
     }
 
     pub(crate) async fn pods(&self) -> Vec<Pod> {
         self.pods.list(&ListParams::default()).await.unwrap().items
     }
 
-    /// The reasons and messages of the Events about objects of this kind.
+    /// The reasons and messages of the Events for objects of this kind.
     pub(crate) async fn events(&self, kind: &str) -> Vec<(String, String)> {
         let about = ListParams::default().fields(&format!("involvedObject.kind={kind}"));
         let mut events = self.events.list(&about).await.unwrap().items;
@@ -194,7 +194,7 @@ impl Testbed {
         events.into_iter().map(|event| (event.reason.unwrap(), event.message.unwrap())).collect()
     }
 
-    /// What the watch tells of the Job from `since` on, up to its final condition.
+    /// The statuses that a watch from `since` reports, up to the final condition.
     pub(crate) async fn status_history(&self, since: &Job) -> Vec<Value> {
         let params = WatchParams::default().fields("metadata.name=a");
         let version = since.resource_version().unwrap();
@@ -210,12 +210,12 @@ impl Testbed {
                     return statuses;
                 }
             }
-            panic!("the watch ended")
+            panic!("the watch ended early")
         };
-        timeout(TIMEOUT, search).await.expect("the Job did not end")
+        timeout(TIMEOUT, search).await.expect("timed out waiting for the Job to finish")
     }
 
-    /// A container that writes its process's number to a file, and then lives on.
+    /// A container that writes its process id to a file and then runs until it is killed.
     pub(crate) fn sleeper(&self, before: &str) -> Value {
         let file = self.folder.path().join("pid");
         shell(&format!(
@@ -224,13 +224,13 @@ impl Testbed {
         ))
     }
 
-    /// The number of that process, once it is written.
+    /// The process id from that file.
     pub(crate) async fn pid(&self) -> u32 {
         pid_in(&self.folder.path().join("pid")).await
     }
 }
 
-/// The conditions that are `True`, with their reasons.
+/// The types and reasons of the `True` conditions.
 pub(crate) fn conditions(job: &Job) -> Vec<(String, String)> {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let held = conditions.filter(|condition| condition.status == "True");
@@ -243,13 +243,13 @@ pub(crate) fn state(pod: &Pod) -> Value {
     serde_json::to_value(&statuses[0].state).unwrap()
 }
 
-/// A container that runs a line of shell.
+/// A container that runs a shell command.
 pub(crate) fn shell(line: &str) -> Value {
-    // Kubernetes takes `$$` for an escaped `$`.
+    // Kubernetes expands `$$` to `$`.
     json!({"image": "sh:1", "args": ["-c", line.replace("$$", "$$$$")]})
 }
 
-/// The workload of the kind `simple`.
+/// The workload of the template `simple`.
 pub(crate) fn simple(fail: bool) -> Value {
     let mut env = json!([{"name": "FOO", "value": "bar"}, {"name": "SLEEP_SECONDS", "value": "0.3"}]);
     if fail {
@@ -262,12 +262,12 @@ fn images() -> BTreeMap<String, Program> {
     BTreeMap::from([
         ("simple-job:0.1.0".to_owned(), Program::new(simple_job())),
         ("sh:1".to_owned(), Program::new("/bin/sh")),
-        // Reads a line that never ends: its memory grows for ever.
+        // Buffers an endless line, so its memory grows without limit.
         ("hungry:1".to_owned(), Program::new("tail").with_arguments(["/dev/zero"])),
     ])
 }
 
-/// The program, built where it is not there yet.
+/// The path of `simple-job`, built if absent.
 fn simple_job() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
@@ -278,7 +278,7 @@ fn simple_job() -> PathBuf {
             cargo.arg("--release");
         }
         let program = folder.join("simple-job");
-        assert!(program.exists() || cargo.status().unwrap().success(), "simple-job cannot be built");
+        assert!(program.exists() || cargo.status().unwrap().success(), "failed to build simple-job");
         program
     };
     BUILT.get_or_init(build).clone()

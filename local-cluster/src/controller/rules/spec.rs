@@ -14,7 +14,7 @@ const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Spec {
     pub(super) parallelism: i32,
-    /// With `None`, the Job completes when one pod has succeeded and none is active.
+    /// With `None`, the Job completes when one pod has succeeded and no pod is active.
     pub(super) completions: Option<i32>,
     pub(super) backoff_limit: i32,
     pub(super) deadline: Option<SignedDuration>,

@@ -27,7 +27,7 @@ fn update(change: Value) -> Vec<String> {
 }
 
 #[test]
-fn defaults() {
+fn defaults_are_set() {
     let job = with_defaults(json!({}));
     let spec = &job["spec"];
     assert_eq!(
@@ -45,7 +45,7 @@ fn defaults() {
 }
 
 #[test]
-fn a_job_takes_the_labels_of_its_template() {
+fn job_without_labels_receives_those_of_its_template() {
     let job = with_defaults(json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}));
     assert_eq!(job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]);
     assert_eq!(job["metadata"]["labels"]["a"], "b");
@@ -54,8 +54,8 @@ fn a_job_takes_the_labels_of_its_template() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    for (change, words) in [
+fn invalid_fields_are_reported() {
+    for (change, message) in [
         (
             json!({"restartPolicy": null}),
             "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
@@ -72,7 +72,7 @@ fn what_is_wrong_is_named() {
         ),
     ] {
         let causes = causes(&with_defaults(json!({"spec": {"template": {"spec": change}}})));
-        assert!(causes.len() == 1 && causes[0].starts_with(words), "{causes:?}");
+        assert!(causes.len() == 1 && causes[0].starts_with(message), "{causes:?}");
     }
     let negative = with_defaults(json!({"spec": {"backoffLimit": -1, "completionMode": "Other"}}));
     assert_eq!(causes(&negative).len(), 2);
@@ -83,27 +83,27 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn what_may_change() {
-    for good in [
+fn only_mutable_fields_may_change() {
+    for allowed in [
         json!({"spec": {"parallelism": 2}}),
         json!({"spec": {"suspend": true, "ttlSecondsAfterFinished": 5, "backoffLimit": 1}}),
         json!({"metadata": {"labels": {"a": "b"}}}),
     ] {
-        assert_eq!(update(good), Vec::<String>::new());
+        assert_eq!(update(allowed), Vec::<String>::new());
     }
-    for bad in [
+    for forbidden in [
         json!({"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}}),
         json!({"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}),
         json!({"spec": {"completions": 2}}),
         json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}),
     ] {
-        let causes = update(bad);
+        let causes = update(forbidden);
         assert!(causes.len() == 1 && causes[0].ends_with(": field is immutable"), "{causes:?}");
     }
 }
 
 #[test]
-fn a_job_that_waits_may_be_placed_elsewhere() {
+fn suspended_job_may_change_its_scheduling() {
     let old = with_defaults(json!({"spec": {"suspend": true}}));
     let mut new = old.clone();
     json_patch::merge(&mut new, &json!({"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}));

@@ -1,17 +1,17 @@
-//! Names, labels and annotations (RFC 1123, and Kubernetes' own rules for labels).
+//! Validation of metadata: names (RFC 1123), labels, annotations and immutable fields.
 
 use serde_json::Value;
 
 use crate::{
     error::Cause,
-    object::{name, text},
+    object::{has, name, text},
     resource::Resource,
 };
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
      and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
      '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-/// What an RFC 1123 label is.
+/// The message for an invalid RFC 1123 label.
 pub(super) const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
      and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
      '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -22,12 +22,12 @@ const KEY: &str = "name part must consist of alphanumeric characters, '-', '_' o
      alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
      '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
-/// What is wrong with name, labels and annotations.
+/// Validates name, labels, annotations and owner references.
 pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let found = name(object);
     let is_namespace = resource.kind == "Namespace";
-    let (limit, valid, words) = match is_namespace {
+    let (limit, valid, message) = match is_namespace {
         true => (63, is_label(found), LABEL),
         false => (253, is_subdomain(found), SUBDOMAIN),
     };
@@ -35,7 +35,7 @@ pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Caus
     if found.is_empty() {
         causes.push(Cause::required("metadata.name", "name or generateName is required"));
     } else if !valid {
-        causes.push(Cause::invalid("metadata.name", &value, words));
+        causes.push(Cause::invalid("metadata.name", &value, message));
     }
     if found.len() > limit {
         let why = format!("must be no more than {limit} bytes");
@@ -59,7 +59,7 @@ pub(crate) fn validate_metadata(resource: &Resource, object: &Value) -> Vec<Caus
     causes
 }
 
-/// What is wrong with labels.
+/// Validates labels.
 pub(crate) fn validate_labels(labels: Option<&Value>, field: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     for key in keys(labels) {
@@ -70,6 +70,20 @@ pub(crate) fn validate_labels(labels: Option<&Value>, field: &str) -> Vec<Cause>
             causes.push(Cause::invalid(field, value, "must be no more than 63 bytes"));
         } else if !found.is_empty() && !is_qualified(found) {
             causes.push(Cause::invalid(field, value, VALUE));
+        }
+    }
+    causes
+}
+
+/// Validates that `fields` below `prefix` have not changed.
+pub(super) fn validate_immutable(old: &Value, new: &Value, prefix: &str, fields: &[&str]) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for field in fields {
+        let pointer = format!("/{}/{field}", prefix.replace('.', "/"));
+        let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));
+        let both_absent = !has(old, &pointer) && !has(new, &pointer);
+        if before != after && !both_absent {
+            causes.push(Cause::immutable(format!("{prefix}.{field}"), after.unwrap_or(&Value::Null)));
         }
     }
     causes
@@ -91,16 +105,20 @@ fn key_error(key: &str) -> Option<String> {
     }
 }
 
-/// `[A-Za-z0-9]` at both ends, `-`, `_` and `.` within.
+/// Whether the text has `[A-Za-z0-9]` at both ends and only these, `-`, `_` and `.` inside.
 fn is_qualified(text: &str) -> bool {
-    let ends = |c: char| c.is_ascii_alphanumeric();
-    text.starts_with(ends) && text.ends_with(ends) && text.chars().all(|c| ends(c) || "-_.".contains(c))
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    text.starts_with(is_alphanumeric)
+        && text.ends_with(is_alphanumeric)
+        && text.chars().all(|c| is_alphanumeric(c) || "-_.".contains(c))
 }
 
-/// An RFC 1123 label, of any length.
+/// Whether the text is an RFC 1123 label, without a limit of its length.
 pub(super) fn is_label(text: &str) -> bool {
-    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.starts_with(ends) && text.ends_with(ends) && text.chars().all(|c| ends(c) || c == '-')
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.starts_with(is_alphanumeric)
+        && text.ends_with(is_alphanumeric)
+        && text.chars().all(|c| is_alphanumeric(c) || c == '-')
 }
 
 fn is_subdomain(text: &str) -> bool {
@@ -119,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_are_validated() {
         for good in ["a", "a-b", "a.b", "1", &"a".repeat(253)] {
             assert_eq!(causes(json!({"name": good})), Vec::<String>::new());
         }
@@ -134,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_annotations() {
+    fn labels_annotations_and_owners_are_validated() {
         let good =
             json!({"name": "a", "labels": {"a/b": "", "c": "X_y.z-1"}, "annotations": {"a/B": "any thing"}});
         assert_eq!(causes(good), Vec::<String>::new());
