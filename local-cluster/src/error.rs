@@ -47,7 +47,8 @@ impl ApiError {
         Self::new(409, "Conflict", message).with_details(resource, name)
     }
 
-    /// A failed precondition of a delete. As in Kubernetes, the message names the kind, not the resource.
+    /// A failed precondition of a delete. As in Kubernetes, the message names the kind, not the
+    /// resource.
     pub(crate) fn precondition_failed(resource: &Resource, name: &str, why: &str) -> Self {
         let kind = resource.qualified_kind();
         let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");

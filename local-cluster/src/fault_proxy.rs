@@ -19,7 +19,8 @@ use crate::{
     http::{self, apply_failure, encode_event, error_response},
 };
 
-/// Serves plain HTTP until `shutdown`, applies `faults` to each request and forwards it to `upstream`.
+/// Serves plain HTTP until `shutdown`, applies `faults` to each request and forwards it to
+/// `upstream`.
 ///
 /// `upstream` also receives the parsed call; `None` stands for an unknown path, to which no call
 /// faults apply. [`Behaviour::Merge`] has no effect: events are forwarded as they arrive. The proxy

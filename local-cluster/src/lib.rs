@@ -8,8 +8,8 @@
 //! ```
 //!
 //! It covers the needs of the dispatcher, its tests and a few `kubectl` commands, and answers other
-//! requests with 404, 405 or 415. Supported calls return the codes, reasons and events of Kubernetes,
-//! in the same order. State is kept in memory, and there are no users or permissions.
+//! requests with 404, 405 or 415. Supported calls return the codes, reasons and events of
+//! Kubernetes, in the same order. State is kept in memory, and there are no users or permissions.
 
 mod api;
 mod call;

@@ -1,4 +1,5 @@
-//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and a subset of strategic merge patch.
+//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and a subset of strategic merge
+//! patch.
 
 use serde_json::Value;
 

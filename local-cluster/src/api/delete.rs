@@ -1,7 +1,7 @@
 //! Delete: grace, finalizers and garbage collection.
 //!
-//! Kubernetes collects garbage later, in a controller. Here each write does it immediately, with the
-//! same events in the same order.
+//! Kubernetes collects garbage later, in a controller. Here each write does it immediately, with
+//! the same events in the same order.
 
 use std::sync::Arc;
 

@@ -71,7 +71,8 @@ pub(crate) fn replace(
 /// Patches an existing object (PATCH).
 ///
 /// # Errors
-/// 400, 404, 415, 409 `Conflict` for a different resourceVersion, and 422, also for a different uid.
+/// 400, 404, 415, 409 `Conflict` for a different resourceVersion, and 422, also for a different
+/// uid.
 pub(crate) fn patch(
     state: &mut StoreState,
     resource: &'static Resource,

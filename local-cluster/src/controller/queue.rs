@@ -44,7 +44,8 @@ impl Queue {
         Some(key)
     }
 
-    /// Completes `key`. It is due again at `requeue_at`, or at an earlier time that was added meanwhile.
+    /// Completes `key`. It is due again at `requeue_at`, or at an earlier time that was added
+    /// meanwhile.
     pub(super) fn done(&mut self, key: Key, requeue_at: Option<Instant>) {
         let added = self.in_progress.remove(&key).flatten();
         if let Some(at) = added.into_iter().chain(requeue_at).min() {

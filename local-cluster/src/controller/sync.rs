@@ -105,7 +105,8 @@ impl JobSyncer {
         Ok(wait)
     }
 
-    /// Removes the finalizer of pods that this Job does not own, and deletes those whose Job is gone.
+    /// Removes the finalizer of pods that this Job does not own, and deletes those whose Job is
+    /// gone.
     async fn release_others(&self, api: &Api<Pod>, others: &[Pod]) -> Result<(), SyncError> {
         for pod in others {
             if pods::is_tracked(pod) {

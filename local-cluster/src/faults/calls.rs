@@ -23,7 +23,8 @@ impl Calls {
     /// Matches calls with this verb on this resource.
     ///
     /// The verb is one of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` and
-    /// `deletecollection`. The resource is a plural (`jobs`), or a subresource alone (`jobs/status`).
+    /// `deletecollection`. The resource is a plural (`jobs`), or a subresource alone
+    /// (`jobs/status`).
     #[must_use]
     pub fn of(verb: &str, resource: &str) -> Self {
         Self { verb: Some(verb.to_owned()), resource: Some(resource.to_owned()), ..Self::default() }

@@ -1,8 +1,8 @@
 //! Fault injection for tests.
 //!
 //! Faults change what callers of the API observe. Only [`Faults::delete_silently`] and
-//! [`Faults::forget_history`] change the stored state. Every fault takes effect immediately, also on
-//! running watches.
+//! [`Faults::forget_history`] change the stored state. Every fault takes effect immediately, also
+//! on running watches.
 
 mod calls;
 mod watches;
@@ -49,8 +49,8 @@ struct Rules {
 impl Faults {
     /// Faults for [`fault_proxy::serve`](crate::fault_proxy::serve).
     ///
-    /// [`Self::delete_silently`] and [`Self::forget_history`] do nothing there, and access reviews of
-    /// the upstream server do not know about [`Self::deny`].
+    /// [`Self::delete_silently`] and [`Self::forget_history`] do nothing there, and access reviews
+    /// of the upstream server do not know about [`Self::deny`].
     #[must_use]
     pub fn for_proxy() -> Self {
         Self::with_store(None)

@@ -101,7 +101,8 @@ fn delete(state: &State, request: &ApiRequest) -> ApiResult<Response> {
     let (resource, options) = (request.call.resource, request.delete_options()?);
     match state.store.write(|state| api::delete(state, resource, &key(&request.call), &options))? {
         DeleteResult::Terminating(object) => Ok(response::json(200, &object)),
-        // As in Kubernetes: deleting a pod returns the pod, deleting another object returns a Status.
+        // As in Kubernetes: deleting a pod returns the pod, deleting another object returns a
+        // Status.
         DeleteResult::Removed(object) if resource.kind == "Pod" => Ok(response::json(200, &object)),
         DeleteResult::Removed(object) => Ok(response::json(
             200,

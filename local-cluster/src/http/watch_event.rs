@@ -50,8 +50,8 @@ pub(super) struct WatchFilter {
 impl WatchFilter {
     /// The event to send for a change, if any.
     ///
-    /// An object that starts to match is `ADDED`. One that stops matching is `DELETED`: the event holds
-    /// the last matching object with the version of the change.
+    /// An object that starts to match is `ADDED`. One that stops matching is `DELETED`: the event
+    /// holds the last matching object with the version of the change.
     pub(super) fn event_for(&self, change: &Change) -> Option<WatchEvent> {
         if !self.namespace.is_empty() && self.namespace != change.key.namespace {
             return None;

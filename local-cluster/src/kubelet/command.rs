@@ -8,14 +8,44 @@ use std::{
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 use kube::ResourceExt;
 
-use super::{
-    context::{ADDRESS, Program},
-    expand::expand,
-    quantity,
-};
+use super::{expand::expand, quantity};
 
 /// The default `PATH` of common container runtimes.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The IP address of every pod and of the node.
+pub(super) const ADDRESS: &str = "127.0.0.1";
+
+/// The program that stands for an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The executable. A name without a slash is looked up on the container's `PATH`.
+    pub path: PathBuf,
+    /// The arguments of a container that sets neither `command` nor `args`.
+    pub arguments: Vec<String>,
+    /// Variables that override the container's environment, for example to shorten its run time.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Program {
+    /// A program without arguments and overrides.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), arguments: Vec::new(), environment: BTreeMap::new() }
+    }
+
+    /// Overrides an environment variable.
+    #[must_use]
+    pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the default arguments.
+    #[must_use]
+    pub fn with_arguments(self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { arguments: arguments.into_iter().map(Into::into).collect(), ..self }
+    }
+}
 
 /// The command of a container.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +87,8 @@ pub(super) fn prepare(
         |texts: &[String]| -> Vec<String> { texts.iter().map(|text| expand(text, &environment)).collect() };
     let command = expanded(container.command.as_deref().unwrap_or_default());
     let args = expanded(container.args.as_deref().unwrap_or_default());
-    // As in Kubernetes: `command` replaces the image's program and arguments, `args` only the arguments.
+    // As in Kubernetes: `command` replaces the image's program and arguments, `args` only the
+    // arguments.
     let (program, mut arguments) = match command.split_first() {
         Some((first, rest)) => (PathBuf::from(first), rest.to_vec()),
         None if args.is_empty() => (program.path.clone(), program.arguments.clone()),

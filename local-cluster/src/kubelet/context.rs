@@ -1,47 +1,13 @@
 //! The options and the shared state of a kubelet.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::Client;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, watch};
 
-use super::{guard::Guard, memory::MemoryLimiter, run_logs::RunLogs};
+use super::{command::Program, guard::Guard, memory::MemoryLimiter, run_logs::RunLogs};
 use crate::controller::events::Recorder;
-
-/// The IP address of every pod and of the node.
-pub(super) const ADDRESS: &str = "127.0.0.1";
-
-/// The program that stands for an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// The executable. A name without a slash is looked up on the container's `PATH`.
-    pub path: PathBuf,
-    /// The arguments of a container that sets neither `command` nor `args`.
-    pub arguments: Vec<String>,
-    /// Variables that override the container's environment, for example to shorten its run time.
-    pub environment: BTreeMap<String, String>,
-}
-
-impl Program {
-    /// A program without arguments and overrides.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), arguments: Vec::new(), environment: BTreeMap::new() }
-    }
-
-    /// Overrides an environment variable.
-    #[must_use]
-    pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.environment.insert(name.into(), value.into());
-        self
-    }
-
-    /// Sets the default arguments.
-    #[must_use]
-    pub fn with_arguments(self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { arguments: arguments.into_iter().map(Into::into).collect(), ..self }
-    }
-}
 
 /// The options of a kubelet.
 #[derive(Clone, Debug)]
@@ -52,7 +18,8 @@ pub struct Options {
     pub node: String,
     /// The limit of running pods; further pods are unschedulable. Default: 110, as in Kubernetes.
     pub max_pods: usize,
-    /// The limit of the log of one container run, in bytes; older lines are dropped. Default: 1 MiB.
+    /// The limit of the log of one container run, in bytes. Older lines are dropped.
+    /// Default: 1 MiB.
     pub log_limit: usize,
     /// The interval of checking memory limits. Default: 50 ms.
     pub memory_interval: Duration,

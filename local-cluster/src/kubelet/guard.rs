@@ -1,8 +1,8 @@
-//! Kills process groups and removes their folder after this process ends without cleanup, for example
-//! by SIGKILL.
+//! Kills process groups and removes their folder after this process ends without cleanup, for
+//! example by SIGKILL.
 //!
-//! A shell in its own process group waits for the end of its input, which the kernel closes when this
-//! process ends. A process that starts is unprotected until [`Guard::watch`] returns.
+//! A shell in its own process group waits for the end of its input, which the kernel closes when
+//! this process ends. A process that starts is unprotected until [`Guard::watch`] returns.
 
 use std::{
     fs::File,
@@ -65,8 +65,9 @@ impl Guard {
 
     /// Writes synchronously, so that the shell knows a process before this function returns.
     ///
-    /// The shell reads the pipe even after this process has ended. The pipe holds thousands of lines
-    /// and accepts each one atomically. An asynchronous write could be delayed on a busy machine.
+    /// The shell reads the pipe even after this process has ended. The pipe holds thousands of
+    /// lines and accepts each one atomically. An asynchronous write could be delayed on a busy
+    /// machine.
     fn send(&self, operation: char, group: Pid) {
         let line = format!("{operation} {}\n", group.as_raw_pid());
         if let Err(error) = (&*self.0).write_all(line.as_bytes()) {

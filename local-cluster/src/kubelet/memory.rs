@@ -1,5 +1,5 @@
-//! Memory limits: checks the resident memory of containers periodically, and kills the processes of a
-//! container above its limit.
+//! Memory limits: checks the resident memory of containers periodically, and kills the processes of
+//! a container above its limit.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -8,11 +8,11 @@
 //!                                       └─▶ status of the pod
 //! ```
 //!
-//! An image is a name for a program. There is no isolation: processes run as this user, see its files
-//! and network, and ignore users, volumes, ports, probes and CPU limits. A pod that needs other missing
-//! features (init containers, Secrets, ConfigMaps) does not start and reports the reason. Processes
-//! never outlive their container, the kubelet or this program, except daemons that leave both the
-//! process group and the parent.
+//! An image is a name for a program. There is no isolation: processes run as this user, see its
+//! files and network, and ignore users, volumes, ports, probes and CPU limits. A pod that needs
+//! other missing features (init containers, Secrets, ConfigMaps) does not start and reports the
+//! reason. Processes never outlive their container, the kubelet or this program, except daemons
+//! that leave both the process group and the parent.
 
 mod command;
 mod context;
@@ -43,11 +43,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::{command::Program, context::Options, guard::Guard};
 use self::{context::Context, memory::MemoryLimiter, run_logs::RunLogs, worker::Worker};
-pub use self::{
-    context::{Options, Program},
-    guard::Guard,
-};
 use crate::{controller::events::Recorder, logs::Logs};
 
 /// The timeout of a watch, which bounds how long a silent watch goes unnoticed.
@@ -101,13 +98,15 @@ impl Kubelet {
         Ok(Self { context: Arc::new(context), workers, pods: HashMap::new(), tasks: HashMap::new() })
     }
 
-    /// The logs of the containers, for [`LocalCluster::register_logs`](crate::LocalCluster::register_logs).
+    /// The logs of the containers, for
+    /// [`LocalCluster::register_logs`](crate::LocalCluster::register_logs).
     #[must_use]
     pub fn logs(&self) -> Arc<dyn Logs> {
         Arc::new(self.context.logs.clone())
     }
 
-    /// Runs pods until `shutdown`, then kills all processes. Failed API calls are retried without limit.
+    /// Runs pods until `shutdown`, then kills all processes. Failed API calls are retried without
+    /// limit.
     pub async fn run(mut self, shutdown: CancellationToken) {
         shutdown.run_until_cancelled(self.run_loop()).await;
         self.workers.shutdown().await;

@@ -82,7 +82,8 @@ impl Process {
         }
     }
 
-    /// Waits for the main process and its output, kills the rest of the group, and returns the exit code.
+    /// Waits for the main process and its output, kills the rest of the group, and returns the exit
+    /// code.
     ///
     /// After a signal the exit code is 128 plus the signal number. The method is cancel safe.
     pub(super) async fn wait(&mut self) -> i32 {

@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::{command::StartFailure, context::ADDRESS};
+use super::command::{ADDRESS, StartFailure};
 
 /// The state of a container.
 #[derive(Debug, Clone, PartialEq)]

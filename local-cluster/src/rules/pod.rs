@@ -42,7 +42,8 @@ fn set_container_defaults(container: &mut Value) {
     }
 }
 
-/// Whether the tag of an image is `latest` or absent. A colon before the last slash precedes a port.
+/// Whether the tag of an image is `latest` or absent. A colon before the last slash precedes a
+/// port.
 fn is_latest(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or_default();
     !last.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")

@@ -39,7 +39,8 @@ impl SyncContext<'_> {
     fn failure(&mut self) -> Option<JobResult> {
         let limit = self.spec.backoff_limit;
         let restarts: i32 = self.pods.iter().map(pods::restarts).sum();
-        // As in Kubernetes, reaching the limit fails the Job; a limit of 0 allows no restart.
+        // As in Kubernetes, the restart that reaches the limit fails the Job. With a limit of 0, the
+        // first restart does.
         if self.failed > limit || (self.spec.restarts_on_failure && restarts >= limit.max(1)) {
             return Some(JobResult::backoff_limit());
         }

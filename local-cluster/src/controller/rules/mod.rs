@@ -1,8 +1,8 @@
 //! The rules of the Job controller: from a Job, its pods and the time to a plan. Pure.
 //!
-//! They follow `syncJob` of Kubernetes 1.37 step by step, with one difference. `syncJob` updates the
-//! status before and after it removes the pods' finalizers; these updates are two syncs here. The
-//! second one counts the pods that have lost their finalizer.
+//! They follow `syncJob` of Kubernetes 1.37 step by step, with one difference. `syncJob` updates
+//! the status before and after it removes the pods' finalizers; these updates are two syncs here.
+//! The second one counts the pods that have lost their finalizer.
 
 mod backoff;
 mod counters;

@@ -199,7 +199,8 @@ fn restarts(pod: &Value) -> i64 {
 
 /// The `STATUS` column of `kubectl get pods`.
 ///
-/// A deletion takes precedence, then the first waiting or terminated container, then the pod itself.
+/// A deletion takes precedence, then the first waiting or terminated container, then the pod
+/// itself.
 fn pod_status(pod: &Value) -> String {
     let mut status = text(pod, "/status/phase");
     if !text(pod, "/status/reason").is_empty() {
