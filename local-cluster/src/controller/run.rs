@@ -86,7 +86,7 @@ impl JobController {
         let (id, result) = match done {
             Ok(done) => done,
             Err(error) => {
-                tracing::error!(%error, "Job sync panicked");
+                tracing::error!(%error, "Job sync task failed");
                 (error.id(), SyncResult::Failed)
             }
         };

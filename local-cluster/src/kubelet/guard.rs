@@ -1,5 +1,4 @@
-//! Kills process groups and removes their folder after this process ends without cleanup, for
-//! example by SIGKILL.
+//! Kills process groups and removes their folder when this process ends, even by SIGKILL.
 //!
 //! A shell in its own process group waits for the end of its input, which the kernel closes when
 //! this process ends. A process that starts is unprotected until [`Guard::watch`] returns.

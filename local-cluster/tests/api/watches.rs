@@ -89,7 +89,7 @@ async fn watch_below_the_history_expires() {
 }
 
 #[tokio::test]
-async fn requested_bookmarks_allow_to_resume() {
+async fn watch_resumes_from_a_requested_bookmark() {
     let cluster =
         Cluster::with(Options { bookmark_interval: Duration::from_millis(30), ..Options::default() }).await;
     let created = cluster.create("a").await;
