@@ -1,10 +1,10 @@
-//! Errors as Kubernetes tells them: `Status` objects with a code, a reason and a message.
+//! API errors: `Status` objects with Kubernetes' codes, reasons and messages.
 
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
-/// An answer that is an error.
+/// An API error.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message} ({code} {reason})")]
 pub(crate) struct ApiError {
@@ -21,17 +21,17 @@ impl ApiError {
         Self { code, reason, message: message.into(), details: None }
     }
 
-    fn about(mut self, resource: &Resource, name: &str) -> Self {
+    fn with_details(mut self, resource: &Resource, name: &str) -> Self {
         self.details = Some(details(resource, name, resource.plural));
         self
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", resource.qualified());
-        Self::new(404, "NotFound", message).about(resource, name)
+        Self::new(404, "NotFound", message).with_details(resource, name)
     }
 
-    pub(crate) fn no_such_path() -> Self {
+    pub(crate) fn path_not_found() -> Self {
         let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
         error.details = Some(json!({}));
         error
@@ -39,37 +39,38 @@ impl ApiError {
 
     pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", resource.qualified());
-        Self::new(409, "AlreadyExists", message).about(resource, name)
+        Self::new(409, "AlreadyExists", message).with_details(resource, name)
     }
 
     pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
-        Self::new(409, "Conflict", message).about(resource, name)
+        Self::new(409, "Conflict", message).with_details(resource, name)
     }
 
-    /// A precondition of a delete that does not hold. Kubernetes names the kind here, not the resource.
-    pub(crate) fn precondition(resource: &Resource, name: &str, why: &str) -> Self {
+    /// A failed precondition of a delete. As in Kubernetes, the message names the kind, not the
+    /// resource.
+    pub(crate) fn precondition_failed(resource: &Resource, name: &str, why: &str) -> Self {
         let kind = resource.qualified_kind();
         let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
         let details = Some(details(resource, name, resource.kind));
         Self { details, ..Self::new(409, "Conflict", message) }
     }
 
-    /// `causes` say which fields are wrong, and how; the same one twice is told once.
+    /// A validation error with its causes. Duplicate causes are dropped.
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let mut told: Vec<&Cause> = Vec::new();
+        let mut distinct: Vec<&Cause> = Vec::new();
         for cause in causes {
-            if !told.contains(&cause) {
-                told.push(cause);
+            if !distinct.contains(&cause) {
+                distinct.push(cause);
             }
         }
-        let all: Vec<_> = told.iter().map(ToString::to_string).collect();
+        let all: Vec<_> = distinct.iter().map(ToString::to_string).collect();
         let text = match all.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
         let message = format!("{} \"{name}\" is invalid: {text}", resource.qualified_kind());
-        let list: Vec<_> = told
+        let list: Vec<_> = distinct
             .iter()
             .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
@@ -84,7 +85,7 @@ impl ApiError {
 
     pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
-        Self::new(403, "Forbidden", message).about(resource, name)
+        Self::new(403, "Forbidden", message).with_details(resource, name)
     }
 
     pub(crate) fn method_not_allowed() -> Self {
@@ -98,29 +99,29 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
-    pub(crate) fn too_large() -> Self {
+    pub(crate) fn body_too_large() -> Self {
         Self::new(413, "RequestEntityTooLarge", "the body of the request is larger than 3 MiB")
     }
 
-    /// A resourceVersion older than what is remembered.
+    /// A resourceVersion below the history.
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
-    /// A resourceVersion that is not reached yet.
-    pub(crate) fn too_large_version(asked: u64, latest: u64) -> Self {
+    /// A resourceVersion in the future.
+    pub(crate) fn version_too_large(requested: u64, latest: u64) -> Self {
         let mut error = Self::new(
             504,
             "Timeout",
-            format!("Timeout: Too large resource version: {asked}, current: {latest}"),
+            format!("Timeout: Too large resource version: {requested}, current: {latest}"),
         );
         error.details = Some(json!({"retryAfterSeconds": 1, "causes": [
             {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}));
         error
     }
 
-    /// An error by its code alone, with Kubernetes' usual words.
-    pub(crate) fn of_code(code: u16) -> Self {
+    /// An error with a code and Kubernetes' default reason and message.
+    pub(crate) fn from_code(code: u16) -> Self {
         let (reason, message) = match code {
             400 => ("BadRequest", "the server rejected our request for an unknown reason"),
             401 => ("Unauthorized", "Unauthorized"),
@@ -144,7 +145,7 @@ impl ApiError {
         error
     }
 
-    /// The body, or the object of a watch's `ERROR` event.
+    /// The `Status` object, for a response body or an `ERROR` event.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -157,7 +158,7 @@ impl ApiError {
     }
 }
 
-/// What an error is about; empty fields are left out.
+/// The details of an error, without empty fields.
 fn details(resource: &Resource, name: &str, kind: &str) -> Value {
     let fields = [("name", name), ("group", resource.group), ("kind", kind)];
     fields
@@ -167,7 +168,7 @@ fn details(resource: &Resource, name: &str, kind: &str) -> Value {
         .collect()
 }
 
-/// One thing that is wrong with an object.
+/// One cause of a validation error.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cause {
     field: String,
@@ -187,8 +188,8 @@ impl Cause {
         Self { field: field.into(), reason: "FieldValueInvalid", message }
     }
 
-    /// The value is not told.
-    pub(crate) fn wrong(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
+    /// An invalid value that the message omits.
+    pub(crate) fn invalid_without_value(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {why}") }
     }
 

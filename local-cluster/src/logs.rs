@@ -1,4 +1,4 @@
-//! Where the logs of containers come from: whoever runs them registers here.
+//! The source of container logs, which the component that runs the containers registers.
 
 use std::{
     io,
@@ -8,10 +8,10 @@ use std::{
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 
-/// The lines of a log, in pieces of any size.
+/// The content of a log, in chunks of any size.
 pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
 
-/// What is asked of a log. The pod and the container in its spec are known to exist.
+/// A request for a log. The pod and its container exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogRequest {
     /// The pod's namespace.
@@ -20,44 +20,44 @@ pub struct LogRequest {
     pub pod: String,
     /// The pod's uid.
     pub uid: String,
-    /// The container; the only one of the pod where the caller named none.
+    /// The container name; the pod's only container if the caller named none.
     pub container: String,
-    /// Whether to go on with what is written from now on, until the container has ended.
+    /// Whether to stream new lines until the container ends.
     pub follow: bool,
-    /// Whether the log of the container's run before this one is meant.
+    /// Whether to read the log of the container's previous run.
     pub previous: bool,
-    /// Only that many lines from the end, and what follows.
+    /// The number of most recent lines to start with.
     pub tail_lines: Option<u64>,
-    /// No more than that many bytes.
+    /// The limit in bytes.
     pub limit_bytes: Option<u64>,
-    /// Only what was written in the last so many seconds.
+    /// The maximum age of the lines in seconds.
     pub since_seconds: Option<u64>,
-    /// Whether each line begins with its time (RFC 3339).
+    /// Whether each line starts with its timestamp (RFC 3339).
     pub timestamps: bool,
 }
 
-/// Why there is no log.
+/// Why a log is unavailable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// The container has not started (`ContainerCreating`, ...), or had no run before this one: answered with 400.
+    /// The container has not started, or has no previous run. The API answers with 400.
     #[error("{0}")]
     NotReady(String),
-    /// What it wrote is not kept any more: answered with 404.
+    /// The log no longer exists. The API answers with 404.
     #[error("{0}")]
     NotFound(String),
 }
 
 /// Reads the logs of containers.
 pub trait Logs: Send + Sync + 'static {
-    /// The log that is asked for.
+    /// Returns the requested log.
     fn read(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>>;
 }
 
-/// What is registered.
+/// Holds the registered source.
 #[derive(Default)]
-pub(crate) struct Registered(RwLock<Option<Arc<dyn Logs>>>);
+pub(crate) struct LogRegistry(RwLock<Option<Arc<dyn Logs>>>);
 
-impl Registered {
+impl LogRegistry {
     pub(crate) fn register(&self, logs: Arc<dyn Logs>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(logs);
     }

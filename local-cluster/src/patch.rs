@@ -1,24 +1,27 @@
-//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and the strategic one as far as it is asked for.
+//! Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), and a subset of strategic merge
+//! patch.
 
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 
-/// A patch by its media type.
+/// A type of patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PatchKind {
+pub(crate) enum PatchType {
     Merge,
     Json,
-    /// Lists whose elements have a merge key are merged by it; the only directive known is `$patch: delete` there.
+    /// Merges known lists by their merge key. The only supported directive is `$patch: delete`.
     Strategic,
-    /// Server-side apply, without ownership of fields: creates what is absent, else merges.
+    /// Server-side apply without field ownership: creates an absent object, or merges.
     Apply,
 }
 
-impl PatchKind {
+impl PatchType {
+    /// Selects the patch type by its media type.
+    ///
     /// # Errors
-    /// 415 for another media type.
-    pub(crate) fn of(content_type: &str) -> ApiResult<Self> {
+    /// 415 for an unknown media type.
+    pub(crate) fn from_content_type(content_type: &str) -> ApiResult<Self> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/json-patch+json" => Ok(Self::Json),
@@ -28,10 +31,10 @@ impl PatchKind {
         }
     }
 
-    /// The object with the patch on it.
+    /// Applies the patch to an object.
     ///
     /// # Errors
-    /// 400 where the patch is malformed, 422 where a JSON patch does not fit the object.
+    /// 400 for a malformed patch, 422 for a JSON patch that does not apply to the object.
     pub(crate) fn apply(self, object: &Value, patch: &Value) -> ApiResult<Value> {
         let mut patched = object.clone();
         match self {
@@ -42,7 +45,7 @@ impl PatchKind {
                     message: format!(
                         "the server rejected our request due to an error in our request: {error}"
                     ),
-                    ..ApiError::of_code(422)
+                    ..ApiError::from_code(422)
                 })?;
             }
             _ if !patch.is_object() => {
@@ -55,7 +58,7 @@ impl PatchKind {
     }
 }
 
-/// The key by which the elements of a list are told apart.
+/// The key that identifies the elements of a list.
 fn merge_key(list: &str) -> Option<&'static str> {
     match list {
         "conditions" => Some("type"),
@@ -65,8 +68,8 @@ fn merge_key(list: &str) -> Option<&'static str> {
     }
 }
 
-/// Lists of plain values that are united.
-fn is_united(list: &str) -> bool {
+/// Whether a list of scalars is merged as a set.
+fn is_set_list(list: &str) -> bool {
     list == "finalizers"
 }
 
@@ -83,7 +86,7 @@ fn merge_strategic(target: &mut Value, patch: &Value, field: &str) {
                 }
             }
         }
-        (Value::Array(target), Value::Array(patch)) if is_united(field) => {
+        (Value::Array(target), Value::Array(patch)) if is_set_list(field) => {
             for value in patch {
                 if !target.contains(value) {
                     target.push(value.clone());
@@ -119,36 +122,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_patch_sets_removes_and_replaces_lists() {
+    fn merge_patch_sets_and_removes_fields_and_replaces_lists() {
         let object = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1, 2]});
-        let patched = PatchKind::Merge.apply(&object, &json!({"a": null, "b": {"c": 4}, "l": [3]})).unwrap();
+        let patched = PatchType::Merge.apply(&object, &json!({"a": null, "b": {"c": 4}, "l": [3]})).unwrap();
         assert_eq!(patched, json!({"b": {"c": 4, "d": 3}, "l": [3]}));
     }
 
     #[test]
-    fn a_strategic_patch_merges_lists_by_their_key() {
+    fn strategic_patch_merges_lists_by_key() {
         let object = json!({"conditions": [{"type": "A", "status": "True"}], "finalizers": ["x"]});
         let patch =
             json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["y"]});
-        let patched = PatchKind::Strategic.apply(&object, &patch).unwrap();
+        let patched = PatchType::Strategic.apply(&object, &patch).unwrap();
         let expected = json!({"conditions": [{"type": "A", "status": "False"}, {"type": "B"}], "finalizers": ["x", "y"]});
         assert_eq!(patched, expected);
     }
 
     #[test]
-    fn a_strategic_patch_deletes_from_a_list() {
+    fn strategic_patch_deletes_list_elements() {
         let object = json!({"env": [{"name": "A"}, {"name": "B"}]});
         let patch = json!({"env": [{"$patch": "delete", "name": "A"}], "$setElementOrder/env": []});
-        assert_eq!(PatchKind::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
+        assert_eq!(PatchType::Strategic.apply(&object, &patch).unwrap(), json!({"env": [{"name": "B"}]}));
     }
 
     #[test]
-    fn a_json_patch_that_does_not_fit_is_422_and_a_malformed_one_400() {
+    fn inapplicable_json_patch_is_422_and_malformed_patch_400() {
         let test = json!([{"op": "test", "path": "/a", "value": 2}, {"op": "remove", "path": "/a"}]);
-        assert_eq!(PatchKind::Json.apply(&json!({"a": 1}), &test).unwrap_err().code, 422);
-        assert_eq!(PatchKind::Json.apply(&json!({"a": 2}), &test).unwrap(), json!({}));
-        assert_eq!(PatchKind::Json.apply(&json!({}), &json!({"op": 1})).unwrap_err().code, 400);
-        assert_eq!(PatchKind::Merge.apply(&json!({}), &json!([])).unwrap_err().code, 400);
-        assert_eq!(PatchKind::of("text/plain").unwrap_err().code, 415);
+        assert_eq!(PatchType::Json.apply(&json!({"a": 1}), &test).unwrap_err().code, 422);
+        assert_eq!(PatchType::Json.apply(&json!({"a": 2}), &test).unwrap(), json!({}));
+        assert_eq!(PatchType::Json.apply(&json!({}), &json!({"op": 1})).unwrap_err().code, 400);
+        assert_eq!(PatchType::Merge.apply(&json!({}), &json!([])).unwrap_err().code, 400);
+        assert_eq!(PatchType::from_content_type("text/plain").unwrap_err().code, 415);
     }
 }

@@ -1,43 +1,43 @@
-//! The resources that there are.
+//! The supported resources.
 
-/// A resource: where it lives and what it is called.
+/// A resource type: its API group, names and properties.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
-    /// The API group; empty for `v1`.
+    /// The API group; empty for the core group.
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     pub(crate) plural: &'static str,
     pub(crate) singular: &'static str,
     pub(crate) kind: &'static str,
-    pub(crate) short: &'static [&'static str],
+    pub(crate) short_names: &'static [&'static str],
     pub(crate) namespaced: bool,
-    /// Whether the status is a subresource, which an ordinary update leaves alone.
+    /// Whether the status is a subresource, which an update of the object does not change.
     pub(crate) has_status: bool,
-    /// The fields that a field selector may name, beside name and namespace.
-    pub(crate) fields: &'static [&'static str],
+    /// The fields for field selectors, in addition to name and namespace.
+    pub(crate) selectable_fields: &'static [&'static str],
 }
 
-const PLAIN: Resource = Resource {
+const DEFAULTS: Resource = Resource {
     group: "",
     version: "v1",
     plural: "",
     singular: "",
     kind: "",
-    short: &[],
+    short_names: &[],
     namespaced: true,
     has_status: false,
-    fields: &[],
+    selectable_fields: &[],
 };
 
 pub(crate) static NAMESPACES: Resource = Resource {
     plural: "namespaces",
     singular: "namespace",
     kind: "Namespace",
-    short: &["ns"],
+    short_names: &["ns"],
     namespaced: false,
     has_status: true,
-    fields: &["status.phase"],
-    ..PLAIN
+    selectable_fields: &["status.phase"],
+    ..DEFAULTS
 };
 
 pub(crate) static JOBS: Resource = Resource {
@@ -46,32 +46,32 @@ pub(crate) static JOBS: Resource = Resource {
     singular: "job",
     kind: "Job",
     has_status: true,
-    fields: &["status.successful"],
-    ..PLAIN
+    selectable_fields: &["status.successful"],
+    ..DEFAULTS
 };
 
 pub(crate) static PODS: Resource = Resource {
     plural: "pods",
     singular: "pod",
     kind: "Pod",
-    short: &["po"],
+    short_names: &["po"],
     has_status: true,
-    fields: &[
+    selectable_fields: &[
         "spec.nodeName",
         "spec.restartPolicy",
         "spec.schedulerName",
         "spec.serviceAccountName",
         "status.phase",
     ],
-    ..PLAIN
+    ..DEFAULTS
 };
 
 pub(crate) static EVENTS: Resource = Resource {
     plural: "events",
     singular: "event",
     kind: "Event",
-    short: &["ev"],
-    fields: &[
+    short_names: &["ev"],
+    selectable_fields: &[
         "involvedObject.kind",
         "involvedObject.namespace",
         "involvedObject.name",
@@ -83,52 +83,52 @@ pub(crate) static EVENTS: Resource = Resource {
         "reportingComponent",
         "type",
     ],
-    ..PLAIN
+    ..DEFAULTS
 };
 
 pub(crate) static LEASES: Resource =
-    Resource { group: "coordination.k8s.io", plural: "leases", singular: "lease", kind: "Lease", ..PLAIN };
+    Resource { group: "coordination.k8s.io", plural: "leases", singular: "lease", kind: "Lease", ..DEFAULTS };
 
 pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     kind: "ServiceAccount",
-    short: &["sa"],
-    ..PLAIN
+    short_names: &["sa"],
+    ..DEFAULTS
 };
 
-/// Only created, never kept.
+/// Never stored.
 pub(crate) static ACCESS_REVIEWS: Resource = Resource {
     group: "authorization.k8s.io",
     plural: "selfsubjectaccessreviews",
     singular: "selfsubjectaccessreview",
     kind: "SelfSubjectAccessReview",
     namespaced: false,
-    ..PLAIN
+    ..DEFAULTS
 };
 
-/// No resource: what errors of their options name.
+/// Not a resource; used in validation errors of request options.
 pub(crate) static DELETE_OPTIONS: Resource =
-    Resource { group: "meta.k8s.io", kind: "DeleteOptions", ..PLAIN };
+    Resource { group: "meta.k8s.io", kind: "DeleteOptions", ..DEFAULTS };
 /// See [`DELETE_OPTIONS`].
-pub(crate) static LIST_OPTIONS: Resource = Resource { group: "meta.k8s.io", kind: "ListOptions", ..PLAIN };
+pub(crate) static LIST_OPTIONS: Resource = Resource { group: "meta.k8s.io", kind: "ListOptions", ..DEFAULTS };
 
-/// Every resource.
+/// All resources.
 pub(crate) static ALL: [&Resource; 7] =
     [&NAMESPACES, &JOBS, &PODS, &EVENTS, &LEASES, &SERVICE_ACCOUNTS, &ACCESS_REVIEWS];
 
 impl Resource {
-    /// The resource at a path.
+    /// The resource of a path.
     pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|r| r.group == group && r.version == version && r.plural == plural)
     }
 
-    /// The resource that an `apiVersion` and a `kind` name.
-    pub(crate) fn of_kind(api_version: &str, kind: &str) -> Option<&'static Self> {
+    /// The resource of objects with this `apiVersion` and `kind`.
+    pub(crate) fn find_kind(api_version: &str, kind: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|r| r.api_version() == api_version && r.kind == kind)
     }
 
-    /// As objects write it: `batch/v1`, `v1`.
+    /// The `apiVersion` of objects: `batch/v1`, `v1`.
     pub(crate) fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
@@ -136,18 +136,18 @@ impl Resource {
         }
     }
 
-    /// As errors write it: `jobs.batch`, `pods`.
+    /// The name in errors: `jobs.batch`, `pods`.
     pub(crate) fn qualified(&self) -> String {
-        qualify(self.plural, self.group)
+        with_group(self.plural, self.group)
     }
 
-    /// As errors of validation write it: `Job.batch`, `Pod`.
+    /// The kind in validation errors: `Job.batch`, `Pod`.
     pub(crate) fn qualified_kind(&self) -> String {
-        qualify(self.kind, self.group)
+        with_group(self.kind, self.group)
     }
 }
 
-fn qualify(name: &str, group: &str) -> String {
+fn with_group(name: &str, group: &str) -> String {
     match group {
         "" => name.to_owned(),
         group => format!("{name}.{group}"),

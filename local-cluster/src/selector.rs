@@ -8,7 +8,7 @@ use crate::{
     resource::Resource,
 };
 
-/// What a list or a watch is narrowed to.
+/// The selector of a list or a watch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,
@@ -18,36 +18,39 @@ pub(crate) struct Selector {
 #[derive(Clone, Debug, PartialEq)]
 struct Requirement {
     key: String,
-    test: Test,
+    operator: Operator,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Test {
+enum Operator {
     In(Vec<String>),
-    /// Also where the label is absent.
+    /// Also matches objects without the label.
     NotIn(Vec<String>),
     Exists,
     Absent,
 }
 
 impl Selector {
-    /// From the query parameters `labelSelector` and `fieldSelector`.
+    /// Parses the query parameters `labelSelector` and `fieldSelector`.
     ///
     /// # Errors
-    /// 400 where one cannot be parsed, or names a field that the resource cannot be selected by.
+    /// 400 for a malformed selector or an unsupported field.
     pub(crate) fn parse(resource: &Resource, labels: &str, fields: &str) -> ApiResult<Self> {
         Ok(Self {
-            labels: split(labels).into_iter().map(requirement).collect::<Result<_, _>>()?,
+            labels: split_requirements(labels)
+                .into_iter()
+                .map(parse_requirement)
+                .collect::<Result<_, _>>()?,
             fields: fields
                 .split(',')
                 .map(str::trim)
                 .filter(|part| !part.is_empty())
-                .map(|part| field(resource, part))
+                .map(|part| parse_field(resource, part))
                 .collect::<Result<_, _>>()?,
         })
     }
 
-    /// Whether the object is meant.
+    /// Whether the object matches.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         let label = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
@@ -58,17 +61,17 @@ impl Selector {
 
 impl Requirement {
     fn holds(&self, found: Option<&str>) -> bool {
-        match &self.test {
-            Test::In(values) => found.is_some_and(|found| values.iter().any(|value| value == found)),
-            Test::NotIn(values) => found.is_none_or(|found| values.iter().all(|value| value != found)),
-            Test::Exists => found.is_some(),
-            Test::Absent => found.is_none(),
+        match &self.operator {
+            Operator::In(values) => found.is_some_and(|found| values.iter().any(|value| value == found)),
+            Operator::NotIn(values) => found.is_none_or(|found| values.iter().all(|value| value != found)),
+            Operator::Exists => found.is_some(),
+            Operator::Absent => found.is_none(),
         }
     }
 }
 
-/// Splits at the commas outside parentheses.
-fn split(selector: &str) -> Vec<&str> {
+/// Splits at commas outside parentheses.
+fn split_requirements(selector: &str) -> Vec<&str> {
     let mut depth = 0_u32;
     selector
         .split(|c| {
@@ -84,39 +87,39 @@ fn split(selector: &str) -> Vec<&str> {
         .collect()
 }
 
-fn requirement(part: &str) -> ApiResult<Requirement> {
-    let bad = || ApiError::bad_request(format!("unable to parse requirement: {part:?}"));
-    let of = |key: &str, test: Test| match is_key(key.trim()) {
-        true => Ok(Requirement { key: key.trim().to_owned(), test }),
-        false => Err(bad()),
+fn parse_requirement(part: &str) -> ApiResult<Requirement> {
+    let invalid = || ApiError::bad_request(format!("unable to parse requirement: {part:?}"));
+    let build = |key: &str, operator: Operator| match is_label_key(key.trim()) {
+        true => Ok(Requirement { key: key.trim().to_owned(), operator }),
+        false => Err(invalid()),
     };
     let one = |value: &str| vec![value.trim().to_owned()];
     if let Some((key, value)) = part.split_once("!=") {
-        return of(key, Test::NotIn(one(value)));
+        return build(key, Operator::NotIn(one(value)));
     }
     if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return of(key, Test::In(one(value)));
+        return build(key, Operator::In(one(value)));
     }
     if let Some((head, rest)) = part.split_once('(') {
-        let inner = rest.trim_end().strip_suffix(')').ok_or_else(bad)?;
+        let inner = rest.trim_end().strip_suffix(')').ok_or_else(invalid)?;
         let values = inner.split(',').map(|value| value.trim().to_owned()).collect();
         return match head.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [key, "in"] => of(key, Test::In(values)),
-            [key, "notin"] => of(key, Test::NotIn(values)),
-            _ => Err(bad()),
+            [key, "in"] => build(key, Operator::In(values)),
+            [key, "notin"] => build(key, Operator::NotIn(values)),
+            _ => Err(invalid()),
         };
     }
     match part.strip_prefix('!') {
-        Some(key) => of(key, Test::Absent),
-        None => of(part, Test::Exists),
+        Some(key) => build(key, Operator::Absent),
+        None => build(part, Operator::Exists),
     }
 }
 
-fn is_key(key: &str) -> bool {
+fn is_label_key(key: &str) -> bool {
     !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
-fn field(resource: &Resource, part: &str) -> ApiResult<(String, String, bool)> {
+fn parse_field(resource: &Resource, part: &str) -> ApiResult<(String, String, bool)> {
     let (name, value, equal) = if let Some((name, value)) = part.split_once("!=") {
         (name, value, false)
     } else if let Some((name, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
@@ -124,7 +127,8 @@ fn field(resource: &Resource, part: &str) -> ApiResult<(String, String, bool)> {
     } else {
         return Err(ApiError::bad_request(format!("invalid selector: '{part}'; can't understand '{part}'")));
     };
-    let known = ["metadata.name", "metadata.namespace"].contains(&name) || resource.fields.contains(&name);
+    let known =
+        ["metadata.name", "metadata.namespace"].contains(&name) || resource.selectable_fields.contains(&name);
     match known {
         true => Ok((format!("/{}", name.replace('.', "/")), value.to_owned(), equal)),
         false => {
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn labels_are_matched() {
         let object = json!({"metadata": {"labels": {"app.io/a": "1", "b": ""}}});
         for selector in [
             "",
@@ -167,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn fields_are_matched() {
         let object = json!({"metadata": {"name": "n"}, "status": {"phase": "Running"}});
         assert!(matches("", "metadata.name=n,status.phase!=Failed,spec.nodeName=", &object));
         assert!(!matches("", "status.phase=Failed", &object));
     }
 
     #[test]
-    fn what_cannot_be_parsed_is_a_bad_request() {
+    fn malformed_selectors_are_bad_requests() {
         for (labels, fields) in
             [("a in 1", ""), ("a in (1", ""), ("a b", ""), ("=1", ""), ("", "name"), ("", "x.y=1")]
         {

@@ -1,11 +1,13 @@
-//! The real `kubectl`: get, get -w, logs -f, describe, delete. Without one on the PATH it says so and tests nothing;
-//! `make test` puts the one that the tests' Kubernetes brings at the end of the PATH.
+//! Tests the real `kubectl`: get, get -w, logs -f, describe, delete.
+//!
+//! The tests are skipped without `kubectl` on the `PATH`. `make test` appends the one of the tests'
+//! Kubernetes to the `PATH`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "tests fail fast"
 )]
 
 #[path = "api/cluster.rs"]
@@ -27,9 +29,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use cluster::{Cluster, PATIENCE, job, job_with, pod_of};
+use cluster::{Cluster, TIMEOUT, job, job_with, pod_of};
 
-/// `kubectl` against a cluster, with nothing of the caller's own configuration.
+/// `kubectl` for a cluster, without the caller's configuration.
 struct Kubectl {
     folder: tempfile::TempDir,
     server: String,
@@ -39,7 +41,7 @@ impl Kubectl {
     fn of(cluster: &Cluster) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()) {
-            skipped("no kubectl on the PATH");
+            skip("no kubectl on the PATH");
             return None;
         }
         Some(Self { folder: tempfile::tempdir().unwrap(), server: cluster.url("") })
@@ -52,9 +54,10 @@ impl Kubectl {
         command
     }
 
-    /// What it writes, both to stdout and to stderr; it has to succeed.
+    /// Runs a command that must succeed, and returns stdout and stderr.
     async fn run(&self, arguments: &[&str]) -> String {
-        let output = timeout(3 * PATIENCE, self.command(arguments).output()).await.expect("in time").unwrap();
+        let output =
+            timeout(3 * TIMEOUT, self.command(arguments).output()).await.expect("timed out").unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {all}");
@@ -62,19 +65,19 @@ impl Kubectl {
     }
 }
 
-/// Says on stderr, and in the file that `make test` shows at its end, that a test was skipped.
+/// Reports a skipped test on stderr and in the file that `make test` prints at its end.
 ///
-/// With `CI=true` nothing may be skipped.
-fn skipped(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run: {why}");
+/// With `CI=true`, a skipped test fails.
+fn skip(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "test skipped in CI: {why}");
     eprintln!("skipped: {why}");
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/skipped-tests");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(target);
     let _ = file.and_then(|mut file| writeln!(file, "local-cluster/tests/kubectl.rs: {why}"));
 }
 
-/// The words of a line, by one blank each.
-fn words(line: &str) -> String {
+/// Collapses whitespace to single spaces.
+fn collapse(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -84,7 +87,7 @@ async fn set_status(cluster: &Cluster, status: serde_json::Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_and_pods_are_listed_in_the_usual_columns() {
+async fn get_lists_jobs_and_pods_in_the_usual_columns() {
     let cluster = Cluster::new().await;
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     assert!(kubectl.run(&["get", "jobs"]).await.contains("No resources found in default namespace."));
@@ -92,11 +95,11 @@ async fn jobs_and_pods_are_listed_in_the_usual_columns() {
     let pod = pod_of(&created, "a-x", json!({"spec": {"nodeName": "here"}}));
     cluster.pods().create(&PostParams::default(), &pod).await.unwrap();
     let jobs = kubectl.run(&["get", "jobs"]).await;
-    let lines: Vec<_> = jobs.lines().map(words).collect();
+    let lines: Vec<_> = jobs.lines().map(collapse).collect();
     assert_eq!(lines[0], "NAME STATUS COMPLETIONS DURATION AGE");
     assert!(lines[1].starts_with("a Running 0/1"), "{jobs}");
     let pods = kubectl.run(&["get", "po", "-o", "wide"]).await;
-    let lines: Vec<_> = pods.lines().map(words).collect();
+    let lines: Vec<_> = pods.lines().map(collapse).collect();
     assert_eq!(lines[0], "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES");
     assert!(lines[1].starts_with("a-x 0/1 Pending 0 "), "{pods}");
     assert!(lines[1].ends_with("<none> here <none> <none>"), "{pods}");
@@ -115,15 +118,16 @@ async fn jobs_and_pods_are_listed_in_the_usual_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_prints_each_change() {
+async fn get_watch_prints_each_change() {
     let cluster = Cluster::new().await;
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     cluster.create("a").await;
     let mut command = kubectl.command(&["get", "jobs", "-w"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next =
-        async || words(&timeout(2 * PATIENCE, lines.next_line()).await.expect("in time").unwrap().unwrap());
+    let mut next = async || {
+        collapse(&timeout(2 * TIMEOUT, lines.next_line()).await.expect("timed out").unwrap().unwrap())
+    };
     assert_eq!(next().await, "NAME STATUS COMPLETIONS DURATION AGE");
     assert!(next().await.starts_with("a Running 0/1"));
     let start = "2026-01-01T00:00:00Z";
@@ -142,9 +146,9 @@ async fn a_watch_prints_each_change() {
     child.kill().await.unwrap();
 }
 
-/// Given a Job whose process waits in the middle, `logs -f` shows what it has written, then what it writes, then ends.
+/// The Job's process pauses between two lines. `logs -f` prints the first line, follows, then ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_is_followed_to_the_end_of_its_container() {
+async fn logs_follow_until_the_container_ends() {
     let cluster = Cluster::new().await;
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     let shutdown = CancellationToken::new();
@@ -157,31 +161,31 @@ async fn a_log_is_followed_to_the_end_of_its_container() {
     let client = cluster.cluster.internal_client("default");
     tokio::spawn(controller::run(client, controller::Options::default(), shutdown));
 
-    let go_on = kubectl.folder.path().join("go-on");
-    let script = format!("echo first; until [ -e {} ]; do sleep 0.05; done; echo second", go_on.display());
+    let resume = kubectl.folder.path().join("resume");
+    let script = format!("echo first; until [ -e {} ]; do sleep 0.05; done; echo second", resume.display());
     let container = json!([{"name": "c", "image": "i", "imagePullPolicy": "Never", "args": ["-c", script]}]);
     let change = json!({"spec": {"template": {"spec": {"containers": container}}}});
     cluster.jobs().create(&PostParams::default(), &job_with("a", change)).await.unwrap();
-    // It cannot show the log of a pod that has not started.
-    timeout(PATIENCE, async {
+    // The log of a pod that has not started is unavailable.
+    timeout(TIMEOUT, async {
         while !kubectl.command(&["logs", "job/a"]).output().await.unwrap().stdout.starts_with(b"first") {}
     })
     .await
-    .expect("in time");
+    .expect("timed out");
 
     let mut command = kubectl.command(&["logs", "-f", "job/a"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = async || timeout(PATIENCE, lines.next_line()).await.expect("in time").unwrap();
+    let mut next = async || timeout(TIMEOUT, lines.next_line()).await.expect("timed out").unwrap();
     assert_eq!(next().await.as_deref(), Some("first"));
-    std::fs::write(go_on, "").unwrap();
+    std::fs::write(resume, "").unwrap();
     assert_eq!(next().await.as_deref(), Some("second"));
     assert_eq!(next().await, None, "the container has ended");
-    assert!(timeout(PATIENCE, child.wait()).await.expect("in time").unwrap().success());
+    assert!(timeout(TIMEOUT, child.wait()).await.expect("timed out").unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_described_with_its_events() {
+async fn describe_shows_a_job_with_its_events() {
     let cluster = Cluster::new().await;
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     let created = cluster.create("a").await;
@@ -194,7 +198,7 @@ async fn a_job_is_described_with_its_events() {
         kube::Api::default_namespaced(cluster.client());
     events.create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
     let text = kubectl.run(&["describe", "job", "a"]).await;
-    let lines: Vec<_> = text.lines().map(words).collect();
+    let lines: Vec<_> = text.lines().map(collapse).collect();
     for line in ["Name: a", "Namespace: default", "Parallelism: 1", "Completions: 1", "Image: i"] {
         assert!(lines.iter().any(|found| found == line), "{line}: {text}");
     }
@@ -207,7 +211,7 @@ async fn a_job_is_described_with_its_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_deleted_with_its_pods() {
+async fn delete_removes_a_job_with_its_pods() {
     let cluster = Cluster::new().await;
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     for cascade in ["background", "foreground"] {
@@ -215,7 +219,7 @@ async fn a_job_is_deleted_with_its_pods() {
         let pod = pod_of(&created, "a-x", json!({"spec": {"nodeName": "here"}}));
         cluster.pods().create(&PostParams::default(), &pod).await.unwrap();
         let end_pod = async {
-            // What runs the pod ends it some time later.
+            // The kubelet would remove the pod after its containers have ended.
             while cluster.pods().get("a-x").await.unwrap().metadata.deletion_timestamp.is_none() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -125,10 +125,10 @@ async fn half_open(fault: &str, watches: fn() -> Calls) {
     repeat_behind_proxies(fault, async |stage, random| {
         tokio::join!(stage.load(0, REQUESTS), async {
             stage.until_jobs(random.usize(0..80)).await;
-            stage.api().faults.behave(watches(), Behaviour::Stall);
+            stage.api().faults.set_behaviour(watches(), Behaviour::Stall);
             // The fault itself lasts this long.
             sleep(LONGER_THAN_SILENCE + Duration::from_millis(random.u64(0..2_000))).await;
-            stage.api().faults.behave_well();
+            stage.api().faults.reset_behaviours();
             let over = Instant::now();
             stage.request("after", "OUTCOME").await;
             stage.recovered("events after a half-open watch", over);
@@ -145,7 +145,8 @@ async fn a_half_open_watch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_half_open_for_a_moment() {
     repeat_behind_proxies("every watch is half-open for some seconds", async |stage, random| {
-        let stall = |stage: &Stage| stage.api().faults.behave(Calls::of("watch", "jobs"), Behaviour::Stall);
+        let stall =
+            |stage: &Stage| stage.api().faults.set_behaviour(Calls::of("watch", "jobs"), Behaviour::Stall);
         for_some_seconds(stage, random, stall).await;
     })
     .await;

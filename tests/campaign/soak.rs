@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -263,11 +263,11 @@ impl Soak<'_> {
                 faults.fail(calls, times, Failure::BreakAfter);
             }
             Fault::Late => faults.delay(calls, times, lasts.min(Duration::from_secs(12))),
-            Fault::WatchExpired => faults.strike(watches, Strike::Error(410)),
+            Fault::WatchExpired => faults.inject(watches, WatchFault::Error(410)),
             Fault::WatchStalled => {
-                faults.behave(watches, Behaviour::Stall);
+                faults.set_behaviour(watches, Behaviour::Stall);
                 sleep(lasts).await;
-                faults.behave_well();
+                faults.reset_behaviours();
             }
             _ => {
                 faults.refuse_connections(true);

@@ -2,7 +2,7 @@
 
 use dispatcher_tests::proxy::ApiProxy;
 use dispatcher_tests::{Dispatcher, or_skip, until};
-use local_cluster::faults::{Calls, Failure, Strike};
+use local_cluster::faults::{Calls, Failure, WatchFault};
 use serde_json::json;
 
 use crate::world::{PATIENCE, World, finished, managed_template};
@@ -229,7 +229,7 @@ async fn what_the_api_server_refuses_is_counted() {
     .await;
     let lists = r#"dispatcher_watch_lists_total{resource="jobs"}"#;
     let listed = until_is(&dispatcher, lists, |found| found >= 1.0).await;
-    proxy.faults.strike(Calls::of("watch", "jobs"), Strike::Error(410));
+    proxy.faults.inject(Calls::of("watch", "jobs"), WatchFault::Error(410));
     let expired = r#"dispatcher_watch_errors_total{resource="jobs",reason="expired"}"#;
     until_is(&dispatcher, expired, |found| found >= 1.0).await;
     until_is(&dispatcher, lists, |found| found > listed).await;

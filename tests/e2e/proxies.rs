@@ -13,7 +13,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -118,7 +118,7 @@ async fn an_api_watch_stalls_and_is_struck() {
     let mut events = pin!(jobs.watch(&WatchParams::default(), &version).await.unwrap());
     create(&namespace.jobs, "one").await.unwrap();
     assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "one");
-    proxy.faults.behave(watches(), Behaviour::Stall);
+    proxy.faults.set_behaviour(watches(), Behaviour::Stall);
     create(&namespace.jobs, "two").await.unwrap();
     // Another watch, that is not behind the proxy, has it.
     let mut seen = pin!(watcher(namespace.jobs.clone(), watcher::Config::default()).applied_objects());
@@ -126,9 +126,9 @@ async fn an_api_watch_stalls_and_is_struck() {
         timeout(PATIENCE, seen.next()).await.unwrap().unwrap().unwrap();
     }
     assert!(futures::poll!(events.next()).is_pending(), "the proxied one has not");
-    proxy.faults.behave_well();
+    proxy.faults.reset_behaviours();
     assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "two");
-    proxy.faults.strike(watches(), Strike::Error(410));
+    proxy.faults.inject(watches(), WatchFault::Error(410));
     let event = timeout(PATIENCE, events.next()).await.unwrap();
     assert!(matches!(&event, Some(Ok(WatchEvent::Error(error))) if error.code == 410), "{event:?}");
     assert!(timeout(PATIENCE, events.next()).await.unwrap().is_none(), "it ends");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 
 use crate::stage::{Stage, repeat};
 
@@ -26,20 +26,29 @@ fn go_wrong(stage: &Stage, random: &mut Rng) {
         3 => faults.fail(calls, times, Failure::BreakAfter),
         4 => faults.delay(calls, times, Duration::from_millis(random.u64(1..300))),
         5 => {
-            let strikes =
-                [Strike::End, Strike::Break, Strike::Truncate, Strike::Error(410), Strike::Error(code)];
-            faults.strike(watches, random.choice(strikes).unwrap());
+            let strikes = [
+                WatchFault::End,
+                WatchFault::Break,
+                WatchFault::Truncate,
+                WatchFault::Error(410),
+                WatchFault::Error(code),
+            ];
+            faults.inject(watches, random.choice(strikes).unwrap());
         }
-        6 => faults.fail(watches, times, random.choice([Failure::Event(410), Failure::Code(410)]).unwrap()),
+        6 => faults.fail(
+            watches,
+            times,
+            random.choice([Failure::WatchError(410), Failure::Code(410)]).unwrap(),
+        ),
         7 => {
             faults.forget_history();
-            faults.strike(watches, Strike::Break);
+            faults.inject(watches, WatchFault::Break);
         }
         8 => {
             let behaviours = [Behaviour::Stall, Behaviour::Merge, Behaviour::Repeat, Behaviour::NoBookmarks];
-            faults.behave(watches, random.choice(behaviours).unwrap());
+            faults.set_behaviour(watches, random.choice(behaviours).unwrap());
         }
-        _ => faults.behave_well(),
+        _ => faults.reset_behaviours(),
     }
 }
 

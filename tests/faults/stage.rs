@@ -146,7 +146,7 @@ impl Stage {
     /// Waits until every fault of calls has struck.
     pub(crate) async fn until_struck(&self) {
         until("every fault to have struck", PATIENCE, || async {
-            match self.faults.left() {
+            match self.faults.remaining() {
                 0 => Ok(()),
                 left => Err(left),
             }
@@ -157,10 +157,10 @@ impl Stage {
     /// Removes Jobs without an event, and lets the dispatcher find out as it would after a compaction.
     pub(crate) async fn vanish(&self, names: &[String]) {
         for name in names {
-            assert!(self.faults.vanish("jobs", JOBS, name), "{name} was there");
+            assert!(self.faults.delete_silently("jobs", JOBS, name), "{name} was there");
         }
         self.faults.forget_history();
-        self.faults.strike(Calls::of("watch", "jobs"), local_cluster::faults::Strike::Error(410));
+        self.faults.inject(Calls::of("watch", "jobs"), local_cluster::faults::WatchFault::Error(410));
         self.recorder.relist().await.unwrap();
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kube::api::DeleteParams;
-use local_cluster::faults::{Behaviour, Calls, Failure, Strike};
+use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 use serde_json::json;
 
 use crate::stage::{Stage, repeat};
@@ -18,21 +18,22 @@ fn waiting(count: usize) -> Vec<String> {
 }
 
 /// Requests under way while the watch meets each of these, one after the other.
-async fn load_while_struck(stage: &Stage, random: &mut Rng, strikes: &[Strike], forget: bool) {
+async fn load_while_struck(stage: &Stage, random: &mut Rng, strikes: &[WatchFault], forget: bool) {
     tokio::join!(stage.load(0, 80), async {
         for (round, strike) in strikes.iter().enumerate() {
             stage.until_jobs(10 * round + random.usize(1..20)).await;
             if forget {
                 stage.faults.forget_history();
             }
-            stage.faults.strike(watches(), *strike);
+            stage.faults.inject(watches(), *strike);
         }
     });
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_dropped_and_cut_within_an_event() {
-    let strikes = [Strike::End, Strike::Break, Strike::Truncate, Strike::Break, Strike::Truncate];
+    let strikes =
+        [WatchFault::End, WatchFault::Break, WatchFault::Truncate, WatchFault::Break, WatchFault::Truncate];
     repeat("the watch is dropped", async |stage, random| {
         load_while_struck(stage, random, &strikes, false).await
     })
@@ -41,7 +42,8 @@ async fn a_watch_is_dropped_and_cut_within_an_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_gets_an_error_event() {
-    let strikes = [Strike::Error(500), Strike::Error(410), Strike::Error(504), Strike::Error(410)];
+    let strikes =
+        [WatchFault::Error(500), WatchFault::Error(410), WatchFault::Error(504), WatchFault::Error(410)];
     repeat("the watch gets an error event", async |stage, random| {
         load_while_struck(stage, random, &strikes, false).await
     })
@@ -51,7 +53,7 @@ async fn a_watch_gets_an_error_event() {
 /// From where it was it cannot resume: it lists again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_history_is_forgotten() {
-    let strikes = [Strike::Break, Strike::End, Strike::Error(410)];
+    let strikes = [WatchFault::Break, WatchFault::End, WatchFault::Error(410)];
     repeat("the history is forgotten", async |stage, random| {
         load_while_struck(stage, random, &strikes, true).await
     })
@@ -62,10 +64,12 @@ async fn the_history_is_forgotten() {
 async fn a_watch_cannot_be_started() {
     repeat("a watch cannot be started", async |stage, random| {
         stage.load(0, 20).await;
-        for failure in [Failure::Code(410), Failure::Event(410), Failure::Code(500), Failure::Event(500)] {
+        for failure in
+            [Failure::Code(410), Failure::WatchError(410), Failure::Code(500), Failure::WatchError(500)]
+        {
             stage.faults.fail(watches(), random.u32(1..3), failure);
         }
-        stage.faults.strike(watches(), Strike::Break);
+        stage.faults.inject(watches(), WatchFault::Break);
         stage.load(20, 40).await;
         stage.until_struck().await;
     })
@@ -79,14 +83,14 @@ async fn load_while_stalled(stage: &Stage, random: &mut Rng, more: Option<Behavi
     for name in &names {
         stage.until_last(name, "ADDED").await;
     }
-    stage.faults.behave(watches(), Behaviour::Stall);
-    more.into_iter().for_each(|behaviour| stage.faults.behave(watches(), behaviour));
+    stage.faults.set_behaviour(watches(), Behaviour::Stall);
+    more.into_iter().for_each(|behaviour| stage.faults.set_behaviour(watches(), behaviour));
     stage.load(0, 60).await;
     stage.until_jobs(random.usize(20..57)).await;
     for name in &names {
         stage.end(name).await;
     }
-    stage.faults.behave_well();
+    stage.faults.reset_behaviours();
     for name in &names {
         assert_eq!(stage.until_last(name, "OUTCOME").await["outcome"]["result"], "Complete");
     }
@@ -108,11 +112,11 @@ async fn a_watch_stalls_and_merges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_repeated_and_bookmarks_forgotten() {
     repeat("events are repeated, bookmarks forgotten", async |stage, random| {
-        stage.faults.behave(watches(), Behaviour::Repeat);
-        stage.faults.behave(watches(), Behaviour::NoBookmarks);
+        stage.faults.set_behaviour(watches(), Behaviour::Repeat);
+        stage.faults.set_behaviour(watches(), Behaviour::NoBookmarks);
         stage.load(0, random.usize(1..40)).await;
         // Without bookmarks it resumes from its last event, which is older.
-        stage.faults.strike(watches(), Strike::End);
+        stage.faults.inject(watches(), WatchFault::End);
         stage.load(40, 40).await;
     })
     .await;
@@ -152,14 +156,14 @@ async fn a_job_is_gone_before_it_is_listed_and_its_first_event_comes_after_the_c
             stage.until_jobs(good).await;
             let names = waiting(2);
             // What the watch would tell of them.
-            stage.faults.behave(watches(), Behaviour::Stall);
-            stage.faults.fail(Calls::of("create", "jobs"), 2, Failure::LateAfter(Duration::from_secs(5)));
+            stage.faults.set_behaviour(watches(), Behaviour::Stall);
+            stage.faults.fail(Calls::of("create", "jobs"), 2, Failure::DelayAfter(Duration::from_secs(5)));
             stage.request(&names).await;
             stage.until_jobs(good + 2).await;
             stage.jobs.delete(&names[0], &DeleteParams::background()).await.unwrap();
             stage.faults.forget_history();
-            stage.faults.strike(watches(), Strike::Error(410));
-            stage.faults.behave_well();
+            stage.faults.inject(watches(), WatchFault::Error(410));
+            stage.faults.reset_behaviours();
             assert_eq!(stage.until_last(&names[0], "OUTCOME").await["outcome"]["result"], "Deleted");
             // The other one is left alone.
             stage.until_last(&names[1], "ADDED").await;
@@ -178,7 +182,7 @@ async fn jobs_of_one_name_come_and_go_while_the_watch_is_silent() {
         for name in &names {
             stage.until_last(name, "ADDED").await;
         }
-        stage.faults.behave(watches(), Behaviour::Stall);
+        stage.faults.set_behaviour(watches(), Behaviour::Stall);
         for round in 0..random.usize(1..3) {
             for name in &names {
                 stage.jobs.delete(name, &DeleteParams::background()).await.unwrap();
@@ -192,8 +196,8 @@ async fn jobs_of_one_name_come_and_go_while_the_watch_is_silent() {
             stage.jobs.delete(name, &DeleteParams::background()).await.unwrap();
         }
         stage.faults.forget_history();
-        stage.faults.strike(watches(), Strike::Error(410));
-        stage.faults.behave_well();
+        stage.faults.inject(watches(), WatchFault::Error(410));
+        stage.faults.reset_behaviours();
     })
     .await;
 }

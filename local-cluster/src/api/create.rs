@@ -5,21 +5,21 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{garbage, namespaces};
+use super::{delete::delete_if_orphaned, namespaces};
 use crate::{
     error::{ApiError, ApiResult},
     object::{map_at, name, now, set, text},
-    resource::{Resource, SERVICE_ACCOUNTS},
+    resource::{NAMESPACES, Resource, SERVICE_ACCOUNTS},
     rules,
-    store::{Inner, Key},
+    store::{Key, StoreState},
 };
 
-/// Creates an object; with `dry_run` it only says what it would be.
+/// Creates an object. A dry run returns the object without storing it.
 ///
 /// # Errors
-/// 400, 403, 404, 409 `AlreadyExists` and 422, in the order in which Kubernetes looks.
+/// 400, 403, 404, 422 and 409 `AlreadyExists`, checked in the order of Kubernetes.
 pub(crate) fn create(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     namespace: &str,
     body: Value,
@@ -27,28 +27,37 @@ pub(crate) fn create(
 ) -> ApiResult<Arc<Value>> {
     let object = prepare(resource, namespace, body)?;
     let key = Key::of(&object);
-    namespaces::admit(inner, resource, &key)?;
+    namespaces::check_active(state, resource, &key)?;
     let causes = rules::validate(resource, &object);
     if !causes.is_empty() {
         return Err(ApiError::invalid(resource, &key.name, &causes));
     }
-    if inner.find(resource, &key).is_some() {
+    if state.find(resource, &key).is_some() {
         return Err(ApiError::already_exists(resource, &key.name));
     }
     if dry_run {
         return Ok(Arc::new(object));
     }
-    let created = inner.put(resource, key.clone(), object);
-    garbage::collect_orphan(inner, resource, &key, &created);
+    let created = state.put(resource, key.clone(), object);
+    delete_if_orphaned(state, resource, &key, &created);
     if resource.kind == "Namespace" {
-        // Each has one, and clients wait for it.
+        // Kubernetes creates one in each namespace, and clients wait for it.
         let account = json!({"metadata": {"name": "default"}});
-        create(inner, &SERVICE_ACCOUNTS, &key.name, account, false)?;
+        create(state, &SERVICE_ACCOUNTS, &key.name, account, false)?;
     }
     Ok(created)
 }
 
-/// The object with all that the server adds to it.
+/// Creates a namespace.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn create_namespace(state: &mut StoreState, name: &str) -> ApiResult<()> {
+    let body = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+    create(state, &NAMESPACES, "", body, false).map(drop)
+}
+
+/// Adds the fields that the server sets.
 fn prepare(resource: &'static Resource, namespace: &str, body: Value) -> ApiResult<Value> {
     check_type(resource, &body)?;
     check_namespace(namespace, &body)?;
@@ -81,23 +90,24 @@ fn prepare(resource: &'static Resource, namespace: &str, body: Value) -> ApiResu
     Ok(object)
 }
 
-/// What the object says of its type has to be that of the path. What it leaves out is taken from there.
+/// Checks `apiVersion` and `kind` against the path. An absent field is valid.
 pub(super) fn check_type(resource: &Resource, body: &Value) -> ApiResult<()> {
     if !body.is_object() {
-        return Err(ApiError::bad_request("the body of the request is no JSON object"));
+        return Err(ApiError::bad_request("the request body is not a JSON object"));
     }
     let (version, kind) = (text(body, "/apiVersion"), text(body, "/kind"));
     let expected = resource.api_version();
-    let fits = |found: &str, expected: &str| found.is_empty() || found == expected;
-    match fits(version, &expected) && fits(kind, resource.kind) {
+    let matches = |found: &str, expected: &str| found.is_empty() || found == expected;
+    match matches(version, &expected) && matches(kind, resource.kind) {
         true => Ok(()),
         false => Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized: {version} {kind} where {expected} {} is expected",
+            "the object provided is unrecognized: got {version} {kind}, expected {expected} {}",
             resource.kind
         ))),
     }
 }
 
+/// Checks `metadata.namespace` against the path. An absent field is valid.
 pub(super) fn check_namespace(namespace: &str, body: &Value) -> ApiResult<()> {
     let found = text(body, "/metadata/namespace");
     match found.is_empty() || found == namespace {
@@ -108,16 +118,16 @@ pub(super) fn check_namespace(namespace: &str, body: &Value) -> ApiResult<()> {
     }
 }
 
-/// `generateName` and five letters, as Kubernetes has it: no vowels, and nothing that looks like another.
+/// `generateName` plus five random characters of Kubernetes' alphabet, which has no vowels.
 fn generated_name(object: &Value) -> Option<String> {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let prefix = text(object, "/metadata/generateName");
     if prefix.is_empty() || !name(object).is_empty() {
         return None;
     }
     let random = Uuid::new_v4();
-    let letter = |byte: &u8| LETTERS.get(usize::from(*byte) % LETTERS.len()).copied().map(char::from);
-    let suffix: String = random.as_bytes().iter().take(5).filter_map(letter).collect();
+    let character = |byte: &u8| ALPHABET.get(usize::from(*byte) % ALPHABET.len()).copied().map(char::from);
+    let suffix: String = random.as_bytes().iter().take(5).filter_map(character).collect();
     let kept: String = prefix.chars().take(58).collect();
     Some(kept + &suffix)
 }

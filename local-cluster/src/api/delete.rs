@@ -1,176 +1,110 @@
-//! Delete: grace, finalizers, and what becomes of the dependents.
+//! Delete: grace, finalizers and garbage collection.
+//!
+//! Kubernetes collects garbage later, in a controller. Here each write does it immediately, with
+//! the same events in the same order.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{garbage, list::ListOptions, namespaces};
+use super::{
+    delete_options::{DeleteOptions, Propagation},
+    list::{ListOptions, list as list_objects},
+    namespaces,
+};
 use crate::{
-    error::{ApiError, ApiResult, Cause},
-    object::{after, finalizers, has, is_being_deleted, number, set, text, uid, version},
-    resource::{DELETE_OPTIONS, Resource},
-    store::{Inner, Key},
+    error::ApiResult,
+    object::{
+        finalizers, has, has_finalizer, is_being_deleted, list, map_at, number, seconds_from_now, set, text,
+        uid,
+    },
+    resource::Resource,
+    store::{Dependent, Key, StoreState},
 };
 
-/// What becomes of the dependents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Propagation {
-    Orphan,
-    Background,
-    Foreground,
+/// The finalizer of orphan propagation.
+const ORPHAN: &str = "orphan";
+/// The finalizer of foreground propagation.
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// The result of a delete.
+pub(crate) enum DeleteResult {
+    /// The object is removed.
+    Removed(Arc<Value>),
+    /// The object waits for its grace period or for a finalizer.
+    Terminating(Arc<Value>),
 }
 
-/// The finalizer that stands for orphaning.
-pub(super) const ORPHAN: &str = "orphan";
-/// The finalizer that stands for waiting for the dependents.
-pub(super) const FOREGROUND: &str = "foregroundDeletion";
-
-/// Kubernetes' `DeleteOptions`.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DeleteOptions {
-    grace: Option<i64>,
-    propagation: Option<Propagation>,
-    uid: Option<String>,
-    version: Option<String>,
-    dry_run: bool,
-}
-
-impl DeleteOptions {
-    /// With background propagation.
-    pub(crate) fn background() -> Self {
-        Self { propagation: Some(Propagation::Background), ..Self::default() }
-    }
-
-    /// From a body, or from query parameters of the same names.
-    ///
-    /// # Errors
-    /// 422 for a policy that there is not, or for two at once.
-    pub(crate) fn read(options: &Value) -> ApiResult<Self> {
-        let bad = |cause| ApiError::invalid(&DELETE_OPTIONS, "", &[cause]);
-        let policy = match text(options, "/propagationPolicy") {
-            "" => None,
-            "Orphan" => Some(Propagation::Orphan),
-            "Background" => Some(Propagation::Background),
-            "Foreground" => Some(Propagation::Foreground),
-            _ => {
-                let value = options.get("propagationPolicy").unwrap_or(&Value::Null);
-                let known = ["Foreground", "Background", "Orphan", "nil"];
-                return Err(bad(Cause::unsupported("propagationPolicy", value, &known)));
-            }
-        };
-        let orphan = options.get("orphanDependents").and_then(Value::as_bool);
-        if let (Some(value), Some(_), Some(_)) = (options.get("propagationPolicy"), policy, orphan) {
-            let why = "orphanDependents and deletionPropagation cannot be both set";
-            return Err(bad(Cause::invalid("propagationPolicy", value, why)));
-        }
-        let old = orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background });
-        let owned = |pointer| Some(text(options, pointer).to_owned()).filter(|text| !text.is_empty());
-        Ok(Self {
-            grace: options.get("gracePeriodSeconds").and_then(Value::as_i64),
-            propagation: policy.or(old),
-            uid: owned("/preconditions/uid"),
-            version: owned("/preconditions/resourceVersion"),
-            dry_run: has(options, "/dryRun/0"),
-        })
-    }
-
-    fn check(&self, resource: &Resource, key: &Key, object: &Value) -> ApiResult<()> {
-        let (found_uid, found_version) = (uid(object), version(object));
-        if let Some(asked) = self.uid.as_deref().filter(|asked| *asked != found_uid) {
-            let why = format!(
-                "the UID in the precondition ({asked}) does not match the UID in record ({found_uid}). The object \
-                 might have been deleted and then recreated"
-            );
-            return Err(ApiError::precondition(resource, &key.name, &why));
-        }
-        if let Some(asked) = self.version.as_deref().filter(|asked| *asked != found_version) {
-            let why = format!(
-                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
-                 ({found_version}). The object might have been modified"
-            );
-            return Err(ApiError::precondition(resource, &key.name, &why));
-        }
-        Ok(())
-    }
-}
-
-/// What a delete came to.
-pub(crate) enum Deleted {
-    /// Gone.
-    Gone(Arc<Value>),
-    /// It waits for its grace, or for a finalizer.
-    Marked(Arc<Value>),
-}
-
-/// Deletes an object, or marks it as being deleted.
+/// Removes an object, or marks it as terminating.
 ///
 /// # Errors
-/// 404, and 409 where a precondition does not hold.
+/// 404, and 409 if a precondition does not hold.
 pub(crate) fn delete(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     key: &Key,
     options: &DeleteOptions,
-) -> ApiResult<Deleted> {
-    let old = inner.get(resource, key)?;
+) -> ApiResult<DeleteResult> {
+    let old = state.get(resource, key)?;
     options.check(resource, key, &old)?;
     if options.dry_run {
-        return Ok(Deleted::Gone(old));
+        return Ok(DeleteResult::Removed(old));
     }
     let default = if resource.kind == "Job" { Propagation::Orphan } else { Propagation::Background };
     let finalizers = with_propagation(&old, options.propagation, default);
     let grace = grace(resource, &old, options.grace);
     let is_namespace = resource.kind == "Namespace";
     if finalizers.is_empty() && grace == 0 && !is_namespace {
-        // The end of its grace is an event of its own, before the last one.
+        // As in Kubernetes, the end of the grace period is a separate event.
         if number(&old, "/metadata/deletionGracePeriodSeconds") > 0 {
-            inner.put(resource, key.clone(), mark(&old, finalizers, grace));
+            state.put(resource, key.clone(), mark(&old, finalizers, grace));
         }
-        let gone = garbage::remove(inner, resource, key).unwrap_or(old);
-        return Ok(Deleted::Gone(gone));
+        let removed = remove(state, resource, key).unwrap_or(old);
+        return Ok(DeleteResult::Removed(removed));
     }
     let mut new = mark(&old, finalizers, grace);
     if is_namespace {
-        new = namespaces::terminating(new);
+        new = namespaces::mark_terminating(new);
     }
     if new == *old {
-        return Ok(Deleted::Marked(old));
+        return Ok(DeleteResult::Terminating(old));
     }
-    let marked = inner.put(resource, key.clone(), new);
+    let marked = state.put(resource, key.clone(), new);
     match is_namespace {
-        true => namespaces::empty(inner, &key.name),
-        false => garbage::settle(inner, resource, key),
+        true => delete_contents(state, &key.name),
+        false => apply_propagation(state, resource, key),
     }
-    Ok(Deleted::Marked(marked))
+    Ok(DeleteResult::Terminating(marked))
 }
 
-/// Deletes all that is selected and returns it.
+/// Deletes the selected objects and returns them.
 ///
 /// # Errors
-/// 400 for a selector that cannot be parsed.
+/// As for a list.
 pub(crate) fn delete_collection(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     namespace: &str,
     list: &ListOptions,
     options: &DeleteOptions,
 ) -> ApiResult<Vec<Arc<Value>>> {
-    let meant = super::list(inner, resource, namespace, list)?.items;
-    for object in &meant {
-        // What is gone by now went with its owner.
-        let _ = delete(inner, resource, &Key::of(object), options);
+    let selected = list_objects(state, resource, namespace, list)?.items;
+    for object in &selected {
+        // An object may already be removed together with its owner.
+        let _ = delete(state, resource, &Key::of(object), options);
     }
-    Ok(meant)
+    Ok(selected)
 }
 
-fn with_propagation(object: &Value, asked: Option<Propagation>, default: Propagation) -> Vec<Value> {
+/// The finalizers with the one of the propagation policy.
+fn with_propagation(object: &Value, requested: Option<Propagation>, default: Propagation) -> Vec<Value> {
     let mut kept = finalizers(object).to_vec();
-    // A second delete that asks for nothing leaves the first one's wish alone.
-    if asked.is_none() && is_being_deleted(object) {
+    // A second delete without a policy keeps the policy of the first.
+    if requested.is_none() && is_being_deleted(object) {
         return kept;
     }
     kept.retain(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND);
-    match asked.unwrap_or(default) {
+    match requested.unwrap_or(default) {
         Propagation::Orphan => kept.push(ORPHAN.into()),
         Propagation::Foreground => kept.push(FOREGROUND.into()),
         Propagation::Background => {}
@@ -178,34 +112,150 @@ fn with_propagation(object: &Value, asked: Option<Propagation>, default: Propaga
     kept
 }
 
-/// How long the object stays. Only pods that run somewhere, and have not ended, are given time.
-fn grace(resource: &Resource, object: &Value, asked: Option<i64>) -> i64 {
+/// The grace period. Only pods that are assigned to a node and have not ended have one.
+fn grace(resource: &Resource, object: &Value, requested: Option<i64>) -> i64 {
     let is_idle = text(object, "/spec/nodeName").is_empty()
         || ["Succeeded", "Failed"].contains(&text(object, "/status/phase"));
     if resource.kind != "Pod" || is_idle {
         return 0;
     }
-    let wanted = asked.unwrap_or_else(|| number(object, "/spec/terminationGracePeriodSeconds")).max(0);
+    let grace = requested.unwrap_or_else(|| number(object, "/spec/terminationGracePeriodSeconds")).max(0);
     match is_being_deleted(object) {
-        // It can only be made shorter.
-        true => wanted.min(number(object, "/metadata/deletionGracePeriodSeconds")),
-        false => wanted,
+        // A later delete can only shorten it.
+        true => grace.min(number(object, "/metadata/deletionGracePeriodSeconds")),
+        false => grace,
     }
 }
 
+/// The object with its deletion timestamp and grace period.
 fn mark(object: &Value, finalizers: Vec<Value>, grace: i64) -> Value {
     let mut marked = object.clone();
     set(&mut marked, &["metadata"], "finalizers", finalizers);
-    if crate::object::finalizers(&marked).is_empty() {
+    if list(&marked, "/metadata/finalizers").is_empty() {
         crate::object::remove(&mut marked, &["metadata"], "finalizers");
     }
     let before = object.pointer("/metadata/deletionGracePeriodSeconds");
     if !is_being_deleted(object) || before != Some(&json!(grace)) {
-        set(&mut marked, &["metadata"], "deletionTimestamp", after(grace));
+        set(&mut marked, &["metadata"], "deletionTimestamp", seconds_from_now(grace));
         set(&mut marked, &["metadata"], "deletionGracePeriodSeconds", grace);
     }
     if !is_being_deleted(object) && has(object, "/metadata/generation") {
         set(&mut marked, &["metadata"], "generation", number(object, "/metadata/generation") + 1);
     }
     marked
+}
+
+/// Removes an object and collects its garbage.
+pub(super) fn remove(state: &mut StoreState, resource: &'static Resource, key: &Key) -> Option<Arc<Value>> {
+    let removed = state.remove(resource, key)?;
+    for dependent in state.dependents_of(uid(&removed)) {
+        remove_owner(state, &dependent, uid(&removed), true);
+    }
+    for reference in list(&removed, "/metadata/ownerReferences") {
+        if let Some((owner, key)) = owner(state, reference, &key.namespace) {
+            apply_propagation(state, owner, &key);
+        }
+    }
+    namespaces::remove_if_empty(state, &key.namespace);
+    Some(removed)
+}
+
+/// Executes the propagation finalizer of a terminating object.
+fn apply_propagation(state: &mut StoreState, resource: &'static Resource, key: &Key) {
+    let Some(object) = state.find(resource, key).cloned().filter(|object| is_being_deleted(object)) else {
+        return;
+    };
+    if has_finalizer(&object, ORPHAN) {
+        for dependent in state.dependents_of(uid(&object)) {
+            remove_owner(state, &dependent, uid(&object), false);
+        }
+        remove_finalizer(state, resource, key, ORPHAN);
+    } else if has_finalizer(&object, FOREGROUND) {
+        for (resource, key) in state.dependents_of(uid(&object)) {
+            if state.find(resource, &key).is_some_and(|dependent| !is_being_deleted(dependent)) {
+                let _ = delete(state, resource, &key, &DeleteOptions::background());
+            }
+        }
+        if !is_blocked(state, uid(&object)) {
+            remove_finalizer(state, resource, key, FOREGROUND);
+        }
+    }
+}
+
+/// Whether a dependent blocks the deletion of its owner.
+fn is_blocked(state: &StoreState, owner: &str) -> bool {
+    state.dependents_of(owner).iter().any(|(resource, key)| {
+        let references = state.find(resource, key).map(|object| list(object, "/metadata/ownerReferences"));
+        references.into_iter().flatten().any(|reference| {
+            text(reference, "/uid") == owner
+                && reference.get("blockOwnerDeletion") == Some(&Value::Bool(true))
+        })
+    })
+}
+
+/// Removes a finalizer, and the object with its last finalizer.
+fn remove_finalizer(state: &mut StoreState, resource: &'static Resource, key: &Key, finalizer: &str) {
+    let Some(object) = state.find(resource, key) else { return };
+    let kept: Vec<_> = finalizers(object).iter().filter(|found| *found != finalizer).cloned().collect();
+    if kept.is_empty() {
+        // As in Kubernetes, the update and the removal are one event.
+        remove(state, resource, key);
+        return;
+    }
+    let mut object = (**object).clone();
+    set(&mut object, &["metadata"], "finalizers", kept);
+    state.put(resource, key.clone(), object);
+}
+
+/// Removes an owner from a dependent. With `cascade`, a dependent without owners is deleted.
+fn remove_owner(state: &mut StoreState, (resource, key): &Dependent, owner: &str, cascade: bool) {
+    let Some(object) = state.find(resource, key) else { return };
+    let all = list(object, "/metadata/ownerReferences");
+    let kept: Vec<_> = all.iter().filter(|reference| text(reference, "/uid") != owner).cloned().collect();
+    if kept.is_empty() && cascade {
+        let _ = delete(state, resource, key, &DeleteOptions::background());
+        return;
+    }
+    let mut object = (**object).clone();
+    match kept.is_empty() {
+        true => drop(map_at(&mut object, &["metadata"]).remove("ownerReferences")),
+        false => set(&mut object, &["metadata"], "ownerReferences", kept),
+    }
+    state.put(resource, key.clone(), object);
+}
+
+/// Deletes a new object whose owners are all absent: a controller created it after their deletion.
+pub(super) fn delete_if_orphaned(
+    state: &mut StoreState,
+    resource: &'static Resource,
+    key: &Key,
+    object: &Value,
+) {
+    let references = list(object, "/metadata/ownerReferences");
+    let is_known =
+        |reference: &Value| Resource::find_kind(text(reference, "/apiVersion"), text(reference, "/kind"));
+    // The absence of an owner of an unknown type cannot be established.
+    if references.is_empty() || references.iter().any(|reference| is_known(reference).is_none()) {
+        return;
+    }
+    if references.iter().all(|reference| owner(state, reference, &key.namespace).is_none()) {
+        let _ = delete(state, resource, key, &DeleteOptions::background());
+    }
+}
+
+fn owner(state: &StoreState, reference: &Value, namespace: &str) -> Option<(&'static Resource, Key)> {
+    let resource = Resource::find_kind(text(reference, "/apiVersion"), text(reference, "/kind"))?;
+    let namespace = if resource.namespaced { namespace } else { "" };
+    let key = Key::new(namespace, text(reference, "/name"));
+    let found = state.find(resource, &key)?;
+    (uid(found) == text(reference, "/uid")).then_some((resource, key))
+}
+
+/// Deletes the objects of a terminating namespace.
+fn delete_contents(state: &mut StoreState, namespace: &str) {
+    for (resource, key) in namespaces::contents(state, namespace) {
+        // An object may already be removed together with its owner.
+        let _ = delete(state, resource, &key, &DeleteOptions::background());
+    }
+    namespaces::remove_if_empty(state, namespace);
 }

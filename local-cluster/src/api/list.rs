@@ -1,4 +1,4 @@
-//! List, in pages that all show one moment.
+//! List. All pages of a list show the same version.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -8,23 +8,23 @@ use crate::{
     error::{ApiError, ApiResult, Cause},
     resource::{LIST_OPTIONS, Resource},
     selector::Selector,
-    store::{Inner, Key},
+    store::{Key, StoreState},
 };
 
-/// What a list is asked for.
+/// The parameters of a list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListOptions {
     pub(crate) selector: Selector,
-    /// 0: no limit.
+    /// 0 for no limit.
     pub(crate) limit: usize,
-    /// Where the page before ended; empty for the first.
+    /// The `continue` token; empty for the first page.
     pub(crate) token: String,
     pub(crate) version: String,
-    /// `Exact` or `NotOlderThan`; the latter where it is empty.
+    /// `Exact` or `NotOlderThan`; empty means `NotOlderThan`.
     pub(crate) version_match: String,
 }
 
-/// A page.
+/// A page of a list.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) items: Vec<Arc<Value>>,
@@ -34,31 +34,31 @@ pub(crate) struct Page {
     pub(crate) remaining: usize,
 }
 
-/// Lists the objects of a namespace; of all where it is empty.
+/// Lists the objects of a namespace, or of all namespaces if `namespace` is empty.
 ///
 /// # Errors
-/// 400 for a bad token or version, 410 where the moment it shows is forgotten, 504 where it is not reached yet.
+/// 400 for a bad token or version, 410 for a version below the history, 504 for a future version.
 pub(crate) fn list(
-    inner: &Inner,
+    state: &StoreState,
     resource: &Resource,
     namespace: &str,
     options: &ListOptions,
 ) -> ApiResult<Page> {
-    let shelf = inner.shelf(resource)?;
-    let now = inner.version();
-    let (version, start) = moment(now, options)?;
+    let resource_store = state.resource_store(resource)?;
+    let now = state.version();
+    let (version, start) = resolve_version(now, options)?;
     let past;
     let objects = if version == now {
-        shelf.objects()
+        resource_store.objects()
     } else {
-        past = shelf.at(version).ok_or_else(|| expired(options))?;
+        past = resource_store.snapshot_at(version).ok_or_else(|| expired(options))?;
         &past
     };
     Ok(page(objects, namespace, options, version, &start))
 }
 
-/// The version to show, and the key after which to begin.
-fn moment(now: u64, options: &ListOptions) -> ApiResult<(u64, Option<Key>)> {
+/// The version to list, and the key after which the page starts.
+fn resolve_version(now: u64, options: &ListOptions) -> ApiResult<(u64, Option<Key>)> {
     if !options.token.is_empty() {
         return parse_token(&options.token)
             .map(|(version, key)| (version, Some(key)))
@@ -69,12 +69,12 @@ fn moment(now: u64, options: &ListOptions) -> ApiResult<(u64, Option<Key>)> {
         let cause = Cause::forbidden("resourceVersionMatch", why);
         return Err(ApiError::invalid(&LIST_OPTIONS, "", &[cause]));
     }
-    let asked = parse_version(&options.version)?;
-    if asked > now {
-        return Err(ApiError::too_large_version(asked, now));
+    let requested = parse_version(&options.version)?;
+    if requested > now {
+        return Err(ApiError::version_too_large(requested, now));
     }
     match options.version_match.as_str() {
-        "Exact" => Ok((asked, None)),
+        "Exact" => Ok((requested, None)),
         _ => Ok((now, None)),
     }
 }
@@ -100,17 +100,17 @@ fn page(
         Some(key) => Bound::Excluded(key.clone()),
         None => Bound::Included(Key::new(namespace, "")),
     };
-    let mut meant = objects
+    let mut matching = objects
         .range((from, Bound::Unbounded))
         .take_while(|(key, _)| namespace.is_empty() || key.namespace == namespace)
         .filter(|(_, object)| options.selector.matches(object));
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     let (mut items, mut last) = (Vec::new(), None);
-    for (key, object) in meant.by_ref().take(limit) {
+    for (key, object) in matching.by_ref().take(limit) {
         items.push(object.clone());
         last = Some(key);
     }
-    let remaining = meant.count();
+    let remaining = matching.count();
     let token = last.filter(|_| remaining > 0).map(|key| format!("{version}/{}/{}", key.namespace, key.name));
     Page { items, version, token: token.unwrap_or_default(), remaining }
 }
@@ -121,7 +121,7 @@ fn parse_token(token: &str) -> Option<(u64, Key)> {
     Some((version.parse().ok()?, Key::new(namespace, name)))
 }
 
-/// A resourceVersion; 0 where there is none.
+/// Parses a resourceVersion; 0 if it is empty.
 pub(crate) fn parse_version(version: &str) -> ApiResult<u64> {
     match version {
         "" => Ok(0),

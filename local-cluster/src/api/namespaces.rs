@@ -1,31 +1,27 @@
-//! Namespaces: nothing is created in one that is absent or on its way out, and one goes when it is empty.
+//! Namespaces: only an active one accepts objects, and a terminating one is removed when empty.
 
 use serde_json::{Value, json};
 
-use super::delete::{DeleteOptions, delete};
 use crate::{
     error::{ApiError, ApiResult},
     object::{is_being_deleted, remove, set},
     resource::{ALL, NAMESPACES, Resource},
-    store::{Inner, Key},
+    store::{Key, StoreState},
 };
 
 fn key(namespace: &str) -> Key {
     Key::new("", namespace)
 }
 
-/// Makes a namespace, if its name is valid.
-pub(crate) fn seed(inner: &mut Inner, name: &str) -> ApiResult<()> {
-    let body = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-    super::create(inner, &NAMESPACES, "", body, false).map(drop)
-}
-
-/// Whether an object may be created at `object`.
-pub(super) fn admit(inner: &Inner, resource: &Resource, object: &Key) -> ApiResult<()> {
+/// Checks that the namespace of a new object accepts objects.
+///
+/// # Errors
+/// 404 if the namespace is absent, 403 if it is terminating.
+pub(super) fn check_active(state: &StoreState, resource: &Resource, object: &Key) -> ApiResult<()> {
     if !resource.namespaced {
         return Ok(());
     }
-    let namespace = inner.get(&NAMESPACES, &key(&object.namespace))?;
+    let namespace = state.get(&NAMESPACES, &key(&object.namespace))?;
     if !is_being_deleted(&namespace) {
         return Ok(());
     }
@@ -40,38 +36,27 @@ pub(super) fn admit(inner: &Inner, resource: &Resource, object: &Key) -> ApiResu
     Err(error)
 }
 
-/// After a namespace was marked as being deleted: all that is in it is deleted too.
-pub(super) fn empty(inner: &mut Inner, namespace: &str) {
-    for resource in ALL.into_iter().filter(|resource| resource.namespaced) {
-        for key in keys(inner, resource, namespace) {
-            // What is gone by now went with its owner.
-            let _ = delete(inner, resource, &key, &DeleteOptions::background());
-        }
-    }
-    leave_if_empty(inner, namespace);
-}
-
-/// After something in `namespace` was removed.
-pub(super) fn leave_if_empty(inner: &mut Inner, namespace: &str) {
+/// Removes a terminating namespace that holds no objects.
+pub(super) fn remove_if_empty(state: &mut StoreState, namespace: &str) {
     let key = key(namespace);
-    let is_leaving = inner.find(&NAMESPACES, &key).is_some_and(|found| is_being_deleted(found));
-    let is_used = || {
-        ALL.into_iter()
-            .filter(|resource| resource.namespaced)
-            .any(|resource| inner.shelf(resource).is_ok_and(|shelf| shelf.within(namespace).next().is_some()))
-    };
-    if is_leaving && !is_used() {
-        inner.remove(&NAMESPACES, &key);
+    let is_terminating = state.find(&NAMESPACES, &key).is_some_and(|found| is_being_deleted(found));
+    if is_terminating && contents(state, namespace).is_empty() {
+        state.remove(&NAMESPACES, &key);
     }
 }
 
-fn keys(inner: &Inner, resource: &Resource, namespace: &str) -> Vec<Key> {
-    let keys = |shelf: &crate::store::Shelf| shelf.within(namespace).map(|(key, _)| key.clone()).collect();
-    inner.shelf(resource).map(keys).unwrap_or_default()
+/// The objects in a namespace.
+pub(super) fn contents(state: &StoreState, namespace: &str) -> Vec<(&'static Resource, Key)> {
+    let resources = ALL.into_iter().filter(|resource| resource.namespaced);
+    let keys = |resource: &'static Resource| {
+        let objects = state.resource_store(resource).ok()?;
+        Some(objects.in_namespace(namespace).map(move |(key, _)| (resource, key.clone())))
+    };
+    resources.filter_map(keys).flatten().collect()
 }
 
-/// A namespace that is to go.
-pub(super) fn terminating(mut namespace: Value) -> Value {
+/// The namespace with the phase `Terminating`.
+pub(super) fn mark_terminating(mut namespace: Value) -> Value {
     set(&mut namespace, &["status"], "phase", "Terminating");
     remove(&mut namespace, &["metadata"], "deletionGracePeriodSeconds");
     namespace

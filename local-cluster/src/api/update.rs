@@ -1,43 +1,46 @@
-//! Replace and patch, of objects and of their status.
+//! Replace and patch, for objects and for their status subresource.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{create, garbage};
+use super::{
+    create::{check_namespace, check_type, create},
+    delete::remove,
+};
 use crate::{
-    error::{ApiError, ApiResult},
-    object::{has, is_being_deleted, list, map_at, number, set, text, uid, version},
-    patch::PatchKind,
+    error::{ApiError, ApiResult, Cause},
+    object::{default, has, is_being_deleted, list, map_at, number, set, text, uid, version},
+    patch::PatchType,
     resource::{PODS, Resource},
     rules,
-    store::{Inner, Key},
+    store::{Key, StoreState},
 };
 
-/// Which part of an object is written.
+/// The part of an object that a write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All but the status.
+    /// Everything except the status.
     Main,
-    /// The status, and the metadata.
+    /// The status and the metadata.
     Status,
 }
 
-/// Puts an object in the place of the one that is there (PUT).
+/// Replaces an existing object (PUT).
 ///
 /// # Errors
 /// 400, 404, 409 `Conflict` and 422.
 pub(crate) fn replace(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     key: &Key,
     part: Part,
     body: Value,
     dry_run: bool,
 ) -> ApiResult<Arc<Value>> {
-    create::check_type(resource, &body)?;
-    create::check_namespace(&key.namespace, &body)?;
-    let old = inner.get(resource, key)?;
+    check_type(resource, &body)?;
+    check_namespace(&key.namespace, &body)?;
+    let old = state.get(resource, key)?;
     let name = text(&body, "/metadata/name");
     if name != key.name {
         return Err(ApiError::bad_request(format!(
@@ -45,70 +48,69 @@ pub(crate) fn replace(
             key.name
         )));
     }
-    let asked = uid(&body);
-    if !asked.is_empty() && asked != uid(&old) {
-        let why =
-            format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {}", uid(&old));
+    let expected = uid(&body);
+    if !expected.is_empty() && expected != uid(&old) {
+        let why = format!(
+            "Precondition failed: UID in precondition: {expected}, UID in object meta: {}",
+            uid(&old)
+        );
         return Err(ApiError::conflict(resource, &key.name, &why));
     }
     let mut new = body;
     if version(&new).is_empty() && resource.kind == "Lease" {
-        let why = [crate::error::Cause::invalid(
-            "metadata.resourceVersion",
-            &json!(0),
-            "must be specified for an update",
-        )];
+        let why = [Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update")];
         return Err(ApiError::invalid(resource, &key.name, &why));
     }
     for field in ["uid", "creationTimestamp", "resourceVersion"] {
         let kept = old.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
-        crate::object::default(&mut new, &["metadata"], field, kept);
+        default(&mut new, &["metadata"], field, kept);
     }
-    write(inner, resource, key, part, new, dry_run)
+    write(state, resource, key, part, new, dry_run)
 }
 
-/// Changes the object that is there (PATCH).
+/// Patches an existing object (PATCH).
 ///
 /// # Errors
-/// 400, 404, 409 `Conflict` where the patch names another resourceVersion, 415, and 422, also where it names another uid.
+/// 400, 404, 415, 409 `Conflict` for a different resourceVersion, and 422, also for a different
+/// uid.
 pub(crate) fn patch(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     key: &Key,
     part: Part,
-    (kind, patch): (PatchKind, &Value),
+    (kind, patch): (PatchType, &Value),
     dry_run: bool,
 ) -> ApiResult<Arc<Value>> {
-    let old = inner.get(resource, key)?;
+    let old = state.get(resource, key)?;
     let new = kind.apply(&old, patch)?;
-    write(inner, resource, key, part, new, dry_run)
+    write(state, resource, key, part, new, dry_run)
 }
 
-/// Server-side apply: creates what is absent.
+/// Server-side apply: creates the object if it is absent.
 ///
 /// # Errors
-/// As [`patch`] and [`create`](super::create).
+/// As [`patch`] and [`create`].
 pub(crate) fn apply(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     key: &Key,
     body: Value,
     dry_run: bool,
 ) -> ApiResult<Arc<Value>> {
-    if inner.find(resource, key).is_some() {
-        return patch(inner, resource, key, Part::Main, (PatchKind::Apply, &body), dry_run);
+    if state.find(resource, key).is_some() {
+        return patch(state, resource, key, Part::Main, (PatchType::Apply, &body), dry_run);
     }
     let mut body = body;
     set(&mut body, &["metadata"], "name", key.name.as_str());
-    super::create(inner, resource, &key.namespace, body, dry_run)
+    create(state, resource, &key.namespace, body, dry_run)
 }
 
-/// Says where a pod is to run (`pods/binding`).
+/// Assigns a pod to a node (`pods/binding`).
 ///
 /// # Errors
-/// 404, and 409 where it has a node already.
-pub(crate) fn bind(inner: &mut Inner, key: &Key, binding: &Value) -> ApiResult<()> {
-    let old = inner.get(&PODS, key)?;
+/// 404, and 409 if the pod already has a node.
+pub(crate) fn bind(state: &mut StoreState, key: &Key, binding: &Value) -> ApiResult<()> {
+    let old = state.get(&PODS, key)?;
     let node = text(&old, "/spec/nodeName");
     if !node.is_empty() {
         let why = format!("pod {} is already assigned to node {node:?}", key.name);
@@ -116,33 +118,33 @@ pub(crate) fn bind(inner: &mut Inner, key: &Key, binding: &Value) -> ApiResult<(
     }
     let mut new = (*old).clone();
     set(&mut new, &["spec"], "nodeName", text(binding, "/target/name"));
-    inner.put(&PODS, key.clone(), new);
+    state.put(&PODS, key.clone(), new);
     Ok(())
 }
 
 fn write(
-    inner: &mut Inner,
+    state: &mut StoreState,
     resource: &'static Resource,
     key: &Key,
     part: Part,
     new: Value,
     dry_run: bool,
 ) -> ApiResult<Arc<Value>> {
-    let old = inner.get(resource, key)?;
+    let old = state.get(resource, key)?;
     if version(&new) != version(&old) {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         return Err(ApiError::conflict(resource, &key.name, why));
     }
     let mut new = rules::normalize(resource, new)?;
-    keep(resource, part, &old, &mut new);
+    restore_read_only(resource, part, &old, &mut new);
     let causes = match part {
         Part::Main => {
             rules::set_defaults(resource, &mut new);
             rules::validate_update(resource, &old, &new)
         }
         Part::Status => {
-            // The metadata comes along, and the spec is the old one.
+            // A status update may also change the metadata; the spec stays the old one.
             let mut causes = rules::validate_update(resource, &old, &new);
             causes.extend(rules::validate_status(resource, &old, &new));
             causes
@@ -151,7 +153,7 @@ fn write(
     if !causes.is_empty() {
         return Err(ApiError::invalid(resource, &key.name, &causes));
     }
-    // What changes nothing makes no event.
+    // A write without a change produces no event.
     if new == *old {
         return Ok(old);
     }
@@ -166,14 +168,14 @@ fn write(
         && number(&old, "/metadata/deletionGracePeriodSeconds") == 0
         && resource.kind != "Namespace"
     {
-        garbage::remove(inner, resource, key);
+        remove(state, resource, key);
         return Ok(Arc::new(new));
     }
-    Ok(inner.put(resource, key.clone(), new))
+    Ok(state.put(resource, key.clone(), new))
 }
 
-/// Keeps what this write cannot change.
-fn keep(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
+/// Restores the fields that this write may not change.
+fn restore_read_only(resource: &Resource, part: Part, old: &Value, new: &mut Value) {
     set(new, &[], "apiVersion", resource.api_version());
     set(new, &[], "kind", resource.kind);
     for field in ["generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {

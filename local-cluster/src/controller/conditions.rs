@@ -1,9 +1,9 @@
-//! The conditions of a Job, with Kubernetes' reasons and messages.
+//! The conditions of a Job with Kubernetes' reasons and messages, and the TTL of a finished Job.
 
 use k8s_openapi::{
     api::batch::v1::{Job, JobCondition, JobStatus},
     apimachinery::pkg::apis::meta::v1::Time,
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 
 pub(super) const COMPLETE: &str = "Complete";
@@ -12,15 +12,15 @@ pub(super) const SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
 pub(super) const FAILURE_TARGET: &str = "FailureTarget";
 pub(super) const SUSPENDED: &str = "Suspended";
 
-/// How a Job ends.
+/// The result of a Job.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct JobResult {
     pub(super) success: bool,
     pub(super) reason: String,
     pub(super) message: String,
 }
 
-impl Verdict {
+impl JobResult {
     pub(super) fn success() -> Self {
         Self::new(true, "CompletionsReached", "Reached expected number of succeeded pods")
     }
@@ -37,8 +37,8 @@ impl Verdict {
         Self { success, reason: reason.to_owned(), message: message.to_owned() }
     }
 
-    /// The verdict that an interim condition of the Job has fixed.
-    pub(super) fn fixed(status: &JobStatus) -> Option<Self> {
+    /// The result that an interim condition of the Job announces.
+    pub(super) fn from_interim(status: &JobStatus) -> Option<Self> {
         let (success, condition) = find(status, SUCCESS_CRITERIA_MET)
             .map(|condition| (true, condition))
             .or_else(|| find(status, FAILURE_TARGET).map(|condition| (false, condition)))?;
@@ -46,13 +46,13 @@ impl Verdict {
         Some(Self { success, reason: text(&condition.reason), message: text(&condition.message) })
     }
 
-    /// The condition that announces the end while pods are still ending.
-    pub(super) fn interim(&self) -> &'static str {
+    /// The condition that announces the result while pods are still terminating.
+    pub(super) fn interim_condition(&self) -> &'static str {
         if self.success { SUCCESS_CRITERIA_MET } else { FAILURE_TARGET }
     }
 
-    /// The condition that is the end.
-    pub(super) fn last(&self) -> &'static str {
+    /// The condition of the finished Job.
+    pub(super) fn final_condition(&self) -> &'static str {
         if self.success { COMPLETE } else { FAILED }
     }
 }
@@ -62,11 +62,20 @@ fn find<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
     conditions.find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
-/// When the Job took its final condition, if it has.
+/// The transition time of the final condition.
 pub(super) fn finished_at(job: &Job) -> Option<Timestamp> {
     let status = job.status.as_ref()?;
     let last = find(status, COMPLETE).or_else(|| find(status, FAILED))?;
     last.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// When the TTL of a finished Job expires; `None` without a TTL, and for a terminating Job.
+pub(super) fn expires_at(job: &Job) -> Option<Timestamp> {
+    if job.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let ttl = job.spec.as_ref()?.ttl_seconds_after_finished?;
+    finished_at(job)?.checked_add(SignedDuration::from_secs(ttl.into())).ok()
 }
 
 /// Whether the Job has a final condition.
@@ -74,7 +83,7 @@ pub(super) fn is_finished(job: &Job) -> bool {
     job.status.as_ref().is_some_and(|status| find(status, COMPLETE).or(find(status, FAILED)).is_some())
 }
 
-/// Sets a condition, and says whether that changed anything. One that was never `True` is not set to `False`.
+/// Sets a condition and returns whether it changed. An absent condition is not set to `False`.
 pub(super) fn set(
     status: &mut JobStatus,
     kind: &str,
@@ -85,7 +94,7 @@ pub(super) fn set(
     let value = if value { "True" } else { "False" };
     let is_false = value == "False";
     let conditions = status.conditions.get_or_insert_default();
-    let wanted = JobCondition {
+    let new = JobCondition {
         type_: kind.to_owned(),
         status: value.to_owned(),
         reason: Some(reason.to_owned()),
@@ -96,12 +105,12 @@ pub(super) fn set(
     let changed = match conditions.iter_mut().find(|condition| condition.type_ == kind) {
         Some(condition) if condition.status == value => false,
         Some(condition) => {
-            *condition = wanted;
+            *condition = new;
             true
         }
         None if is_false => false,
         None => {
-            conditions.push(wanted);
+            conditions.push(new);
             true
         }
     };

@@ -1,4 +1,4 @@
-//! Kubernetes Events, as `kubectl describe` shows them.
+//! Records Kubernetes Events, which `kubectl describe` shows.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
 
-/// No Event is waited for longer; one that is lost is only missed by people.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit of one API call. A lost Event affects no decision.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something to tell of an object.
+/// The content of an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Note {
     kind: &'static str,
@@ -31,7 +31,7 @@ impl Note {
     }
 }
 
-/// Tells of objects in the name of one component.
+/// Records Events in the name of one component.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     client: Client,
@@ -43,8 +43,8 @@ impl Recorder {
         Self { client, component }
     }
 
-    /// Tells it; a failure is logged, as with Kubernetes' own recorder.
-    pub(crate) async fn tell(&self, object: &ObjectReference, note: Note) {
+    /// Records an Event. A failure is only logged, as in Kubernetes.
+    pub(crate) async fn record(&self, object: &ObjectReference, note: Note) {
         let Note { kind, reason, message } = note;
         let namespace = object.namespace.as_deref().unwrap_or_default();
         let (now, name) = (Timestamp::now(), object.name.as_deref().unwrap_or_default());
@@ -66,10 +66,10 @@ impl Recorder {
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        match timeout(PATIENCE, api.create(&PostParams::default(), &event)).await {
+        match timeout(CALL_TIMEOUT, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(name, %error, "an Event was not stored"),
-            Err(_) => tracing::warn!(name, "an Event was not stored in time"),
+            Ok(Err(error)) => tracing::warn!(name, %error, "failed to record Event"),
+            Err(_) => tracing::warn!(name, "timed out recording Event"),
         }
     }
 }

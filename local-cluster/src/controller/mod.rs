@@ -1,40 +1,34 @@
-//! The Job controller: creates the pods of Jobs, counts how they end, and says how the Jobs end.
+//! The Job controller: creates the pods of Jobs, counts their results and sets the Jobs'
+//! conditions.
 //!
 //! ```text
-//! watches of Jobs and pods ─▶ queue ─▶ act: read one Job and its pods ─▶ rules ─▶ plan ─▶ act: carry it out
-//!                               ▲                                      (pure)               │
-//!                               └──────────── at once, or when the plan says ◀──────────────┘
+//! watches of Jobs and pods ─▶ queue ─▶ sync: read one Job and its pods ─▶ rules ─▶ plan ─▶ sync: execute it
+//!                               ▲                                       (pure)              │
+//!                               └──────────── immediately, or at `requeue_at` ◀─────────────┘
 //! ```
 //!
-//! It is a plain client of the API. Every round reads the Job and its pods anew, so that no cache can mislead it and no
-//! memory has to be kept; the watches only say when to look. Beside the rules of Jobs it does three things that other
-//! parts of Kubernetes do: it deletes finished Jobs whose TTL is over, lets go of pods whose Job is gone, and forgets old
-//! Events.
-//!
-//! Not here: `podFailurePolicy`, `successPolicy`, `backoffLimitPerIndex`, `maxFailedIndexes`. A Job that sets them runs as if
-//! it did not.
+//! The controller is a plain API client without a cache: each sync reads the Job and its pods, and
+//! the watches only trigger syncs. It also deletes finished Jobs after their TTL, releases pods
+//! whose Job is gone, and deletes expired Kubernetes Events. It ignores `podFailurePolicy`,
+//! `successPolicy`, `backoffLimitPerIndex` and `maxFailedIndexes`.
 
-mod act;
-mod backoff;
 mod conditions;
+mod event_ttl;
 pub(crate) mod events;
-mod indexes;
-mod plan;
 mod pods;
 mod queue;
 mod rules;
 mod run;
-mod spec;
-mod sweep;
-mod ttl;
+mod sync;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-/// How the Job controller is set.
+/// The options of the Job controller.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Times this factor the back-off between the pods of a Job: 1 is Kubernetes' own, 0 is none at all.
+    /// The factor of the back-off between the pods of a Job. Default: 1, as in Kubernetes; 0
+    /// disables it.
     pub time_scale: f64,
 }
 
@@ -44,8 +38,10 @@ impl Default for Options {
     }
 }
 
-/// Takes care of the Jobs of all namespaces until `shutdown`. An API that fails is tried again, for ever.
+/// Reconciles the Jobs of all namespaces until `shutdown`. Failed API calls are retried without
+/// limit.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
-    let jobs = run::Loop::new(act::Actor::new(client.clone(), options.time_scale)).run(client.clone());
-    shutdown.run_until_cancelled_owned(async { tokio::join!(jobs, sweep::run(client)) }).await;
+    let jobs =
+        run::JobController::new(sync::JobSyncer::new(client.clone(), options.time_scale)).run(client.clone());
+    shutdown.run_until_cancelled_owned(async { tokio::join!(jobs, event_ttl::run(client)) }).await;
 }

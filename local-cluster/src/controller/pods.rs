@@ -1,4 +1,4 @@
-//! What the rules ask a pod, and the pod that a Job creates.
+//! Queries on pods, and the pod that a Job creates.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
-/// Held on a pod until its end is counted.
+/// The tracking finalizer, which a pod keeps until its result is counted.
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-/// The label that ties a pod to its Job's uid.
+/// The label with the uid of the pod's Job.
 pub(super) const LABEL_UID: &str = "batch.kubernetes.io/controller-uid";
-/// The label that ties a pod to its Job's name.
+/// The label with the name of the pod's Job.
 pub(super) const LABEL_NAME: &str = "batch.kubernetes.io/job-name";
-/// The same two labels as they were called before Kubernetes 1.27; still set.
-const OLD_LABELS: [(&str, &str); 2] = [("controller-uid", LABEL_UID), ("job-name", LABEL_NAME)];
+/// The names of these labels before Kubernetes 1.27, which Kubernetes still sets.
+const LEGACY_LABELS: [(&str, &str); 2] = [("controller-uid", LABEL_UID), ("job-name", LABEL_NAME)];
 /// The annotation and label with the completion index.
 pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
@@ -54,12 +54,12 @@ pub(super) fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Pending or running, and not about to go.
+/// Pending or running, and not terminating.
 pub(super) fn is_active(pod: &Pod) -> bool {
     !has_ended(pod) && !is_deleting(pod)
 }
 
-/// About to go, its containers not known to have ended.
+/// Terminating, and not known to have ended.
 pub(super) fn is_terminating(pod: &Pod) -> bool {
     !has_ended(pod) && is_deleting(pod)
 }
@@ -77,7 +77,7 @@ pub(super) fn index(pod: &Pod) -> Option<i32> {
     pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
-/// How often the containers of a pod that has not ended were started again.
+/// The restart count of the containers of a pod that has not ended.
 pub(super) fn restarts(pod: &Pod) -> i32 {
     if has_ended(pod) {
         return 0;
@@ -86,13 +86,13 @@ pub(super) fn restarts(pod: &Pod) -> i32 {
     statuses.map(|container| container.restart_count).sum()
 }
 
-/// The order in which active pods are given up: what has come least far goes first.
+/// The order of deleting excess pods: the pod with the least progress comes first.
 pub(super) fn progress(pod: &Pod) -> (bool, bool, std::cmp::Reverse<Option<Timestamp>>) {
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     (phase(pod) == "Running", is_ready(pod), std::cmp::Reverse(created))
 }
 
-/// When the pod ended: the last of its containers, else when it was told to go, else its creation.
+/// When the pod ended: the end of its last container, or else its deletion, or else its creation.
 pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let ends: Option<Vec<Timestamp>> = containers
@@ -108,7 +108,7 @@ pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     last.or_else(deleted).or_else(|| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
-/// Is this pod controlled by a Job with this uid?
+/// Whether a Job with this uid controls the pod.
 pub(super) fn is_owned_by(pod: &Pod, uid: &str) -> bool {
     owner(pod).is_some_and(|owner| owner.uid == uid)
 }
@@ -119,7 +119,7 @@ pub(super) fn owner(pod: &Pod) -> Option<&OwnerReference> {
     owners.find(|owner| owner.controller == Some(true) && owner.kind == "Job")
 }
 
-/// A new pod of `job`, with a completion index where the Job is indexed.
+/// Builds a pod of `job`, with a completion index for an indexed Job.
 pub(super) fn build(job: &Job, index: Option<i32>) -> Pod {
     let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let PodTemplateSpec { metadata, spec } = template;
@@ -155,9 +155,9 @@ pub(super) fn build(job: &Job, index: Option<i32>) -> Pod {
 fn add_labels(labels: &mut BTreeMap<String, String>, job: &Job, name: &str) {
     labels.insert(LABEL_UID.to_owned(), job.metadata.uid.clone().unwrap_or_default());
     labels.insert(LABEL_NAME.to_owned(), name.to_owned());
-    for (old, new) in OLD_LABELS {
-        if let Some(value) = labels.get(new).cloned() {
-            labels.insert(old.to_owned(), value);
+    for (legacy, current) in LEGACY_LABELS {
+        if let Some(value) = labels.get(current).cloned() {
+            labels.insert(legacy.to_owned(), value);
         }
     }
 }

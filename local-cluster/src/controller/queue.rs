@@ -1,4 +1,4 @@
-//! The Jobs to look at, each once, by the time at which it is due.
+//! The work queue: Jobs ordered by due time, each at most once.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,20 +7,20 @@ use tokio::time::Instant;
 /// A Job by namespace and name.
 pub(super) type Key = (String, String);
 
-/// A Job that is being worked on is not handed out again until that is done.
+/// A Job in progress is not returned again before [`Queue::done`].
 #[derive(Default)]
 pub(super) struct Queue {
     order: BTreeSet<(Instant, Key)>,
     due: HashMap<Key, Instant>,
-    /// What is being worked on, with the time at which it is due again.
-    busy: HashMap<Key, Option<Instant>>,
+    /// The Jobs in progress, each with its next due time.
+    in_progress: HashMap<Key, Option<Instant>>,
 }
 
 impl Queue {
-    /// Has `key` looked at by `at`; an earlier time that was asked for stands.
+    /// Adds `key` with the due time `at`, unless it is already due earlier.
     pub(super) fn add(&mut self, key: Key, at: Instant) {
-        if let Some(again) = self.busy.get_mut(&key) {
-            *again = Some(again.map_or(at, |planned| planned.min(at)));
+        if let Some(next) = self.in_progress.get_mut(&key) {
+            *next = Some(next.map_or(at, |planned| planned.min(at)));
             return;
         }
         match self.due.get(&key) {
@@ -34,25 +34,26 @@ impl Queue {
         self.due.insert(key, at);
     }
 
-    /// The next that is due, to be worked on.
+    /// Takes the next due Job.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Key> {
         let next = self.next().filter(|next| *next <= now)?;
         let (_, key) = self.order.pop_first()?;
         debug_assert!(next <= now);
         self.due.remove(&key);
-        self.busy.insert(key.clone(), None);
+        self.in_progress.insert(key.clone(), None);
         Some(key)
     }
 
-    /// The work on `key` is done; it is due again at `again`, or when it was asked for meanwhile.
-    pub(super) fn done(&mut self, key: Key, again: Option<Instant>) {
-        let asked = self.busy.remove(&key).flatten();
-        if let Some(at) = asked.into_iter().chain(again).min() {
+    /// Completes `key`. It is due again at `requeue_at`, or at an earlier time that was added
+    /// meanwhile.
+    pub(super) fn done(&mut self, key: Key, requeue_at: Option<Instant>) {
+        let added = self.in_progress.remove(&key).flatten();
+        if let Some(at) = added.into_iter().chain(requeue_at).min() {
             self.add(key, at);
         }
     }
 
-    /// When the next is due.
+    /// The due time of the next Job.
     pub(super) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
     }
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_comes_first_and_none_before_its_time() {
+    fn earliest_job_comes_first_and_none_before_its_due_time() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let later = now + Duration::from_secs(1);
         queue.add(key("a"), later);
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_of_two_times_stands() {
+    fn earlier_of_two_due_times_applies() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let later = now + Duration::from_secs(1);
         for at in [later, now, later] {
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worked_on_waits_for_its_end() {
+    fn job_in_progress_is_not_returned_again() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(key("a"), now);
         assert_eq!(queue.pop(now), Some(key("a")));

@@ -1,4 +1,4 @@
-//! The loop: what the watches tell goes into the queue, what is due is worked on, a few Jobs at a time.
+//! The control loop: watches add Jobs to the queue, and workers sync due Jobs.
 
 use std::{collections::HashMap, fmt::Debug, pin::pin, time::Duration};
 
@@ -15,49 +15,49 @@ use tokio::{
 };
 
 use super::{
-    act::{Actor, Again},
     pods,
     queue::{Key, Queue},
+    sync::{JobSyncer, SyncResult},
 };
 
-/// Jobs that are worked on at the same time.
+/// The limit of concurrent syncs.
 const WORKERS: usize = 16;
-/// How long the API keeps one watch: a watch that went silent is noticed after that.
+/// The timeout of a watch, which bounds how long a silent watch goes unnoticed.
 const WATCH_SECONDS: u32 = 60;
-/// The wait after a watch failed.
+/// The pause after a failed watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(200);
-/// The wait after the first failure to work on a Job; each further one doubles it.
+/// The back-off after the first failed sync of a Job. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// See the module.
-pub(super) struct Loop {
-    actor: Actor,
+/// The control loop.
+pub(super) struct JobController {
+    syncer: JobSyncer,
     queue: Queue,
-    work: JoinSet<Again>,
-    /// Which task works on which Job: a task that panics cannot say.
+    syncs: JoinSet<SyncResult>,
+    /// The Job of each task, because a task that panics cannot return it.
     tasks: HashMap<Id, Key>,
     failures: HashMap<Key, u32>,
 }
 
-impl Loop {
-    pub(super) fn new(actor: Actor) -> Self {
+impl JobController {
+    pub(super) fn new(syncer: JobSyncer) -> Self {
         Self {
-            actor,
+            syncer,
             queue: Queue::default(),
-            work: JoinSet::new(),
+            syncs: JoinSet::new(),
             tasks: HashMap::new(),
             failures: HashMap::new(),
         }
     }
 
-    /// Works for ever; the caller drops it to stop, and with it the work that is under way.
+    /// Runs until it is dropped, which also cancels running syncs.
     pub(super) async fn run(mut self, client: Client) {
         let mut jobs = pin!(watch::<Job>(client.clone()));
         let mut pods = pin!(watch::<Pod>(client));
         loop {
             self.start_due();
-            let wait = self.queue.next().filter(|_| self.work.len() < WORKERS);
+            let wait = self.queue.next().filter(|_| self.syncs.len() < WORKERS);
             tokio::select! {
                 Some(job) = jobs.next() => self.queue.add(key_of(&job), Instant::now()),
                 Some(pod) = pods.next() => {
@@ -65,39 +65,39 @@ impl Loop {
                         self.queue.add(key, Instant::now());
                     }
                 }
-                Some(done) = self.work.join_next_with_id() => self.finish(done),
+                Some(done) = self.syncs.join_next_with_id() => self.finish(done),
                 () = sleep_until(wait.unwrap_or_else(Instant::now)), if wait.is_some() => {}
             }
         }
     }
 
     fn start_due(&mut self) {
-        while self.work.len() < WORKERS {
+        while self.syncs.len() < WORKERS {
             let Some(key) = self.queue.pop(Instant::now()) else {
                 return;
             };
-            let (actor, (namespace, name)) = (self.actor.clone(), key.clone());
-            let task = self.work.spawn(async move { actor.sync(&namespace, &name).await });
+            let (syncer, (namespace, name)) = (self.syncer.clone(), key.clone());
+            let task = self.syncs.spawn(async move { syncer.sync(&namespace, &name).await });
             self.tasks.insert(task.id(), key);
         }
     }
 
-    fn finish(&mut self, done: Result<(Id, Again), JoinError>) {
-        let (id, again) = match done {
+    fn finish(&mut self, done: Result<(Id, SyncResult), JoinError>) {
+        let (id, result) = match done {
             Ok(done) => done,
             Err(error) => {
-                tracing::error!(%error, "the work on a Job broke off");
-                (error.id(), Again::Failed)
+                tracing::error!(%error, "Job sync task failed");
+                (error.id(), SyncResult::Failed)
             }
         };
         let Some(key) = self.tasks.remove(&id) else {
             return;
         };
-        let pause = match again {
-            Again::Failed => Some(self.pause(&key)),
-            Again::Later(wait) => wait,
+        let pause = match result {
+            SyncResult::Failed => Some(self.pause(&key)),
+            SyncResult::RequeueAfter(wait) => wait,
         };
-        if !matches!(again, Again::Failed) {
+        if !matches!(result, SyncResult::Failed) {
             self.failures.remove(&key);
         }
         self.queue.done(key, pause.and_then(|pause| Instant::now().checked_add(pause)));
@@ -105,13 +105,13 @@ impl Loop {
 
     fn pause(&mut self, key: &Key) -> Duration {
         let failures = self.failures.entry(key.clone()).or_default();
-        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(MAX_PAUSE);
         *failures = failures.saturating_add(1);
         pause
     }
 }
 
-/// Every object that is there or changed, the deleted ones too.
+/// Every object that exists or changes, including deleted ones.
 fn watch<K>(client: Client) -> impl Stream<Item = K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -121,7 +121,7 @@ where
             Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => Some(object),
             Ok(Event::Init | Event::InitDone) => None,
             Err(error) => {
-                tracing::debug!(%error, "a watch of the Job controller failed");
+                tracing::debug!(%error, "Job controller watch failed");
                 sleep(WATCH_PAUSE).await;
                 None
             }

@@ -1,11 +1,10 @@
-//! Which calls, and what becomes of them.
+//! Faults of calls: which calls match, and how they fail.
 
 use std::time::Duration;
 
-use super::Verdict;
-use crate::http::Call;
+use crate::call::Call;
 
-/// Which calls are meant. What is left open matches all.
+/// Matches API calls. An unset criterion matches every call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
     verb: Option<String>,
@@ -15,38 +14,41 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// All calls.
+    /// Matches all calls.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Calls with this verb (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`) on this
-    /// resource (`jobs`, `pods`, ..., and `jobs/status` for the subresource alone).
+    /// Matches calls with this verb on this resource.
+    ///
+    /// The verb is one of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` and
+    /// `deletecollection`. The resource is a plural (`jobs`), or a subresource alone
+    /// (`jobs/status`).
     #[must_use]
     pub fn of(verb: &str, resource: &str) -> Self {
         Self { verb: Some(verb.to_owned()), resource: Some(resource.to_owned()), ..Self::default() }
     }
 
-    /// Calls with any verb on this resource.
+    /// Matches calls with any verb on this resource.
     #[must_use]
     pub fn on(resource: &str) -> Self {
         Self { resource: Some(resource.to_owned()), ..Self::default() }
     }
 
-    /// Of those, the ones in this namespace.
+    /// Restricts the match to this namespace.
     #[must_use]
     pub fn within(self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.to_owned()), ..self }
     }
 
-    /// Of those, the ones that name this object in their path.
+    /// Restricts the match to calls whose path names this object.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..self }
     }
 
-    /// Whether this call is among them.
+    /// Whether `call` matches.
     #[must_use]
     pub fn matches(&self, call: &Call) -> bool {
         let is =
@@ -59,69 +61,65 @@ impl Calls {
     }
 }
 
-/// How a call fails.
+/// How a call fails. The variants ending in `After` perform the call first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nothing is done, and the answer is a `Status` with this code.
+    /// The call is not performed, and the response is a `Status` with this code.
     Code(u16),
-    /// It is done, and the answer says otherwise: 504 above all.
+    /// The call is performed, but the response is a `Status` with this code, typically 504.
     CodeAfter(u16),
-    /// Nothing is done, and the connection breaks.
+    /// The call is not performed, and the connection breaks.
     Break,
-    /// It is done, and the connection breaks before the answer.
+    /// The call is performed, and the connection breaks before the response.
     BreakAfter,
-    /// It is done, and answered so much later.
-    LateAfter(Duration),
-    /// A watch starts with 200 and its only event is an `ERROR` with this code. Other calls fail as with [`Self::Code`].
-    Event(u16),
+    /// The call is performed, and the response is delayed.
+    DelayAfter(Duration),
+    /// A watch starts with 200 and sends one `ERROR` event with this code.
+    ///
+    /// Other calls fail as with [`Self::Code`].
+    WatchError(u16),
 }
 
-/// A failure or a delay, and for how many calls more.
+/// A failure or a delay for a number of calls.
 #[derive(Debug)]
 pub(super) struct Rule {
     calls: Calls,
-    left: u32,
+    remaining: u32,
     delay: Duration,
     failure: Option<Failure>,
 }
 
 impl Rule {
     pub(super) fn fail(calls: Calls, times: u32, failure: Failure) -> Self {
-        Self { calls, left: times, delay: Duration::ZERO, failure: Some(failure) }
+        Self { calls, remaining: times, delay: Duration::ZERO, failure: Some(failure) }
     }
 
     pub(super) fn delay(calls: Calls, times: u32, delay: Duration) -> Self {
-        Self { calls, left: times, delay, failure: None }
+        Self { calls, remaining: times, delay, failure: None }
     }
 
-    pub(super) fn left(&self) -> u32 {
-        self.left
+    pub(super) fn remaining(&self) -> u32 {
+        self.remaining
     }
 }
 
-/// How long a call is to wait, and what it meets then: of each sort the first rule that matches.
-pub(super) fn meet(rules: &mut Vec<Rule>, call: &Call) -> (Duration, Verdict) {
+/// The delay and the failure of a call: the first matching rule of each type applies.
+pub(super) fn evaluate(rules: &mut Vec<Rule>, call: &Call) -> (Duration, Option<Failure>) {
     let mut delay = None;
     let mut failure = None;
-    for rule in rules.iter_mut().filter(|rule| rule.left > 0 && rule.calls.matches(call)) {
-        let is_met = match rule.failure {
+    for rule in rules.iter_mut().filter(|rule| rule.remaining > 0 && rule.calls.matches(call)) {
+        let applies = match rule.failure {
             Some(found) => failure.is_none() && failure.replace(found).is_none(),
             None => delay.is_none() && delay.replace(rule.delay).is_none(),
         };
-        rule.left -= u32::from(is_met);
+        rule.remaining -= u32::from(applies);
     }
-    rules.retain(|rule| rule.left > 0);
-    let verdict = match failure {
-        None => Verdict::Proceed,
-        Some(Failure::Code(code)) => Verdict::Fail(code),
-        Some(Failure::CodeAfter(code)) => Verdict::FailAfter(code),
-        Some(Failure::Break) => Verdict::Break,
-        Some(Failure::BreakAfter) => Verdict::BreakAfter,
-        Some(Failure::LateAfter(delay)) => Verdict::LateAfter(delay),
-        Some(Failure::Event(code)) if call.verb == "watch" => Verdict::Event(code),
-        Some(Failure::Event(code)) => Verdict::Fail(code),
+    rules.retain(|rule| rule.remaining > 0);
+    let failure = match failure {
+        Some(Failure::WatchError(code)) if call.verb != "watch" => Some(Failure::Code(code)),
+        failure => failure,
     };
-    (delay.unwrap_or_default(), verdict)
+    (delay.unwrap_or_default(), failure)
 }
 
 #[cfg(test)]
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_told_apart() {
+    fn calls_match_by_verb_resource_namespace_and_name() {
         let call = call("/apis/batch/v1/namespaces/a/jobs/j/status");
         for calls in [
             Calls::all(),
@@ -156,19 +154,19 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_strikes_as_often_as_it_says() {
+    fn rule_applies_to_the_configured_number_of_calls() {
         let call = call("/api/v1/namespaces/a/pods");
         let mut rules = vec![
             Rule::delay(Calls::all(), 1, Duration::from_secs(1)),
             Rule::fail(Calls::on("jobs"), 1, Failure::Break),
-            Rule::fail(Calls::on("pods"), 2, Failure::Event(410)),
+            Rule::fail(Calls::on("pods"), 2, Failure::WatchError(410)),
             Rule::fail(Calls::all(), 1, Failure::CodeAfter(504)),
         ];
-        let mut next = || meet(&mut rules, &call);
-        assert_eq!(next(), (Duration::from_secs(1), Verdict::Fail(410)));
-        assert_eq!(next(), (Duration::ZERO, Verdict::Fail(410)));
-        assert_eq!(next(), (Duration::ZERO, Verdict::FailAfter(504)));
-        assert_eq!(next(), (Duration::ZERO, Verdict::Proceed));
-        assert_eq!(rules.iter().map(Rule::left).sum::<u32>(), 1);
+        let mut next = || evaluate(&mut rules, &call);
+        assert_eq!(next(), (Duration::from_secs(1), Some(Failure::Code(410))));
+        assert_eq!(next(), (Duration::ZERO, Some(Failure::Code(410))));
+        assert_eq!(next(), (Duration::ZERO, Some(Failure::CodeAfter(504))));
+        assert_eq!(next(), (Duration::ZERO, None));
+        assert_eq!(rules.iter().map(Rule::remaining).sum::<u32>(), 1);
     }
 }

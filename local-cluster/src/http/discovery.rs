@@ -1,10 +1,13 @@
-//! What there is, as `kubectl` asks for it.
+//! Discovery documents, as `kubectl` requests them.
 
 use serde_json::{Value, json};
 
-use crate::resource::{ALL, Resource};
+use crate::{
+    object::set,
+    resource::{ALL, Resource},
+};
 
-/// The document at a path of discovery.
+/// The discovery document at a path.
 pub(super) fn document(path: &str) -> Option<Value> {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
@@ -15,8 +18,8 @@ pub(super) fn document(path: &str) -> Option<Value> {
             "groups": groups().iter().map(|name| group(name)).collect::<Vec<_>>()})),
         ["apis", name] if groups().contains(name) => {
             let mut group = group(name);
-            crate::object::set(&mut group, &[], "kind", "APIGroup");
-            crate::object::set(&mut group, &[], "apiVersion", "v1");
+            set(&mut group, &[], "kind", "APIGroup");
+            set(&mut group, &[], "apiVersion", "v1");
             Some(group)
         }
         ["api", "v1"] => Some(resources("", "v1")),
@@ -25,7 +28,7 @@ pub(super) fn document(path: &str) -> Option<Value> {
     }
 }
 
-/// The version whose rules are followed.
+/// The Kubernetes version that this API follows.
 fn version() -> Value {
     json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0-local-cluster", "gitCommit": "", "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": ""})
@@ -61,11 +64,11 @@ fn entries(resource: &'static Resource) -> Vec<Value> {
     }
     let all = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let mut first = entry("", &all);
-    if !resource.short.is_empty() {
-        crate::object::set(&mut first, &[], "shortNames", resource.short);
+    if !resource.short_names.is_empty() {
+        set(&mut first, &[], "shortNames", resource.short_names);
     }
     if ["Job", "Pod"].contains(&resource.kind) {
-        crate::object::set(&mut first, &[], "categories", vec!["all"]);
+        set(&mut first, &[], "categories", vec!["all"]);
     }
     let mut entries = vec![first];
     if resource.has_status {
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_resource_can_be_found() {
+    fn every_resource_is_discoverable() {
         assert_eq!(document("/apis").unwrap()["groups"].as_array().unwrap().len(), 3);
         let named = |path: &str| -> Vec<String> {
             let resources = document(path).unwrap()["resources"].as_array().unwrap().clone();

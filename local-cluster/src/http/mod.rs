@@ -1,15 +1,15 @@
-//! The API over HTTP: from a request to its answer, in this process or over a socket.
+//! The API over HTTP: from a request to its response, in this process or over a socket.
 
-mod answer;
-mod call;
 mod discovery;
-mod log;
-mod serve;
-mod shown;
-mod table;
+mod pod_log;
+mod request;
+mod response;
+mod server;
+mod state;
+mod table_view;
 mod verbs;
-mod verdict;
 mod watch;
+mod watch_event;
 
 use std::{convert::Infallible, io, sync::Arc};
 
@@ -18,43 +18,14 @@ use futures::future::BoxFuture;
 use kube::client::Body as KubeBody;
 use tower::{Service, service_fn};
 
-pub(crate) use answer::error as error_answer;
-pub use call::Call;
-pub(crate) use serve::serve;
-pub(crate) use verdict::carry_out;
-pub(crate) use watch::{is_asked_for, line};
+pub(crate) use response::{apply_failure, error as error_response};
+pub(crate) use server::serve;
+pub use state::Options;
+pub(crate) use state::State;
+pub(crate) use verbs::respond;
+pub(crate) use watch_event::encode as encode_event;
 
-use crate::{Faults, Options, api, logs::Registered, store::Store};
-
-/// All that a cluster is.
-pub(crate) struct State {
-    pub(crate) store: Arc<Store>,
-    pub(crate) options: Options,
-    pub(crate) faults: Faults,
-    pub(crate) logs: Arc<Registered>,
-}
-
-impl State {
-    pub(crate) fn new(options: Options) -> Self {
-        let store = Arc::new(Store::new(options.history));
-        for namespace in &options.namespaces {
-            if let Err(error) = store.write(|inner| api::seed_namespace(inner, namespace)) {
-                tracing::warn!(namespace, %error, "a namespace is left out");
-            }
-        }
-        Self { faults: Faults::new(store.clone()), store, options, logs: Arc::default() }
-    }
-}
-
-impl State {
-    /// The same cluster, by a way on which nothing goes wrong.
-    pub(crate) fn without_faults(&self) -> Self {
-        let (store, logs) = (self.store.clone(), self.logs.clone());
-        Self { faults: Faults::new(store.clone()), store, options: self.options.clone(), logs }
-    }
-}
-
-/// The service below a client in this process.
+/// The service below an in-process client.
 pub(crate) fn service(
     state: Arc<State>,
 ) -> impl Service<
@@ -67,7 +38,7 @@ pub(crate) fn service(
     service_fn(move |request: Request<KubeBody>| -> BoxFuture<'static, io::Result<Response>> {
         let state = state.clone();
         Box::pin(async move {
-            if state.faults.refuses() {
+            if state.faults.refuses_connections() {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             respond(state, request.map(Body::new)).await
@@ -75,22 +46,17 @@ pub(crate) fn service(
     })
 }
 
-/// The API as a router; where there is to be no answer the body ends in an error.
+/// The API as a router. A fault that breaks the connection becomes a response whose body fails.
 pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new().fallback_service(service_fn(move |request: Request| {
         let state = state.clone();
         async move {
-            let answer = respond(state, request).await.unwrap_or_else(|error| {
+            let response = respond(state, request).await.unwrap_or_else(|error| {
                 Response::new(Body::from_stream(futures::stream::once(async {
                     Err::<bytes::Bytes, _>(error)
                 })))
             });
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(response)
         }
     }))
-}
-
-/// The answer to a request; an error where the connection is to break instead.
-pub(crate) async fn respond(state: Arc<State>, request: Request) -> io::Result<Response> {
-    verbs::respond(&state, request).await
 }

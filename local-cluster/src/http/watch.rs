@@ -1,148 +1,116 @@
-//! Watches: each reads the history from where it is. One that is slower than the history is long gets a 410.
+//! Watches. Each one reads the store's history from its own position; nothing is queued for it.
+//! A watch that falls behind the history receives 410.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    convert::Infallible,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{HeaderValue, header::CONTENT_TYPE},
-    response::Response,
-};
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures::stream;
-use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    State,
-    shown::{self, Shown, Wanted},
-    verbs::Asked,
+    request::ApiRequest,
+    response::stream_of,
+    state::State,
+    table_view::View,
+    watch_event::{self, WatchEvent, WatchFilter, encode},
 };
 use crate::{
     api::{self, ListOptions, parse_version},
     error::{ApiError, ApiResult, Cause},
-    faults::{Behaviour, Strike, WatchFaults},
+    faults::{Behaviour, WatchFault, WatchFaultCursor},
     resource::LIST_OPTIONS,
+    store::StoreState,
 };
 
-/// How many events are read at once.
-const BATCH: usize = 256;
-/// How long a watch lasts at most.
-const LONGEST: Duration = Duration::from_secs(86_400);
+/// The number of events per read of the history.
+const BATCH_SIZE: usize = 256;
+/// The upper limit of `timeoutSeconds`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// A running watch.
-struct Running {
+struct Watch {
     state: Arc<State>,
-    wanted: Wanted,
-    /// The version up to which events were read.
-    at: u64,
+    filter: WatchFilter,
+    view: View,
+    /// The version up to which the watch has read.
+    position: u64,
     changes: watch::Receiver<u64>,
-    faults: WatchFaults,
-    /// What was read and is not sent; no more than a batch after the initial events.
-    unsent: VecDeque<Shown>,
+    faults: WatchFaultCursor,
+    /// Events that are read but not sent: the initial events, or at most one batch.
+    unsent: VecDeque<WatchEvent>,
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
-    truncates: bool,
+    /// The next event is cut in half and ends the watch.
+    truncate_next: bool,
     ended: bool,
 }
 
-/// Whether the query parameters of a list ask for a watch.
-pub(crate) fn is_asked_for(query: &HashMap<String, String>) -> bool {
-    query.get("watch").is_some_and(|watch| ["true", "1"].contains(&watch.as_str()))
-}
-
-/// Begins a watch.
+/// Starts a watch. An expired version is reported by an `ERROR` event.
 ///
 /// # Errors
-/// 400 for a bad selector or version, 422 for parameters that exclude each other. What is too old is told by an event.
-pub(super) fn start(state: &Arc<State>, asked: &Asked) -> ApiResult<Response> {
-    let call = &asked.call;
-    let selector = asked.selector()?;
-    let version = parse_version(asked.parameter("resourceVersion"))?;
-    let streams_list = asked.is_set("sendInitialEvents");
-    if streams_list && asked.parameter("resourceVersionMatch") != "NotOlderThan" {
+/// 400 for a bad selector or version, 422 for conflicting parameters.
+pub(super) fn start(state: &Arc<State>, request: &ApiRequest) -> ApiResult<Response> {
+    let call = &request.call;
+    let selector = request.selector()?;
+    let version = parse_version(request.parameter("resourceVersion"))?;
+    let sends_initial = request.is_set("sendInitialEvents");
+    if sends_initial && request.parameter("resourceVersionMatch") != "NotOlderThan" {
         let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         let cause = Cause::forbidden("resourceVersionMatch", why);
         return Err(ApiError::invalid(&LIST_OPTIONS, "", &[cause]));
     }
-    let bookmarks = asked.is_set("allowWatchBookmarks");
-    let changes = state.store.changes();
+    let bookmarks = request.is_set("allowWatchBookmarks");
+    let changes = state.store.subscribe();
     let mut unsent = VecDeque::new();
-    let mut at = version;
-    if streams_list || (version == 0 && asked.parameter("sendInitialEvents").is_empty()) {
+    let mut position = version;
+    if sends_initial || (version == 0 && request.parameter("sendInitialEvents").is_empty()) {
         let options = ListOptions { selector: selector.clone(), ..ListOptions::default() };
-        let page = state.store.read(|inner| api::list(inner, call.resource, &call.namespace, &options))?;
-        at = page.version;
-        unsent.extend(page.items.into_iter().map(Shown::added));
-        if streams_list && bookmarks {
-            unsent.push_back(Shown::initial_events_end(call.resource, at));
+        let page = state.store.read(|state| api::list(state, call.resource, &call.namespace, &options))?;
+        position = page.version;
+        unsent.extend(page.items.into_iter().map(WatchEvent::added));
+        if sends_initial && bookmarks {
+            unsent.push_back(WatchEvent::initial_events_end(call.resource, position));
         }
     } else if version == 0 {
-        at = state.store.read(crate::store::Inner::version);
+        position = state.store.read(StoreState::version);
     }
-    let lasts =
-        asked.parameter("timeoutSeconds").parse().map_or(state.options.watch_timeout, Duration::from_secs);
+    let timeout =
+        request.parameter("timeoutSeconds").parse().map_or(state.options.watch_timeout, Duration::from_secs);
     let now = Instant::now();
-    let running = Running {
-        wanted: Wanted {
-            resource: call.resource,
-            namespace: call.namespace.clone(),
-            selector,
-            shape: asked.shape,
-        },
-        at,
+    let watch = Watch {
+        filter: WatchFilter { resource: call.resource, namespace: call.namespace.clone(), selector },
+        view: request.view,
+        position,
         changes,
-        faults: WatchFaults::new(&state.faults, call),
+        faults: WatchFaultCursor::new(&state.faults, call),
         unsent,
         bookmarks,
         next_bookmark: now + state.options.bookmark_interval,
-        end: now + lasts.min(LONGEST),
-        truncates: false,
+        end: now + timeout.min(MAX_TIMEOUT),
+        truncate_next: false,
         ended: false,
         state: state.clone(),
     };
-    Ok(response(Body::from_stream(stream::unfold(running, next))))
+    Ok(stream_of(Body::from_stream(stream::unfold(watch, next))))
 }
 
-/// A watch whose only event is an error.
-pub(super) fn only_error(error: &ApiError) -> Response {
-    let line = line("ERROR", &error.status());
-    response(Body::from_stream(stream::once(async { Ok::<_, Infallible>(line) })))
-}
-
-fn response(body: Body) -> Response {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// An event as it is sent.
-pub(crate) fn line(type_: &str, object: &Value) -> Bytes {
-    // The type first, as Kubernetes has it.
-    format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n").into()
-}
-
-async fn next(mut running: Running) -> Option<(io::Result<Bytes>, Running)> {
+async fn next(mut watch: Watch) -> Option<(io::Result<Bytes>, Watch)> {
     loop {
-        if running.ended {
+        if watch.ended {
             return None;
         }
-        match running.step() {
-            Step::Send(line) => return Some((Ok(line), running)),
+        match watch.step() {
+            Step::Send(event) => return Some((Ok(event), watch)),
             Step::Break => {
-                running.ended = true;
-                return Some((Err(io::ErrorKind::ConnectionReset.into()), running));
+                watch.ended = true;
+                return Some((Err(io::ErrorKind::ConnectionReset.into()), watch));
             }
-            Step::Wait => running.wait().await,
+            Step::Wait => watch.wait().await,
         }
     }
 }
@@ -153,18 +121,18 @@ enum Step {
     Wait,
 }
 
-impl Running {
-    /// What to do now, by the faults, what is unsent, the history and the clock.
+impl Watch {
+    /// The next step, from the faults, the unsent events, the history and the clock, in this order.
     fn step(&mut self) -> Step {
-        while let Some(strike) = self.faults.strike() {
-            match strike {
-                Strike::Break => return Step::Break,
-                Strike::End => return self.finish(),
-                Strike::Truncate => self.truncates = true,
-                Strike::Error(code) => return self.fail(&ApiError::of_code(code)),
+        while let Some(fault) = self.faults.next_fault() {
+            match fault {
+                WatchFault::Break => return Step::Break,
+                WatchFault::End => return self.finish(),
+                WatchFault::Truncate => self.truncate_next = true,
+                WatchFault::Error(code) => return self.fail(&ApiError::from_code(code)),
             }
         }
-        if self.faults.is(Behaviour::Stall) {
+        if self.faults.has(Behaviour::Stall) {
             return Step::Wait;
         }
         if self.unsent.is_empty()
@@ -172,8 +140,8 @@ impl Running {
         {
             return self.fail(&error);
         }
-        if let Some(shown) = self.unsent.pop_front() {
-            return self.send(&shown);
+        if let Some(event) = self.unsent.pop_front() {
+            return self.send(&event);
         }
         let now = Instant::now();
         if now >= self.end {
@@ -183,15 +151,15 @@ impl Running {
             return Step::Wait;
         }
         self.next_bookmark = now + self.state.options.bookmark_interval;
-        match self.bookmarks && !self.faults.is(Behaviour::NoBookmarks) {
-            true => self.send(&Shown::bookmark(self.wanted.resource, self.at)),
+        match self.bookmarks && !self.faults.has(Behaviour::NoBookmarks) {
+            true => self.send(&WatchEvent::bookmark(self.filter.resource, self.position)),
             false => Step::Wait,
         }
     }
 
-    fn send(&mut self, shown: &Shown) -> Step {
-        let line = line(shown.type_, &self.wanted.shape.event(self.wanted.resource, shown));
-        if self.truncates {
+    fn send(&mut self, event: &WatchEvent) -> Step {
+        let line = encode(event.type_, &self.view.event(self.filter.resource, event));
+        if self.truncate_next {
             self.ended = true;
             return Step::Send(line.slice(..line.len() / 2));
         }
@@ -200,7 +168,7 @@ impl Running {
 
     fn fail(&mut self, error: &ApiError) -> Step {
         self.ended = true;
-        Step::Send(line("ERROR", &error.status()))
+        Step::Send(encode("ERROR", &error.status()))
     }
 
     fn finish(&mut self) -> Step {
@@ -208,48 +176,48 @@ impl Running {
         Step::Wait
     }
 
-    /// Reads the next events.
+    /// Reads the next events from the history.
     fn read(&mut self) -> ApiResult<()> {
         self.changes.mark_unchanged();
-        let merge = self.faults.is(Behaviour::Merge);
-        let limit = if merge { usize::MAX } else { BATCH };
-        let (asked, wanted) = (self.at, &self.wanted);
-        let (mut found, at) = self.state.store.read(|inner| {
-            let now = inner.version();
-            let events = inner
-                .shelf(wanted.resource)?
-                .since(asked)
-                .ok_or_else(|| ApiError::expired(format!("too old resource version: {asked} ({now})")))?;
+        let merge = self.faults.has(Behaviour::Merge);
+        let limit = if merge { usize::MAX } else { BATCH_SIZE };
+        let (from, filter) = (self.position, &self.filter);
+        let (mut found, position) = self.state.store.read(|state| {
+            let now = state.version();
+            let changes = state
+                .resource_store(filter.resource)?
+                .changes_since(from)
+                .ok_or_else(|| ApiError::expired(format!("too old resource version: {from} ({now})")))?;
             let mut found = Vec::new();
-            for event in events {
-                found.extend(wanted.show(event));
+            for change in changes {
+                found.extend(filter.event_for(change));
                 if found.len() >= limit {
-                    return Ok((found, event.version));
+                    return Ok((found, change.version));
                 }
             }
-            Ok((found, now.max(asked)))
+            Ok((found, now.max(from)))
         })?;
-        self.at = at;
+        self.position = position;
         if merge {
-            found = shown::merge(found);
+            found = watch_event::merge(found);
         }
-        if self.faults.is(Behaviour::Repeat) {
-            found = found.into_iter().flat_map(|shown| [shown.clone(), shown]).collect();
+        if self.faults.has(Behaviour::Repeat) {
+            found = found.into_iter().flat_map(|event| [event.clone(), event]).collect();
         }
         self.unsent.extend(found);
         Ok(())
     }
 
-    /// Waits for a change, a fault, or the clock. A stalled watch waits for a fault only.
+    /// Waits for a change, a fault or the clock. A stalled watch waits for a fault only.
     async fn wait(&mut self) {
         if self.ended {
             return;
         }
-        if self.faults.is(Behaviour::Stall) {
+        if self.faults.has(Behaviour::Stall) {
             return self.faults.changed().await;
         }
         tokio::select! {
-            // The store outlives the watch.
+            // The watch holds the store, so the channel stays open.
             _ = self.changes.changed() => {}
             () = self.faults.changed() => {}
             () = sleep_until(self.end.min(self.next_bookmark)) => {}

@@ -1,8 +1,8 @@
-//! `$(VARIABLE)` in commands, arguments and values, as Kubernetes expands it.
+//! Expansion of `$(VARIABLE)` in commands, arguments and values, as in Kubernetes.
 
 use std::collections::BTreeMap;
 
-/// Expands each reference to a known variable. `$$` stands for `$`; a reference to what is not known stays as it is.
+/// Expands references to known variables. `$$` becomes `$`; unknown references stay unchanged.
 pub(super) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -35,9 +35,9 @@ mod tests {
 
     use super::*;
 
-    /// The cases of Kubernetes' own test.
+    /// The cases of Kubernetes' unit test.
     #[test]
-    fn references_are_expanded_as_kubernetes_does() {
+    fn references_are_expanded_as_in_kubernetes() {
         let variables =
             [("VAR_A", "A"), ("VAR_B", "B"), ("VAR_C", "C"), ("VAR_REF", "$(VAR_A)"), ("VAR_EMPTY", "")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -64,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_without_a_dollar_stays(text in "[^$]*") {
+        fn text_without_a_dollar_is_unchanged(text in "[^$]*") {
             prop_assert_eq!(expand(&text, &BTreeMap::new()), text);
         }
     }

@@ -1,9 +1,7 @@
-//! Ends processes, and removes their folder, when this process ends without a chance to do so itself, as by SIGKILL. The
-//! kubelet has one for its containers; whoever starts other processes beside a cluster may have one too.
+//! Kills process groups and removes their folder when this process ends, even by SIGKILL.
 //!
-//! What has started and was not told of yet, a moment at each start, it does not know.
-//!
-//! A small shell waits beside us for the end of its input, which the kernel brings about when we are gone.
+//! A shell in its own process group waits for the end of its input, which the kernel closes when
+//! this process ends. A process that starts is unprotected until [`Guard::watch`] returns.
 
 use std::{
     fs::File,
@@ -16,7 +14,7 @@ use std::{
 use rustix::process::Pid;
 use tokio::{net::unix::pipe, process::Command};
 
-/// `+ 12` is a group to kill at the end, `- 12` one that is gone.
+/// `+ 12` adds process group 12, `- 12` removes it.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 groups=' '
@@ -30,48 +28,49 @@ for group in $groups; do kill -s KILL -- "-$group"; done 2>/dev/null
 rm -rf -- "$1"
 "#;
 
-/// A handle of it. It ends with the last one.
+/// A process guard. It kills the watched groups when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Guard(Arc<File>);
 
 impl Guard {
-    /// Starts the shell, which removes `folder` in the end. Call it within a Tokio runtime.
+    /// Starts the shell, which finally removes `folder`. It must be called in a Tokio runtime.
     ///
     /// # Errors
-    /// Where there can be no pipe, or no `/bin/sh`.
+    /// If the pipe or `/bin/sh` cannot be created.
     pub fn start(folder: &Path) -> io::Result<Self> {
         let (sender, receiver) = pipe::pipe()?;
-        // Nobody waits for it: the runtime takes care of what it leaves when it ends.
+        // The child is not awaited: the runtime reaps it.
         Command::new("/bin/sh")
             .args(["-c", SCRIPT, "guard"])
             .arg(folder)
             .stdin(Stdio::from(receiver.into_blocking_fd()?))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Out of reach of a Ctrl-C at the terminal.
+            // A Ctrl-C at the terminal does not reach this group.
             .process_group(0)
             .spawn()?;
         Ok(Self(Arc::new(sender.into_nonblocking_fd()?.into())))
     }
 
-    /// Has this process group killed if we end.
+    /// Kills this process group after this process ends.
     pub fn watch(&self, group: Pid) {
-        self.tell('+', group);
+        self.send('+', group);
     }
 
-    /// This group is gone.
+    /// Stops watching a process group that has ended.
     pub fn forget(&self, group: Pid) {
-        self.tell('-', group);
+        self.send('-', group);
     }
 
-    /// Not by way of a task: a process that has started must be known at once. What the pipe has taken is read even when
-    /// we are gone, and it has room for thousands of lines, each of which it takes whole or not at all. Nor by way of the
-    /// runtime, which writes nothing before it has learnt that the pipe has room: on a busy machine that is after the first
-    /// process.
-    fn tell(&self, what: char, group: Pid) {
-        let line = format!("{what} {}\n", group.as_raw_pid());
+    /// Writes synchronously, so that the shell knows a process before this function returns.
+    ///
+    /// The shell reads the pipe even after this process has ended. The pipe holds thousands of
+    /// lines and accepts each one atomically. An asynchronous write could be delayed on a busy
+    /// machine.
+    fn send(&self, operation: char, group: Pid) {
+        let line = format!("{operation} {}\n", group.as_raw_pid());
         if let Err(error) = (&*self.0).write_all(line.as_bytes()) {
-            tracing::warn!(%error, "the guard of the processes does not listen: they may outlive a SIGKILL");
+            tracing::warn!(%error, "process guard unreachable; processes may outlive a SIGKILL");
         }
     }
 }
@@ -84,11 +83,11 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(240);
+    const TIMEOUT: Duration = Duration::from_secs(240);
 
-    /// Within one turn of the runtime, as on a busy machine.
+    /// The test does not yield to the runtime between the start of the guard and of the process.
     #[tokio::test]
-    async fn a_process_is_ended_that_was_started_right_after_the_guard() {
+    async fn process_started_right_after_the_guard_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let guard = Guard::start(&folder.path().join("none")).unwrap();
         let mut command = Command::new("sleep");
@@ -96,7 +95,7 @@ mod tests {
         let mut child = command.spawn().unwrap();
         guard.watch(Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap());
         drop(guard);
-        let ended = timeout(PATIENCE, child.wait()).await.expect("it is ended");
-        assert_eq!(ended.unwrap().signal(), Some(9));
+        let status = timeout(TIMEOUT, child.wait()).await.expect("the guard kills the process");
+        assert_eq!(status.unwrap().signal(), Some(9));
     }
 }

@@ -1,5 +1,5 @@
-//! Memory limits: the resident memory of a container's processes is looked at every few milliseconds; beyond the limit
-//! they are killed.
+//! Memory limits: checks the resident memory of containers periodically, and kills the processes of
+//! a container above its limit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,9 +16,9 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::process::kill;
 
-/// The containers that have a limit.
+/// The limits of all containers.
 #[derive(Clone, Default)]
-pub(super) struct Memory {
+pub(super) struct MemoryLimiter {
     limits: Arc<Mutex<HashMap<Pid, Limit>>>,
 }
 
@@ -27,27 +27,27 @@ struct Limit {
     exceeded: Arc<AtomicBool>,
 }
 
-/// One container's limit; it is watched until this is dropped.
-pub(super) struct Watched {
-    memory: Memory,
+/// The limit of one container, enforced until it is dropped.
+pub(super) struct MemoryLimit {
+    memory: MemoryLimiter,
     group: Pid,
     exceeded: Arc<AtomicBool>,
 }
 
-impl Memory {
-    /// Watches the processes of `group`, and what they start.
-    pub(super) fn limit(&self, group: Pid, bytes: u64) -> Watched {
+impl MemoryLimiter {
+    /// Limits the processes of `group` and their descendants.
+    pub(super) fn limit(&self, group: Pid, bytes: u64) -> MemoryLimit {
         let exceeded = Arc::new(AtomicBool::new(false));
         let limit = Limit { bytes, exceeded: exceeded.clone() };
         self.locked(|limits| limits.insert(group, limit));
-        Watched { memory: self.clone(), group, exceeded }
+        MemoryLimit { memory: self.clone(), group, exceeded }
     }
 
     fn locked<T>(&self, work: impl FnOnce(&mut HashMap<Pid, Limit>) -> T) -> T {
         work(&mut self.limits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Enforces the limits, for ever.
+    /// Enforces the limits until it is dropped.
     pub(super) async fn run(self, interval: Duration) {
         loop {
             sleep(interval).await;
@@ -57,14 +57,14 @@ impl Memory {
             let memory = self.clone();
             match spawn_blocking(move || memory.enforce()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "memory limits cannot be enforced"),
-                Err(error) => tracing::error!(%error, "the look at memory limits broke off"),
+                Ok(Err(error)) => tracing::warn!(%error, "memory limits not enforced"),
+                Err(error) => tracing::error!(%error, "memory check failed"),
             }
         }
     }
 
     fn enforce(&self) -> io::Result<()> {
-        let entries = entries()?;
+        let entries = process_stats()?;
         self.locked(|limits| {
             for (group, limit) in limits {
                 if usage(&entries, group.as_raw_pid()) > limit.bytes {
@@ -77,22 +77,22 @@ impl Memory {
     }
 }
 
-impl Watched {
-    /// Whether the limit was exceeded, and the processes killed for it.
+impl MemoryLimit {
+    /// Whether the processes were killed because they exceeded the limit.
     pub(super) fn was_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Watched {
+impl Drop for MemoryLimit {
     fn drop(&mut self) {
         self.memory.locked(|limits| limits.remove(&self.group));
     }
 }
 
-/// What `/proc` tells of a process.
+/// The relevant fields of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Entry {
+struct ProcessStat {
     id: i32,
     parent: i32,
     group: i32,
@@ -100,8 +100,8 @@ struct Entry {
     resident: u64,
 }
 
-/// All processes. One that ends meanwhile is left out.
-fn entries() -> io::Result<Vec<Entry>> {
+/// All processes, without those that end during the read.
+fn process_stats() -> io::Result<Vec<ProcessStat>> {
     let page = rustix::param::page_size() as u64;
     let names = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
     let processes = names.filter(|path| {
@@ -111,12 +111,12 @@ fn entries() -> io::Result<Vec<Entry>> {
     Ok(stats.filter_map(|stat| parse(&stat, page)).collect())
 }
 
-/// A line of `/proc/<pid>/stat`. The program's name, in parentheses, may hold anything.
-fn parse(stat: &str, page: u64) -> Option<Entry> {
+/// Parses `/proc/<pid>/stat`. The program name in parentheses may contain any character.
+fn parse(stat: &str, page: u64) -> Option<ProcessStat> {
     let (id, rest) = stat.split_once(" (")?;
     let (_, rest) = rest.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(1);
-    Some(Entry {
+    Some(ProcessStat {
         id: id.parse().ok()?,
         parent: fields.next()?.parse().ok()?,
         group: fields.next()?.parse().ok()?,
@@ -124,8 +124,8 @@ fn parse(stat: &str, page: u64) -> Option<Entry> {
     })
 }
 
-/// The resident memory of a group and of the descendants of its members, whatever group those are in.
-fn usage(entries: &[Entry], group: i32) -> u64 {
+/// The resident memory of a process group and of all descendants of its members.
+fn usage(entries: &[ProcessStat], group: i32) -> u64 {
     let mut members: HashSet<i32> =
         entries.iter().filter(|entry| entry.group == group).map(|entry| entry.id).collect();
     loop {
@@ -145,21 +145,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_proc_is_read_whatever_the_program_is_called() {
+    fn stat_is_parsed_for_any_program_name() {
         let stat = "42 (a) b (c)) S 7 41 41 0 -1 4194560 98 0 0 0 0 0 0 0 20 0 1 0 84 2883584 256 18446744073709551615";
-        assert_eq!(parse(stat, 4096), Some(Entry { id: 42, parent: 7, group: 41, resident: 1 << 20 }));
+        assert_eq!(parse(stat, 4096), Some(ProcessStat { id: 42, parent: 7, group: 41, resident: 1 << 20 }));
         assert_eq!(parse("42", 4096), None);
     }
 
     #[test]
-    fn this_process_is_among_them() {
+    fn own_process_is_listed() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(entries().unwrap().iter().any(|entry| entry.id == own && entry.resident > 0));
+        assert!(process_stats().unwrap().iter().any(|entry| entry.id == own && entry.resident > 0));
     }
 
     #[test]
-    fn descendants_count_even_in_a_group_of_their_own() {
-        let entry = |id, parent, group| Entry { id, parent, group, resident: 1 };
+    fn usage_includes_descendants_in_other_groups() {
+        let entry = |id, parent, group| ProcessStat { id, parent, group, resident: 1 };
         let entries =
             [entry(10, 1, 10), entry(11, 10, 10), entry(12, 11, 12), entry(13, 12, 12), entry(14, 1, 14)];
         assert_eq!((usage(&entries, 10), usage(&entries, 12), usage(&entries, 99)), (4, 2, 0));

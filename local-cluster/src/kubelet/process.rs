@@ -1,6 +1,6 @@
-//! A container's process: started in a group of its own, ended with all of that group.
+//! A container's process, in its own process group. The whole group ends with it.
 
-use std::{io, process::Stdio, time::Duration};
+use std::{io, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::{
@@ -9,38 +9,38 @@ use tokio::{
     time::timeout,
 };
 
-use super::{guard::Guard, launch::Launch, log::Log};
+use super::{command::ContainerCommand, guard::Guard, log_buffer::LogBuffer};
 
-/// How long a process outside the group may keep the output open after the main process has ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What a process that ended by signal `n` has as its exit code, less `n`.
-const BY_SIGNAL: i32 = 128;
+/// The time that a process outside the group may keep the output open after the main process.
+const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The exit code of a process that signal `n` ended is this value plus `n`.
+const SIGNAL_EXIT_BASE: i32 = 128;
 
-/// A running process and what it starts. Dropping it kills them all.
+/// A running process with its descendants. Dropping it kills the process group.
 pub(super) struct Process {
     child: Child,
     group: Pid,
-    /// Fill the log; dropping them stops them.
+    /// The tasks that copy the output to the log.
     output: JoinSet<()>,
-    log: std::sync::Arc<Log>,
+    log: Arc<LogBuffer>,
     guard: Guard,
-    /// Whether all of the group has been killed: its number may be another's by now.
+    /// The group has ended, and the kernel may reuse its id.
     ended: bool,
 }
 
 impl Process {
-    /// Starts `launch` in `folder`, unless it names another, with its output going to `log`.
+    /// Starts `command` and copies its output to `log`. `folder` is the default working directory.
     pub(super) fn start(
-        launch: &Launch,
-        folder: &std::path::Path,
-        log: std::sync::Arc<Log>,
+        command: &ContainerCommand,
+        folder: &Path,
+        log: Arc<LogBuffer>,
         guard: Guard,
     ) -> io::Result<Self> {
-        let mut child = Command::new(&launch.program)
-            .args(&launch.arguments)
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
             .env_clear()
-            .envs(&launch.environment)
-            .current_dir(launch.folder.as_deref().unwrap_or(folder))
+            .envs(&command.environment)
+            .current_dir(command.folder.as_deref().unwrap_or(folder))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -62,42 +62,44 @@ impl Process {
         Ok(Self { child, group, output, log, guard, ended: false })
     }
 
-    /// The group of the process and of those that it starts.
+    /// The process group.
     pub(super) fn group(&self) -> Pid {
         self.group
     }
 
-    /// Asks the main process to end; as in a container, its children hear of it only by its doing.
+    /// Sends SIGTERM to the main process only, as a container runtime does.
     pub(super) fn terminate(&self) {
-        // Without an id it has been waited for. One that has just ended needs no signal.
+        // A process that was reaped has no id. A process that has just ended ignores the signal.
         if self.child.id().is_some() {
             let _ = kill_process(self.group, Signal::TERM);
         }
     }
 
-    /// Ends all of the group at once.
+    /// Sends SIGKILL to the group.
     pub(super) fn kill(&self) {
         if !self.ended {
             kill(self.group);
         }
     }
 
-    /// Waits for the end of the main process and of its output: the exit code, 128 and the signal's number where one
-    /// ended it. Its children end with it. Safe to call again after it was given up.
+    /// Waits for the main process and its output, kills the rest of the group, and returns the exit
+    /// code.
+    ///
+    /// After a signal the exit code is 128 plus the signal number. The method is cancel safe.
     pub(super) async fn wait(&mut self) -> i32 {
         let status = self.child.wait().await;
         self.kill();
         self.ended = true;
-        let read_to_its_end = async { while self.output.join_next().await.is_some() {} };
-        if timeout(LAST_WORDS, read_to_its_end).await.is_err() {
+        let drained = async { while self.output.join_next().await.is_some() {} };
+        if timeout(OUTPUT_DRAIN_TIMEOUT, drained).await.is_err() {
             self.output.abort_all();
         }
         self.log.end();
         match status {
             Ok(status) => exit_code(status),
             Err(error) => {
-                tracing::error!(%error, "the end of a process is not known");
-                BY_SIGNAL + Signal::KILL.as_raw()
+                tracing::error!(%error, "exit status unknown");
+                SIGNAL_EXIT_BASE + Signal::KILL.as_raw()
             }
         }
     }
@@ -111,13 +113,16 @@ impl Drop for Process {
     }
 }
 
-/// Ends all of a group at once.
+/// Sends SIGKILL to a process group.
 pub(super) fn kill(group: Pid) {
-    // It fails where the group is gone already, which is what is wanted.
+    // The call fails if the group has already ended.
     let _ = kill_process_group(group, Signal::KILL);
 }
 
 fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
-    status.code().or_else(|| status.signal().map(|signal| BY_SIGNAL + signal)).unwrap_or(BY_SIGNAL)
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| SIGNAL_EXIT_BASE + signal))
+        .unwrap_or(SIGNAL_EXIT_BASE)
 }

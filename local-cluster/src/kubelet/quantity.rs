@@ -1,11 +1,12 @@
-//! Quantities as Kubernetes writes them: `64Mi`, `0.5Gi`, `1e9`, `128974848`, `100m`.
+//! Kubernetes quantities: `64Mi`, `0.5Gi`, `1e9`, `128974848`, `100m`.
 
-/// The whole number that a quantity stands for, rounded up as Kubernetes does; `None` where it is no quantity, is
-/// negative or is larger than a `u64`.
+/// Parses a quantity and rounds it up to an integer, as Kubernetes does.
+///
+/// Returns `None` for invalid and negative quantities, and for those above `u64::MAX`.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '+').unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(end)?;
-    let (digits, fraction) = digits_of(number)?;
+    let (digits, fraction) = parse_digits(number)?;
     let (factor, tens) = scale(suffix)?;
     let tens = tens - fraction;
     let power = 10_u128.checked_pow(tens.unsigned_abs())?;
@@ -14,8 +15,8 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     u64::try_from(value).ok()
 }
 
-/// The digits without the point, and how many stand behind it.
-fn digits_of(number: &str) -> Option<(u128, i32)> {
+/// The digits without the decimal point, and the number of decimal places.
+fn parse_digits(number: &str) -> Option<(u128, i32)> {
     let number = number.strip_prefix('+').unwrap_or(number);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = format!("{whole}{fraction}").parse().ok()?;
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_kubernetes_is_read() {
+    fn all_quantity_formats_are_parsed() {
         for (text, value) in [
             ("0", 0),
             ("128974848", 128_974_848),
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_none() {
+    fn invalid_quantities_are_rejected() {
         for text in
             ["", "Mi", "-1", "1 Mi", "64MB", "1e", "1.2.3", "99Ei99", "999999999999999999999E", "1e99", "é"]
         {
@@ -76,12 +77,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_numbers_stand_for_themselves(number: u64) {
+        fn integers_are_parsed_unchanged(number: u64) {
             prop_assert_eq!(parse(&number.to_string()), Some(number));
         }
 
         #[test]
-        fn no_text_does_harm(text: String) {
+        fn arbitrary_text_does_not_panic(text: String) {
             let _ = parse(&text);
         }
     }

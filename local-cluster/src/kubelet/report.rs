@@ -1,4 +1,4 @@
-//! Tells the API what has become of a pod: the newest state, again and again until it is taken or the pod is gone.
+//! Writes the state of a pod to the API. Failed writes are retried until the pod is removed.
 
 use std::{fmt::Debug, future::Future, time::Duration};
 
@@ -16,15 +16,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::status::{View, pod_status};
+use super::status::{ContainerView, pod_status};
 
-/// No call is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The wait after the first failure; each further one doubles it.
+/// The time limit of one API call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after the first failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// The pod that it reports of.
+/// Writes the state of one pod.
 #[derive(Clone)]
 pub(super) struct Reporter {
     pub(super) api: Api<Pod>,
@@ -32,16 +32,16 @@ pub(super) struct Reporter {
     pub(super) uid: String,
 }
 
-/// The pod is not there any more, or is another one of its name.
-pub(super) struct Gone;
+/// The pod was removed, or replaced by another pod of the same name.
+pub(super) struct PodGone;
 
 impl Reporter {
-    /// Reports each change of `views`, and ends with the last: once nobody can change them any more.
-    pub(super) async fn follow(&self, mut views: watch::Receiver<Vec<View>>) {
-        let (taken, mut before) = (Timestamp::now(), PodStatus::default());
+    /// Writes each change of `views` until their sender is dropped.
+    pub(super) async fn follow(&self, mut views: watch::Receiver<Vec<ContainerView>>) {
+        let (start, mut before) = (Timestamp::now(), PodStatus::default());
         loop {
             let current = views.borrow_and_update().clone();
-            let status = pod_status(&current, &before, taken, Timestamp::now());
+            let status = pod_status(&current, &before, start, Timestamp::now());
             if self.status(&status).await.is_err() {
                 return;
             }
@@ -53,52 +53,52 @@ impl Reporter {
     }
 
     /// Writes a status.
-    pub(super) async fn status(&self, status: &PodStatus) -> Result<(), Gone> {
+    pub(super) async fn status(&self, status: &PodStatus) -> Result<(), PodGone> {
         let patch = Patch::Merge(json!({"metadata": {"uid": self.uid}, "status": status}));
-        self.insist(|| async { self.api.patch_status(&self.name, &PatchParams::default(), &patch).await })
+        self.retry(|| async { self.api.patch_status(&self.name, &PatchParams::default(), &patch).await })
             .await
     }
 
-    /// Says which node the pod is on.
-    pub(super) async fn bind(&self, node: &str) -> Result<(), Gone> {
+    /// Assigns the pod to a node.
+    pub(super) async fn bind(&self, node: &str) -> Result<(), PodGone> {
         self.patch(json!({"metadata": {"uid": self.uid}, "spec": {"nodeName": node}})).await
     }
 
-    async fn patch(&self, patch: Value) -> Result<(), Gone> {
+    async fn patch(&self, patch: Value) -> Result<(), PodGone> {
         let patch = Patch::Merge(patch);
-        self.insist(|| async { self.api.patch(&self.name, &PatchParams::default(), &patch).await }).await
+        self.retry(|| async { self.api.patch(&self.name, &PatchParams::default(), &patch).await }).await
     }
 
-    /// Removes a pod that was being deleted, now that nothing of it runs.
-    pub(super) async fn remove(&self) -> Result<(), Gone> {
+    /// Removes a terminating pod after its processes have ended.
+    pub(super) async fn remove(&self) -> Result<(), PodGone> {
         let delete = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
             ..DeleteParams::default()
         };
-        self.insist(|| async { self.api.delete(&self.name, &delete).await }).await
+        self.retry(|| async { self.api.delete(&self.name, &delete).await }).await
     }
 
-    async fn insist<T: Debug, F>(&self, call: impl Fn() -> F) -> Result<(), Gone>
+    async fn retry<T: Debug, F>(&self, call: impl Fn() -> F) -> Result<(), PodGone>
     where
         F: Future<Output = kube::Result<T>>,
     {
         let mut pause = FIRST_PAUSE;
         loop {
-            match timeout(PATIENCE, call()).await {
+            match timeout(CALL_TIMEOUT, call()).await {
                 Ok(Ok(_)) => return Ok(()),
-                // 409 and 422 answer to a uid that is another.
+                // The API answers a different uid with 409 or 422.
                 Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => {
-                    tracing::debug!(pod = self.name, %status, "a pod is gone");
-                    return Err(Gone);
+                    tracing::debug!(pod = self.name, %status, "pod removed");
+                    return Err(PodGone);
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(pod = self.name, %error, "a pod's state is told again later")
+                    tracing::warn!(pod = self.name, %error, "pod write failed, retrying")
                 }
-                Err(_) => tracing::warn!(pod = self.name, "a pod's state was not taken in time"),
+                Err(_) => tracing::warn!(pod = self.name, "pod write timed out, retrying"),
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 }

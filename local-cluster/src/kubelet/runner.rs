@@ -1,4 +1,4 @@
-//! One container: its runs, one after the other, to the last.
+//! Runs one container, including its restarts.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -9,81 +9,89 @@ use tokio::{
 };
 
 use super::{
-    Shared,
-    launch::{Launch, Trouble},
+    command::{ContainerCommand, StartFailure},
+    context::{Context, StopSignal, stop_requested},
     process::Process,
-    status::{End, State, View},
-    worker::{Stop, stopped},
+    status::{ContainerView, State, Termination},
 };
 
-/// What a container that could not be started has as its exit code, as with the common container runtimes.
-const NOT_STARTED: i32 = 128;
-/// The wait before the first restart; each further one doubles it.
+/// The exit code of a container that could not start, as in common container runtimes.
+const START_ERROR_EXIT_CODE: i32 = 128;
+/// The back-off before the first restart. It doubles with each further restart.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
-const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
+const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
-/// See the module.
+/// The runs of one container.
 pub(super) struct Runner<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) context: &'a Context,
     pub(super) uid: &'a str,
     pub(super) name: &'a str,
-    pub(super) launch: &'a Launch,
-    /// The pod's restart policy.
-    pub(super) restarts: &'a str,
+    pub(super) command: &'a ContainerCommand,
+    pub(super) restart_policy: &'a str,
     pub(super) folder: &'a Path,
-    /// Which of the views is its own.
+    /// The index of this container in `views`.
     pub(super) index: usize,
-    pub(super) views: Arc<watch::Sender<Vec<View>>>,
-    pub(super) stop: Stop,
+    pub(super) views: Arc<watch::Sender<Vec<ContainerView>>>,
+    pub(super) stop: StopSignal,
 }
 
 impl Runner<'_> {
-    /// Runs the container until it need not run again, or the pod is to end.
+    /// Runs the container until the restart policy or a stop request ends it.
     pub(super) async fn run(mut self) {
         for run in 0_u32.. {
             if self.stop.borrow().is_some() {
                 return;
             }
             let id = format!("local://{}/{}/{run}", self.uid, self.name);
-            let end = self.once(id).await;
-            let again = match self.restarts {
+            let termination = self.run_once(id).await;
+            let restart = match self.restart_policy {
                 "Never" => false,
-                "OnFailure" => end.exit_code != 0,
+                "OnFailure" => termination.exit_code != 0,
                 _ => true,
             };
-            let over = !again || self.stop.borrow().is_some();
-            self.change(|view| view.state = State::Ended(end.clone()));
-            if over || !self.back_off(run, end).await {
+            let is_last = !restart || self.stop.borrow().is_some();
+            self.change(|view| view.state = State::Terminated(termination.clone()));
+            if is_last || !self.back_off(run, termination).await {
                 return;
             }
         }
     }
 
-    /// One run.
-    async fn once(&mut self, id: String) -> End {
-        let log = self.shared.logs.begin(self.uid, self.name, self.shared.options.log_limit);
+    /// Runs the container once.
+    async fn run_once(&mut self, id: String) -> Termination {
+        let log = self.context.logs.begin(self.uid, self.name, self.context.options.log_limit);
         let started = Timestamp::now();
-        let process = match Process::start(self.launch, self.folder, log.clone(), self.shared.guard.clone()) {
+        let process = match Process::start(self.command, self.folder, log.clone(), self.context.guard.clone())
+        {
             Ok(process) => process,
             Err(error) => {
                 log.end();
-                return self.not_started(&error, id);
+                return self.start_error(&error, id);
             }
         };
         self.change(|view| {
             view.state = State::Running(started);
             view.id.clone_from(&id);
         });
-        let (exit_code, reason) = self.watch_over(process).await;
-        End { exit_code, reason, message: None, started: Some(started), finished: Timestamp::now(), id }
+        let (exit_code, reason) = self.wait_for_exit(process).await;
+        Termination {
+            exit_code,
+            reason,
+            message: None,
+            started: Some(started),
+            finished: Timestamp::now(),
+            id,
+        }
     }
 
-    /// Waits for the end of a process, or brings it about; says its exit code and the reason that Kubernetes gives.
-    async fn watch_over(&mut self, mut process: Process) -> (i32, &'static str) {
-        let memory = self.launch.memory.map(|limit| self.shared.memory.limit(process.group(), limit));
+    /// Waits until the process ends, or ends it on a stop request.
+    ///
+    /// Returns the exit code and Kubernetes' reason.
+    async fn wait_for_exit(&mut self, mut process: Process) -> (i32, &'static str) {
+        let memory = self.command.memory_limit.map(|limit| self.context.memory.limit(process.group(), limit));
         let exit_code = tokio::select! {
             exit_code = process.wait() => exit_code,
-            _ = stopped(&mut self.stop) => self.terminate(&mut process).await,
+            _ = stop_requested(&mut self.stop) => self.terminate(&mut process).await,
         };
         let reason = match exit_code {
             _ if memory.is_some_and(|memory| memory.was_exceeded()) => "OOMKilled",
@@ -93,13 +101,13 @@ impl Runner<'_> {
         (exit_code, reason)
     }
 
-    /// Asks the process to end, and kills it when its grace is over. The grace may be made shorter meanwhile.
+    /// Terminates the process, and kills it after the grace period, which may shorten meanwhile.
     async fn terminate(&mut self, process: &mut Process) -> i32 {
         process.terminate();
-        let begun = tokio::time::Instant::now();
+        let start = tokio::time::Instant::now();
         loop {
             let grace = (*self.stop.borrow_and_update()).unwrap_or_default();
-            let left = grace.saturating_sub(begun.elapsed());
+            let left = grace.saturating_sub(start.elapsed());
             tokio::select! {
                 ended = timeout(left, process.wait()) => {
                     if let Ok(exit_code) = ended {
@@ -113,35 +121,35 @@ impl Runner<'_> {
         }
     }
 
-    fn not_started(&self, error: &io::Error, id: String) -> End {
-        End {
-            exit_code: NOT_STARTED,
+    fn start_error(&self, error: &io::Error, id: String) -> Termination {
+        Termination {
+            exit_code: START_ERROR_EXIT_CODE,
             reason: "StartError",
-            message: Some(format!("cannot run {}: {error}", self.launch.program.display())),
+            message: Some(format!("failed to start {}: {error}", self.command.program.display())),
             started: None,
             finished: Timestamp::now(),
             id,
         }
     }
 
-    /// Waits before the next run; says whether there is to be one.
-    async fn back_off(&mut self, run: u32, end: End) -> bool {
-        let wait = FIRST_BACKOFF.saturating_mul(1 << run.min(10)).min(LONGEST_BACKOFF);
+    /// Waits before the next run. Returns false if a stop request arrives.
+    async fn back_off(&mut self, run: u32, last: Termination) -> bool {
+        let wait = FIRST_BACKOFF.saturating_mul(1 << run.min(10)).min(MAX_BACKOFF);
         let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), self.name);
         self.change(|view| {
-            view.state = State::Waiting(Trouble { reason: "CrashLoopBackOff", message });
-            view.last = Some(end);
+            view.state = State::Waiting(StartFailure { reason: "CrashLoopBackOff", message });
+            view.last = Some(last);
         });
-        let scaled = wait.as_secs_f64() * self.shared.options.time_scale;
+        let scaled = wait.as_secs_f64() * self.context.options.time_scale;
         tokio::select! {
             () = sleep(Duration::try_from_secs_f64(scaled).unwrap_or(wait)) => {}
-            _ = stopped(&mut self.stop) => return false,
+            _ = stop_requested(&mut self.stop) => return false,
         }
         self.change(|view| view.restarts = view.restarts.saturating_add(1));
         true
     }
 
-    fn change(&self, change: impl FnOnce(&mut View)) {
+    fn change(&self, change: impl FnOnce(&mut ContainerView)) {
         self.views.send_modify(|views| {
             if let Some(view) = views.get_mut(self.index) {
                 change(view);

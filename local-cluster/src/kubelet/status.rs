@@ -1,4 +1,4 @@
-//! The status of a pod, from the states of its containers. Pure.
+//! Builds the status of a pod from the states of its containers. Pure.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -9,30 +9,30 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::launch::Trouble;
+use super::command::{ADDRESS, StartFailure};
 
-/// A container and how far it is.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct View {
+pub(super) struct ContainerView {
     pub(super) name: String,
     pub(super) image: String,
-    /// Of the run that is under way or was the last; empty before the first.
+    /// The id of the current or the last run; empty before the first.
     pub(super) id: String,
     pub(super) state: State,
-    pub(super) last: Option<End>,
+    pub(super) last: Option<Termination>,
     pub(super) restarts: i32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
-    Waiting(Trouble),
+    Waiting(StartFailure),
     Running(Timestamp),
-    Ended(End),
+    Terminated(Termination),
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct End {
+pub(super) struct Termination {
     pub(super) exit_code: i32,
     pub(super) reason: &'static str,
     pub(super) message: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct End {
     pub(super) id: String,
 }
 
-/// Where a pod is in its life.
+/// The phase of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Pending,
@@ -51,15 +51,15 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn of(views: &[View]) -> Self {
+    pub(super) fn from_views(views: &[ContainerView]) -> Self {
         let ends: Option<Vec<i32>> = views
             .iter()
             .map(|view| match &view.state {
-                State::Ended(end) => Some(end.exit_code),
+                State::Terminated(end) => Some(end.exit_code),
                 State::Waiting(_) | State::Running(_) => None,
             })
             .collect();
-        let started = |view: &View| !matches!(view.state, State::Waiting(_)) || view.last.is_some();
+        let started = |view: &ContainerView| !matches!(view.state, State::Waiting(_)) || view.last.is_some();
         match ends {
             Some(codes) if codes.iter().all(|code| *code == 0) => Self::Succeeded,
             Some(_) => Self::Failed,
@@ -78,23 +78,28 @@ impl Phase {
     }
 }
 
-/// The status of a pod that was taken at `taken`, as `views` make it at `now`.
-pub(super) fn pod_status(views: &[View], before: &PodStatus, taken: Timestamp, now: Timestamp) -> PodStatus {
-    let phase = Phase::of(views);
+/// The status of a pod that started at `start`, with the container states `views`.
+pub(super) fn pod_status(
+    views: &[ContainerView],
+    before: &PodStatus,
+    start: Timestamp,
+    now: Timestamp,
+) -> PodStatus {
+    let phase = Phase::from_views(views);
     PodStatus {
         phase: Some(phase.name().to_owned()),
         conditions: Some(conditions(views, phase, before, now)),
         container_statuses: Some(views.iter().map(container_status).collect()),
-        host_ip: Some(super::ADDRESS.to_owned()),
-        host_ips: Some(vec![HostIP { ip: super::ADDRESS.to_owned() }]),
-        pod_ip: Some(super::ADDRESS.to_owned()),
-        pod_ips: Some(vec![PodIP { ip: super::ADDRESS.to_owned() }]),
-        start_time: Some(Time(taken)),
+        host_ip: Some(ADDRESS.to_owned()),
+        host_ips: Some(vec![HostIP { ip: ADDRESS.to_owned() }]),
+        pod_ip: Some(ADDRESS.to_owned()),
+        pod_ips: Some(vec![PodIP { ip: ADDRESS.to_owned() }]),
+        start_time: Some(Time(start)),
         ..PodStatus::default()
     }
 }
 
-/// The status of a pod that found no place.
+/// The status of a pod that exceeds the limit of running pods.
 pub(super) fn unschedulable(message: &str, now: Timestamp) -> PodStatus {
     let mut scheduled = condition("PodScheduled", false, now);
     scheduled.reason = Some("Unschedulable".to_owned());
@@ -102,8 +107,13 @@ pub(super) fn unschedulable(message: &str, now: Timestamp) -> PodStatus {
     PodStatus { phase: Some("Pending".to_owned()), conditions: Some(vec![scheduled]), ..PodStatus::default() }
 }
 
-fn conditions(views: &[View], phase: Phase, before: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
-    let is_ready = |view: &View| matches!(view.state, State::Running(_));
+fn conditions(
+    views: &[ContainerView],
+    phase: Phase,
+    before: &PodStatus,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let is_ready = |view: &ContainerView| matches!(view.state, State::Running(_));
     let ready = views.iter().all(is_ready);
     let reason = match phase {
         Phase::Succeeded => Some("PodCompleted"),
@@ -116,7 +126,7 @@ fn conditions(views: &[View], phase: Phase, before: &PodStatus, now: Timestamp) 
     let message = (reason == Some("ContainersNotReady"))
         .then(|| format!("containers with unready status: [{}]", unready.join(" ")));
     let kinds = [("Initialized", true), ("Ready", ready), ("ContainersReady", ready), ("PodScheduled", true)];
-    let fresh = kinds.map(|(kind, value)| {
+    let current = kinds.map(|(kind, value)| {
         let mut condition = condition(kind, value, now);
         if !value {
             condition.reason = reason.map(str::to_owned);
@@ -124,7 +134,7 @@ fn conditions(views: &[View], phase: Phase, before: &PodStatus, now: Timestamp) 
         }
         condition
     });
-    fresh.into_iter().map(|condition| unchanged_since(condition, before)).collect()
+    current.into_iter().map(|condition| keep_transition_time(condition, before)).collect()
 }
 
 fn condition(kind: &str, value: bool, now: Timestamp) -> PodCondition {
@@ -136,8 +146,8 @@ fn condition(kind: &str, value: bool, now: Timestamp) -> PodCondition {
     }
 }
 
-/// A condition keeps the time of its last change of status.
-fn unchanged_since(mut condition: PodCondition, before: &PodStatus) -> PodCondition {
+/// Keeps the transition time of a condition whose status has not changed.
+fn keep_transition_time(mut condition: PodCondition, before: &PodStatus) -> PodCondition {
     let mut known = before.conditions.iter().flatten();
     let same = known.find(|known| known.type_ == condition.type_ && known.status == condition.status);
     if let Some(same) = same {
@@ -146,7 +156,7 @@ fn unchanged_since(mut condition: PodCondition, before: &PodStatus) -> PodCondit
     condition
 }
 
-fn container_status(view: &View) -> ContainerStatus {
+fn container_status(view: &ContainerView) -> ContainerStatus {
     let is_running = matches!(view.state, State::Running(_));
     ContainerStatus {
         name: view.name.clone(),
@@ -168,7 +178,7 @@ fn container_status(view: &View) -> ContainerStatus {
 fn container_state(state: &State) -> ContainerState {
     let none = ContainerState::default();
     match state {
-        State::Waiting(Trouble { reason, message }) => ContainerState {
+        State::Waiting(StartFailure { reason, message }) => ContainerState {
             waiting: Some(ContainerStateWaiting {
                 reason: Some((*reason).to_owned()),
                 message: (!message.is_empty()).then(|| message.clone()),
@@ -178,11 +188,11 @@ fn container_state(state: &State) -> ContainerState {
         State::Running(since) => {
             ContainerState { running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }), ..none }
         }
-        State::Ended(end) => ContainerState { terminated: Some(terminated(end)), ..none },
+        State::Terminated(end) => ContainerState { terminated: Some(terminated(end)), ..none },
     }
 }
 
-fn terminated(end: &End) -> ContainerStateTerminated {
+fn terminated(end: &Termination) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: (!end.id.is_empty()).then(|| end.id.clone()),
         exit_code: end.exit_code,
@@ -198,22 +208,36 @@ fn terminated(end: &End) -> ContainerStateTerminated {
 mod tests {
     use super::*;
 
-    fn view(state: State) -> View {
+    fn view(state: State) -> ContainerView {
         let last = None;
-        View { name: "main".into(), image: "app:1".into(), id: String::new(), state, last, restarts: 0 }
+        ContainerView {
+            name: "main".into(),
+            image: "app:1".into(),
+            id: String::new(),
+            state,
+            last,
+            restarts: 0,
+        }
     }
 
     fn ended(exit_code: i32) -> State {
         let (reason, finished) = ("Error", Timestamp::UNIX_EPOCH);
-        State::Ended(End { exit_code, reason, message: None, started: None, finished, id: String::new() })
+        State::Terminated(Termination {
+            exit_code,
+            reason,
+            message: None,
+            started: None,
+            finished,
+            id: String::new(),
+        })
     }
 
     fn waiting() -> State {
-        State::Waiting(Trouble { reason: "ContainerCreating", message: String::new() })
+        State::Waiting(StartFailure { reason: "ContainerCreating", message: String::new() })
     }
 
     #[test]
-    fn the_phase_follows_the_containers() {
+    fn phase_follows_the_container_states() {
         let running = || State::Running(Timestamp::UNIX_EPOCH);
         for (states, phase) in [
             (vec![waiting(), waiting()], Phase::Pending),
@@ -223,18 +247,21 @@ mod tests {
             (vec![ended(0), ended(1)], Phase::Failed),
         ] {
             let views: Vec<_> = states.into_iter().map(view).collect();
-            assert_eq!(Phase::of(&views), phase, "{views:?}");
+            assert_eq!(Phase::from_views(&views), phase, "{views:?}");
         }
     }
 
     #[test]
-    fn a_container_between_two_runs_keeps_the_pod_running() {
-        let State::Ended(end) = ended(1) else { unreachable!() };
-        assert_eq!(Phase::of(&[View { last: Some(end), ..view(waiting()) }]), Phase::Running);
+    fn pod_stays_running_between_two_runs_of_a_container() {
+        let State::Terminated(end) = ended(1) else { unreachable!() };
+        assert_eq!(
+            Phase::from_views(&[ContainerView { last: Some(end), ..view(waiting()) }]),
+            Phase::Running
+        );
     }
 
     #[test]
-    fn conditions_keep_the_time_of_their_change() {
+    fn conditions_keep_their_transition_time() {
         let (first, second) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(9).unwrap());
         let before = pod_status(&[view(waiting())], &PodStatus::default(), first, first);
         let after = pod_status(&[view(State::Running(second))], &before, first, second);

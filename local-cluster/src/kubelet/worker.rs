@@ -1,6 +1,6 @@
-//! One pod from its first sight to its end.
+//! Runs one pod from its start to its removal.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use futures::future::join_all;
 use k8s_openapi::{
@@ -11,86 +11,83 @@ use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{SemaphorePermit, watch};
 
 use super::{
-    Shared,
-    launch::{Launch, Trouble, prepare},
-    report::{Gone, Reporter},
+    command::{ContainerCommand, StartFailure, prepare},
+    context::{Context, StopSignal, stop_requested},
+    report::{PodGone, Reporter},
     runner::Runner,
-    status::{State, View, unschedulable},
+    status::{ContainerView, State, unschedulable},
 };
 use crate::controller::events::Note;
 
-/// When a pod is to end, and how much time it has for that.
-pub(super) type Stop = watch::Receiver<Option<Duration>>;
-
-/// See the module.
+/// The task of one pod.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     pod: Pod,
-    stop: Stop,
+    stop: StopSignal,
     reporter: Reporter,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, pod: Pod, stop: Stop) -> Self {
-        let api = Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    pub(super) fn new(context: Arc<Context>, pod: Pod, stop: StopSignal) -> Self {
+        let api = Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default());
         let reporter = Reporter { api, name: pod.name_any(), uid: pod.uid().unwrap_or_default() };
-        Self { shared, pod, stop, reporter }
+        Self { context, pod, stop, reporter }
     }
 
-    /// Ends when the pod is gone.
+    /// Completes when the pod is removed.
     pub(super) async fn run(self) {
-        if let Err(Gone) = self.live().await {
+        if let Err(PodGone) = self.run_pod().await {
             return;
         }
-        // What it wrote can be read until then.
-        stopped(&mut self.stop.clone()).await;
+        // The logs of an ended pod stay readable until its deletion.
+        stop_requested(&mut self.stop.clone()).await;
         let _ = self.reporter.remove().await;
     }
 
-    async fn live(&self) -> Result<(), Gone> {
+    async fn run_pod(&self) -> Result<(), PodGone> {
         let mut stop = self.stop.clone();
-        let place = tokio::select! {
+        let slot = tokio::select! {
             biased;
-            _ = stopped(&mut stop) => return Ok(()),
-            place = self.place() => place?,
+            _ = stop_requested(&mut stop) => return Ok(()),
+            slot = self.acquire_slot() => slot?,
         };
-        self.reporter.bind(&self.shared.options.node).await?;
-        let folder = tempfile::tempdir_in(self.shared.folder.path()).map_err(|error| {
-            tracing::error!(%error, "a pod has no folder");
-            Gone
+        self.reporter.bind(&self.context.options.node).await?;
+        let folder = tempfile::tempdir_in(self.context.folder.path()).map_err(|error| {
+            tracing::error!(%error, "pod folder not created");
+            PodGone
         })?;
         self.run_containers(folder.path()).await;
-        drop(place);
+        drop(slot);
         Ok(())
     }
 
-    /// A place among the pods that may run at the same time.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, Gone> {
-        if let Ok(place) = self.shared.places.try_acquire() {
-            return Ok(place);
+    /// Waits for a slot; a waiting pod is unschedulable.
+    async fn acquire_slot(&self) -> Result<SemaphorePermit<'_>, PodGone> {
+        if let Ok(slot) = self.context.slots.try_acquire() {
+            return Ok(slot);
         }
         let message = "0/1 nodes are available: 1 Too many pods.";
         self.reporter.status(&unschedulable(message, Timestamp::now())).await?;
-        // Never closed.
-        self.shared.places.acquire().await.map_err(|_| Gone)
+        // The semaphore is never closed.
+        self.context.slots.acquire().await.map_err(|_| PodGone)
     }
 
-    /// Runs the containers to their end, and reports it.
+    /// Runs the containers until they end, and reports their states.
     async fn run_containers(&self, folder: &Path) {
         let spec = self.pod.spec.clone().unwrap_or_default();
-        let launches: Vec<_> =
+        let commands: Vec<_> =
             spec.containers.iter().map(|container| (container, self.prepare(container))).collect();
-        let views = launches.iter().map(|(container, launch)| view(container, launch)).collect();
+        let views = commands.iter().map(|(container, command)| view(container, command)).collect();
         let (sender, receiver) = watch::channel(views);
         let sender = Arc::new(sender);
-        let restarts = spec.restart_policy.unwrap_or_default();
-        let runners = launches.iter().enumerate().filter_map(|(index, (container, launch))| {
+        let restart_policy = spec.restart_policy.unwrap_or_default();
+        let runners = commands.iter().enumerate().filter_map(|(index, (container, command))| {
             Some(Runner {
-                shared: &self.shared,
+                context: &self.context,
                 uid: &self.reporter.uid,
                 name: &container.name,
-                launch: launch.as_ref().ok()?,
-                restarts: &restarts,
+                command: command.as_ref().ok()?,
+                restart_policy: &restart_policy,
                 folder,
                 index,
                 views: sender.clone(),
@@ -98,55 +95,47 @@ impl Worker {
             })
         });
         let runs: Vec<_> = runners.map(Runner::run).collect();
-        let is_stuck = runs.len() < launches.len();
-        let (mut stop, troubles) =
-            (self.stop.clone(), launches.iter().filter_map(|(_, launch)| launch.as_ref().err()));
-        let ended = async {
+        let has_failed_start = runs.len() < commands.len();
+        let (mut stop, failures) =
+            (self.stop.clone(), commands.iter().filter_map(|(_, command)| command.as_ref().err()));
+        let run_all = async {
             join_all(runs).await;
-            if is_stuck {
-                // A container that cannot start waits, and the pod with it.
-                stopped(&mut stop).await;
+            if has_failed_start {
+                // A container that cannot start keeps the pod waiting.
+                stop_requested(&mut stop).await;
             }
             drop(sender);
         };
-        tokio::join!(ended, self.reporter.follow(receiver), self.complain(troubles));
+        tokio::join!(run_all, self.reporter.follow(receiver), self.record_start_failures(failures));
     }
 
-    fn prepare(&self, container: &Container) -> Result<Launch, Trouble> {
+    fn prepare(&self, container: &Container) -> Result<ContainerCommand, StartFailure> {
         let init = self.pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
         if init.is_some_and(|containers| !containers.is_empty()) {
-            let message = "the local cluster runs no init containers".to_owned();
-            return Err(Trouble { reason: "CreateContainerConfigError", message });
+            let message = "the local cluster supports no init containers".to_owned();
+            return Err(StartFailure { reason: "CreateContainerConfigError", message });
         }
-        prepare(&self.pod, container, &self.shared.options.images, &self.shared.options.node)
+        prepare(&self.pod, container, &self.context.options.images, &self.context.options.node)
     }
 
-    /// Events for what keeps containers from starting.
-    async fn complain(&self, troubles: impl Iterator<Item = &Trouble>) {
+    /// Records an Event for each container that cannot start.
+    async fn record_start_failures(&self, failures: impl Iterator<Item = &StartFailure>) {
         let subject = self.pod.object_ref(&());
-        for Trouble { reason, message } in troubles {
-            self.shared.events.tell(&subject, Note::warning(reason, message)).await;
-            self.shared.events.tell(&subject, Note::warning("Failed", &format!("Error: {reason}"))).await;
+        for StartFailure { reason, message } in failures {
+            self.context.events.record(&subject, Note::warning(reason, message)).await;
+            self.context.events.record(&subject, Note::warning("Failed", &format!("Error: {reason}"))).await;
         }
     }
 }
 
-fn view(container: &Container, launch: &Result<Launch, Trouble>) -> View {
-    let creating = Trouble { reason: "ContainerCreating", message: String::new() };
-    View {
+fn view(container: &Container, command: &Result<ContainerCommand, StartFailure>) -> ContainerView {
+    let creating = StartFailure { reason: "ContainerCreating", message: String::new() };
+    ContainerView {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
         id: String::new(),
-        state: State::Waiting(launch.as_ref().err().cloned().unwrap_or(creating)),
+        state: State::Waiting(command.as_ref().err().cloned().unwrap_or(creating)),
         last: None,
         restarts: 0,
-    }
-}
-
-/// Waits until the pod is to end; its grace. A kubelet that is gone leaves none.
-pub(super) async fn stopped(stop: &mut Stop) -> Duration {
-    match stop.wait_for(Option::is_some).await {
-        Ok(grace) => grace.unwrap_or_default(),
-        Err(_) => Duration::ZERO,
     }
 }

@@ -1,14 +1,17 @@
-//! Jobs: defaults, the selector that Kubernetes makes, validation.
+//! Jobs: defaults, the generated selector and validation.
 
 use serde_json::{Value, json};
 
-use super::{immutable, names, pod};
+use super::{
+    metadata::{self, validate_immutable},
+    pod,
+};
 use crate::{
     error::Cause,
     object::{default, has, name, number, set, text, uid},
 };
 
-/// The defaults.
+/// Sets the defaults of a Job.
 pub(crate) fn set_defaults(job: &mut Value) {
     if !has(job, "/spec/completions") && !has(job, "/spec/parallelism") {
         set(job, &["spec"], "completions", 1);
@@ -30,8 +33,9 @@ pub(crate) fn set_defaults(job: &mut Value) {
     spec.into_iter().for_each(pod::set_spec_defaults);
 }
 
-/// What only a new Job gets: the selector and the labels of its pods, unless `manualSelector` is set; and those labels for
-/// itself, where it has none of its own.
+/// Sets the selector and the pod labels of a new Job, unless `manualSelector` is true.
+///
+/// A Job without labels receives the labels of its pod template.
 pub(crate) fn prepare(job: &mut Value) {
     if job.pointer("/spec/manualSelector") != Some(&json!(true)) {
         generate_selector(job);
@@ -41,8 +45,8 @@ pub(crate) fn prepare(job: &mut Value) {
     }
 }
 
-/// Counters of the status that are 0 are not told.
-pub(crate) fn without_zeros(mut job: Value) -> Value {
+/// Omits the zero counters of the status, as Kubernetes does.
+pub(crate) fn strip_zero_counters(mut job: Value) -> Value {
     if let Some(status) = job.get_mut("status").and_then(Value::as_object_mut) {
         let is_zero = |value: &Value| value.as_i64() == Some(0);
         status.retain(|key, value| {
@@ -65,7 +69,7 @@ fn generate_selector(job: &mut Value) {
     default(job, &["spec"], "selector", json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
 }
 
-/// What is wrong with a Job that has its defaults.
+/// Validates a Job with its defaults.
 pub(crate) fn validate(job: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     for field in
@@ -82,7 +86,7 @@ pub(crate) fn validate(job: &Value) -> Vec<Cause> {
         causes.push(Cause::required("spec.completions", "when completion mode is Indexed"));
     }
     let labels = job.pointer("/spec/template/metadata/labels");
-    causes.extend(names::validate_labels(labels, "spec.template.labels"));
+    causes.extend(metadata::validate_labels(labels, "spec.template.labels"));
     causes.extend(pod::validate_spec(job.pointer("/spec/template/spec"), "spec.template.spec"));
     causes.extend(restart_policy(job));
     causes
@@ -103,10 +107,10 @@ fn unsupported(job: &Value, field: &str, known: &[&str]) -> Option<Cause> {
     (!is_known).then(|| Cause::unsupported(format!("spec.{field}"), value, known))
 }
 
-/// What is wrong with a change of a Job.
+/// Validates an update of a Job.
 pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = validate(new);
-    let fixed = [
+    let immutable = [
         "selector",
         "completionMode",
         "podFailurePolicy",
@@ -114,22 +118,23 @@ pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
         "managedBy",
         "successPolicy",
     ];
-    causes.extend(immutable(old, new, "spec", &fixed));
-    // A Job that has not run may still be placed elsewhere; and what an Indexed one must do may grow with its parallelism.
-    let is_waiting = old.pointer("/spec/suspend") == Some(&json!(true)) && !has(old, "/status/startTime");
-    let may_be_placed = is_waiting && same_but_for_placing(old, new);
-    if !may_be_placed {
-        causes.extend(immutable(old, new, "spec", &["template"]));
+    causes.extend(validate_immutable(old, new, "spec", &immutable));
+    // A suspended Job that never started may change its scheduling. An Indexed Job may change its
+    // completions together with its parallelism.
+    let is_unstarted = old.pointer("/spec/suspend") == Some(&json!(true)) && !has(old, "/status/startTime");
+    let may_change_scheduling = is_unstarted && equal_except_scheduling(old, new);
+    if !may_change_scheduling {
+        causes.extend(validate_immutable(old, new, "spec", &["template"]));
     }
     let is_elastic = text(new, "/spec/completionMode") == "Indexed"
         && number(new, "/spec/completions") == number(new, "/spec/parallelism");
     if !is_elastic {
-        causes.extend(immutable(old, new, "spec", &["completions"]));
+        causes.extend(validate_immutable(old, new, "spec", &["completions"]));
     }
     causes
 }
 
-fn same_but_for_placing(old: &Value, new: &Value) -> bool {
+fn equal_except_scheduling(old: &Value, new: &Value) -> bool {
     let stripped = |job: &Value| {
         let mut template = job.pointer("/spec/template").cloned().unwrap_or_default();
         for (map, key) in [
@@ -150,5 +155,4 @@ fn same_but_for_placing(old: &Value, new: &Value) -> bool {
 }
 
 #[cfg(test)]
-#[path = "job_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! What the status of a Job may become: a final condition stays, and has what Kubernetes wants with it.
+//! Validation of a Job's status: final conditions are permanent and require certain other fields.
 
 use serde_json::Value;
 
@@ -13,28 +13,30 @@ fn is_true(job: &Value, condition: &str) -> bool {
         .any(|found| text(found, "/type") == condition && text(found, "/status") == "True")
 }
 
-/// What is wrong with a change of a Job's status.
+/// Validates an update of a Job's status.
 pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let mut bad = |why: String| causes.push(Cause::wrong("status.conditions", why));
+    let mut invalid = |why: String| causes.push(Cause::invalid_without_value("status.conditions", why));
     for condition in ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"] {
         if is_true(old, condition) && !is_true(new, condition) {
-            bad(format!("cannot disable the terminal {condition}=True condition"));
+            invalid(format!("cannot disable the terminal {condition}=True condition"));
         }
     }
     let (complete, failed) = (is_true(new, "Complete"), is_true(new, "Failed"));
     let (met, target) = (is_true(new, "SuccessCriteriaMet"), is_true(new, "FailureTarget"));
     if complete && failed {
-        bad("cannot set Complete=True and Failed=true conditions".to_owned());
+        invalid("cannot set Complete=True and Failed=true conditions".to_owned());
     }
     if complete && !met {
-        bad("cannot set Complete=True condition without the SuccessCriteriaMet=true condition".to_owned());
+        invalid(
+            "cannot set Complete=True condition without the SuccessCriteriaMet=true condition".to_owned(),
+        );
     }
     if failed && !target {
-        bad("cannot set Failed=True condition without the FailureTarget=true condition".to_owned());
+        invalid("cannot set Failed=True condition without the FailureTarget=true condition".to_owned());
     }
     if met && target {
-        bad("cannot set SuccessCriteriaMet=True and FailureTarget=true conditions".to_owned());
+        invalid("cannot set SuccessCriteriaMet=True and FailureTarget=true conditions".to_owned());
     }
     causes.extend(validate_times(old, new, complete, failed));
     causes
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_way() {
+    fn usual_transitions_are_valid() {
         let new = job(&[], json!({"startTime": null}));
         let running = job(&[], json!({"active": 1}));
         let target = job(&["FailureTarget"], json!({"active": 1}));
@@ -101,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_final_stays() {
+    fn final_conditions_are_permanent() {
         let failed = job(&["FailureTarget", "Failed"], json!({}));
         assert_eq!(causes(&failed, &job(&["FailureTarget"], json!({}))), 1);
         assert_eq!(causes(&failed, &job(&["FailureTarget", "Failed"], json!({"startTime": "u"}))), 1);
     }
 
     #[test]
-    fn a_final_condition_needs_what_belongs_to_it() {
+    fn final_condition_requires_its_related_fields() {
         let running = job(&[], json!({}));
         for (conditions, more) in [
             (vec!["Complete"], json!({"completionTime": "t"})),

@@ -1,37 +1,37 @@
-//! What objects must be like: defaults, validation, what may change. Pure.
+//! Defaults and validation of objects. Pure.
 
-pub(crate) mod job;
-pub(crate) mod job_status;
-pub(crate) mod names;
-pub(crate) mod pod;
+mod job;
+mod job_status;
+mod metadata;
+mod pod;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
     error::{ApiError, ApiResult, Cause},
-    object::{default, has},
+    object::default,
     resource::Resource,
 };
 
-/// The object with its fields as the API knows them: unknown ones are gone.
+/// Drops unknown fields.
 ///
 /// # Errors
-/// 400 where a field has another type.
+/// 400 if a field has the wrong type.
 pub(crate) fn normalize(resource: &Resource, object: Value) -> ApiResult<Value> {
     use k8s_openapi::api::{batch::v1 as batch, coordination::v1 as coordination, core::v1 as core};
     match resource.kind {
-        "Job" => typed::<batch::Job>(resource, object).map(job::without_zeros),
-        "Pod" => typed::<core::Pod>(resource, object),
-        "Event" => typed::<core::Event>(resource, object),
-        "Namespace" => typed::<core::Namespace>(resource, object),
-        "Lease" => typed::<coordination::Lease>(resource, object),
-        "ServiceAccount" => typed::<core::ServiceAccount>(resource, object),
+        "Job" => roundtrip::<batch::Job>(resource, object).map(job::strip_zero_counters),
+        "Pod" => roundtrip::<core::Pod>(resource, object),
+        "Event" => roundtrip::<core::Event>(resource, object),
+        "Namespace" => roundtrip::<core::Namespace>(resource, object),
+        "Lease" => roundtrip::<coordination::Lease>(resource, object),
+        "ServiceAccount" => roundtrip::<core::ServiceAccount>(resource, object),
         _ => Ok(object),
     }
 }
 
-fn typed<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Value) -> ApiResult<Value> {
+fn roundtrip<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Value) -> ApiResult<Value> {
     let read = serde_json::from_value::<T>(object).and_then(|typed| serde_json::to_value(&typed));
     read.map_err(|error| {
         let (kind, version) = (resource.kind, resource.version);
@@ -41,7 +41,7 @@ fn typed<T: DeserializeOwned + serde::Serialize>(resource: &Resource, object: Va
     })
 }
 
-/// Sets what the caller left out.
+/// Sets the defaults of absent fields.
 pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
     match resource.kind {
         "Job" => job::set_defaults(object),
@@ -51,7 +51,7 @@ pub(crate) fn set_defaults(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Sets what the server alone decides of a new object. Its uid is known by now.
+/// Sets the fields of a new object that only the server decides. The object has its uid.
 pub(crate) fn prepare(resource: &Resource, object: &mut Value) {
     match resource.kind {
         "Job" => job::prepare(object),
@@ -61,9 +61,9 @@ pub(crate) fn prepare(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// What is wrong with a new object.
+/// Validates a new object.
 pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
-    let mut causes = names::validate_metadata(resource, object);
+    let mut causes = metadata::validate_metadata(resource, object);
     match resource.kind {
         "Job" => causes.extend(job::validate(object)),
         "Pod" => causes.extend(pod::validate_spec(object.get("spec"), "spec")),
@@ -72,9 +72,9 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
     causes
 }
 
-/// What is wrong with a change of an object.
+/// Validates an update of an object.
 pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
-    let mut causes = names::validate_metadata(resource, new);
+    let mut causes = metadata::validate_metadata(resource, new);
     for field in ["uid", "name", "namespace", "creationTimestamp", "deletionTimestamp"] {
         let pointer = format!("/metadata/{field}");
         if old.pointer(&pointer) != new.pointer(&pointer) {
@@ -90,24 +90,10 @@ pub(crate) fn validate_update(resource: &Resource, old: &Value, new: &Value) -> 
     causes
 }
 
-/// What is wrong with a change of an object's status.
+/// Validates an update of an object's status.
 pub(crate) fn validate_status(resource: &Resource, old: &Value, new: &Value) -> Vec<Cause> {
     match resource.kind {
         "Job" => job_status::validate_update(old, new),
         _ => Vec::new(),
     }
-}
-
-/// The causes for those of `fields` below `prefix` that differ.
-fn immutable(old: &Value, new: &Value, prefix: &str, fields: &[&str]) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    for field in fields {
-        let pointer = format!("/{}/{field}", prefix.replace('.', "/"));
-        let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));
-        let both_absent = !has(old, &pointer) && !has(new, &pointer);
-        if before != after && !both_absent {
-            causes.push(Cause::immutable(format!("{prefix}.{field}"), after.unwrap_or(&Value::Null)));
-        }
-    }
-    causes
 }

@@ -1,16 +1,16 @@
-//! Pods and the templates of pods: defaults and validation.
+//! Pods and pod templates: defaults and validation.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::immutable;
+use super::metadata::{self, validate_immutable};
 use crate::{
     error::Cause,
     object::{default, list, text},
 };
 
-/// The defaults of a pod's spec, or of a template's.
+/// Sets the defaults of a pod spec.
 pub(crate) fn set_spec_defaults(spec: &mut Value) {
     for (key, value) in [
         ("restartPolicy", json!("Always")),
@@ -42,13 +42,14 @@ fn set_container_defaults(container: &mut Value) {
     }
 }
 
-/// Whether the tag of an image is `latest`, or absent. A colon before the last slash belongs to a port.
+/// Whether the tag of an image is `latest` or absent. A colon before the last slash precedes a
+/// port.
 fn is_latest(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or_default();
     !last.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
-/// What is wrong with a pod's spec.
+/// Validates a pod spec.
 pub(crate) fn validate_spec(spec: Option<&Value>, field: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     let spec = spec.unwrap_or(&Value::Null);
@@ -76,8 +77,8 @@ fn validate_container(container: &Value, field: &str) -> Vec<Cause> {
     let name = text(container, "/name");
     if name.is_empty() {
         causes.push(Cause::required(format!("{field}.name"), ""));
-    } else if !super::names::is_label(name) || name.len() > 63 {
-        causes.push(Cause::invalid(format!("{field}.name"), &name.into(), super::names::LABEL));
+    } else if !metadata::is_label(name) || name.len() > 63 {
+        causes.push(Cause::invalid(format!("{field}.name"), &name.into(), metadata::LABEL));
     }
     if text(container, "/image").is_empty() {
         causes.push(Cause::required(format!("{field}.image"), ""));
@@ -90,14 +91,15 @@ fn validate_container(container: &Value, field: &str) -> Vec<Cause> {
     causes
 }
 
-/// What is wrong with a change of a pod. Only what has to stay as it is for anything here to be right is looked at.
+/// Validates an update of a pod. It checks only the immutable fields that this cluster relies on.
 pub(crate) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = validate_spec(new.get("spec"), "spec");
-    let mut fixed = vec!["containers", "initContainers", "restartPolicy", "volumes", "serviceAccountName"];
+    let mut immutable =
+        vec!["containers", "initContainers", "restartPolicy", "volumes", "serviceAccountName"];
     if !text(old, "/spec/nodeName").is_empty() {
-        fixed.push("nodeName");
+        immutable.push("nodeName");
     }
-    causes.extend(immutable(old, new, "spec", &fixed));
+    causes.extend(validate_immutable(old, new, "spec", &immutable));
     causes
 }
 
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_without_a_tag_is_pulled_always() {
+    fn image_without_a_tag_is_always_pulled() {
         for image in ["a", "a:latest", "r:5000/a", "r/b/a"] {
             assert!(is_latest(image), "{image}");
         }
@@ -116,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn containers_have_names_of_their_own() {
+    fn container_names_are_unique() {
         let spec = json!({"containers": [{"name": "a", "image": "i"}, {"name": "a", "image": "i", "env": [{"name": ""}]}]});
         assert_eq!(validate_spec(Some(&spec), "spec").len(), 2);
         assert_eq!(validate_spec(None, "spec").len(), 1);
     }
 
     #[test]
-    fn a_pod_is_bound_once() {
+    fn pod_is_bound_only_once() {
         let pod =
             |node: &str| json!({"spec": {"nodeName": node, "containers": [{"name": "a", "image": "i"}]}});
         assert_eq!(validate_update(&pod(""), &pod("n")), []);

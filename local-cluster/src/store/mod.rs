@@ -1,9 +1,9 @@
-//! The objects, one counter of versions, and what happened to them lately.
+//! The objects with one version counter, and the history of recent changes.
 //!
-//! Everything that writes runs under one lock, so that what belongs together (a Job and its pods) changes together and
-//! the events have one order. Watches read the history from where they are: nothing is queued for them.
+//! All writes run under one lock: related objects (a Job and its pods) change together, and changes
+//! have a total order. Watches read the history from their position; nothing is queued for them.
 
-mod shelf;
+mod resource_store;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub(crate) use shelf::{Event, Key, Shelf};
+pub(crate) use resource_store::{Change, Key, ResourceStore};
 
 use crate::{
     error::{ApiError, ApiResult},
@@ -21,81 +21,85 @@ use crate::{
     resource::{ALL, Resource},
 };
 
-/// A dependent: what it is and where.
-pub(crate) type Owned = (&'static Resource, Key);
+/// A dependent of an owner: its resource and key.
+pub(crate) type Dependent = (&'static Resource, Key);
 
-/// See the module.
+/// The store.
 pub(crate) struct Store {
-    inner: Mutex<Inner>,
+    state: Mutex<StoreState>,
     latest: watch::Sender<u64>,
 }
 
-/// What is under the lock.
-pub(crate) struct Inner {
+/// The state under the lock.
+pub(crate) struct StoreState {
     version: u64,
-    shelves: HashMap<&'static str, Shelf>,
-    /// The dependents by the uid of their owner.
-    owned: HashMap<String, BTreeSet<(&'static str, Key)>>,
+    resources: HashMap<&'static str, ResourceStore>,
+    /// The dependents by owner uid.
+    dependents: HashMap<String, BTreeSet<(&'static str, Key)>>,
 }
 
 impl Store {
-    /// An empty store that keeps `history` events of each resource.
+    /// Creates an empty store that keeps `history` changes of each resource.
     pub(crate) fn new(history: usize) -> Self {
-        let shelves = ALL.into_iter().map(|resource| (resource.plural, Shelf::new(history))).collect();
+        let resources =
+            ALL.into_iter().map(|resource| (resource.plural, ResourceStore::new(history))).collect();
         Self {
-            inner: Mutex::new(Inner { version: 1, shelves, owned: HashMap::new() }),
+            state: Mutex::new(StoreState { version: 1, resources, dependents: HashMap::new() }),
             latest: watch::Sender::new(1),
         }
     }
 
     /// Reads under the lock.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
-        read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&StoreState) -> T) -> T {
+        read(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes under the lock, then wakes the watches.
-    pub(crate) fn write<T>(&self, write: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = write(&mut inner);
-        // Within the lock: the versions told are in order.
+    pub(crate) fn write<T>(&self, write: impl FnOnce(&mut StoreState) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = write(&mut state);
+        // Under the lock, so that receivers observe versions in order.
         self.latest.send_if_modified(|latest| {
-            let is_new = *latest != inner.version;
-            *latest = inner.version;
+            let is_new = *latest != state.version;
+            *latest = state.version;
             is_new
         });
-        done
+        result
     }
 
-    /// Changes with each write.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    /// Notifies about each write.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()
     }
 }
 
-impl Inner {
+impl StoreState {
     /// The newest version.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The objects of a resource and their history.
-    pub(crate) fn shelf(&self, resource: &Resource) -> ApiResult<&Shelf> {
-        self.shelves.get(resource.plural).ok_or_else(ApiError::no_such_path)
+    /// The objects of a resource, with their history.
+    pub(crate) fn resource_store(&self, resource: &Resource) -> ApiResult<&ResourceStore> {
+        self.resources.get(resource.plural).ok_or_else(ApiError::path_not_found)
+    }
+
+    /// An object, if it exists.
+    pub(crate) fn find(&self, resource: &Resource, key: &Key) -> Option<&Arc<Value>> {
+        self.resources.get(resource.plural)?.get(key)
     }
 
     /// An object.
-    pub(crate) fn find(&self, resource: &Resource, key: &Key) -> Option<&Arc<Value>> {
-        self.shelves.get(resource.plural)?.get(key)
-    }
-
-    /// An object that has to be there.
+    ///
+    /// # Errors
+    /// 404 if it is absent.
     pub(crate) fn get(&self, resource: &Resource, key: &Key) -> ApiResult<Arc<Value>> {
         self.find(resource, key).cloned().ok_or_else(|| ApiError::not_found(resource, &key.name))
     }
 
-    /// What names `owner` (a uid) among its owners.
-    pub(crate) fn owned_by(&self, owner: &str) -> Vec<Owned> {
-        let all = self.owned.get(owner).into_iter().flatten();
+    /// The objects with the uid `owner` among their owners.
+    pub(crate) fn dependents_of(&self, owner: &str) -> Vec<Dependent> {
+        let all = self.dependents.get(owner).into_iter().flatten();
         all.filter_map(|(plural, key)| {
             let resource = ALL.into_iter().find(|resource| resource.plural == *plural)?;
             Some((resource, key.clone()))
@@ -103,59 +107,62 @@ impl Inner {
         .collect()
     }
 
-    /// Writes an object under the next version, and its event.
+    /// Stores an object under the next version and records the change.
     pub(crate) fn put(&mut self, resource: &'static Resource, key: Key, mut object: Value) -> Arc<Value> {
         self.version += 1;
         set(&mut object, &["metadata"], "resourceVersion", self.version.to_string());
         let object = Arc::new(object);
-        self.disown(resource, &key);
-        for owner in owners(&object) {
-            self.owned.entry(owner.to_owned()).or_default().insert((resource.plural, key.clone()));
+        self.unindex_owners(resource, &key);
+        for owner in owner_uids(&object) {
+            self.dependents.entry(owner.to_owned()).or_default().insert((resource.plural, key.clone()));
         }
-        if let Some(shelf) = self.shelves.get_mut(resource.plural) {
-            shelf.put(key, object.clone(), self.version);
+        if let Some(resource_store) = self.resources.get_mut(resource.plural) {
+            resource_store.put(key, object.clone(), self.version);
         }
         object
     }
 
-    /// Removes an object under the next version, and writes its event.
+    /// Removes an object under the next version and records the change.
     pub(crate) fn remove(&mut self, resource: &'static Resource, key: &Key) -> Option<Arc<Value>> {
-        self.disown(resource, key);
+        self.unindex_owners(resource, key);
         let version = self.version + 1;
-        let removed = self.shelves.get_mut(resource.plural)?.remove(key, version)?;
+        let removed = self.resources.get_mut(resource.plural)?.remove(key, version)?;
         self.version = version;
         Some(removed)
     }
 
-    /// Removes an object that no watch will hear of.
-    pub(crate) fn vanish(&mut self, resource: &'static Resource, key: &Key) -> bool {
-        self.disown(resource, key);
-        let vanished = self.shelves.get_mut(resource.plural).is_some_and(|shelf| shelf.vanish(key));
-        self.version += u64::from(vanished);
-        vanished
+    /// Removes an object without recording the change.
+    pub(crate) fn delete_silently(&mut self, resource: &'static Resource, key: &Key) -> bool {
+        self.unindex_owners(resource, key);
+        let deleted = self
+            .resources
+            .get_mut(resource.plural)
+            .is_some_and(|resource_store| resource_store.delete_silently(key));
+        self.version += u64::from(deleted);
+        deleted
     }
 
-    /// Takes an object, as it is now, out of the index by owners.
-    fn disown(&mut self, resource: &'static Resource, key: &Key) {
+    /// Removes the stored object from the index of dependents.
+    fn unindex_owners(&mut self, resource: &'static Resource, key: &Key) {
         let Some(object) = self.find(resource, key).cloned() else { return };
-        for owner in owners(&object) {
-            if let Some(all) = self.owned.get_mut(owner) {
+        for owner in owner_uids(&object) {
+            if let Some(all) = self.dependents.get_mut(owner) {
                 all.remove(&(resource.plural, key.clone()));
                 if all.is_empty() {
-                    self.owned.remove(owner);
+                    self.dependents.remove(owner);
                 }
             }
         }
     }
 
-    /// Forgets the history: whoever is not up to date cannot resume.
-    pub(crate) fn forget(&mut self) {
+    /// Drops the history. Watches from an older version expire.
+    pub(crate) fn compact(&mut self) {
         self.version += 1;
         let version = self.version;
-        self.shelves.values_mut().for_each(|shelf| shelf.forget(version));
+        self.resources.values_mut().for_each(|resource_store| resource_store.compact(version));
     }
 }
 
-fn owners(object: &Value) -> impl Iterator<Item = &str> {
+fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
     list(object, "/metadata/ownerReferences").iter().map(|reference| text(reference, "/uid"))
 }

@@ -1,4 +1,4 @@
-//! A cluster and its clients.
+//! A cluster under test and its clients.
 
 use std::{pin::Pin, time::Duration};
 
@@ -12,10 +12,10 @@ use local_cluster::{Faults, LocalCluster, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// No wait of a test is longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+/// The limit of every wait.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// A cluster with two ways to it.
+/// A cluster with an in-process client and an HTTP client.
 pub(crate) struct Cluster {
     pub(crate) cluster: LocalCluster,
     pub(crate) faults: Faults,
@@ -38,12 +38,12 @@ impl Cluster {
         Self { faults: cluster.faults(), cluster, port, _serving: shutdown.drop_guard() }
     }
 
-    /// A client without a network.
+    /// An in-process client.
     pub(crate) fn client(&self) -> Client {
         self.cluster.client("default")
     }
 
-    /// A client over HTTP, without retries.
+    /// An HTTP client without retries.
     pub(crate) fn remote(&self) -> Client {
         let mut config = kube::Config::new(self.url("").parse().unwrap());
         config.default_retry = false;
@@ -62,7 +62,7 @@ impl Cluster {
         Api::default_namespaced(self.client())
     }
 
-    /// The Jobs, in this process and over HTTP.
+    /// The Jobs through the in-process client and the HTTP client.
     pub(crate) fn both(&self) -> [Api<Job>; 2] {
         [self.jobs(), Api::default_namespaced(self.remote())]
     }
@@ -83,7 +83,7 @@ pub(crate) fn job_with(name: &str, change: Value) -> Job {
     serde_json::from_value(object).unwrap()
 }
 
-/// A pod of a Job.
+/// A pod that a Job owns.
 pub(crate) fn pod_of(job: &Job, name: &str, change: Value) -> Pod {
     let mut object = json!({
         "metadata": {"name": name, "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "controller": true,
@@ -112,7 +112,7 @@ pub(crate) fn status<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> (u16
     }
 }
 
-/// A watch of Jobs, read one by one.
+/// The events of a watch of Jobs.
 pub(crate) struct Events(Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Job>>> + Send>>);
 
 impl Events {
@@ -120,12 +120,12 @@ impl Events {
         Self(Box::pin(jobs.watch(&parameters, version).await.unwrap()))
     }
 
-    /// The next event as it is; `None` at the end.
+    /// The next event; `None` at the end.
     pub(crate) async fn raw(&mut self) -> Option<kube::Result<WatchEvent<Job>>> {
-        tokio::time::timeout(PATIENCE, self.0.next()).await.expect("an event in time")
+        tokio::time::timeout(TIMEOUT, self.0.next()).await.expect("timed out waiting for an event")
     }
 
-    /// The next event in short: `ADDED a`, `BOOKMARK`, `ERROR 410 Expired`, `end`, `broken`.
+    /// A summary of the next event: `ADDED a`, `BOOKMARK`, `ERROR 410 Expired`, `end`, `broken`.
     pub(crate) async fn next(&mut self) -> String {
         let named = |type_: &str, job: Job| format!("{type_} {}", job.metadata.name.unwrap());
         match self.raw().await {
@@ -139,7 +139,7 @@ impl Events {
         }
     }
 
-    /// Whether nothing comes for a moment.
+    /// Whether no event arrives within 100 ms.
     pub(crate) async fn is_silent(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(100), self.0.next()).await.is_err()
     }

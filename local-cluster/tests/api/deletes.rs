@@ -26,7 +26,7 @@ async fn pod(cluster: &Cluster) -> Option<Pod> {
 }
 
 #[tokio::test]
-async fn in_the_background_pods_follow_their_job() {
+async fn background_delete_removes_the_pods() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({})).await;
     cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
@@ -35,7 +35,7 @@ async fn in_the_background_pods_follow_their_job() {
 }
 
 #[tokio::test]
-async fn by_default_a_job_leaves_its_pods_behind() {
+async fn default_delete_of_a_job_orphans_its_pods() {
     let cluster = Cluster::new().await;
     let version = with_pod(&cluster, json!({})).await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version).await;
@@ -45,13 +45,13 @@ async fn by_default_a_job_leaves_its_pods_behind() {
 }
 
 #[tokio::test]
-async fn in_the_foreground_the_job_waits_for_its_pods() {
+async fn foreground_delete_waits_for_the_pods() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
     let marked = cluster.jobs().delete("a", &DeleteParams::foreground()).await.unwrap().left().unwrap();
     assert!(marked.metadata.deletion_timestamp.is_some());
     assert_eq!(marked.metadata.finalizers.unwrap(), ["foregroundDeletion"]);
-    // AlreadyExists comes for a Job that is being deleted, too.
+    // A terminating Job still occupies its name.
     assert_eq!(status(cluster.jobs().create(&PostParams::default(), &job("a")).await).0, 409);
     assert_eq!(pod(&cluster).await.unwrap().metadata.deletion_grace_period_seconds, Some(30));
     cluster.pods().delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
@@ -59,14 +59,17 @@ async fn in_the_foreground_the_job_waits_for_its_pods() {
 }
 
 #[tokio::test]
-async fn a_running_pod_has_its_grace_and_a_finished_one_none() {
+async fn only_a_running_pod_has_a_grace_period() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}})).await;
     let pods = cluster.pods();
     let marked = pods.delete("p", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(7));
     let same = pods.delete("p", &DeleteParams::default().grace_period(60)).await.unwrap().left().unwrap();
-    assert_eq!(same.metadata.resource_version, marked.metadata.resource_version, "it only gets shorter");
+    assert_eq!(
+        same.metadata.resource_version, marked.metadata.resource_version,
+        "the grace period can only be shortened"
+    );
     let done = json!({"status": {"phase": "Succeeded"}});
     pods.patch_status("p", &PatchParams::default(), &Patch::Merge(&done)).await.unwrap();
     assert!(pod(&cluster).await.is_some());
@@ -74,9 +77,9 @@ async fn a_running_pod_has_its_grace_and_a_finished_one_none() {
     assert!(pod(&cluster).await.is_none());
 }
 
-/// What a real API server shows when the kubelet ends a pod that is being deleted.
+/// The events match those of a real API server when the kubelet removes a terminating pod.
 #[tokio::test]
-async fn the_end_of_a_pods_grace_is_an_event_of_its_own() {
+async fn end_of_a_grace_period_is_a_separate_event() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
     let pods = cluster.pods();
@@ -97,7 +100,7 @@ async fn the_end_of_a_pods_grace_is_an_event_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_finalizer_holds_a_pod() {
+async fn finalizer_retains_a_deleted_pod() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({"metadata": {"finalizers": ["batch.kubernetes.io/job-tracking"]}})).await;
     cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
@@ -108,7 +111,7 @@ async fn a_finalizer_holds_a_pod() {
 }
 
 #[tokio::test]
-async fn preconditions_tell_one_job_from_the_next() {
+async fn delete_preconditions_are_checked() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let with = |uid: Option<&str>, version: Option<&str>| {
@@ -127,7 +130,7 @@ async fn preconditions_tell_one_job_from_the_next() {
 }
 
 #[tokio::test]
-async fn a_collection_is_what_is_selected() {
+async fn deletecollection_deletes_the_selected_jobs() {
     let cluster = Cluster::new().await;
     for name in ["a", "b", "c"] {
         cluster.create(name).await;
@@ -142,7 +145,7 @@ async fn a_collection_is_what_is_selected() {
 }
 
 #[tokio::test]
-async fn a_pod_that_comes_after_its_job_goes_too() {
+async fn pod_created_after_its_owner_is_deleted_is_removed() {
     let cluster = Cluster::new().await;
     let owner = cluster.create("a").await;
     cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
@@ -151,7 +154,7 @@ async fn a_pod_that_comes_after_its_job_goes_too() {
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_all_that_is_in_it() {
+async fn namespace_is_deleted_with_its_contents() {
     let cluster = Cluster::new().await;
     with_pod(&cluster, json!({"spec": {"nodeName": "n"}})).await;
     let namespaces: Api<Namespace> = Api::all(cluster.client());

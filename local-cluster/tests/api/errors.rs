@@ -1,4 +1,4 @@
-//! Errors are `Status` objects with Kubernetes' codes, reasons and words.
+//! Errors: `Status` objects with Kubernetes' codes, reasons and messages.
 
 use kube::{
     Api,
@@ -14,7 +14,7 @@ async fn refused(cluster: &Cluster, change: Value) -> (u16, String, String) {
 }
 
 #[tokio::test]
-async fn what_is_invalid_is_named() {
+async fn invalid_fields_are_reported() {
     let cluster = Cluster::new().await;
     let policy = json!({"spec": {"template": {"spec": {"restartPolicy": "Always"}}}});
     let (code, reason, message) = refused(&cluster, policy).await;
@@ -35,7 +35,7 @@ async fn what_is_invalid_is_named() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_a_bad_request() {
+async fn malformed_bodies_are_bad_requests() {
     let cluster = Cluster::new().await;
     for body in [
         "{",
@@ -54,7 +54,7 @@ async fn what_cannot_be_read_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn what_there_is_not() {
+async fn absent_objects_and_resources_are_not_found() {
     let cluster = Cluster::new().await;
     let elsewhere: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(cluster.client(), "elsewhere");
     let (code, _, message) = status(elsewhere.create(&PostParams::default(), &job("a")).await);
@@ -70,7 +70,7 @@ async fn what_there_is_not() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once() {
+async fn duplicate_name_already_exists() {
     let cluster = Cluster::new().await;
     cluster.create("a").await;
     let (code, reason, message) = status(cluster.jobs().create(&PostParams::default(), &job("a")).await);
@@ -81,7 +81,7 @@ async fn a_name_is_taken_once() {
 }
 
 #[tokio::test]
-async fn writes_that_come_too_late_conflict() {
+async fn stale_writes_conflict() {
     let cluster = Cluster::new().await;
     let jobs = cluster.jobs();
     let old = cluster.create("a").await;
@@ -97,7 +97,7 @@ async fn writes_that_come_too_late_conflict() {
     other.metadata.uid = Some("other".to_owned());
     other.metadata.resource_version = None;
     assert_eq!(status(jobs.replace("a", &PostParams::default(), &other).await).0, 409);
-    // A patch with another uid is not a conflict but invalid.
+    // As in Kubernetes, a patch with a different uid is invalid, not a conflict.
     let (code, _, message) =
         status(jobs.patch("a", &PatchParams::default(), &patch(json!({"metadata": {"uid": "other"}}))).await);
     assert_eq!(code, 422);
@@ -108,7 +108,7 @@ async fn writes_that_come_too_late_conflict() {
 }
 
 #[tokio::test]
-async fn what_may_not_change_is_named() {
+async fn changes_of_immutable_fields_are_rejected() {
     let cluster = Cluster::new().await;
     cluster.create("a").await;
     let patch = json!({"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}});
@@ -116,19 +116,22 @@ async fn what_may_not_change_is_named() {
         status(cluster.jobs().patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await);
     assert_eq!(code, 422);
     assert!(message.contains("spec.template: ") && message.ends_with(": field is immutable"), "{message}");
-    // A finished Job takes a TTL, and stays finished.
+    // A finished Job accepts a TTL, but its final condition is permanent.
     let finished = json!({"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [
         {"type": "FailureTarget", "status": "True"}, {"type": "Failed", "status": "True"}]}});
     let jobs = cluster.jobs();
     jobs.patch_status("a", &PatchParams::default(), &Patch::Merge(&finished)).await.unwrap();
     let ttl = json!({"spec": {"ttlSecondsAfterFinished": 5}});
     jobs.patch("a", &PatchParams::default(), &Patch::Merge(&ttl)).await.unwrap();
-    let back = json!({"status": {"conditions": []}});
-    assert_eq!(status(jobs.patch_status("a", &PatchParams::default(), &Patch::Merge(&back)).await).0, 422);
+    let reverted = json!({"status": {"conditions": []}});
+    assert_eq!(
+        status(jobs.patch_status("a", &PatchParams::default(), &Patch::Merge(&reverted)).await).0,
+        422
+    );
 }
 
 #[tokio::test]
-async fn methods_and_types_that_there_are_not() {
+async fn unsupported_methods_and_media_types_are_rejected() {
     let cluster = Cluster::new().await;
     let owner = cluster.create("a").await;
     cluster.pods().create(&PostParams::default(), &pod_of(&owner, "p", json!({}))).await.unwrap();

@@ -8,7 +8,7 @@ use local_cluster::faults::{Calls, Failure};
 use crate::cluster::{Cluster, Events, job, status};
 
 #[tokio::test]
-async fn the_next_calls_fail_with_a_code() {
+async fn calls_fail_with_the_configured_code() {
     let cluster = Cluster::new().await;
     for jobs in cluster.both() {
         for (code, reason) in
@@ -20,14 +20,14 @@ async fn the_next_calls_fail_with_a_code() {
                 let (found, found_reason, _) = status(jobs.create(&PostParams::default(), &job("a")).await);
                 assert_eq!((found, found_reason.as_str()), (code, reason));
             }
-            assert_eq!(cluster.faults.left(), 0);
+            assert_eq!(cluster.faults.remaining(), 0);
         }
         assert!(jobs.get_opt("a").await.unwrap().is_none());
     }
 }
 
 #[tokio::test]
-async fn it_is_done_and_the_answer_says_otherwise() {
+async fn performed_call_reports_a_failure() {
     let cluster = Cluster::new().await;
     let [jobs, remote] = cluster.both();
     cluster.faults.fail(Calls::of("create", "jobs"), 1, Failure::CodeAfter(504));
@@ -40,7 +40,7 @@ async fn it_is_done_and_the_answer_says_otherwise() {
 }
 
 #[tokio::test]
-async fn a_connection_breaks_and_nothing_is_done() {
+async fn broken_connection_prevents_the_call() {
     let cluster = Cluster::new().await;
     for jobs in cluster.both() {
         cluster.faults.fail(Calls::on("jobs").within("default"), 1, Failure::Break);
@@ -53,18 +53,18 @@ async fn a_connection_breaks_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn calls_are_delayed() {
+async fn matching_calls_are_delayed() {
     let cluster = Cluster::new().await;
     cluster.faults.delay(Calls::of("get", "jobs").named("a"), 1, Duration::from_millis(100));
     let start = Instant::now();
     cluster.jobs().get_opt("b").await.unwrap();
-    assert_eq!(cluster.faults.left(), 1);
+    assert_eq!(cluster.faults.remaining(), 1);
     cluster.jobs().get_opt("a").await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(100));
 }
 
 #[tokio::test]
-async fn connections_are_refused_and_the_running_ones_end() {
+async fn refused_connections_end_running_watches() {
     let cluster = Cluster::new().await;
     for jobs in cluster.both() {
         let mut events = Events::of(&jobs, WatchParams::default(), "0").await;
@@ -77,12 +77,12 @@ async fn connections_are_refused_and_the_running_ones_end() {
 }
 
 #[tokio::test]
-async fn all_faults_end_at_once() {
+async fn clear_removes_all_faults() {
     let cluster = Cluster::new().await;
     cluster.faults.fail(Calls::all(), 100, Failure::Code(500));
     cluster.faults.deny(Calls::all());
     cluster.faults.refuse_connections(true);
     cluster.faults.clear();
-    assert_eq!(cluster.faults.left(), 0);
+    assert_eq!(cluster.faults.remaining(), 0);
     cluster.create("a").await;
 }

@@ -1,4 +1,4 @@
-//! Lists: pages that show one moment, selectors, versions.
+//! Lists: consistent pages, selectors and versions.
 
 use kube::api::{DeleteParams, ListParams, PostParams, VersionMatch};
 use serde_json::json;
@@ -10,7 +10,7 @@ fn names(list: &kube::api::ObjectList<k8s_openapi::api::batch::v1::Job>) -> Vec<
 }
 
 #[tokio::test]
-async fn pages_show_the_moment_of_the_first() {
+async fn pages_show_the_version_of_the_first_page() {
     let cluster = Cluster::new().await;
     let [jobs, remote] = cluster.both();
     for name in ["a", "b", "c", "d", "e"] {
@@ -37,7 +37,7 @@ async fn pages_show_the_moment_of_the_first() {
 }
 
 #[tokio::test]
-async fn versions_of_lists() {
+async fn list_honours_the_requested_version() {
     let cluster = Cluster::new().await;
     let jobs = cluster.jobs();
     let first = crate::cluster::version(&cluster.create("a").await);
@@ -53,7 +53,7 @@ async fn versions_of_lists() {
 }
 
 #[tokio::test]
-async fn selectors() {
+async fn list_honours_selectors() {
     let cluster = Cluster::new().await;
     let jobs = cluster.jobs();
     for (name, labels) in

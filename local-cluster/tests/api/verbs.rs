@@ -1,4 +1,4 @@
-//! Create, get, update, patch, and what is beside the objects: logs, access reviews, namespaces, leases.
+//! Create, get, update and patch, logs, access reviews, and the other resources.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, Events, job, job_with, pod_of, status, version};
 
 #[tokio::test]
-async fn a_job_from_its_create_to_its_delete() {
+async fn job_passes_through_create_patch_list_watch_and_delete() {
     for over_http in [false, true] {
         let cluster = Cluster::new().await;
         let jobs = cluster.both()[usize::from(over_http)].clone();
@@ -46,7 +46,7 @@ async fn a_job_from_its_create_to_its_delete() {
 }
 
 #[tokio::test]
-async fn a_created_job_has_what_kubernetes_adds() {
+async fn created_job_has_the_server_defaults() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let uid = created.metadata.uid.clone().unwrap();
@@ -63,7 +63,7 @@ async fn a_created_job_has_what_kubernetes_adds() {
 }
 
 #[tokio::test]
-async fn a_write_touches_its_part_only_and_counts_what_changes() {
+async fn write_changes_only_its_part_and_the_generation() {
     let cluster = Cluster::new().await;
     let jobs = cluster.jobs();
     let created = cluster.create("a").await;
@@ -74,14 +74,14 @@ async fn a_write_touches_its_part_only_and_counts_what_changes() {
     let status = jobs.patch_status("a", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
     assert_eq!(status.spec.clone().unwrap().parallelism, Some(2));
     assert_eq!((status.metadata.generation, status.status.clone().unwrap().active), (Some(2), Some(3)));
-    // The same once more is no change.
+    // A repeated write changes nothing.
     let same = jobs.patch_status("a", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
     assert_eq!(version(&same), version(&status));
     assert_ne!(version(&created), version(&same));
 }
 
 #[tokio::test]
-async fn an_update_by_put_and_each_sort_of_patch() {
+async fn put_and_every_type_of_patch_update_a_job() {
     let cluster = Cluster::new().await;
     let jobs = cluster.jobs();
     let mut object = cluster.create("a").await;
@@ -98,8 +98,8 @@ async fn an_update_by_put_and_each_sort_of_patch() {
     let mut applied = serde_json::to_value(job("b")).unwrap();
     applied["apiVersion"] = "batch/v1".into();
     applied["kind"] = "Job".into();
-    let made = jobs.patch("b", &PatchParams::apply("me").force(), &Patch::Apply(&applied)).await.unwrap();
-    assert_eq!(made.metadata.name.as_deref(), Some("b"));
+    let created = jobs.patch("b", &PatchParams::apply("me").force(), &Patch::Apply(&applied)).await.unwrap();
+    assert_eq!(created.metadata.name.as_deref(), Some("b"));
     let mut status = jobs.get("a").await.unwrap();
     status.status.as_mut().unwrap().active = Some(1);
     let status = jobs.replace_status("a", &PostParams::default(), &status).await.unwrap();
@@ -107,30 +107,30 @@ async fn an_update_by_put_and_each_sort_of_patch() {
 }
 
 #[tokio::test]
-async fn a_dry_run_changes_nothing() {
+async fn dry_run_changes_nothing() {
     let cluster = Cluster::new().await;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     cluster.jobs().create(&dry, &job("a")).await.unwrap();
     assert!(cluster.jobs().get_opt("a").await.unwrap().is_none());
 }
 
-/// Says what was asked.
+/// Returns the request as the log.
 struct Echo;
 
 impl Logs for Echo {
     fn read(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>> {
-        let answer = match request.previous {
+        let result = match request.previous {
             true => Err(LogError::NotReady("previous terminated container not found".to_owned())),
             false => {
                 Ok(futures::stream::iter([Ok("one\n".into()), Ok(format!("{request:?}\n").into())]).boxed())
             }
         };
-        futures::future::ready(answer).boxed()
+        futures::future::ready(result).boxed()
     }
 }
 
 #[tokio::test]
-async fn logs_come_from_who_registered() {
+async fn logs_come_from_the_registered_source() {
     let cluster = Cluster::new().await;
     let owner = cluster.create("a").await;
     let pod = pod_of(&owner, "p", json!({}));
@@ -153,7 +153,7 @@ async fn logs_come_from_who_registered() {
 }
 
 #[tokio::test]
-async fn access_reviews_say_what_is_denied() {
+async fn access_reviews_report_denied_calls() {
     let cluster = Cluster::new().await;
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
     let may = async |verb: &str| {
@@ -173,7 +173,7 @@ async fn access_reviews_say_what_is_denied() {
 }
 
 #[tokio::test]
-async fn the_other_resources() {
+async fn leases_events_service_accounts_and_namespaces_are_supported() {
     let cluster = Cluster::new().await;
     let leases: Api<Lease> = Api::default_namespaced(cluster.client());
     let lease: Lease =

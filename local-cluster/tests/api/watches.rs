@@ -1,4 +1,4 @@
-//! Watches: order, resume, 410, bookmarks, selectors, timeouts, the initial list.
+//! Watches: order, resume, 410, bookmarks, selectors, timeouts and initial events.
 
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
@@ -18,7 +18,7 @@ async fn label(cluster: &Cluster, name: &str, value: Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_watch_resumes_where_it_was() {
+async fn watch_resumes_from_a_version() {
     let cluster = Cluster::new().await;
     let first = cluster.create("a").await;
     cluster.create("b").await;
@@ -34,7 +34,7 @@ async fn a_watch_resumes_where_it_was() {
 }
 
 #[tokio::test]
-async fn without_a_version_it_begins_with_what_is_there() {
+async fn watch_without_a_version_starts_with_the_existing_jobs() {
     let cluster = Cluster::new().await;
     cluster.create("a").await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), "0").await;
@@ -44,18 +44,18 @@ async fn without_a_version_it_begins_with_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_deleted_object_comes_with_the_version_of_its_end() {
+async fn deleted_event_has_the_version_of_the_removal() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
     cluster.jobs().delete("a", &DeleteParams::background()).await.unwrap();
-    let Some(Ok(WatchEvent::Deleted(last))) = events.raw().await else { panic!("no DELETED") };
+    let Some(Ok(WatchEvent::Deleted(last))) = events.raw().await else { panic!("expected a DELETED event") };
     assert!(version(&last).parse::<u64>().unwrap() > version(&created).parse().unwrap());
     assert_eq!(last.metadata.uid, created.metadata.uid);
 }
 
 #[tokio::test]
-async fn what_begins_to_match_is_added_and_what_ceases_is_deleted() {
+async fn selector_changes_produce_added_and_deleted_events() {
     let cluster = Cluster::new().await;
     let created = cluster.create("a").await;
     let mut events =
@@ -65,7 +65,7 @@ async fn what_begins_to_match_is_added_and_what_ceases_is_deleted() {
     label(&cluster, "a", Some("y")).await;
     assert_eq!(events.next().await, "MODIFIED a");
     label(&cluster, "a", None).await;
-    let Some(Ok(WatchEvent::Deleted(last))) = events.raw().await else { panic!("no DELETED") };
+    let Some(Ok(WatchEvent::Deleted(last))) = events.raw().await else { panic!("expected a DELETED event") };
     assert_eq!((last.metadata.labels.unwrap()["l"].as_str(), last.metadata.deletion_timestamp), ("y", None));
     label(&cluster, "a", Some("z")).await;
     assert_eq!(events.next().await, "ADDED a");
@@ -76,7 +76,7 @@ async fn what_begins_to_match_is_added_and_what_ceases_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_the_history_is_expired() {
+async fn watch_below_the_history_expires() {
     let cluster = Cluster::with(Options { history: 3, ..Options::default() }).await;
     let first = cluster.create("a").await;
     for value in ["1", "2", "3", "4"] {
@@ -89,14 +89,12 @@ async fn what_is_older_than_the_history_is_expired() {
 }
 
 #[tokio::test]
-async fn bookmarks_come_to_who_asked_and_can_be_resumed_from() {
+async fn watch_resumes_from_a_requested_bookmark() {
     let cluster =
         Cluster::with(Options { bookmark_interval: Duration::from_millis(30), ..Options::default() }).await;
     let created = cluster.create("a").await;
-    // Of another resource: the bookmark is newer than any event of this watch.
-    cluster.client();
     let mut events = Events::of(&cluster.jobs(), WatchParams::default(), &version(&created)).await;
-    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.raw().await else { panic!("no bookmark") };
+    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.raw().await else { panic!("expected a bookmark") };
     let mut resumed =
         Events::of(&cluster.jobs(), WatchParams::default(), &bookmark.metadata.resource_version).await;
     label(&cluster, "a", Some("x")).await;
@@ -107,7 +105,7 @@ async fn bookmarks_come_to_who_asked_and_can_be_resumed_from() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_at_its_timeout() {
+async fn watch_ends_at_its_timeout() {
     let cluster = Cluster::new().await;
     for jobs in cluster.both() {
         let mut events = Events::of(&jobs, WatchParams::default().timeout(1), "0").await;
@@ -116,20 +114,20 @@ async fn a_watch_ends_at_its_timeout() {
 }
 
 #[tokio::test]
-async fn the_initial_list_ends_with_a_bookmark() {
+async fn initial_events_end_with_a_bookmark() {
     let cluster = Cluster::new().await;
     cluster.create("a").await;
     let parameters = WatchParams::default().initial_events();
     let mut events = Events::of(&cluster.jobs(), parameters, "").await;
     assert_eq!(events.next().await, "ADDED a");
-    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.raw().await else { panic!("no bookmark") };
+    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.raw().await else { panic!("expected a bookmark") };
     assert_eq!(bookmark.metadata.annotations["k8s.io/initial-events-end"], "true");
     cluster.create("b").await;
     assert_eq!(events.next().await, "ADDED b");
 }
 
 #[tokio::test]
-async fn a_watcher_follows_both_ways_of_listing() {
+async fn watcher_supports_paged_and_streaming_lists() {
     for config in [watcher::Config::default().page_size(2), watcher::Config::default().streaming_lists()] {
         let cluster = Cluster::new().await;
         for name in ["a", "b", "c"] {
@@ -153,9 +151,9 @@ async fn a_watcher_follows_both_ways_of_listing() {
     }
 }
 
-/// Each watch sees each change once, in order, however fast they come.
+/// Each watch receives each change once and in order, at any rate.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_under_load() {
+async fn watches_lose_no_event_under_load() {
     const JOBS: usize = 300;
     let cluster = Cluster::new().await;
     let mut watches = Vec::new();

@@ -1,15 +1,15 @@
-//! How Jobs end: conditions, counters, Events, and the order in which they are told.
+//! The end of Jobs: conditions, counters, Events and their order.
 
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 
 use crate::{
-    rig::{Rig, conditions, shell, simple, state},
+    testbed::{Testbed, conditions, shell, simple, state},
     wait::until_ended,
 };
 
-/// What a status says, without times and without what is zero.
-fn brief(status: &Value) -> String {
+/// Summarizes a status without times and zero counters.
+fn summary(status: &Value) -> String {
     let counter = |field: &&str| status[*field].as_i64().map(|value| format!("{field}:{value}"));
     let mut parts: Vec<String> =
         ["active", "ready", "terminating", "succeeded", "failed"].iter().filter_map(counter).collect();
@@ -22,12 +22,12 @@ fn brief(status: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_success_is_told_step_by_step() {
-    let rig = Rig::new();
-    let job = rig.create(json!({}), simple(false)).await;
-    let course: Vec<_> = rig.course(&job).await.iter().map(brief).collect();
+async fn successful_job_reports_each_status_in_order() {
+    let testbed = Testbed::new();
+    let job = testbed.create(json!({}), simple(false)).await;
+    let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
     assert_eq!(
-        course,
+        history,
         [
             "active:1 ready:0 terminating:0",
             "active:1 ready:1 terminating:0",
@@ -35,184 +35,184 @@ async fn a_success_is_told_step_by_step() {
             "ready:0 terminating:0 succeeded:1 SuccessCriteriaMet Complete",
         ]
     );
-    let job = rig.until("Complete").await;
+    let job = testbed.until("Complete").await;
     let reason = |kind: &str| (kind.to_owned(), "CompletionsReached".to_owned());
     assert_eq!(conditions(&job), [reason("SuccessCriteriaMet"), reason("Complete")]);
     let status = job.status.unwrap();
     assert!(status.completion_time.unwrap() >= status.start_time.unwrap());
-    let pods = rig.pods().await;
+    let pods = testbed.pods().await;
     let [pod] = &pods[..] else { panic!("{pods:?}") };
-    assert!(pod.finalizers().is_empty(), "it is kept, and nothing holds it");
+    assert!(pod.finalizers().is_empty(), "the pod has no finalizer");
     let state = state(pod);
     assert_eq!(
         (&state["terminated"]["exitCode"], &state["terminated"]["reason"]),
         (&json!(0), &json!("Completed"))
     );
     let created = ("SuccessfulCreate".to_owned(), format!("Created pod: {}", pod.name_any()));
-    assert_eq!(rig.events("Job").await, [created, ("Completed".into(), "Job completed".into())]);
+    assert_eq!(testbed.events("Job").await, [created, ("Completed".into(), "Job completed".into())]);
 }
 
 #[tokio::test]
-async fn a_job_fails_after_four_pods_with_a_backoff_limit_of_three() {
-    let rig = Rig::new();
-    let job = rig.create(json!({"backoffLimit": 3}), simple(true)).await;
-    let course: Vec<_> = rig.course(&job).await.iter().map(brief).collect();
+async fn job_with_a_backoff_limit_of_three_fails_after_four_pods() {
+    let testbed = Testbed::new();
+    let job = testbed.create(json!({"backoffLimit": 3}), simple(true)).await;
+    let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
     assert_eq!(
-        course[course.len() - 2..],
+        history[history.len() - 2..],
         [
             "ready:0 terminating:0 failed:3 uncounted failed FailureTarget",
             "ready:0 terminating:0 failed:4 FailureTarget Failed",
         ]
     );
-    let job = rig.until("Failed").await;
+    let job = testbed.until("Failed").await;
     let failed = job.status.unwrap().conditions.unwrap().pop().unwrap();
     assert_eq!(failed.reason.as_deref(), Some("BackoffLimitExceeded"));
     assert_eq!(failed.message.as_deref(), Some("Job has reached the specified backoff limit"));
-    let pods = rig.pods().await;
+    let pods = testbed.pods().await;
     assert_eq!(pods.len(), 4);
     for pod in &pods {
         let ended = &state(pod)["terminated"];
         assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(1), &json!("Error")));
     }
-    let events = rig.events("Job").await;
+    let events = testbed.events("Job").await;
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].0, "BackoffLimitExceeded");
 }
 
 #[tokio::test]
-async fn the_deadline_ends_the_process_and_then_the_job() {
-    let rig = Rig::new();
-    let job = rig.create(json!({"activeDeadlineSeconds": 2}), rig.sleeper("")).await;
-    let pid = rig.pid().await;
-    let course: Vec<_> = rig.course(&job).await.iter().map(brief).collect();
-    let target = course.iter().position(|status| status.contains("FailureTarget")).unwrap();
-    assert!(target < course.len() - 1, "the announcement comes first: {course:?}");
-    let job = rig.until("Failed").await;
+async fn deadline_ends_the_process_before_the_job() {
+    let testbed = Testbed::new();
+    let job = testbed.create(json!({"activeDeadlineSeconds": 2}), testbed.sleeper("")).await;
+    let pid = testbed.pid().await;
+    let history: Vec<_> = testbed.status_history(&job).await.iter().map(summary).collect();
+    let target = history.iter().position(|status| status.contains("FailureTarget")).unwrap();
+    assert!(target < history.len() - 1, "FailureTarget precedes Failed: {history:?}");
+    let job = testbed.until("Failed").await;
     let reason = |kind: &str| (kind.to_owned(), "DeadlineExceeded".to_owned());
     assert_eq!(conditions(&job), [reason("FailureTarget"), reason("Failed")]);
     assert_eq!(job.status.unwrap().failed, Some(1));
     until_ended(pid).await;
-    assert!(rig.pods().await.is_empty(), "the pod is deleted");
-    let events: Vec<_> = rig.events("Job").await.into_iter().map(|(reason, _)| reason).collect();
+    assert!(testbed.pods().await.is_empty(), "the pod is deleted");
+    let events: Vec<_> = testbed.events("Job").await.into_iter().map(|(reason, _)| reason).collect();
     assert_eq!(events, ["SuccessfulCreate", "SuccessfulDelete", "DeadlineExceeded"]);
 }
 
 #[tokio::test]
-async fn a_suspended_job_ends_its_pods_and_starts_anew_when_resumed() {
-    let rig = Rig::new();
-    rig.create(json!({}), rig.sleeper("")).await;
-    let first = rig.pid().await;
-    rig.patch(json!({"suspend": true})).await;
-    rig.until("Suspended").await;
+async fn suspended_job_ends_its_pods_and_restarts_when_resumed() {
+    let testbed = Testbed::new();
+    testbed.create(json!({}), testbed.sleeper("")).await;
+    let first = testbed.pid().await;
+    testbed.patch(json!({"suspend": true})).await;
+    testbed.until("Suspended").await;
     until_ended(first).await;
-    let status = rig.until_status(|status| status.terminating == Some(0)).await;
+    let status = testbed.until_status(|status| status.terminating == Some(0)).await;
     assert_eq!((status.active, status.failed, status.start_time), (None, None, None));
-    std::fs::remove_file(rig.folder.path().join("pid")).unwrap();
-    rig.patch(json!({"suspend": false})).await;
-    let status = rig.until_status(|status| status.ready == Some(1)).await;
+    std::fs::remove_file(testbed.folder.path().join("pid")).unwrap();
+    testbed.patch(json!({"suspend": false})).await;
+    let status = testbed.until_status(|status| status.ready == Some(1)).await;
     assert!(status.start_time.is_some());
     assert_eq!(status.conditions.unwrap()[0].reason.as_deref(), Some("JobResumed"));
-    assert_ne!(rig.pid().await, first);
+    assert_ne!(testbed.pid().await, first);
 }
 
 #[tokio::test]
-async fn a_job_created_suspended_has_no_pods() {
-    let rig = Rig::new();
-    rig.create(json!({"suspend": true}), simple(false)).await;
-    let job = rig.until("Suspended").await;
-    assert_eq!((rig.pods().await.len(), job.status.unwrap().start_time), (0, None));
-    rig.patch(json!({"suspend": false})).await;
-    rig.until("Complete").await;
+async fn job_created_suspended_has_no_pods() {
+    let testbed = Testbed::new();
+    testbed.create(json!({"suspend": true}), simple(false)).await;
+    let job = testbed.until("Suspended").await;
+    assert_eq!((testbed.pods().await.len(), job.status.unwrap().start_time), (0, None));
+    testbed.patch(json!({"suspend": false})).await;
+    testbed.until("Complete").await;
 }
 
 #[tokio::test]
-async fn a_ttl_given_to_a_finished_job_deletes_it_with_its_pods() {
-    let rig = Rig::new();
-    rig.create(json!({}), shell("true")).await;
-    rig.until("Complete").await;
-    assert_eq!(rig.pods().await.len(), 1);
-    rig.patch(json!({"ttlSecondsAfterFinished": 1})).await;
-    rig.until_gone().await;
-    assert!(rig.pods().await.is_empty());
+async fn ttl_added_to_a_finished_job_deletes_it_with_its_pods() {
+    let testbed = Testbed::new();
+    testbed.create(json!({}), shell("true")).await;
+    testbed.until("Complete").await;
+    assert_eq!(testbed.pods().await.len(), 1);
+    testbed.patch(json!({"ttlSecondsAfterFinished": 1})).await;
+    testbed.until_gone().await;
+    assert!(testbed.pods().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_deleted_job_takes_its_process_along() {
+async fn deleted_job_ends_its_process() {
     for delete in [DeleteParams::background(), DeleteParams::foreground()] {
-        let rig = Rig::new();
-        rig.create(json!({}), rig.sleeper("")).await;
-        let pid = rig.pid().await;
-        rig.jobs.delete("a", &delete).await.unwrap();
-        rig.until_gone().await;
+        let testbed = Testbed::new();
+        testbed.create(json!({}), testbed.sleeper("")).await;
+        let pid = testbed.pid().await;
+        testbed.jobs.delete("a", &delete).await.unwrap();
+        testbed.until_gone().await;
         until_ended(pid).await;
-        rig.until_no_pods().await;
+        testbed.until_no_pods().await;
     }
 }
 
 #[tokio::test]
-async fn a_job_that_another_controller_manages_is_left_alone() {
-    let rig = Rig::new();
-    let theirs = rig.create(json!({"managedBy": "example.com/other"}), shell("true")).await;
-    rig.create_named("b", json!({}), shell("true")).await;
-    rig.until_pod("Succeeded").await;
-    let now = rig.jobs.get("a").await.unwrap();
-    assert_eq!((now.resource_version(), rig.pods().await.len()), (theirs.resource_version(), 1));
+async fn job_of_another_controller_is_ignored() {
+    let testbed = Testbed::new();
+    let theirs = testbed.create(json!({"managedBy": "example.com/other"}), shell("true")).await;
+    testbed.create_named("b", json!({}), shell("true")).await;
+    testbed.until_pod("Succeeded").await;
+    let now = testbed.jobs.get("a").await.unwrap();
+    assert_eq!((now.resource_version(), testbed.pods().await.len()), (theirs.resource_version(), 1));
 }
 
 #[tokio::test]
-async fn an_indexed_job_runs_each_index() {
-    let rig = Rig::new();
+async fn indexed_job_runs_each_index() {
+    let testbed = Testbed::new();
     let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 2});
-    rig.create(spec, shell("test $JOB_COMPLETION_INDEX -lt 3")).await;
-    let status = rig.until("Complete").await.status.unwrap();
+    testbed.create(spec, shell("test $JOB_COMPLETION_INDEX -lt 3")).await;
+    let status = testbed.until("Complete").await.status.unwrap();
     assert_eq!((status.succeeded, status.completed_indexes.as_deref()), (Some(3), Some("0-2")));
 }
 
 #[tokio::test]
-async fn a_container_that_is_started_again_counts_against_the_limit() {
-    let rig = Rig::new();
+async fn container_restarts_count_against_the_backoff_limit() {
+    let testbed = Testbed::new();
     let flaky = shell("echo x >> runs; test $(wc -l < runs) -ge 3");
-    rig.create(json!({"restartPolicy": "OnFailure", "backoffLimit": 6}), flaky.clone()).await;
-    rig.until("Complete").await;
-    let pods = rig.pods().await;
+    testbed.create(json!({"restartPolicy": "OnFailure", "backoffLimit": 6}), flaky.clone()).await;
+    testbed.until("Complete").await;
+    let pods = testbed.pods().await;
     let status = &pods[0].status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
     assert_eq!((pods.len(), status.restart_count), (1, 2));
     let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!(last.exit_code, 1);
 
-    let rig = Rig::new();
-    rig.create(json!({"restartPolicy": "OnFailure", "backoffLimit": 2}), flaky).await;
-    let job = rig.until("Failed").await;
+    let testbed = Testbed::new();
+    testbed.create(json!({"restartPolicy": "OnFailure", "backoffLimit": 2}), flaky).await;
+    let job = testbed.until("Failed").await;
     assert_eq!(conditions(&job)[1].1, "BackoffLimitExceeded");
 }
 
 #[tokio::test]
-async fn a_job_whose_image_is_not_there_waits_and_says_so() {
-    let rig = Rig::new();
-    rig.create(json!({"activeDeadlineSeconds": 2}), json!({"image": "missing:1"})).await;
-    let pod = rig
+async fn job_with_a_missing_image_waits_and_reports_the_reason() {
+    let testbed = Testbed::new();
+    testbed.create(json!({"activeDeadlineSeconds": 2}), json!({"image": "missing:1"})).await;
+    let pod = testbed
         .watch_pods(|pod| pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some()))
         .await;
     let message = "Container image \"missing:1\" is not present with pull policy of Never";
     assert_eq!(state(&pod), json!({"waiting": {"reason": "ErrImageNeverPull", "message": message}}));
     assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
-    rig.until("Failed").await;
-    let events = rig.events("Pod").await;
+    testbed.until("Failed").await;
+    let events = testbed.events("Pod").await;
     assert_eq!(events[0], ("ErrImageNeverPull".into(), message.into()));
     assert_eq!(events[1], ("Failed".into(), "Error: ErrImageNeverPull".into()));
 }
 
-/// Each of the pods that have a place waits until all of them run: one after the other they would never end.
+/// Each running pod waits for the others, so sequential execution would never finish.
 #[tokio::test]
-async fn many_jobs_run_at_the_same_time_and_others_wait_for_a_place() {
-    const PLACES: usize = 10;
-    let rig = Rig::with(|options| options.max_pods = PLACES);
-    let folder = rig.folder.path().display();
-    let meet = format!(
-        "touch {folder}/$HOSTNAME; while [ $(ls {folder} | wc -l) -lt {PLACES} ]; do sleep 0.02; done"
+async fn jobs_run_concurrently_up_to_the_pod_limit() {
+    const MAX_PODS: usize = 10;
+    let testbed = Testbed::with(|options| options.max_pods = MAX_PODS);
+    let folder = testbed.folder.path().display();
+    let script = format!(
+        "touch {folder}/$HOSTNAME; while [ $(ls {folder} | wc -l) -lt {MAX_PODS} ]; do sleep 0.02; done"
     );
-    for number in 0..4 * PLACES {
-        rig.create_named(&format!("job-{number}"), json!({}), shell(&meet)).await;
+    for number in 0..4 * MAX_PODS {
+        testbed.create_named(&format!("job-{number}"), json!({}), shell(&script)).await;
     }
-    rig.until_all_complete(4 * PLACES).await;
+    testbed.until_all_complete(4 * MAX_PODS).await;
 }

@@ -12,7 +12,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use kube::Client;
 use local_cluster::Faults;
-use local_cluster::faults::{Call, Calls, serve_before};
+use local_cluster::fault_proxy;
+use local_cluster::faults::{Call, Calls};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -46,12 +47,12 @@ impl ApiProxy {
         let server = format!("http://{}", listener.local_addr().expect("an address"));
         let (folder, path) = write_kubeconfig(&server, client.default_namespace());
         let (faults, points, stop) =
-            (Faults::of_another(), Arc::new(Points::default()), CancellationToken::new());
+            (Faults::for_proxy(), Arc::new(Points::default()), CancellationToken::new());
         tokio::spawn({
             let (faults, points, shutdown) = (faults.clone(), points.clone(), stop.clone());
             async move {
                 let upstream = move |call, request| pass(client.clone(), points.clone(), call, request);
-                serve_before(&faults, upstream, listener, shutdown).await.expect("the proxy listens");
+                fault_proxy::serve(&faults, upstream, listener, shutdown).await.expect("the proxy listens");
             }
         });
         Self { faults, kubeconfig: path, points, _stop: stop.drop_guard(), _folder: folder }

@@ -1,91 +1,92 @@
-//! Whether a Job is at its end, and which of its pods are too many or too few.
+//! Decides whether a Job has finished, and which pods to create or delete.
 
 use std::collections::HashSet;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::{MOST_PODS, Round, count};
+use super::{MAX_PODS_PER_SYNC, SyncContext, backoff, count, plan::PodDeletion};
 use crate::controller::{
-    backoff,
-    conditions::{self, SUSPENDED, Verdict},
+    conditions::{self, JobResult, SUSPENDED},
     events::Note,
-    plan::Removal,
     pods,
 };
 
-impl Round<'_> {
-    /// Whether the Job is at its end, and which pods are too many or too few.
+impl SyncContext<'_> {
+    /// Sets the Job's result, or plans the pods of a Job that has none.
     pub(super) fn decide(&mut self) {
-        if self.verdict.is_none() {
-            self.verdict = self.failure();
+        if self.result.is_none() {
+            self.result = self.failure();
         }
-        if self.verdict.is_some() {
+        if self.result.is_some() {
             let active = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
-            return self.remove(active, false);
+            return self.delete_pods(active, false);
         }
         let deleting = self.job.metadata.deletion_timestamp.is_some();
         if !deleting {
-            self.manage();
+            self.manage_pods();
         }
         let complete = match self.spec.completions {
             None => self.succeeded > 0,
             Some(completions) => self.succeeded >= completions,
         };
         if complete && self.active == 0 {
-            self.verdict = Some(Verdict::success());
+            self.result = Some(JobResult::success());
         } else if !deleting {
-            self.note_suspension();
+            self.update_suspended();
         }
     }
 
-    fn failure(&mut self) -> Option<Verdict> {
+    fn failure(&mut self) -> Option<JobResult> {
         let limit = self.spec.backoff_limit;
         let restarts: i32 = self.pods.iter().map(pods::restarts).sum();
-        // With a limit of 0 the first restart is one too many; else the limit itself is the last straw, as in Kubernetes.
+        // As in Kubernetes, the restart that reaches the limit fails the Job. With a limit of 0, the
+        // first restart does.
         if self.failed > limit || (self.spec.restarts_on_failure && restarts >= limit.max(1)) {
-            return Some(Verdict::backoff_limit());
+            return Some(JobResult::backoff_limit());
         }
         let start = self.status.start_time.as_ref().filter(|_| !self.spec.suspended)?;
         let end = start.0.checked_add(self.spec.deadline?).ok()?;
         if self.now >= end {
-            return Some(Verdict::deadline());
+            return Some(JobResult::deadline());
         }
-        self.look_again_at(end);
+        self.requeue_by(end);
         None
     }
 
-    /// Deletes what is too much; only where nothing is, creates what is missing.
-    fn manage(&mut self) {
+    /// Deletes excess pods. Only without excess pods, it creates missing ones.
+    fn manage_pods(&mut self) {
         let mut active: Vec<&Pod> = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
         active.sort_by_key(|pod| pods::progress(pod));
-        let (mut superfluous, active) = self.repeated(active);
-        let too_many = usize::try_from(self.active - self.wanted()).unwrap_or(0);
-        superfluous.extend(active.into_iter().take(too_many.saturating_sub(superfluous.len())));
-        if !superfluous.is_empty() {
-            superfluous.truncate(MOST_PODS);
-            return self.remove(superfluous, true);
+        let (mut excess, active) = self.split_duplicates(active);
+        let surplus = usize::try_from(self.active - self.desired_active()).unwrap_or(0);
+        excess.extend(active.into_iter().take(surplus.saturating_sub(excess.len())));
+        if !excess.is_empty() {
+            excess.truncate(MAX_PODS_PER_SYNC);
+            return self.delete_pods(excess, true);
         }
-        let held = if self.spec.replaces_failed_only { self.terminating } else { 0 };
-        if let Ok(missing @ 1..) = usize::try_from(self.wanted() - self.active - held) {
-            self.add(missing.min(MOST_PODS));
+        let reserved = if self.spec.replaces_failed_only { self.terminating } else { 0 };
+        if let Ok(missing @ 1..) = usize::try_from(self.desired_active() - self.active - reserved) {
+            self.create_pods(missing.min(MAX_PODS_PER_SYNC));
         }
     }
 
-    /// Tells the pods of an indexed Job whose index is done, or has a pod that is further, from the rest.
-    fn repeated<'p>(&self, mut active: Vec<&'p Pod>) -> (Vec<&'p Pod>, Vec<&'p Pod>) {
+    /// Splits the active pods of an indexed Job into duplicates and needed pods.
+    ///
+    /// The index of a duplicate is completed, or has a pod with more progress.
+    fn split_duplicates<'p>(&self, mut active: Vec<&'p Pod>) -> (Vec<&'p Pod>, Vec<&'p Pod>) {
         if !self.spec.indexed {
             return (Vec::new(), active);
         }
         let mut seen = self.completed.clone();
         active.reverse();
-        let (mut needed, repeated): (Vec<&Pod>, Vec<&Pod>) =
+        let (mut needed, duplicates): (Vec<&Pod>, Vec<&Pod>) =
             active.into_iter().partition(|pod| pods::index(pod).is_some_and(|index| seen.insert(index)));
         needed.reverse();
-        (repeated, needed)
+        (duplicates, needed)
     }
 
-    /// How many pods shall be active.
-    fn wanted(&self) -> i32 {
+    /// The desired number of active pods.
+    fn desired_active(&self) -> i32 {
         match self.spec.completions {
             _ if self.spec.suspended => 0,
             None if self.succeeded > 0 => self.active,
@@ -94,10 +95,10 @@ impl Round<'_> {
         }
     }
 
-    fn add(&mut self, missing: usize) {
+    fn create_pods(&mut self, missing: usize) {
         let earliest = backoff::earliest(self.pods, self.time_scale, self.spec.replaces_failed_only);
         if let Some(earliest) = earliest.filter(|earliest| *earliest > self.now) {
-            return self.look_again_at(earliest);
+            return self.requeue_by(earliest);
         }
         if self.spec.indexed {
             let completions = self.spec.completions.unwrap_or(0);
@@ -112,25 +113,25 @@ impl Round<'_> {
         self.active += count(&self.plan.create);
     }
 
-    fn remove(&mut self, pods: Vec<&Pod>, release: bool) {
+    fn delete_pods(&mut self, pods: Vec<&Pod>, release: bool) {
         self.active -= count(&pods);
         self.terminating += count(&pods);
         self.ready -= count(pods.iter().filter(|pod| pods::is_ready(pod)));
-        self.plan.delete.extend(pods.into_iter().map(|pod| Removal {
+        self.plan.delete.extend(pods.into_iter().map(|pod| PodDeletion {
             name: pods::name(pod).to_owned(),
             uid: pods::uid(pod).to_owned(),
             release,
         }));
     }
 
-    fn note_suspension(&mut self) {
+    fn update_suspended(&mut self) {
         let suspended = self.spec.suspended;
         let (reason, message, note) = match suspended {
             true => ("JobSuspended", "Job suspended", "Suspended"),
             false => ("JobResumed", "Job resumed", "Resumed"),
         };
         if conditions::set(&mut self.status, SUSPENDED, suspended, (reason, message), self.now) {
-            // The deadline counts the time since the Job was last resumed.
+            // The deadline counts from the last resume.
             self.status.start_time = (!suspended).then_some(Time(self.now));
             self.plan.notes.push(Note::normal(note, message));
         }

@@ -1,14 +1,19 @@
-//! The Job controller's rules: a Job, its pods and the time in; what to do out. Nothing here waits or keeps anything.
+//! The rules of the Job controller: from a Job, its pods and the time to a plan. Pure.
 //!
-//! They follow `syncJob` of Kubernetes 1.37 step by step, with one change: what that function writes in two updates,
-//! around the removal of the pods' finalizers, are two rounds here. The second finds the pods let go of, and counts them.
+//! They follow `syncJob` of Kubernetes 1.37 step by step, with one difference. `syncJob` updates
+//! the status before and after it removes the pods' finalizers; these updates are two syncs here.
+//! The second one counts the pods that have lost their finalizer.
 
-mod account;
+mod backoff;
+mod counters;
 mod decide;
+mod indexes;
 #[cfg(test)]
 mod model;
+mod plan;
 #[cfg(test)]
 mod properties;
+mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -23,21 +28,21 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use self::spec::Spec;
 use super::{
-    conditions::{self, Verdict},
-    indexes,
-    plan::Plan,
+    conditions::{self, JobResult},
     pods,
-    spec::Spec,
 };
 
-/// No more pods are created or deleted, and no more ends kept uncounted, in one round.
-const MOST_PODS: usize = 500;
+pub(super) use self::plan::{Plan, PodDeletion};
 
-/// What is to be done for `job` now. `pods` are those that it controls; `time_scale` shortens the back-off.
+/// The limit of created, deleted and uncounted pods per sync.
+const MAX_PODS_PER_SYNC: usize = 500;
+
+/// The plan for `job` and the `pods` that it controls. `time_scale` is the factor of the back-off.
 pub(super) fn reconcile(job: &Job, pods: &[Pod], now: Timestamp, time_scale: f64) -> Plan {
-    let spec = Spec::of(job);
-    if spec.foreign {
+    let spec = Spec::from_job(job);
+    if spec.managed_elsewhere {
         return Plan::default();
     }
     if conditions::is_finished(job) {
@@ -46,18 +51,18 @@ pub(super) fn reconcile(job: &Job, pods: &[Pod], now: Timestamp, time_scale: f64
             ..Plan::default()
         };
     }
-    let mut round = Round::new(job, &spec, pods, now, time_scale);
-    round.decide();
-    round.account();
-    round.finish()
+    let mut sync = SyncContext::new(job, &spec, pods, now, time_scale);
+    sync.decide();
+    sync.count_terminated();
+    sync.finish()
 }
 
 fn tracked(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
     pods.iter().filter(|pod| pods::is_tracked(pod))
 }
 
-/// One round: what was found, what is decided, and the status as it shall be.
-struct Round<'a> {
+/// The working state of one sync: the observed counters, the new status and the plan.
+struct SyncContext<'a> {
     job: &'a Job,
     spec: &'a Spec,
     pods: &'a [Pod],
@@ -70,13 +75,13 @@ struct Round<'a> {
     terminating: i32,
     succeeded: i32,
     failed: i32,
-    /// The indexes that have a success, counted or not.
+    /// The indexes of succeeded pods, counted or not.
     completed: BTreeSet<i32>,
-    verdict: Option<Verdict>,
+    result: Option<JobResult>,
     plan: Plan,
 }
 
-impl<'a> Round<'a> {
+impl<'a> SyncContext<'a> {
     fn new(job: &'a Job, spec: &'a Spec, pods: &'a [Pod], now: Timestamp, time_scale: f64) -> Self {
         let mut status = job.status.clone().unwrap_or_default();
         let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
@@ -85,9 +90,9 @@ impl<'a> Round<'a> {
         }
         let new = |uids: &Option<Vec<String>>, ended: &dyn Fn(&Pod) -> bool| {
             let known = uids.as_deref().unwrap_or_default();
-            let fresh =
+            let uncounted =
                 tracked(pods).filter(|pod| ended(pod) && !known.iter().any(|uid| uid == pods::uid(pod)));
-            count(fresh) + count(known)
+            count(uncounted) + count(known)
         };
         let completions = spec.completions.unwrap_or(0);
         let mut completed = BTreeSet::new();
@@ -105,7 +110,7 @@ impl<'a> Round<'a> {
                 false => status.succeeded.unwrap_or(0) + new(&uncounted.succeeded, &pods::has_succeeded),
             },
             failed: status.failed.unwrap_or(0) + new(&uncounted.failed, &|pod| counts_as_failed(pod, spec)),
-            verdict: Verdict::fixed(&status),
+            result: JobResult::from_interim(&status),
             plan: Plan::default(),
             job,
             spec,
@@ -118,7 +123,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn look_again_at(&mut self, time: Timestamp) {
+    fn requeue_by(&mut self, time: Timestamp) {
         let earlier = self.plan.requeue_at.is_none_or(|planned| time < planned);
         if earlier {
             self.plan.requeue_at = Some(time);
@@ -126,7 +131,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// A pod that somebody deletes has failed too, unless the Job waits for its end.
+/// Whether a pod failed. A deleted pod failed too, unless the replacement policy is `Failed`.
 fn counts_as_failed(pod: &Pod, spec: &Spec) -> bool {
     pods::has_failed(pod)
         || (pods::is_deleting(pod) && !pods::has_succeeded(pod) && !spec.replaces_failed_only)

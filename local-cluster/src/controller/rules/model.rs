@@ -1,4 +1,4 @@
-//! A Job and its pods as the rules change them, for the tests.
+//! A model of a Job and its pods, to which tests apply plans.
 
 use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::jiff::SignedDuration;
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A Job and its pods, without a cluster around them: plans are carried out on the spot.
+/// A Job and its pods without a cluster. Plans are applied immediately.
 pub(super) struct Model {
     pub(super) job: Job,
     pub(super) pods: Vec<Pod>,
     pub(super) now: Timestamp,
     pub(super) created: usize,
     pub(super) scale: f64,
-    /// Every status that was written, as JSON.
+    /// Every written status, as JSON.
     pub(super) written: Vec<Value>,
-    /// The greatest number of pods that were active at the same time.
-    pub(super) most_active: usize,
+    /// The maximum number of active pods.
+    pub(super) max_active: usize,
 }
 
 impl Model {
@@ -30,22 +30,22 @@ impl Model {
             created: 0,
             scale: 1.0,
             written: Vec::new(),
-            most_active: 0,
+            max_active: 0,
         }
     }
 
-    /// One round; says whether it changed anything.
-    pub(super) fn round(&mut self) -> bool {
-        self.round_until(true)
+    /// Syncs once and returns whether anything changed.
+    pub(super) fn sync_once(&mut self) -> bool {
+        self.sync_partially(true)
     }
 
-    /// One round that breaks off once the status is stored, if it is not to be `whole`.
-    pub(super) fn round_until(&mut self, whole: bool) -> bool {
+    /// Syncs once. Unless `whole`, the sync stops after it has stored the status.
+    pub(super) fn sync_partially(&mut self, whole: bool) -> bool {
         let plan = reconcile(&self.job, &self.pods, self.now, self.scale);
-        for removal in &plan.delete {
-            let pod = self.pods.iter_mut().find(|pod| pods::uid(pod) == removal.uid).unwrap();
+        for deletion in &plan.delete {
+            let pod = self.pods.iter_mut().find(|pod| pods::uid(pod) == deletion.uid).unwrap();
             pod.metadata.deletion_timestamp = Some(Time(self.now));
-            if removal.release {
+            if deletion.release {
                 pod.metadata.finalizers = None;
             }
         }
@@ -57,7 +57,7 @@ impl Model {
             pod.metadata.creation_timestamp = Some(Time(self.now));
             self.pods.push(pod);
         }
-        self.most_active = self.most_active.max(self.pods.iter().filter(|pod| pods::is_active(pod)).count());
+        self.max_active = self.max_active.max(self.pods.iter().filter(|pod| pods::is_active(pod)).count());
         if let Some(status) = &plan.status {
             self.written.push(serde_json::to_value(status).unwrap());
             self.job.status = Some(status.clone());
@@ -70,13 +70,17 @@ impl Model {
         plan.changes()
     }
 
-    /// Rounds until nothing changes.
-    pub(super) fn settle(&mut self) -> &mut Self {
-        assert!((0..100).any(|_| !self.round()), "it never settles: {:?}", self.written.last());
+    /// Syncs until nothing changes.
+    pub(super) fn sync_until_stable(&mut self) -> &mut Self {
+        assert!(
+            (0..100).any(|_| !self.sync_once()),
+            "the Job does not become stable: {:?}",
+            self.written.last()
+        );
         self
     }
 
-    pub(super) fn pass(&mut self, seconds: i64) -> &mut Self {
+    pub(super) fn advance(&mut self, seconds: i64) -> &mut Self {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
         self
     }
@@ -105,8 +109,8 @@ impl Model {
         self.set(json!({"phase": phase, "containerStatuses": [container]}))
     }
 
-    /// What was deleted is gone.
-    pub(super) fn bury(&mut self) -> &mut Self {
+    /// Removes terminating pods that their finalizer retains.
+    pub(super) fn remove_retained(&mut self) -> &mut Self {
         self.pods.retain(|pod| !pods::is_deleting(pod));
         self
     }

@@ -1,4 +1,4 @@
-//! What holds whatever happens to the pods of a Job.
+//! Properties that hold for any sequence of pod changes.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -10,15 +10,15 @@ enum Step {
     Run,
     End(bool),
     DeletePod,
-    Bury,
-    Pass(i64),
+    RemoveRetained,
+    Advance(i64),
     Suspend(bool),
     Parallelism(i32),
-    /// One round only: the next step comes before all is settled.
-    Round,
-    /// One round that breaks off before the pods are let go of.
-    Broken,
-    Settle,
+    /// One sync only: the next step follows before the Job is stable.
+    SyncOnce,
+    /// One sync that stops before the removal of the finalizers.
+    SyncPartially,
+    SyncUntilStable,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -26,17 +26,17 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Run),
         6 => any::<bool>().prop_map(Step::End),
         1 => Just(Step::DeletePod),
-        2 => Just(Step::Bury),
-        3 => (0..700_i64).prop_map(Step::Pass),
+        2 => Just(Step::RemoveRetained),
+        3 => (0..700_i64).prop_map(Step::Advance),
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => (0..4_i32).prop_map(Step::Parallelism),
-        4 => Just(Step::Round),
-        2 => Just(Step::Broken),
-        6 => Just(Step::Settle),
+        4 => Just(Step::SyncOnce),
+        2 => Just(Step::SyncPartially),
+        6 => Just(Step::SyncUntilStable),
     ]
 }
 
-fn take(model: &mut Model, step: Step) {
+fn apply(model: &mut Model, step: Step) {
     let now = model.now;
     match step {
         Step::Run => drop(model.run()),
@@ -46,13 +46,13 @@ fn take(model: &mut Model, step: Step) {
                 pod.metadata.deletion_timestamp = Some(Time(now));
             }
         }
-        Step::Bury => model.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod)),
-        Step::Pass(seconds) => drop(model.pass(seconds)),
+        Step::RemoveRetained => model.pods.retain(|pod| !pods::is_deleting(pod) || pods::is_tracked(pod)),
+        Step::Advance(seconds) => drop(model.advance(seconds)),
         Step::Suspend(suspend) => model.job.spec.as_mut().unwrap().suspend = Some(suspend),
         Step::Parallelism(parallelism) => model.job.spec.as_mut().unwrap().parallelism = Some(parallelism),
-        Step::Round => drop(model.round()),
-        Step::Broken => drop(model.round_until(false)),
-        Step::Settle => drop(model.settle()),
+        Step::SyncOnce => drop(model.sync_once()),
+        Step::SyncPartially => drop(model.sync_partially(false)),
+        Step::SyncUntilStable => drop(model.sync_until_stable()),
     }
 }
 
@@ -68,9 +68,9 @@ fn finals(status: &Value) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever happens to the pods: one end at most, which stays; counters never fall; no more pods than allowed.
+    /// A Job finishes at most once, its counters never decrease, and it never has too many pods.
     #[test]
-    fn any_course_of_events_has_one_end(
+    fn any_sequence_of_steps_has_one_result(
         steps in proptest::collection::vec(step(), 0..60),
         completions in proptest::option::of(0..5_i32),
         indexed: bool,
@@ -83,23 +83,23 @@ proptest! {
             "completions": completions, "parallelism": parallelism, "backoffLimit": limit,
             "completionMode": mode, "activeDeadlineSeconds": deadline,
         }));
-        let mut most = parallelism;
+        let mut max_parallelism = parallelism;
         for step in steps {
             if let Step::Parallelism(parallelism) = step {
-                most = most.max(parallelism);
+                max_parallelism = max_parallelism.max(parallelism);
             }
-            take(&mut model, step);
+            apply(&mut model, step);
         }
-        model.settle().bury().settle();
-        prop_assert!(i32::try_from(model.most_active).unwrap() <= most);
+        model.sync_until_stable().remove_retained().sync_until_stable();
+        prop_assert!(i32::try_from(model.max_active).unwrap() <= max_parallelism);
         let mut seen = Vec::new();
         let (mut succeeded, mut failed) = (0, 0);
         for status in &model.written {
             let now = finals(status);
-            prop_assert!(seen.is_empty(), "written after the end: {status}");
-            prop_assert!(now.len() <= 1, "two ends: {status}");
+            prop_assert!(seen.is_empty(), "status written after the final condition: {status}");
+            prop_assert!(now.len() <= 1, "two final conditions: {status}");
             let count = |field: &str| status[field].as_i64().unwrap_or(0);
-            prop_assert!(count("succeeded") >= succeeded && count("failed") >= failed, "it falls: {status}");
+            prop_assert!(count("succeeded") >= succeeded && count("failed") >= failed, "a counter decreases: {status}");
             prop_assert!(count("ready") <= count("active"), "more ready than active: {status}");
             (succeeded, failed) = (count("succeeded"), count("failed"));
             seen = now;
@@ -107,7 +107,7 @@ proptest! {
         prop_assert!(succeeded + failed <= i64::try_from(model.created).unwrap(), "a pod is counted twice");
         if !seen.is_empty() {
             prop_assert!(model.active().is_empty(), "pods outlive the Job");
-            prop_assert!(!model.pods.iter().any(pods::is_tracked), "a pod is held for ever");
+            prop_assert!(!model.pods.iter().any(pods::is_tracked), "a pod keeps its finalizer");
         }
         if seen == ["Complete"] {
             prop_assert!(succeeded >= i64::from(completions.unwrap_or(1)));

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use super::{model::Model, *};
 use crate::controller::pods::FINALIZER;
 
-/// What a status says, without times and without what is zero.
-fn brief(status: &Value) -> String {
+/// Summarizes a status without times and zero counters.
+fn summary(status: &Value) -> String {
     let number = |field: &str| status[field].as_i64().map(|value| format!("{field}:{value}"));
     let mut parts: Vec<String> =
         ["active", "ready", "terminating", "succeeded", "failed"].into_iter().filter_map(number).collect();
@@ -24,10 +24,10 @@ fn brief(status: &Value) -> String {
 }
 
 #[test]
-fn the_way_of_a_job_that_succeeds() {
+fn successful_job_passes_each_status() {
     let mut model = Model::new(json!({}));
-    model.settle().run().settle().pass(2).end(true).settle();
-    let written: Vec<_> = model.written.iter().map(brief).collect();
+    model.sync_until_stable().run().sync_until_stable().advance(2).end(true).sync_until_stable();
+    let written: Vec<_> = model.written.iter().map(summary).collect();
     assert_eq!(
         written,
         [
@@ -49,10 +49,10 @@ fn the_way_of_a_job_that_succeeds() {
 }
 
 #[test]
-fn the_end_is_announced_even_where_nothing_has_to_end() {
+fn interim_condition_precedes_the_final_one_without_pods() {
     let mut model = Model::new(json!({"completions": 0, "parallelism": 1}));
-    model.settle();
-    let written: Vec<_> = model.written.iter().map(brief).collect();
+    model.sync_until_stable();
+    let written: Vec<_> = model.written.iter().map(summary).collect();
     assert_eq!(
         written,
         [
@@ -63,32 +63,32 @@ fn the_end_is_announced_even_where_nothing_has_to_end() {
 }
 
 #[test]
-fn a_round_that_breaks_off_counts_no_pod_twice() {
+fn interrupted_sync_counts_no_pod_twice() {
     let mut model = Model::new(json!({"completions": 2, "parallelism": 2}));
-    model.settle().end(true);
-    model.round_until(false);
-    model.round_until(false);
-    model.settle();
+    model.sync_until_stable().end(true);
+    model.sync_partially(false);
+    model.sync_partially(false);
+    model.sync_until_stable();
     assert_eq!(model.status().succeeded, Some(1));
 }
 
 #[test]
-fn a_job_fails_after_its_last_attempt_and_waits_longer_before_each() {
+fn job_fails_after_its_last_attempt_with_doubling_backoff() {
     let mut model = Model::new(json!({"backoffLimit": 3}));
-    model.settle();
+    model.sync_until_stable();
     for wait in [10, 20, 40] {
-        model.pass(1).end(false).settle();
+        model.advance(1).end(false).sync_until_stable();
         assert_eq!(model.active().len(), 0);
         let plan = reconcile(&model.job, &model.pods, model.now, 1.0);
         assert_eq!(plan.requeue_at, model.now.checked_add(SignedDuration::from_secs(wait)).ok());
-        model.pass(wait - 1).settle();
+        model.advance(wait - 1).sync_until_stable();
         assert_eq!(model.active().len(), 0, "before {wait} s");
-        model.pass(1).settle();
+        model.advance(1).sync_until_stable();
         assert_eq!(model.active().len(), 1, "after {wait} s");
     }
     model.written.clear();
-    model.pass(1).end(false).settle();
-    let written: Vec<_> = model.written.iter().map(brief).collect();
+    model.advance(1).end(false).sync_until_stable();
+    let written: Vec<_> = model.written.iter().map(summary).collect();
     assert_eq!(
         written,
         [
@@ -102,38 +102,38 @@ fn a_job_fails_after_its_last_attempt_and_waits_longer_before_each() {
 }
 
 #[test]
-fn the_deadline_ends_the_pods_first_and_the_job_when_they_have_ended() {
+fn deadline_ends_the_pods_before_the_job() {
     let mut model = Model::new(json!({"activeDeadlineSeconds": 5}));
-    model.settle().run().settle();
+    model.sync_until_stable().run().sync_until_stable();
     assert_eq!(
         reconcile(&model.job, &model.pods, model.now, 1.0).requeue_at,
         model.now.checked_add(SignedDuration::from_secs(5)).ok()
     );
-    model.pass(5).settle();
+    model.advance(5).sync_until_stable();
     assert_eq!(model.reasons(), ["FailureTarget/DeadlineExceeded"]);
     let status = model.status();
     assert_eq!((status.active, status.failed, status.terminating), (None, Some(1), Some(1)));
-    model.bury().settle();
+    model.remove_retained().sync_until_stable();
     assert_eq!(model.reasons(), ["FailureTarget/DeadlineExceeded", "Failed/DeadlineExceeded"]);
     let message = model.status().conditions.unwrap()[1].message.clone();
     assert_eq!(message.as_deref(), Some("Job was active longer than specified deadline"));
 }
 
 #[test]
-fn a_suspended_job_has_no_pods_and_starts_anew() {
+fn resumed_job_restarts_with_new_pods() {
     let mut model = Model::new(json!({"activeDeadlineSeconds": 50}));
-    model.settle().run().settle().pass(40);
+    model.sync_until_stable().run().sync_until_stable().advance(40);
     model.job.spec.as_mut().unwrap().suspend = Some(true);
-    model.settle();
+    model.sync_until_stable();
     assert_eq!(model.reasons(), ["Suspended/JobSuspended"]);
     let status = model.status();
     assert_eq!(
         (status.active, status.failed, status.terminating, status.start_time),
         (None, None, Some(1), None)
     );
-    model.bury().pass(60).settle();
+    model.remove_retained().advance(60).sync_until_stable();
     model.job.spec.as_mut().unwrap().suspend = Some(false);
-    model.settle();
+    model.sync_until_stable();
     let status = model.status();
     assert_eq!((status.active, status.start_time.unwrap().0), (Some(1), model.now));
     let condition = &status.conditions.unwrap()[0];
@@ -141,15 +141,15 @@ fn a_suspended_job_has_no_pods_and_starts_anew() {
 }
 
 #[test]
-fn a_job_that_another_manages_is_left_alone() {
+fn job_of_another_manager_is_ignored() {
     let mut model = Model::new(json!({"managedBy": "kueue.x-k8s.io/multikueue"}));
-    assert!(!model.round());
+    assert!(!model.sync_once());
     let mut model = Model::new(json!({"managedBy": "kubernetes.io/job-controller"}));
-    assert!(model.round());
+    assert!(model.sync_once());
 }
 
 #[test]
-fn restarts_of_containers_count_against_the_limit() {
+fn container_restarts_count_against_the_backoff_limit() {
     let template =
         json!({"spec": {"restartPolicy": "OnFailure", "containers": [{"name": "c", "image": "i"}]}});
     let restarted = |count: i32| {
@@ -157,58 +157,58 @@ fn restarts_of_containers_count_against_the_limit() {
             json!({"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": count});
         json!({"phase": "Running", "containerStatuses": [container]})
     };
-    for (limit, fine) in [(0, 0), (1, 0), (3, 2)] {
+    for (limit, allowed) in [(0, 0), (1, 0), (3, 2)] {
         let mut model = Model::new(json!({"backoffLimit": limit, "template": template}));
-        model.settle().set(restarted(fine)).settle();
+        model.sync_until_stable().set(restarted(allowed)).sync_until_stable();
         assert_eq!(model.reasons(), [] as [String; 0]);
-        model.set(restarted(fine + 1)).settle().bury().settle();
+        model.set(restarted(allowed + 1)).sync_until_stable().remove_retained().sync_until_stable();
         assert_eq!(model.reasons()[1], "Failed/BackoffLimitExceeded");
     }
 }
 
 #[test]
-fn parallelism_and_completions_bound_the_pods() {
+fn parallelism_and_completions_limit_the_pods() {
     let mut model = Model::new(json!({"parallelism": 3, "completions": 5}));
-    model.settle();
+    model.sync_until_stable();
     for left in [3, 3, 3, 2, 1] {
         assert_eq!(model.active().len(), left);
-        model.end(true).settle();
+        model.end(true).sync_until_stable();
     }
-    assert_eq!((model.status().succeeded, model.most_active), (Some(5), 3));
+    assert_eq!((model.status().succeeded, model.max_active), (Some(5), 3));
     assert_eq!(model.reasons()[1], "Complete/CompletionsReached");
 }
 
 #[test]
-fn less_parallelism_deletes_what_has_come_least_far() {
+fn reduced_parallelism_deletes_the_pod_with_the_least_progress() {
     let mut model = Model::new(json!({"parallelism": 3, "completions": 3}));
-    model.settle().run();
+    model.sync_until_stable().run();
     let running = pods::uid(&model.pods[0]).to_owned();
     model.job.spec.as_mut().unwrap().parallelism = Some(1);
-    model.settle();
+    model.sync_until_stable();
     let left = model.active().into_iter().map(|pod| pods::uid(pod).to_owned()).collect::<Vec<_>>();
     assert_eq!(left, [running]);
     assert_eq!(model.status().failed, None);
 }
 
 #[test]
-fn without_completions_the_first_success_is_enough() {
+fn job_without_completions_needs_one_success() {
     let mut model = Model::new(json!({"parallelism": 2}));
-    model.settle().end(true).settle();
+    model.sync_until_stable().end(true).sync_until_stable();
     assert_eq!((model.active().len(), model.reasons().len()), (1, 0));
-    model.end(false).settle();
+    model.end(false).sync_until_stable();
     assert_eq!(model.reasons()[1], "Complete/CompletionsReached");
 }
 
 #[test]
-fn an_indexed_job_runs_each_index_to_its_success() {
+fn indexed_job_runs_each_index_until_success() {
     let mut model = Model::new(json!({"parallelism": 2, "completions": 4, "completionMode": "Indexed"}));
-    model.settle();
+    model.sync_until_stable();
     assert_eq!(model.pods.iter().filter_map(pods::index).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(model.pods[1].spec.as_ref().unwrap().hostname.as_deref(), Some("a-1"));
-    model.end(false).settle().pass(10).settle();
+    model.end(false).sync_until_stable().advance(10).sync_until_stable();
     assert_eq!(model.active().into_iter().filter_map(|pod| pods::index(pod)).collect::<Vec<_>>(), [1, 0]);
     for _ in 0..4 {
-        model.end(true).settle();
+        model.end(true).sync_until_stable();
     }
     let status = model.status();
     assert_eq!(
@@ -219,11 +219,11 @@ fn an_indexed_job_runs_each_index_to_its_success() {
 }
 
 #[test]
-fn a_pod_that_somebody_deletes_has_failed() {
+fn deleted_pod_counts_as_failed() {
     let mut model = Model::new(json!({"backoffLimit": 0}));
-    model.settle();
+    model.sync_until_stable();
     model.pods[0].metadata.deletion_timestamp = Some(Time(model.now));
-    model.settle().bury().settle();
+    model.sync_until_stable().remove_retained().sync_until_stable();
     assert_eq!(
         (model.status().failed, model.reasons()[1].as_str()),
         (Some(1), "Failed/BackoffLimitExceeded")
@@ -231,26 +231,26 @@ fn a_pod_that_somebody_deletes_has_failed() {
 }
 
 #[test]
-fn a_job_that_is_being_deleted_lets_go_of_its_pods() {
+fn terminating_job_releases_its_pods() {
     let mut model = Model::new(json!({}));
-    model.settle();
+    model.sync_until_stable();
     model.job.metadata.deletion_timestamp = Some(Time(model.now));
-    model.settle();
+    model.sync_until_stable();
     assert_eq!((model.pods.len(), pods::is_tracked(&model.pods[0])), (1, false));
     model.pods.clear();
-    model.settle();
-    assert!(model.pods.is_empty(), "no pod is created any more");
+    model.sync_until_stable();
+    assert!(model.pods.is_empty(), "a terminating Job creates no pods");
 }
 
 #[test]
-fn a_pod_has_what_ties_it_to_its_job() {
+fn pod_has_the_owner_reference_finalizer_and_labels_of_its_job() {
     let mut model = Model::new(json!({}));
-    model.settle();
+    model.sync_until_stable();
     let metadata = &model.pods[0].metadata;
     assert_eq!(metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
     assert!(pods::is_owned_by(&model.pods[0], "job"));
     let labels = metadata.labels.as_ref().unwrap();
-    let tied =
+    let names =
         ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"];
-    assert_eq!(tied.map(|label| labels[label].as_str()), ["job", "a", "job", "a"]);
+    assert_eq!(names.map(|label| labels[label].as_str()), ["job", "a", "job", "a"]);
 }
