@@ -327,6 +327,6 @@ async fn each_payload_of_the_corpus_is_kept_with_its_reason_and_stops_nothing() 
 #[test]
 fn the_documented_example_is_the_one_that_is_tested() {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-    let documented = read(&paths::workspace().join("docs/kinds.md"));
+    let documented = read(&paths::workspace().join("docs/templates.md"));
     assert!(documented.contains(&format!("```yaml\n{}```", read(&shipped("examples/dump.yaml")))));
 }
