@@ -6,7 +6,8 @@ const wait = headers();
 wait.set("Job-Wait", "outcome");
 
 const client = await connect({ servers: process.env.NATS_URL });
-const answer = await client.request("jobs.simple.submit", request, { timeout: 60_000, headers: wait });
+const options = { timeout: 60_000, headers: wait };
+const answer = await client.request("jobs.simple.submit", request, options);
 await client.close();
 const error = answer.headers?.get("Nats-Service-Error");
 if (error) {
