@@ -1,13 +1,13 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture docs check nats-config operator-rules schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture demo-recording docs check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## get what the tests need: packages, NATS, Kubernetes (once)
 	@tests/setup
@@ -57,6 +57,9 @@ fuzz: ## look for inputs that the dispatcher cannot take, kept in dispatcher/fuz
 
 docs: ## build the documentation site into target/docs/ and check its links
 	@tests/docs
+
+demo-recording: dev-build ## record the demo into docs/images/demo.svg, an animated picture
+	@python3 tests/recording.py docs/images/demo.svg "make demo" target/debug/demo
 
 check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check
