@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::rights::{self, Right};
+use dispatcher_tests::rbac::{self, Right};
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -75,9 +75,9 @@ async fn the_role_gives_each_right_that_is_used_and_no_other() {
     the_lease_is_renewed(&world).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rights::given(world.namespace.objects()).unwrap();
-    let calls = rights::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
-    let difference = rights::compare(&given, &calls);
+    let given = rbac::given(world.namespace.objects()).unwrap();
+    let calls = rbac::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
+    let difference = rbac::compare(&given, &calls);
     assert_eq!(difference.refused, [].into(), "refused to the dispatcher");
     assert_eq!(difference.unused, [].into(), "given in deploy/base/rbac.yaml and used by nothing");
     // Every account has it, by the ClusterRole system:basic-user: may I?
