@@ -121,7 +121,7 @@ impl StatusHandle {
     ///
     /// # Errors
     /// [`Stopped`] when the service is stopping.
-    pub async fn offer(&self, state: JobState, known: Option<SubjectState>) -> Result<(), Stopped> {
+    pub async fn observe_job(&self, state: JobState, known: Option<SubjectState>) -> Result<(), Stopped> {
         let offer = JobInput { state, source: Source::Watch, known, said: None };
         self.0.send(StatusInput::State(offer)).await.map_err(|_| Stopped)
     }
@@ -130,7 +130,7 @@ impl StatusHandle {
     ///
     /// # Errors
     /// [`Stopped`] when the service is stopping.
-    pub async fn sign(&self, sign: PodObservation) -> Result<(), Stopped> {
+    pub async fn observe_pod(&self, sign: PodObservation) -> Result<(), Stopped> {
         self.0.send(StatusInput::PodObservation(sign)).await.map_err(|_| Stopped)
     }
 
