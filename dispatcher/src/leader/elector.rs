@@ -62,7 +62,7 @@ impl LeaseError {
 
 impl Elector {
     /// A replica that stands for the Lease of these settings.
-    pub fn new(
+    pub(crate) fn new(
         jobs: &JobClient,
         settings: &crate::cli::Lease,
         lead: LeaderHandle,

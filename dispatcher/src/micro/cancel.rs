@@ -38,9 +38,9 @@ const WATCH: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Cancelling {
     /// The Jobs of the namespace.
-    pub jobs: JobClient,
+    pub(crate) jobs: JobClient,
     /// What is written down.
-    pub cancels: Cancellations,
+    pub(crate) cancels: Cancellations,
     /// Which Job an identity has.
     pub active: ConcurrencyLimiter,
     /// What is stored.

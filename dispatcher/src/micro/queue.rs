@@ -43,7 +43,7 @@ pub enum Found {
 #[derive(Clone)]
 pub struct Queue {
     /// The stream of requests.
-    pub jobs: JobsStream,
+    pub(crate) jobs: JobsStream,
 }
 
 impl Queue {

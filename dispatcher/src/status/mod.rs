@@ -153,7 +153,7 @@ impl StatusHandle {
 
 /// Makes the writer and the task that does its work. The task ends when every [`StatusHandle`] is dropped and what they
 /// brought is said, or at once when `abort` is cancelled.
-pub fn writer(
+pub(crate) fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
     (health, metrics, spans): (&Health, Metrics, Spans),

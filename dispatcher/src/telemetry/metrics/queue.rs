@@ -50,7 +50,7 @@ impl Queues {
 /// Looks at the queues.
 pub struct QueueSampler {
     /// The stream of requests.
-    pub jobs: JobsStream,
+    pub(crate) jobs: JobsStream,
     /// The consumers of all templates.
     pub consumers: Vec<(TemplateName, PullConsumer)>,
     /// Where it is told.
