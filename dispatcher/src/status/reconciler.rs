@@ -1,4 +1,7 @@
-//! The writer's desk: every lane, what is under way for them, and what is done beside.
+//! Owns the queue of every Job with work left, and runs the actions and effects that they ask for.
+//!
+//! Observations of the watches count only while this replica is the leader; a created Job's first
+//! event is published by the replica that created it. A Job has one action in flight.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,6 +9,16 @@ use std::{
     time::Duration,
 };
 
+use dispatcher_core::{
+    contract::{job::JobState, names::TemplateName},
+    status::{
+        SubjectKey, SubjectState,
+        pod_tracker::{Effect, PodObservation},
+        reconcile::{self, Action, Source},
+        subject_queue::{ActionResult, EffectResult, HIGH_WATERMARK, SubjectQueue},
+        unmatched::UnmatchedObservations,
+    },
+};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -15,95 +28,89 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     leader::Leadership,
-    status::{JobInput, StatusInput, runner::ActionRunner},
-};
-use dispatcher_core::contract::names::{JobName, TemplateName};
-use dispatcher_core::status::{
-    SubjectState,
-    pod_tracker::{Effect, PodObservation},
-    reconcile::{self, Source},
-    subject_queue::{ActionResult, EffectResult, HIGH_WATERMARK, SubjectQueue},
-    unmatched::UnmatchedObservations,
+    status::{
+        handle::{JobInput, StatusInput},
+        runner::ActionRunner,
+    },
 };
 
-pub(super) type Key = (TemplateName, JobName);
-/// How long outcomes wait for the pods to be listed; after that they go without what that would tell.
-const PODS_LISTED: Duration = Duration::from_secs(30);
+/// The longest time that outcomes wait for the first list of the pods.
+const PODS_LIST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A lane, with those who wait for a first event.
-type Waited = SubjectQueue<oneshot::Sender<()>>;
-type InFlightActions = FuturesUnordered<BoxFuture<'static, (Key, ActionResult)>>;
-/// With the uid of the Job that it is for.
-type InFlightEffects = FuturesUnordered<BoxFuture<'static, (Key, String, EffectResult)>>;
+/// A queue with the callers that wait for a Job's first event.
+type WaiterQueue = SubjectQueue<oneshot::Sender<()>>;
+type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, ActionResult)>>;
+/// With the uid of the Job that an effect belongs to.
+type InFlightEffects = FuturesUnordered<BoxFuture<'static, (SubjectKey, String, EffectResult)>>;
 
-/// See the module.
+/// See the module's documentation.
 pub(super) struct StatusReconciler {
-    work: Arc<ActionRunner>,
-    lanes: HashMap<Key, Waited>,
-    /// States that wait, in all lanes together.
-    waiting: usize,
-    /// The templates that there ever were lanes of.
+    runner: Arc<ActionRunner>,
+    queues: HashMap<SubjectKey, WaiterQueue>,
+    /// Queued observations of all queues together.
+    queued: usize,
+    /// Every template that ever had a queue.
     templates: BTreeSet<TemplateName>,
-    early: UnmatchedObservations,
+    unmatched: UnmatchedObservations,
     leadership: Leadership,
-    /// Ends with this replica's time as the one that reports.
+    /// Cancelled when this replica stops being the leader.
     term: CancellationToken,
-    /// Whether the pods are listed since this replica began to report, and until when outcomes wait for that.
+    /// Whether the pods are listed in this term; outcomes wait for that until `pods_deadline`.
     pods_listed: bool,
-    pods_by: Instant,
-    underway: InFlightActions,
-    besides: InFlightEffects,
+    pods_deadline: Instant,
+    actions: InFlightActions,
+    effects: InFlightEffects,
 }
 
 impl StatusReconciler {
-    pub(super) fn new(work: Arc<ActionRunner>, leadership: Leadership) -> Self {
+    pub(super) fn new(runner: Arc<ActionRunner>, leadership: Leadership) -> Self {
         Self {
-            work,
-            lanes: HashMap::new(),
-            waiting: 0,
+            runner,
+            queues: HashMap::new(),
+            queued: 0,
             templates: BTreeSet::new(),
-            early: UnmatchedObservations::default(),
+            unmatched: UnmatchedObservations::default(),
             leadership,
             term: CancellationToken::new(),
             pods_listed: false,
-            pods_by: Instant::now() + PODS_LISTED,
-            underway: InFlightActions::new(),
-            besides: InFlightEffects::new(),
+            pods_deadline: Instant::now() + PODS_LIST_DEADLINE,
+            actions: InFlightActions::new(),
+            effects: InFlightEffects::new(),
         }
     }
 
-    /// Works until nobody brings anything more and what was under way has ended. What is done beside is not waited for:
-    /// what waits for it is told after the next start.
-    pub(super) async fn run(mut self, mut offers: mpsc::Receiver<StatusInput>) {
+    /// Runs until every handle is dropped and the actions in flight are complete. Effects in flight
+    /// are dropped: the resync of the next leader starts them again.
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<StatusInput>) {
         let mut open = true;
-        while open || !self.underway.is_empty() {
+        while open || !self.actions.is_empty() {
             let key = tokio::select! {
-                offer = offers.recv(), if open => match offer {
+                input = inputs.recv(), if open => match input {
                     None => {
                         open = false;
                         None
                     }
-                    Some(offer) => self.accept(offer),
+                    Some(input) => self.accept(input),
                 },
-                Some((key, done)) = self.underway.next() => {
-                    self.counted(&key, |lane| lane.done(done));
+                Some((key, result)) = self.actions.next() => {
+                    self.update(&key, |queue| queue.complete(result));
                     Some(key)
                 }
-                Some((key, uid, beside)) = self.besides.next() => {
-                    if let Some(lane) = self.lanes.get_mut(&key) {
-                        lane.beside(&uid, beside);
+                Some((key, uid, result)) = self.effects.next() => {
+                    if let Some(queue) = self.queues.get_mut(&key) {
+                        queue.complete_effect(&uid, result);
                     }
                     Some(key)
                 }
                 () = self.leadership.changed() => {
-                    self.hand_over();
+                    self.change_term();
                     None
                 }
-                () = sleep_until(self.pods_by), if !self.pods_listed => {
+                () = sleep_until(self.pods_deadline), if !self.pods_listed => {
                     if self.leadership.is_ours() {
-                        tracing::warn!("the pods cannot be listed: outcomes are told without what they say");
+                        tracing::warn!("pods not listed in time: outcomes are published without attempts");
                     }
-                    self.pods_listed();
+                    self.release_outcomes();
                     None
                 }
             };
@@ -113,160 +120,169 @@ impl StatusReconciler {
         }
     }
 
-    /// Gives the offer to its lane; the lane that has to advance, where there is one.
-    fn accept(&mut self, offer: StatusInput) -> Option<Key> {
-        match offer {
-            StatusInput::State(offer) if offer.source == Source::Create => self.state(offer),
-            StatusInput::JobOf { job, request_id, answer } => {
-                // Whoever stopped waiting asks again with the next delivery.
-                let _ = answer.send(self.lanes.get(&job).and_then(|lane| lane.pending_job(&request_id)));
+    /// Hands an input to its queue. Returns the key of a queue that has to advance.
+    fn accept(&mut self, input: StatusInput) -> Option<SubjectKey> {
+        match input {
+            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(input),
+            StatusInput::PendingJob { key, request_id, answer } => {
+                // A caller that stopped waiting asks again at the next delivery.
+                let _ = answer.send(self.queues.get(&key).and_then(|queue| queue.pending_job(&request_id)));
                 None
             }
-            // On its way when this replica ceased to report.
+            // Sent before this replica lost the leadership.
             _ if !self.leadership.is_ours() => None,
-            StatusInput::State(offer) => self.state(offer),
-            StatusInput::PodObservation(sign) => self.sign(sign),
+            StatusInput::Job(input) => self.enqueue(input),
+            StatusInput::Pod(observation) => self.observe_pod(observation),
             StatusInput::PodsListing => {
-                self.lanes.values_mut().for_each(SubjectQueue::pods_listing);
+                self.queues.values_mut().for_each(SubjectQueue::pods_listing);
                 None
             }
             StatusInput::PodsListed => {
-                self.pods_listed();
+                self.release_outcomes();
                 None
             }
         }
     }
 
-    /// No outcome waits for the list of pods any more.
-    fn pods_listed(&mut self) {
+    /// Lets outcomes pass that waited for the list of the pods.
+    fn release_outcomes(&mut self) {
         self.pods_listed = true;
-        for key in self.lanes.keys().cloned().collect::<Vec<_>>() {
+        for key in self.queues.keys().cloned().collect::<Vec<_>>() {
             self.advance(&key);
         }
     }
 
-    /// This replica begins to report, or ceases to: then what is another one's to say is dropped.
-    fn hand_over(&mut self) {
+    /// Starts a term, or drops what the next leader publishes.
+    fn change_term(&mut self) {
         if self.leadership.is_ours() {
             self.pods_listed = false;
-            self.pods_by = Instant::now() + PODS_LISTED;
+            self.pods_deadline = Instant::now() + PODS_LIST_DEADLINE;
             return;
         }
         std::mem::replace(&mut self.term, CancellationToken::new()).cancel();
-        self.lanes.retain(|_, lane| {
-            lane.hand_over();
-            !lane.is_over(false)
+        self.queues.retain(|_, queue| {
+            queue.step_down();
+            !queue.is_idle(false)
         });
-        self.waiting = self.lanes.values().map(SubjectQueue::waiting).sum();
-        self.early = UnmatchedObservations::default();
+        self.queued = self.queues.values().map(SubjectQueue::len).sum();
+        self.unmatched = UnmatchedObservations::default();
     }
 
-    fn state(&mut self, offer: JobInput) -> Option<Key> {
-        let JobInput { state, source, known, said } = offer;
-        let key = (state.template.clone(), state.name.clone());
-        let last = known.as_ref().and_then(|known| known.last.as_ref());
-        if !reconcile::needs_reconcile(last, &state) && !self.lanes.contains_key(&key) {
-            // What was to be said of it is said: whoever waits for that is answered.
-            let _ = said.map(|said| said.send(()));
+    fn enqueue(&mut self, input: JobInput) -> Option<SubjectKey> {
+        let JobInput { job, source, subject, stored } = input;
+        let key = (job.template.clone(), job.name.clone());
+        let last = subject.as_ref().and_then(|subject| subject.last.as_ref());
+        if !reconcile::needs_reconcile(last, &job) && !self.queues.contains_key(&key) {
+            // Every event of the Job is stored.
+            let _ = stored.map(|stored| stored.send(()));
             return None;
         }
         if !self.templates.contains(&key.0) {
             self.templates.insert(key.0.clone());
         }
-        let early = &mut self.early;
-        let lane = self.lanes.entry(key.clone()).or_insert_with(|| {
-            let mut lane = SubjectQueue::new(SubjectState::default());
-            early.take(&key).into_iter().for_each(|(uid, tells)| lane.sign(uid, tells));
-            lane
+        let unmatched = &mut self.unmatched;
+        let queue = self.queues.entry(key.clone()).or_insert_with(|| {
+            let mut queue = SubjectQueue::new(SubjectState::default());
+            unmatched.take(&key).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
+            queue
         });
-        if let Some(known) = known {
-            lane.learn(known);
+        if let Some(subject) = subject {
+            queue.update(subject);
         }
-        if let Some(said) = said {
-            lane.wait(state.uid.clone(), said);
+        if let Some(stored) = stored {
+            queue.add_waiter(job.uid.clone(), stored);
         }
-        let crowd = self.waiting >= HIGH_WATERMARK;
-        self.counted(&key, |lane| match crowd {
-            true => lane.offer_in_a_crowd(state, source),
-            false => lane.offer(state, source),
-        });
+        if self.queued >= HIGH_WATERMARK {
+            self.update(&key, |queue| queue.enqueue_coalesced(job, source));
+        } else {
+            self.update(&key, |queue| queue.enqueue(job, source));
+        }
         Some(key)
     }
 
-    /// Does something with a lane, and counts what waits in it.
-    fn counted<T>(&mut self, key: &Key, work: impl FnOnce(&mut Waited) -> T) -> Option<T> {
-        let lane = self.lanes.get_mut(key)?;
-        let before = lane.waiting();
-        let done = work(lane);
-        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
-        Some(done)
+    /// Changes a queue, and keeps the count of queued observations.
+    fn update<T>(&mut self, key: &SubjectKey, change: impl FnOnce(&mut WaiterQueue) -> T) -> Option<T> {
+        let queue = self.queues.get_mut(key)?;
+        let before = queue.len();
+        let value = change(queue);
+        self.queued = (self.queued + queue.len()).saturating_sub(before);
+        Some(value)
     }
 
-    fn sign(&mut self, sign: PodObservation) -> Option<Key> {
-        let PodObservation { template, name, uid, tells } = sign;
+    fn observe_pod(&mut self, observation: PodObservation) -> Option<SubjectKey> {
+        let PodObservation { template, name, uid, state } = observation;
         let Some(template) = template else {
-            // An Event tells no template: the lane with that very Job is looked for.
+            // A Kubernetes Event names the Job, but not its template.
             let mut keys = self.templates.iter().map(|template| (template.clone(), name.clone()));
-            let key = keys.find(|key| self.lanes.get(key).is_some_and(|lane| lane.is_of(&uid)))?;
-            self.lanes.get_mut(&key)?.sign(uid, tells);
+            let key = keys.find(|key| self.queues.get(key).is_some_and(|queue| queue.contains_job(&uid)))?;
+            self.queues.get_mut(&key)?.observe_pod(uid, state);
             return Some(key);
         };
         let key = (template, name);
-        match self.lanes.get_mut(&key) {
-            Some(lane) => {
-                lane.sign(uid, tells);
-                Some(key)
-            }
-            None => {
-                self.early.keep(key, uid, tells);
-                None
-            }
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.observe_pod(uid, state);
+            Some(key)
+        } else {
+            self.unmatched.insert(key, uid, state);
+            None
         }
     }
 
-    /// Starts the lane's next piece of work, serves who waited, and drops the lane when it is over. What the watches
-    /// brought ends with this replica's term.
-    fn advance(&mut self, key: &Key) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        for waiter in lane.served() {
-            // Whoever stopped waiting has its message delivered again.
+    /// Starts the queue's next action and its effects, answers its waiters, and drops it when it is
+    /// idle.
+    fn advance(&mut self, key: &SubjectKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        for waiter in queue.take_served() {
+            // A caller that stopped waiting gets its request delivered again.
             let _ = waiter.send(());
         }
-        lane.forget(oneshot::Sender::is_closed);
-        let before = lane.waiting();
-        let next = lane.next(self.pods_listed);
-        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
-        let asides = lane.asides();
-        if let Some((step, state, known)) = next {
-            let (work, key) = (self.work.clone(), key.clone());
-            let term = (lane.source() == Some(Source::Watch)).then(|| self.term.clone());
-            self.underway.push(Box::pin(async move {
-                let done = work.run(step, state, known);
-                let done = match term {
-                    Some(term) => term.run_until_cancelled(done).await.unwrap_or(ActionResult::Abandoned),
-                    None => done.await,
-                };
-                (key, done)
-            }));
-        } else if lane.is_over(self.leadership.is_ours()) {
-            self.lanes.remove(key);
+        queue.retain_waiters(|waiter| !waiter.is_closed());
+        let before = queue.len();
+        let next = queue.next(self.pods_listed);
+        self.queued = (self.queued + queue.len()).saturating_sub(before);
+        let effects = queue.take_effects();
+        let (source, is_idle) = (queue.next_source(), queue.is_idle(self.leadership.is_ours()));
+        if let Some((action, job, subject)) = next {
+            self.start_action(key.clone(), source, action, job, subject);
+        } else if is_idle {
+            self.queues.remove(key);
         }
-        if let Some((uid, asides)) = asides {
-            asides.into_iter().for_each(|aside| self.beside(key, uid.clone(), aside));
+        if let Some((uid, effects)) = effects {
+            effects.into_iter().for_each(|effect| self.start_effect(key.clone(), uid.clone(), effect));
         }
-        tracing::trace!(lanes = self.lanes.len(), underway = self.underway.len());
+        tracing::trace!(queues = self.queues.len(), actions = self.actions.len());
     }
 
-    fn beside(&mut self, key: &Key, uid: String, aside: Effect) {
-        let key = key.clone();
-        self.besides.push(match aside {
-            Effect::Log { pod, name, container } => {
-                let tail = self.work.log_tail(&key.0, &name, &container);
-                Box::pin(async move { (key, uid, EffectResult::Log(pod, tail.await)) })
+    /// Actions for observations of the watches end with the term.
+    fn start_action(
+        &self,
+        key: SubjectKey,
+        source: Option<Source>,
+        action: Action,
+        job: JobState,
+        subject: SubjectState,
+    ) {
+        let runner = self.runner.clone();
+        let term = (source == Some(Source::Watch)).then(|| self.term.clone());
+        self.actions.push(Box::pin(async move {
+            let running = runner.run(action, job, subject);
+            let result = match term {
+                Some(term) => term.run_until_cancelled(running).await.unwrap_or(ActionResult::Abandoned),
+                None => running.await,
+            };
+            (key, result)
+        }));
+    }
+
+    fn start_effect(&self, key: SubjectKey, uid: String, effect: Effect) {
+        self.effects.push(match effect {
+            Effect::FetchLog { pod, name, container } => {
+                let tail = self.runner.log_tail(&key.0, &name, &container);
+                Box::pin(async move { (key, uid, EffectResult::LogTail(pod, tail.await)) })
             }
-            Effect::Wait(timer, wait) => Box::pin(async move {
-                sleep(wait).await;
-                (key, uid, EffectResult::Waited(timer))
+            Effect::Wait(timer, duration) => Box::pin(async move {
+                sleep(duration).await;
+                (key, uid, EffectResult::TimerExpired(timer))
             }),
         });
     }

@@ -1,97 +1,110 @@
-//! The writer's I/O: each piece is retried until it is known how it ended; nothing here decides what to say.
+//! Runs the actions of the reconciler. Each is retried until its result is known; no rule is here.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::clock::now;
-use crate::retry::backoff;
+use dispatcher_core::{
+    contract::{
+        event::{Attempt, EventType, Stall, StatusEvent},
+        job::JobState,
+        names::TemplateName,
+    },
+    status::{
+        SubjectState,
+        event_body::{EventBody, status_event},
+        reconcile::{Action, LastEvent, resource_version},
+        subject_queue::{ActionResult, DeletionCheck},
+    },
+};
 use futures::future::BoxFuture;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::sleep,
 };
 
-use crate::status::{
-    Cluster,
-    store::{LastMessage, Store, StoreError},
-};
-use crate::telemetry::{
-    health::{Component, Health},
-    metrics::{Metrics, Published},
-    spans::{JobSpan, Spans},
-};
-use dispatcher_core::status::{
-    SubjectState,
-    event_body::{EventBody, message},
-    subject_queue::{ActionResult, DeletionCheck},
-};
-use dispatcher_core::{
-    contract::{
-        event::{EventType, StatusEvent},
-        job::JobState,
-        names::TemplateName,
+use crate::{
+    clock::now,
+    nats::status_stream::{LastMessage, StatusStream, StoreError},
+    retry::{backoff, retry_forever},
+    status::cluster::Cluster,
+    telemetry::{
+        health::{Component, Health},
+        metrics::{Metrics, Published},
+        spans::{JobSpan, Spans},
     },
-    status::reconcile::{LastEvent, resource_version},
 };
 
-/// Bytes of events in flight; one event counts for at least [`SMALLEST`], so at most 256 are.
-const IN_FLIGHT: usize = 8 * 1024 * 1024;
-const SMALLEST: usize = 32 * 1024;
-/// Calls to Kubernetes under way.
-const CALLS: usize = 32;
+/// Bytes of events in flight. An event counts for at least [`MIN_EVENT_BYTES`]: at most 256 events
+/// are in flight.
+const MAX_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
+const MIN_EVENT_BYTES: usize = 32 * 1024;
 
-/// How often it is looked whether an earlier Job of a name is closed.
-const EARLIER: Duration = Duration::from_millis(500);
+/// Calls to Kubernetes in flight.
+const MAX_CALLS: usize = 32;
 
-/// See the module.
+/// The delay before the last message of a subject is read again, while another replica has to close
+/// the previous Job of that name.
+const PREVIOUS_JOB_POLL: Duration = Duration::from_millis(500);
+
+/// Runs actions against `JOB_STATUS` and the cluster.
 pub(super) struct ActionRunner {
-    store: Store,
+    stream: StatusStream,
     cluster: Arc<dyn Cluster>,
-    publish_health: Component,
-    read_health: Component,
-    verify_health: Component,
-    retire_health: Component,
-    in_flight: Semaphore,
+    publishing: Component,
+    reading: Component,
+    verifying: Component,
+    retiring: Component,
+    bytes_in_flight: Semaphore,
     calls: Semaphore,
     metrics: Metrics,
     spans: Spans,
 }
 
-async fn permit(semaphore: &Semaphore, n: usize) -> Option<SemaphorePermit<'_>> {
-    // Closed never; and a wrong bound is better than a Job that is not spoken of.
-    semaphore.acquire_many(u32::try_from(n).unwrap_or(u32::MAX)).await.ok()
-}
-
 impl ActionRunner {
     pub(super) fn new(
-        store: Store,
+        stream: StatusStream,
         cluster: Arc<dyn Cluster>,
         health: &Health,
         (metrics, spans): (Metrics, Spans),
     ) -> Self {
-        // Each works until it is tried.
         let component = |name: &str| {
             let component = health.component(format!("status {name}"));
+            // Ready until an action fails.
             component.ready();
             component
         };
         Self {
-            store,
+            stream,
             cluster,
-            publish_health: component("publish"),
-            read_health: component("read"),
-            verify_health: component("verify"),
-            retire_health: component("retire"),
-            in_flight: Semaphore::new(IN_FLIGHT),
-            calls: Semaphore::new(CALLS),
+            publishing: component("publish"),
+            reading: component("read"),
+            verifying: component("verify"),
+            retiring: component("retire"),
+            bytes_in_flight: Semaphore::new(MAX_BYTES_IN_FLIGHT),
+            calls: Semaphore::new(MAX_CALLS),
             metrics,
             spans,
         }
     }
 
-    /// The tail of a pod's log.
+    /// Runs one action until its result is known.
+    pub(super) async fn run(&self, action: Action, job: JobState, subject: SubjectState) -> ActionResult {
+        // Boxed one by one: thousands can be in flight, and the common ones are small.
+        match action {
+            Action::Publish(event, outcome) => {
+                Box::pin(self.publish(job, subject, EventBody::Job(event, outcome))).await
+            }
+            Action::PublishPending(event) => Box::pin(self.publish(job, subject, event.into())).await,
+            Action::ClosePrevious => Box::pin(self.close_previous(&job)).await,
+            Action::AwaitPrevious => Box::pin(self.await_previous(&job)).await,
+            Action::VerifyDeleted => Box::pin(self.verify_deleted(&job)).await,
+            Action::Retire => Box::pin(self.retire(&job)).await,
+        }
+    }
+
+    /// The tail of a container's log.
     pub(super) fn log_tail(
         &self,
         template: &TemplateName,
@@ -101,188 +114,171 @@ impl ActionRunner {
         self.cluster.log_tail(template, pod, container)
     }
 
-    /// Publishes one event under the fence until it is stored, or until the subject's last message is another one than
-    /// was known: then that decides what is next.
-    pub(super) async fn say(&self, state: JobState, known: SubjectState, word: EventBody) -> ActionResult {
-        let uid = state.uid.clone();
-        let event = word.event();
-        let said = LastEvent { uid, resource_version: resource_version(known.last.as_ref(), &state), event };
-        let word = word.fitting(self.store.max_payload());
-        let weight = word.weight(&state).clamp(SMALLEST, IN_FLIGHT);
+    /// Publishes one event under the fence until it is stored, or until the subject turns out to
+    /// have another last message, which then decides the next action.
+    async fn publish(&self, job: JobState, subject: SubjectState, body: EventBody) -> ActionResult {
+        let last = LastEvent {
+            uid: job.uid.clone(),
+            resource_version: resource_version(subject.last.as_ref(), &job),
+            event: body.event_type(),
+        };
+        let body = body.fitting(self.stream.max_payload());
+        let bytes = body.size_hint(&job).clamp(MIN_EVENT_BYTES, MAX_BYTES_IN_FLIGHT);
         let time = now();
-        // Made when it is its turn: of thousands of events that wait for a server none takes the memory of a message.
-        let message = || message(&state, &said, &word, &time);
-        let mut guard = self.publish_health.retry_guard();
+        // Serialized only with a permit: thousands of waiting events would take much memory.
+        let event = || status_event(&job, &last, &body, &time);
+        let mut guard = self.publishing.retry_guard();
         for delay in backoff() {
             let stored = {
-                let _permit = permit(&self.in_flight, weight).await;
-                Box::pin(self.publish(message(), &state, known.sequence)).await
+                let _permit = acquire(&self.bytes_in_flight, bytes).await;
+                Box::pin(self.publish_once(event(), &job, subject.sequence)).await
             };
             match stored {
                 Ok(sequence) => {
                     guard.succeeded();
-                    self.tell_of(&state, &message());
-                    return ActionResult::Published(SubjectState { sequence, last: Some(said) });
+                    self.record(&job, &event());
+                    return ActionResult::Published(SubjectState { sequence, last: Some(last) });
                 }
                 Err(StoreError::Fenced) => {}
                 Err(error) => {
                     guard.failed(error.to_string());
-                    // What refuses at once would be asked again at once.
                     sleep(delay).await;
                 }
             }
-            let (last, stored) = Box::pin(self.last(&state)).await;
-            if last.sequence != known.sequence {
+            let (found, message) = Box::pin(self.last_message(&job)).await;
+            if found.sequence != subject.sequence {
                 guard.succeeded();
-                // Stored by a try that was not answered.
-                let ours = stored.map(|stored| stored.event).filter(|event| *event == message());
-                if let Some(event) = &ours {
-                    self.tell_of(&state, event);
-                }
-                let ours = ours.is_some();
-                return if ours { ActionResult::Published(last) } else { ActionResult::Read(last) };
+                // An earlier try without an answer may have stored this event.
+                return match message.map(|message| message.event).filter(|stored| *stored == event()) {
+                    Some(stored) => {
+                        self.record(&job, &stored);
+                        ActionResult::Published(found)
+                    }
+                    None => ActionResult::Read(found),
+                };
             }
         }
-        ActionResult::Read(known)
+        ActionResult::Read(subject)
     }
 
-    /// One try.
-    async fn publish(
+    async fn publish_once(
         &self,
-        message: StatusEvent,
-        state: &JobState,
+        event: StatusEvent,
+        job: &JobState,
         expected: u64,
     ) -> Result<u64, StoreError> {
-        let asked = Instant::now();
-        let stored = self.store.publish(&message, state, expected).await;
-        self.metrics.published(published(&stored), asked);
+        let started = Instant::now();
+        let stored = self.stream.publish(&event, job, expected).await;
+        let result = match &stored {
+            Ok(_) => Published::Stored,
+            Err(StoreError::Fenced) => Published::Fenced,
+            Err(_) => Published::Failed,
+        };
+        self.metrics.published(result, started);
         stored
     }
 
-    /// Says `Deleted` of the Job that the last message tells of: another one has its name now.
-    pub(super) async fn close_earlier(&self, state: &JobState) -> ActionResult {
-        match self.last(state).await {
-            (known, Some(last))
-                if known.last.as_ref().is_some_and(|s| !s.is_final() && s.uid != state.uid) =>
-            {
-                let mut earlier = last.missing();
-                earlier.cancelled = self.was_cancelled(&earlier).await;
-                let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
-                self.say(earlier, known, EventBody::Of(EventType::Outcome, Some(Box::new(outcome)))).await
+    /// Publishes the outcome of the previous Job of this name: another Job has the name now.
+    async fn close_previous(&self, job: &JobState) -> ActionResult {
+        let (subject, message) = self.last_message(job).await;
+        let is_open = subject.last.as_ref().is_some_and(|last| !last.is_final() && last.uid != job.uid);
+        match message.filter(|_| is_open) {
+            None => ActionResult::Read(subject),
+            Some(message) => {
+                let mut previous = message.missing();
+                previous.cancelled = self.is_cancelled(&previous).await;
+                let outcome = previous.outcome().unwrap_or_else(|| previous.outcome_deleted());
+                let body = EventBody::Job(EventType::Outcome, Some(Box::new(outcome)));
+                self.publish(previous, subject, body).await
             }
-            (known, _) => ActionResult::Read(known),
         }
     }
 
-    /// What is known of the subject a moment later.
-    pub(super) async fn await_earlier(&self, state: &JobState) -> ActionResult {
-        sleep(EARLIER).await;
-        ActionResult::Read(self.last(state).await.0)
+    async fn await_previous(&self, job: &JobState) -> ActionResult {
+        sleep(PREVIOUS_JOB_POLL).await;
+        ActionResult::Read(self.last_message(job).await.0)
     }
 
-    /// The last message of the subject, however long it takes to learn it.
-    async fn last(&self, state: &JobState) -> (SubjectState, Option<LastMessage>) {
-        let mut guard = self.read_health.retry_guard();
-        for delay in backoff() {
-            match self.store.last(&state.template, &state.name).await {
-                Ok(last) => {
-                    guard.succeeded();
-                    return (
-                        last.as_ref().map_or_else(SubjectState::default, |last| last.known.clone()),
-                        last,
-                    );
-                }
-                // It tells nothing, and still is the last one: the fence counts it.
-                Err(StoreError::Foreign(sequence)) => {
-                    guard.succeeded();
-                    return (SubjectState { sequence, last: None }, None);
-                }
-                Err(error) => guard.failed(error.to_string()),
+    /// The last message of the Job's subject.
+    async fn last_message(&self, job: &JobState) -> (SubjectState, Option<LastMessage>) {
+        retry_forever(&self.reading, async || {
+            match self.stream.last(&job.template, &job.name).await {
+                Ok(None) => Ok((SubjectState::default(), None)),
+                Ok(Some(message)) => Ok((message.known.clone(), Some(message))),
+                // Not an event, but the fence counts its sequence.
+                Err(StoreError::Foreign(sequence)) => Ok((SubjectState { sequence, last: None }, None)),
+                Err(error) => Err(error),
             }
-            sleep(delay).await;
-        }
-        (SubjectState::default(), None)
+        })
+        .await
     }
 
-    pub(super) async fn verify(&self, state: &JobState) -> ActionResult {
-        let mut guard = self.verify_health.retry_guard();
-        for delay in backoff() {
-            match self.call(self.cluster.is_gone(state)).await {
-                Ok(gone) => {
-                    guard.succeeded();
-                    if !gone {
-                        return ActionResult::Verified(DeletionCheck::No);
-                    }
-                    let cancelled = self.was_cancelled(state).await;
-                    return ActionResult::Verified(if cancelled {
-                        DeletionCheck::Cancelled
-                    } else {
-                        DeletionCheck::Deleted
-                    });
-                }
-                Err(error) => {
-                    guard.failed(format!("cannot see whether the Job {} is gone: {error}", state.name));
-                }
-            }
-            sleep(delay).await;
-        }
-        ActionResult::Verified(DeletionCheck::No)
+    async fn verify_deleted(&self, job: &JobState) -> ActionResult {
+        let deleted = retry_forever(&self.verifying, async || {
+            let deleted = self.call(self.cluster.is_deleted(job)).await;
+            deleted.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
+        })
+        .await;
+        ActionResult::Verified(if !deleted {
+            DeletionCheck::Exists
+        } else if self.is_cancelled(job).await {
+            DeletionCheck::Cancelled
+        } else {
+            DeletionCheck::Deleted
+        })
     }
 
-    /// Whether the Job that is gone was to be cancelled, however long it takes to learn it.
-    async fn was_cancelled(&self, state: &JobState) -> bool {
-        let mut guard = self.verify_health.retry_guard();
-        for delay in backoff() {
-            match self.call(self.cluster.is_cancelled(state)).await {
-                Ok(cancelled) => {
-                    guard.succeeded();
-                    return cancelled;
-                }
-                Err(error) => {
-                    let message = format!("cannot see whether the Job {} was cancelled: {error}", state.name);
-                    guard.failed(message);
-                }
-            }
-            sleep(delay).await;
-        }
-        false
+    async fn is_cancelled(&self, job: &JobState) -> bool {
+        retry_forever(&self.verifying, async || {
+            let cancelled = self.call(self.cluster.is_cancelled(job)).await;
+            cancelled.map_err(|error| format!("cancellation of Job {} not verified: {error}", job.name))
+        })
+        .await
     }
 
-    pub(super) async fn retire(&self, state: &JobState) -> ActionResult {
-        let mut guard = self.retire_health.retry_guard();
-        for delay in backoff() {
-            match self.call(self.cluster.retire(state)).await {
-                Ok(()) => {
-                    guard.succeeded();
-                    break;
-                }
-                Err(error) => guard.failed(format!("cannot mark the Job {}: {error}", state.name)),
-            }
-            sleep(delay).await;
-        }
+    async fn retire(&self, job: &JobState) -> ActionResult {
+        retry_forever(&self.retiring, async || {
+            let retired = self.call(self.cluster.retire(job)).await;
+            retired.map_err(|error| format!("Job {} not retired: {error}", job.name))
+        })
+        .await;
         ActionResult::Retired
     }
 
-    /// An event is stored.
-    fn tell_of(&self, state: &JobState, event: &StatusEvent) {
+    /// Counts, traces and logs a stored event.
+    fn record(&self, job: &JobState, event: &StatusEvent) {
         self.metrics.event(event);
         if let Some(outcome) = &event.outcome {
-            self.spans.ended(&JobSpan { state, outcome });
+            self.spans.ended(&JobSpan { state: job, outcome });
         }
-        super::log::log(event);
+        log(event);
     }
 
-    /// One try: whoever waits for the next one holds up nobody.
+    /// One try. The permit is not held between the tries.
     async fn call<T>(&self, call: BoxFuture<'_, Result<T, String>>) -> Result<T, String> {
-        let _permit = permit(&self.calls, 1).await;
+        let _permit = acquire(&self.calls, 1).await;
         call.await
     }
 }
 
-fn published(stored: &Result<u64, StoreError>) -> Published {
-    match stored {
-        Ok(_) => Published::Stored,
-        Err(StoreError::Fenced) => Published::Fenced,
-        Err(_) => Published::Failed,
+async fn acquire(semaphore: &Semaphore, permits: usize) -> Option<SemaphorePermit<'_>> {
+    // Fails only for a closed semaphore; publishing without a permit is better than not publishing.
+    semaphore.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok()
+}
+
+/// One line per event. The status object is in the stream.
+fn log(event: &StatusEvent) {
+    let (template, job, uid) = (event.template.as_ref(), event.name.as_ref(), event.uid.as_str());
+    let (kind, version) = (event.event.as_str(), event.resource_version.as_str());
+    if let Some(Attempt { pod, exit_code, reason, .. }) = &event.attempt {
+        let reason = reason.as_deref().unwrap_or_default();
+        tracing::debug!(template, job, uid, event = kind, pod, exit_code, reason, "pod ended");
+    } else if let Some(Stall { reason, message }) = &event.stall {
+        tracing::debug!(template, job, uid, event = kind, reason, message, "no pod runs");
+    } else if let Some(outcome) = &event.outcome {
+        let reason = outcome.reason.as_deref().unwrap_or_default();
+        tracing::debug!(template, job, uid, event = kind, result = %outcome.result, reason, "job ended");
+    } else {
+        tracing::debug!(template, job, uid, event = kind, resource_version = version, "job changed");
     }
 }
