@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::StartError,
-    leader::Leadership,
+    leadership::Leadership,
     telemetry::{
         health::Health,
         metrics::{self, Metrics},

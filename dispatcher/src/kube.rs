@@ -48,7 +48,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// The result of a call within [`DEADLINE`].
 pub(crate) async fn call<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
-    let result = with_deadline(DEADLINE, call).await;
+    call_within(DEADLINE, call).await
+}
+
+/// The result of a call within `deadline`.
+pub(crate) async fn call_within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    let result = with_deadline(deadline, call).await;
     result.map_err(|error| CallError::DeadlineExceeded(error.0))?.map_err(call_error)
 }
 

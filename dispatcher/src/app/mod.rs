@@ -14,7 +14,7 @@ use crate::{
     app::start::Prepared,
     cli::{Config, StartError},
     concurrency::ConcurrencyLimiter,
-    leader::{Leadership, leadership},
+    leadership::{Leadership, leadership},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
 };
 

@@ -19,7 +19,8 @@ use crate::{
     concurrency::ConcurrencyLimiter,
     intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
     kube::JobClient,
-    leader::{LeaderHandle, Leadership, elector::Elector},
+    leader::Elector,
+    leadership::{LeaderHandle, Leadership},
     micro::{
         cancel::Cancelling,
         handler::{Handler as ServiceHandler, Serve},

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{reconciler::StatusReconciler, runner::ActionRunner};
 use crate::{
-    leader::Leadership,
+    leadership::Leadership,
     nats::status_stream::StatusStream,
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
 };

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    leader::Leadership,
+    leadership::Leadership,
     status::{
         handle::{JobInput, StatusInput},
         runner::ActionRunner,

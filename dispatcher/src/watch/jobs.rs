@@ -20,7 +20,7 @@ use crate::{
     cancellation::Cancellations,
     concurrency::ConcurrencyLimiter,
     kube::JobClient,
-    leader::{Leadership, Term},
+    leadership::{Leadership, Term},
     nats::status_stream::StatusStream,
     retry::with_deadline,
     status::{StatusHandle, Stopped},

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::{
     kube::JobClient,
-    leader::Leadership,
+    leadership::Leadership,
     status::{StatusHandle, Stopped},
     telemetry::{
         health::Component,

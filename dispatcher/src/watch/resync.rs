@@ -20,7 +20,7 @@ use dispatcher_core::{
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    leader::Leadership,
+    leadership::Leadership,
     nats::{
         definitions::HANDLE_DEADLINE,
         status_stream::{LastMessage, StatusStream, StoreError},

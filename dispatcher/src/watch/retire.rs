@@ -103,7 +103,7 @@ fn is_identified(found: &JobObject, state: &JobState) -> bool {
 }
 
 impl Cluster for KubeCluster {
-    fn is_gone(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
+    fn is_deleted(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
         let state = state.clone();
         Box::pin(async move { self.deleted(&state).await.map_err(|e| e.to_string()) })
     }

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     kube::{call, chain},
-    leader::Leadership,
+    leadership::Leadership,
     retry::backoff,
     status::Stopped,
     telemetry::{

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::{
     labels::{ByComponent, ByQueue, ByTemplate, TemplateLabels},
     queue::Queues,
 };
-use crate::{concurrency::ConcurrencyLimiter, leader::Leadership, telemetry::health::Health};
+use crate::{concurrency::ConcurrencyLimiter, leadership::Leadership, telemetry::health::Health};
 
 /// No labels.
 const NONE: [(&str, &str); 0] = [];

@@ -28,7 +28,7 @@ use crate::telemetry::metrics::{
     },
     queue::Queues,
 };
-use crate::{concurrency::ConcurrencyLimiter, leader::Leadership, telemetry::health::Health};
+use crate::{concurrency::ConcurrencyLimiter, leadership::Leadership, telemetry::health::Health};
 use dispatcher_core::{
     contract::{event::StatusEvent, names::TemplateName, rejection::Reason},
     request::error::CreateFailure,

@@ -6,7 +6,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::leader::leadership;
+use crate::leadership::leadership;
 use dispatcher_core::request::Disposition;
 
 fn metrics() -> Metrics {
