@@ -16,7 +16,7 @@ use dispatcher_core::contract::{
     job::{JobObject, JobState},
     names::TemplateName,
 };
-use dispatcher_core::request::cancellation::{Cancel, table::Entry};
+use dispatcher_core::request::cancellation::{Cancel, Entry};
 
 /// Between two rounds, while there are entries.
 const ROUND: Duration = Duration::from_secs(2);
@@ -103,9 +103,9 @@ impl Enforcer {
             Some(up_to) => {
                 // The queue first: a request leaves it only after its Job is there.
                 let past = self.first(entry.cancel.target().0, firsts).await? > up_to;
-                if past || !entry.looked {
+                if past || !entry.checked {
                     self.catch(&entry.cancel).await?;
-                    self.cancels.with(|table| table.looked(entry));
+                    self.cancels.with(|table| table.mark_checked(entry));
                 }
                 past
             }
@@ -164,6 +164,6 @@ impl Enforcer {
     async fn job(&self, cancel: &Cancel) -> Result<Option<JobState>, String> {
         let (_, name) = cancel.target();
         let found: Option<JobObject> = self.jobs.get(name.as_ref()).await.map_err(|e| e.to_string())?;
-        Ok(found.and_then(|found| JobState::read(&found).ok()).filter(|state| cancel.is_of(state)))
+        Ok(found.and_then(|found| JobState::from_object(&found).ok()).filter(|state| cancel.covers_job(state)))
     }
 }

@@ -31,10 +31,7 @@ use dispatcher_core::contract::{
     job::JobState,
     names::{JobName, RequestId, TemplateName},
 };
-use dispatcher_core::request::cancellation::{
-    Cancel,
-    table::{Entry, Table},
-};
+use dispatcher_core::request::cancellation::{Cancel, Entry, Table};
 
 /// Before a bucket that is followed no more is followed again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -104,7 +101,7 @@ impl Cancellations {
         if state.outcome().is_none()
             && self.covers(&state.template, &state.name, &state.request_id, state.request_seq)
         {
-            self.with(|table| table.look_again(&state.template, &state.name));
+            self.with(|table| table.mark_unchecked(&state.template, &state.name));
             self.changes.send_replace(());
         }
     }

@@ -31,7 +31,7 @@ use crate::{
     telemetry::health::Component,
 };
 use dispatcher_core::request::breaker::CircuitBreaker;
-use dispatcher_core::request::{Disposition, redelivery};
+use dispatcher_core::request::{Disposition, redelivery_delay};
 
 /// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
 const PULL: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ impl Pull {
                     self.turn(&mut flow.breaker, handled);
                 }
                 tokio::select! {
-                    () = sleep(redelivery::delay(failures, fastrand::f64())) => {}
+                    () = sleep(redelivery_delay(failures, fastrand::f64())) => {}
                     () = stop.cancelled() => break,
                 }
             }

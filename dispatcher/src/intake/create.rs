@@ -161,7 +161,7 @@ impl JobCreator {
             Err(error) => return Err(HandleError::Transient(error.to_string())),
         };
         let found = self.jobs.get(name.as_ref()).await.map_err(|error| HandleError::of_read(&error))?;
-        let Some(found) = found.filter(|found| JobState::is_of(found, &identity.id)) else {
+        let Some(found) = found.filter(|found| JobState::has_request_id(found, &identity.id)) else {
             return Ok(Found::Nothing(known));
         };
         Ok(ours(state(&found)?, Some(known), hash))
@@ -177,7 +177,7 @@ impl JobCreator {
             self.jobs.get(request.name.as_ref()).await.map_err(|error| HandleError::of_read(&error))?;
         match found {
             None => Err(HandleError::Transient("the Job of that name was deleted just now".to_owned())),
-            Some(found) if !JobState::is_of(&found, &request.identity.id) => {
+            Some(found) if !JobState::has_request_id(&found, &request.identity.id) => {
                 Err(HandleError::Permanent(taken(request)))
             }
             Some(found) => match ours(state(&found)?, known, Some(&request.hash)) {
@@ -198,7 +198,7 @@ fn ours(state: Box<JobState>, known: Option<SubjectState>, hash: Option<&str>) -
 
 /// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
 fn state(found: &JobObject) -> Result<Box<JobState>, HandleError> {
-    match JobState::read(found) {
+    match JobState::from_object(found) {
         Ok(state) => Ok(Box::new(state)),
         Err(error) => {
             let name = found.metadata.name.as_deref().unwrap_or_default();
@@ -218,7 +218,7 @@ fn reused(request: &Request) -> Rejection {
         "the request id {} was used before, for another request of the Job `{}`: give each request its own `Nats-Msg-Id`",
         request.identity.id, request.name
     );
-    Rejection::new(Reason::RequestIdReused, message).of(&request.name)
+    Rejection::new(Reason::RequestIdReused, message).with_name(&request.name)
 }
 
 fn taken(request: &Request) -> Rejection {
@@ -227,9 +227,9 @@ fn taken(request: &Request) -> Rejection {
          for a name of its own",
         request.name
     );
-    Rejection::new(Reason::NameTaken, message).of(&request.name)
+    Rejection::new(Reason::NameTaken, message).with_name(&request.name)
 }
 
 fn refused(request: &Request, error: &CallError) -> Rejection {
-    Rejection::new(Reason::Refused, format!("Kubernetes refused the Job: {error}")).of(&request.name)
+    Rejection::new(Reason::Refused, format!("Kubernetes refused the Job: {error}")).with_name(&request.name)
 }

@@ -24,7 +24,7 @@ use crate::{
         spans::{Delivered, DeliverySpan, Spans},
     },
 };
-use dispatcher_core::request::{Envelope, Identity, Request, error::HandleError, job, redelivery};
+use dispatcher_core::request::{Envelope, Identity, Request, error::HandleError, job, redelivery_delay};
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
@@ -156,7 +156,7 @@ impl Handler {
     ) -> Result<Disposition, HandleError> {
         let Identity { id, sequence, .. } = delivery.identity();
         if let Some(reservation) = &reservation {
-            reservation.claim(id);
+            reservation.bind(id);
         }
         if delivery.redelivered {
             let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
@@ -184,7 +184,7 @@ impl Handler {
             CreateResult::Exists(job, _) if job.retired => {}
             CreateResult::Created(job, subject) | CreateResult::Exists(job, subject) => {
                 if let Some(reservation) = reservation {
-                    reservation.fill(&job);
+                    reservation.job_exists(&job);
                 }
                 tracing::debug!(job = %job.name, request_id = %job.request_id, "job exists");
                 let added = self.status.publish_added(*job, subject).await;
@@ -264,7 +264,7 @@ impl Handler {
             Disposition::Created | Disposition::Exists => AckKind::Ack,
             Disposition::Rejected => AckKind::Term,
             Disposition::Retrying(_) | Disposition::Blocked(_) => {
-                AckKind::Nak(Some(redelivery::delay(delivery.delivered, fastrand::f64())))
+                AckKind::Nak(Some(redelivery_delay(delivery.delivered, fastrand::f64())))
             }
         };
         let client = delivery.message.context.client();
@@ -278,5 +278,5 @@ impl Handler {
 
 fn cancelled(request: &Request) -> Rejection {
     let message = "the request was cancelled before its Job was created";
-    Rejection::new(Reason::Cancelled, message).of(&request.name)
+    Rejection::new(Reason::Cancelled, message).with_name(&request.name)
 }

@@ -115,7 +115,7 @@ impl Elector {
     }
 
     fn tell(&mut self) {
-        let until = self.election.until(Instant::now());
+        let until = self.election.leads_until(Instant::now());
         if !self.lead.set(until) {
             return;
         }
@@ -131,7 +131,7 @@ impl Elector {
 
     /// How long this replica still reports; `None` where it does not.
     fn left(&self, now: Instant) -> Option<Duration> {
-        self.election.until(now).map(|until| until.saturating_duration_since(now))
+        self.election.leads_until(now).map(|until| until.saturating_duration_since(now))
     }
 
     async fn round(&mut self) -> Result<Duration, LeaseError> {
@@ -141,14 +141,14 @@ impl Elector {
         };
         let now = Instant::now();
         if self.election.write_in(now) > Duration::ZERO {
-            self.written = lease.filter(|_| self.election.until(now).is_some());
+            self.written = lease.filter(|_| self.election.leads_until(now).is_some());
             return Ok(self.election.next_in(now));
         }
         let (asked, there) = (now, lease.is_some());
         match self.write(lease, self.election.claim(&MicroTime(Timestamp::now()))).await {
             Ok(lease) => {
                 let now = Instant::now();
-                self.election.granted(&lease.spec.clone().unwrap_or_default(), asked, now);
+                self.election.written(&lease.spec.clone().unwrap_or_default(), asked, now);
                 self.written = Some(lease);
                 Ok(self.election.next_in(now))
             }
@@ -161,7 +161,7 @@ impl Elector {
     async fn look(&mut self) -> Result<Option<Lease>, LeaseError> {
         let lease = self.bounded(self.api.get_opt(&self.name)).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        if self.election.saw(&spec, Instant::now()) && self.election.holder() != self.identity {
+        if self.election.observe(&spec, Instant::now()) && self.election.holder() != self.identity {
             tracing::info!(lease = self.what, holder = self.election.holder(), "another replica reports");
         }
         Ok(lease)

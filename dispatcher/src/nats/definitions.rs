@@ -27,7 +27,7 @@ pub const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 pub const ACK_WAIT: Duration = Duration::from_secs(60);
 
 /// Metadata of `JOB_STATUS`: the uid of the Jobs' namespace.
-pub const NAMESPACE_UID: &str = "natsjobs.dev/namespace-uid";
+pub const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest request, in bytes.

@@ -6,7 +6,7 @@ use dispatcher_core::contract::trace::{TRACEPARENT, TRACESTATE, Trace};
 /// The trace that a message belongs to, by its headers.
 pub fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
     let header = |name: &str| headers?.get(name).map(|value| value.as_str());
-    Trace::of(header(TRACEPARENT), header(TRACESTATE))
+    Trace::from_headers(header(TRACEPARENT), header(TRACESTATE))
 }
 
 /// Says on a message which trace it belongs to.

@@ -167,7 +167,7 @@ impl ActionRunner {
             {
                 let mut earlier = last.missing();
                 earlier.cancelled = self.was_cancelled(&earlier).await;
-                let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
+                let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_of_deletion());
                 self.say(earlier, known, EventBody::Of(EventType::Outcome, Some(Box::new(outcome)))).await
             }
             (known, _) => ActionResult::Read(known),

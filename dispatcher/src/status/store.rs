@@ -49,7 +49,7 @@ impl LastMessage {
     /// The state that it tells of, of a Job that is in no list any more.
     pub fn missing(self) -> JobState {
         let Self { event, request_hash, trace, .. } = self;
-        JobState { trace, ..JobState::missing(event, request_hash.unwrap_or_default()) }
+        JobState { trace, ..JobState::from_last_event(event, request_hash.unwrap_or_default()) }
     }
 }
 

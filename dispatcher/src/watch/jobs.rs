@@ -155,16 +155,16 @@ impl JobWatch {
     /// ended that are gone.
     fn note(&self, event: &Event<JobObject>) {
         match event {
-            Event::Init => self.active.list_begins(),
-            Event::InitDone => self.active.listed(),
+            Event::Init => self.active.begin_list(),
+            Event::InitDone => self.active.end_list(),
             Event::InitApply(job) | Event::Apply(job) => {
-                if let Ok(state) = JobState::read(job) {
+                if let Ok(state) = JobState::from_object(job) {
                     self.active.apply(&state);
                     self.cancels.look(&state);
                 }
             }
             Event::Delete(job) => {
-                if let Ok(state) = JobState::read(job) {
+                if let Ok(state) = JobState::from_object(job) {
                     self.witnessed.note(&state);
                     self.active.delete(&state);
                 }
@@ -175,7 +175,7 @@ impl JobWatch {
     /// The state of a Job; of one whose marks somebody changed, with the identity that it was spoken of by. `None` of a
     /// Job that is not ours.
     async fn read(&self, job: &JobObject) -> Option<JobState> {
-        let error = match JobState::read(job) {
+        let error = match JobState::from_object(job) {
             Ok(state) => return Some(state),
             Err(error) => error,
         };
@@ -183,7 +183,7 @@ impl JobWatch {
         let template = job.metadata.labels.as_ref()?.get(LABEL_TEMPLATE)?.as_str();
         let (template, name) = (TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?);
         let state = match self.last(&template, &name).await {
-            Some(last) => JobState::read_as(job, last.event, last.request_hash.unwrap_or_default()),
+            Some(last) => JobState::from_changed_object(job, last.event, last.request_hash.unwrap_or_default()),
             None => None,
         };
         match &state {

@@ -93,7 +93,7 @@ fn has_marks(found: &JobObject, state: &JobState) -> bool {
             == (state.template.clone(), state.request_id.clone(), state.request_hash.clone())
     };
     selected.is_some_and(|template| template == state.template.as_ref())
-        && JobState::read(found).is_ok_and(same)
+        && JobState::from_object(found).is_ok_and(same)
 }
 
 impl Cluster for KubeCluster {
