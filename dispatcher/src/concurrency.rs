@@ -44,15 +44,19 @@ impl Default for ConcurrencyLimiter {
 impl ConcurrencyLimiter {
     /// Makes one to `max` reservations within the template's limit. Waits until at least one is
     /// possible, and for the first list of Jobs.
-    pub(crate) async fn reserve(&self, template: &TemplateName, limit: usize, max: usize) -> Vec<Reservation> {
+    pub(crate) async fn reserve(
+        &self,
+        template: &TemplateName,
+        limit: usize,
+        max: usize,
+    ) -> Vec<Reservation> {
         let ids = self
             .wait_for(|table| {
                 let ids = table.reserve(template, limit, max);
                 (!ids.is_empty()).then_some(ids)
             })
             .await;
-        let reservation =
-            |id| Reservation { limiter: self.clone(), template: template.clone(), id };
+        let reservation = |id| Reservation { limiter: self.clone(), template: template.clone(), id };
         ids.into_iter().map(reservation).collect()
     }
 
@@ -122,8 +126,7 @@ impl Reservation {
 
     /// The request has this Job.
     pub(crate) fn job_exists(self, job: &JobState) {
-        self.limiter
-            .with(|table| table.job_exists(&self.template, self.id, &job.uid, job.is_finished()));
+        self.limiter.with(|table| table.job_exists(&self.template, self.id, &job.uid, job.is_finished()));
     }
 }
 

@@ -262,15 +262,23 @@ fn sizes() -> Vec<BadRequest> {
     let with = |value: &str| format!("{{\"foo\":\"{value}\",\"name\":\"b\"}}");
     let many: Vec<_> = (0..3000).map(|i| format!("\"k{i:04}\":{i}")).collect();
     vec![
+        bad(with(&"x".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
         bad(
-            with(&"x".repeat(1025)),
+            with(&"x".repeat(60_000)),
+            "InvalidRequest",
+            "`foo`: expected at most 1024 characters, found 60000",
+        ),
+        bad(with(&"ä".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
+        bad(
+            with(&"😀".repeat(10_000)),
+            "InvalidRequest",
+            "`foo`: expected at most 1024 characters, found 10000",
+        ),
+        bad(
+            with(&"\\u0041".repeat(1025)),
             "InvalidRequest",
             "`foo`: expected at most 1024 characters, found 1025",
         ),
-        bad(with(&"x".repeat(60_000)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 60000"),
-        bad(with(&"ä".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
-        bad(with(&"😀".repeat(10_000)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 10000"),
-        bad(with(&"\\u0041".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
         bad(
             format!("{{\"foo\":\"a\",{}:1}}", string(&"k".repeat(50_000))),
             "InvalidRequest",
@@ -426,10 +434,8 @@ fn unknown_fields() -> Vec<BadRequest> {
         "\u{202e}oof",
         "😀",
     ];
-    keys.map(|key| {
-        bad(format!("{{\"foo\":\"a\",{}:\"b\"}}", string(key)), "InvalidRequest", "unknown field")
-    })
-    .into()
+    keys.map(|key| bad(format!("{{\"foo\":\"a\",{}:\"b\"}}", string(key)), "InvalidRequest", "unknown field"))
+        .into()
 }
 
 fn missing_fields() -> Vec<BadRequest> {

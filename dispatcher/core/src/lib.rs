@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod election;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the fuzzer reads seeds and writes artifacts")]
 mod fuzz;
 pub mod request;
 pub mod status;

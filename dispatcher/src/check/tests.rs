@@ -43,7 +43,8 @@ fn valid_templates_are_listed_with_file_and_name() {
 
 #[test]
 fn all_problems_of_all_files_are_listed() {
-    let two_problems = SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
+    let two_problems =
+        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
     let files = [
         ("a.yaml", SIMPLE),
         ("b.yaml", &*two_problems),
@@ -55,10 +56,16 @@ fn all_problems_of_all_files_are_listed() {
     let report = folder.check(&["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "none.yaml"], None);
     assert_eq!(report.lines.len(), 1);
     let expected = [
-        ("b.yaml", "spec.job.spec.template.spec.containers[0].env[0].value: references undeclared parameter `bar`"),
+        (
+            "b.yaml",
+            "spec.job.spec.template.spec.containers[0].env[0].value: references undeclared parameter `bar`",
+        ),
         ("c.yaml", "not valid YAML"),
         ("d.yaml", "metadata.name: another file defines the template `simple`"),
-        ("e.yaml", "spec.job.spec.ttlSecondsAfterFinished: expected more than 60 (the consumer's ack_wait), found 60"),
+        (
+            "e.yaml",
+            "spec.job.spec.ttlSecondsAfterFinished: expected more than 60 (the consumer's ack_wait), found 60",
+        ),
         ("e.yaml", "metadata.name: another file defines the template `simple`"),
         ("none.yaml", "cannot be read"),
     ];

@@ -152,7 +152,8 @@ impl Condition<'_> {
 
 fn suspension(status: &Value) -> Option<Stall> {
     let conditions = status.get("conditions")?.as_array()?;
-    let is = |condition: &Value, key: &str, value: &str| condition.get(key).is_some_and(|found| found == value);
+    let is =
+        |condition: &Value, key: &str, value: &str| condition.get(key).is_some_and(|found| found == value);
     let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
     let text = |key: &str, default: &str| {
         let text = condition.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());

@@ -38,11 +38,7 @@ mod tests {
         for (name, schema) in files() {
             let path = folder.join(format!("{name}.json"));
             let published = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                published == format!("{schema:#}\n"),
-                "{} is stale; run `make schemas`",
-                path.display()
-            );
+            assert!(published == format!("{schema:#}\n"), "{} is stale; run `make schemas`", path.display());
         }
     }
 

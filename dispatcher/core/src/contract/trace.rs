@@ -231,7 +231,10 @@ mod tests {
     #[test]
     fn later_version_is_parsed_as_version_00() {
         let later = format!("{}-another-field", GOOD.replace("00-", "cc-").replace("-01", "-ff"));
-        assert_eq!(Trace::from_headers(Some(&later), None).unwrap().traceparent(), GOOD.replace("-01", "-03"));
+        assert_eq!(
+            Trace::from_headers(Some(&later), None).unwrap().traceparent(),
+            GOOD.replace("-01", "-03")
+        );
     }
 
     #[test]

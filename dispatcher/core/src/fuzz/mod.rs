@@ -166,6 +166,8 @@ fn catch_panic(check: impl FnOnce() -> u64) -> Result<u64, String> {
     QUIET.set(false);
     result.map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("panic without a message", |message| message).to_owned(),
+        Err(panic) => {
+            panic.downcast_ref::<&str>().map_or("panic without a message", |message| message).to_owned()
+        }
     })
 }

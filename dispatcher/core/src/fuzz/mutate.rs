@@ -115,7 +115,9 @@ fn mutate_value(value: &mut Value, other: Option<Value>, random: &mut Rng) {
             let found = fields.get_mut(&key);
             let counterpart = other.and_then(|other| Some(other.get(&key)?.clone()));
             match (descend, random.u32(..4)) {
-                (true, _) => found.into_iter().for_each(|found| mutate_value(found, counterpart.clone(), random)),
+                (true, _) => {
+                    found.into_iter().for_each(|found| mutate_value(found, counterpart.clone(), random))
+                }
                 (false, 0) => drop(fields.remove(&key)),
                 (false, 1) => {
                     let moved = fields.remove(&key).unwrap_or_default();

@@ -133,8 +133,7 @@ impl ConcurrencyTable {
     /// The number of unfinished Jobs of each template; `None` before the first list.
     #[must_use]
     pub fn counts(&self) -> Option<Vec<(TemplateName, usize)>> {
-        let count =
-            |(template, usage): (&TemplateName, &Usage)| (template.clone(), usage.unfinished.len());
+        let count = |(template, usage): (&TemplateName, &Usage)| (template.clone(), usage.unfinished.len());
         self.synced.then(|| self.templates.iter().map(count).collect())
     }
 

@@ -126,7 +126,8 @@ fn check_job(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
         |job: &Value| job["metadata"]["annotations"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(job), keys(one));
     assert!(is_like(&job["spec"], &one["spec"], &another["spec"]), "{}", job["spec"]);
-    let (size, bound) = (job.to_string().len(), one.to_string().len() + MAX_REFERENCES * payload.len() + 1024);
+    let (size, bound) =
+        (job.to_string().len(), one.to_string().len() + MAX_REFERENCES * payload.len() + 1024);
     assert!(size <= bound, "a Job of {size} bytes from a request of {} bytes", payload.len());
     // The state is decoded again from the created Job.
     let mut created = job.clone();

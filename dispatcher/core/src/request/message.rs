@@ -207,9 +207,7 @@ fn given_name(
     };
     match (fields.get("name"), fields.get("generateName")) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => {
-            bad("generateName", "not allowed together with `name`".to_owned())
-        }
+        (Some(_), Some(_)) => bad("generateName", "not allowed together with `name`".to_owned()),
         (Some(Value::String(name)), None) => match JobName::try_from(name.as_str()) {
             Ok(name) => Ok(Some(name)),
             Err(error) => bad("name", error.to_string()),

@@ -71,7 +71,11 @@ mod tests {
             assert_eq!(check_headers(&headers(lines)), Ok(()), "{lines:?}");
         }
         assert_eq!(check_headers(b""), Ok(()), "a message without headers");
-        assert_eq!(check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"), Ok(()), "the server does not deliver these headers");
+        assert_eq!(
+            check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"),
+            Ok(()),
+            "the server does not deliver these headers"
+        );
     }
 
     #[test]

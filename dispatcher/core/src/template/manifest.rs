@@ -90,9 +90,10 @@ fn references(value: &Value, place: &Place, parameters: &Parameters, problems: &
         Value::String(text) => {
             let messages = match Pattern::parse(text) {
                 Err(error) => vec![error.to_string()],
-                Ok(pattern) => {
-                    pattern.references().filter_map(|name| reference_problem(name, place, parameters)).collect()
-                }
+                Ok(pattern) => pattern
+                    .references()
+                    .filter_map(|name| reference_problem(name, place, parameters))
+                    .collect(),
             };
             problems.extend(messages.into_iter().map(|message| Problem::at(&place.path, message)));
         }

@@ -126,7 +126,9 @@ fn job_name(text: &str, parameters: &Parameters) -> Result<Pattern, String> {
             ));
         }
         if parameters.label_sample(name).is_none() {
-            return Err(format!("references parameter `{name}`, which has no value that a Job name can contain"));
+            return Err(format!(
+                "references parameter `{name}`, which has no value that a Job name can contain"
+            ));
         }
     }
     let sample = pattern.fill(|name| parameters.label_sample(name)).unwrap_or_default();

@@ -95,7 +95,10 @@ pub(super) struct Parameter {
 }
 
 /// The declared parameters; adds the problems of the schema to `problems`.
-pub(super) fn declared(schema: &Map<String, Value>, problems: &mut Vec<Problem>) -> BTreeMap<String, Parameter> {
+pub(super) fn declared(
+    schema: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Parameter> {
     check_root(schema, problems);
     let properties = schema.get("properties").and_then(Value::as_object);
     let required: Vec<&str> = schema
@@ -164,7 +167,8 @@ impl Parameter {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for keyword in self.schema.as_object().into_iter().flat_map(unknown_keywords) {
-            problems.push(format!("`{keyword}`: unknown JSON Schema keyword (custom keywords start with `x-`)"));
+            problems
+                .push(format!("`{keyword}`: unknown JSON Schema keyword (custom keywords start with `x-`)"));
         }
         if self.schema.get("x-truthy").is_some_and(|value| !value.is_boolean()) {
             problems.push("`x-truthy` must be `true` or `false`".to_owned());
@@ -174,9 +178,8 @@ impl Parameter {
         }
         let no_scalars = ["array", "object", "null"];
         for kind in no_scalars.into_iter().filter(|kind| !self.truthy && self.types().any(|t| t == *kind)) {
-            problems.push(format!(
-                "type `{kind}` has no text form (allowed: string, integer, number, boolean)"
-            ));
+            problems
+                .push(format!("type `{kind}` has no text form (allowed: string, integer, number, boolean)"));
         }
         if let Some(Err(message)) = self.default.as_ref().map(|value| self.text(value)) {
             problems.push(format!("`default`: {message}"));

@@ -48,8 +48,7 @@ impl Parameters {
         let schema = Value::Object(schema);
         match compile(&schema) {
             Ok(validator) if problems.is_empty() => {
-                let parameters =
-                    Self { schema: Arc::new(schema), declared, validator: Arc::new(validator) };
+                let parameters = Self { schema: Arc::new(schema), declared, validator: Arc::new(validator) };
                 parameters.check_defaults()?;
                 Ok(parameters)
             }
@@ -183,11 +182,12 @@ fn message(mut problems: Vec<Problem>) -> String {
     problems.sort_by(|a, b| a.field.cmp(&b.field));
     problems.dedup_by(|a, b| a.field == b.field);
     let more = problems.len().saturating_sub(MAX_PROBLEMS);
-    let parts = problems.into_iter().take(MAX_PROBLEMS).map(|Problem { field, message }| match field.as_str() {
-        "" => format!("the request: {message}"),
-        field if pattern::is_parameter_name(field) => format!("`{field}`: {message}"),
-        field => format!("{}: {message}", Quoted::new(field)),
-    });
+    let parts =
+        problems.into_iter().take(MAX_PROBLEMS).map(|Problem { field, message }| match field.as_str() {
+            "" => format!("the request: {message}"),
+            field if pattern::is_parameter_name(field) => format!("`{field}`: {message}"),
+            field => format!("{}: {message}", Quoted::new(field)),
+        });
     let mut text = parts.collect::<Vec<_>>().join("; ");
     if more > 0 {
         text.push_str(&format!("; and {more} more"));

@@ -54,7 +54,9 @@ fn render_value(value: &Value, values: &BTreeMap<String, String>, place: Place<'
             Err(_) => value.clone(),
         },
         // Omit an entry without its value: an absent optional parameter leaves no empty variable.
-        Value::Array(items) => items.iter().filter_map(|item| render_value(item, values, place.entry())).collect(),
+        Value::Array(items) => {
+            items.iter().filter_map(|item| render_value(item, values, place.entry())).collect()
+        }
         Value::Object(fields) => {
             let mut rendered = Map::new();
             for (key, field) in fields {

@@ -60,11 +60,7 @@ fn with(from: &str, to: &str) -> String {
 #[test]
 fn invalid_template_is_reported_with_the_field() {
     for (from, to, expected) in [
-        (
-            "name: simple\nspec",
-            "name: Simple\nspec",
-            "metadata.name: expected a match of the pattern",
-        ),
+        ("name: simple\nspec", "name: Simple\nspec", "metadata.name: expected a match of the pattern"),
         (
             "kind: JobTemplate",
             "knd: JobTemplate",
@@ -75,16 +71,8 @@ fn invalid_template_is_reported_with_the_field() {
         ("kind: JobTemplate", "kind: [", "not valid YAML"),
         ("jobName: simple-job-", "jobName: Simple_Job-", "spec.jobName: gives no request a valid Job name"),
         ("simple-job-${foo}", "simple-job-${foo}-", "spec.jobName: gives no request a valid Job name"),
-        (
-            "simple-job-${foo}",
-            "simple-job-${fail}",
-            "spec.jobName: references optional parameter `fail`",
-        ),
-        (
-            "simple-job-${foo}",
-            "simple-job-${bar}",
-            "spec.jobName: references undeclared parameter `bar`",
-        ),
+        ("simple-job-${foo}", "simple-job-${fail}", "spec.jobName: references optional parameter `fail`"),
+        ("simple-job-${foo}", "simple-job-${bar}", "spec.jobName: references undeclared parameter `bar`"),
         ("simple-job-${foo}", "simple-job-${foo", "spec.jobName: `${` has no closing `}`"),
         ("maxLength: 1024", "minLength: 60", "spec.jobName: gives no request a valid Job name"),
         (
@@ -92,18 +80,10 @@ fn invalid_template_is_reported_with_the_field() {
             "enum: [A, B]",
             "spec.jobName: references parameter `foo`, which has no value that a Job name can contain",
         ),
-        (
-            "value: ${foo}\n",
-            "value: ${bar}\n",
-            "env[0].value: references undeclared parameter `bar`",
-        ),
+        ("value: ${foo}\n", "value: ${bar}\n", "env[0].value: references undeclared parameter `bar`"),
         ("value: ${foo}\n", "value: ${foo\n", "env[0].value: `${` has no closing `}`"),
         ("backoffLimit: 3", "backofLimit: 3", "spec.job.spec.backofLimit: unknown field of a batch/v1 Job"),
-        (
-            "backoffLimit: 3",
-            "backoffLimit: three",
-            "spec.job.spec.backoffLimit: not valid in a batch/v1 Job",
-        ),
+        ("backoffLimit: 3", "backoffLimit: three", "spec.job.spec.backoffLimit: not valid in a batch/v1 Job"),
         (
             "backoffLimit: 3",
             "backoffLimit: ${foo}",
@@ -180,11 +160,7 @@ fn invalid_template_is_reported_with_the_field() {
             "spec.parameters.$schema: must be",
         ),
         ("type: string", "type: strin", "spec.parameters.properties.foo.type:"),
-        (
-            "type: string",
-            "type: array",
-            "spec.parameters.properties.foo: type `array` has no text form",
-        ),
+        ("type: string", "type: array", "spec.parameters.properties.foo: type `array` has no text form"),
         (
             "type: string",
             "type: [string, \"null\"]",

@@ -57,15 +57,31 @@ fn invalid_request_is_rejected_with_the_field_and_the_rule() {
         (r#"{"foo":15}"#, InvalidRequest, ["`foo`: expected a string", "found a number"]),
         (r#"{"foo":null}"#, InvalidRequest, ["`foo`: expected a string", "found null"]),
         (r#"{"foo":"a","foo":"b"}"#, InvalidRequest, ["\"foo\"", "duplicate field"]),
-        (r#"{"foo":"a","image":"x"}"#, InvalidRequest, ["unknown field \"image\"", "fail, foo, generateName, name"]),
+        (
+            r#"{"foo":"a","image":"x"}"#,
+            InvalidRequest,
+            ["unknown field \"image\"", "fail, foo, generateName, name"],
+        ),
         (r#"{"foo":"a\u0000","name":"b"}"#, InvalidRequest, ["`foo`", "NUL"]),
-        (&format!(r#"{{"foo":"{long}","name":"b"}}"#), InvalidRequest, ["at most 1024 characters", "found 1025"]),
+        (
+            &format!(r#"{{"foo":"{long}","name":"b"}}"#),
+            InvalidRequest,
+            ["at most 1024 characters", "found 1025"],
+        ),
         (r#"{"foo":"Not_A_Label"}"#, InvalidName, ["`foo`", "\"simple-job-Not_A_Label\""]),
         (r#"{"foo":"a","name":"x.y"}"#, InvalidName, ["`name`: \"x.y\"", "RFC 1123"]),
         (r#"{"foo":"a","name":7}"#, InvalidName, ["`name`: expected a string", "found a number"]),
         (r#"{"foo":"a","generateName":"-x"}"#, InvalidName, ["`generateName`: \"-x\"", "1 to 51"]),
-        (r#"{"foo":"a","generateName":[]}"#, InvalidName, ["`generateName`: expected a string", "found an array"]),
-        (r#"{"foo":"a","name":"b","generateName":"c"}"#, InvalidName, ["`generateName`", "together with `name`"]),
+        (
+            r#"{"foo":"a","generateName":[]}"#,
+            InvalidName,
+            ["`generateName`: expected a string", "found an array"],
+        ),
+        (
+            r#"{"foo":"a","name":"b","generateName":"c"}"#,
+            InvalidName,
+            ["`generateName`", "together with `name`"],
+        ),
     ] {
         let rejection = Request::parse(&simple(), identity(None), payload.as_bytes()).unwrap_err();
         assert_eq!(rejection.reason, reason, "{payload}: {rejection}");
@@ -135,7 +151,11 @@ fn message_without_an_id_gets_one_from_its_position_and_time() {
     assert!(!Identity::of(&base).unwrap().client_supplied);
     assert_ne!(id(base), id(Envelope { sequence: 18, ..base }));
     assert_ne!(id(base), id(Envelope { stored_nanos: 6, ..base }));
-    assert_ne!(id(base), id(Envelope { stream: "JOBS 2027-01-01T00:00:00Z", ..base }), "the stream was recreated");
+    assert_ne!(
+        id(base),
+        id(Envelope { stream: "JOBS 2027-01-01T00:00:00Z", ..base }),
+        "the stream was recreated"
+    );
 }
 
 #[test]

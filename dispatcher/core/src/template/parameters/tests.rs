@@ -28,16 +28,8 @@ fn invalid_value_is_reported_with_the_rule_and_the_value() {
         ),
         (json!({"type": "integer", "minimum": 1}), json!(0), "`p`: expected at least 1, found 0"),
         (json!({"type": "integer", "maximum": 9}), json!(10), "`p`: expected at most 9, found 10"),
-        (
-            json!({"type": "number", "exclusiveMinimum": 0}),
-            json!(0),
-            "`p`: expected more than 0, found 0",
-        ),
-        (
-            json!({"type": "number", "multipleOf": 5}),
-            json!(7),
-            "`p`: expected a multiple of 5, found 7",
-        ),
+        (json!({"type": "number", "exclusiveMinimum": 0}), json!(0), "`p`: expected more than 0, found 0"),
+        (json!({"type": "number", "multipleOf": 5}), json!(7), "`p`: expected a multiple of 5, found 7"),
         (json!({"enum": ["a", 1, true]}), json!("b"), "`p`: found \"b\" (allowed: \"a\", 1, true)"),
         (json!({"const": "a"}), json!("b"), "`p`: expected \"a\", found \"b\""),
         (
@@ -63,11 +55,7 @@ fn invalid_value_is_reported_with_the_rule_and_the_value() {
         (json!({"not": {"const": "a"}}), json!("a"), "`p`: does not satisfy the schema keyword \"not\""),
         (json!({}), json!([1]), "`p`: expected a string, a number or a boolean, found an array"),
         (json!({}), json!(null), "`p`: expected a string, a number or a boolean, found null"),
-        (
-            json!({}),
-            json!("a\u{0}"),
-            "`p`: contains a NUL character, which no variable or argument can hold",
-        ),
+        (json!({}), json!("a\u{0}"), "`p`: contains a NUL character, which no variable or argument can hold"),
         (json!({}), json!("x".repeat(4097)), "`p`: expected at most 4096 characters, found 4097"),
     ] {
         assert_eq!(message(schema.clone(), value), expected, "{schema}");

@@ -46,10 +46,8 @@ fn dangerous_fields_are_refused_in_every_template() {
             text = text.replacen(security, &format!("{security}                {context}\n"), 1);
         }
         let problems = Template::parse(&text).unwrap_err();
-        let expected = Problem::at(
-            format!("spec.job.spec.template.spec.{field}"),
-            "not allowed in any template",
-        );
+        let expected =
+            Problem::at(format!("spec.job.spec.template.spec.{field}"), "not allowed in any template");
         assert_eq!(problems, [expected], "{pod}{context}");
     }
 }
