@@ -1,54 +1,56 @@
-//! `dispatcher check`: the templates held to every rule of a start, without a cluster; and the Job of a request.
+//! `dispatcher check`: validates templates as at start but without a cluster, and renders the Job of a
+//! request.
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::batch::v1::Job;
-
-use crate::{cli::Check, templates};
 use dispatcher_core::{
     contract::{rejection::Rejection, trace::TraceContext},
     request::{Envelope, Identity, Request, job},
-    template::{Template, TemplateError, files_of},
+    template::{Template, TemplateError},
 };
+use k8s_openapi::api::batch::v1::Job;
 
-/// What a check has found.
+use crate::{cli::Check, templates};
+
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// For stdout: a line for each template that is one, or the Job as JSON.
+    /// For stdout: one line for each valid template, or the rendered Job as JSON.
     pub lines: Vec<String>,
-    /// For stderr: a line for each problem, with file and field.
+    /// For stderr: one line for each problem, with file and field.
     pub problems: Vec<String>,
 }
 
 impl Report {
-    fn of_error(&mut self, error: &TemplateError) {
+    fn add(&mut self, error: &TemplateError) {
         self.problems.extend(error.problems.iter().map(|problem| format!("{}: {problem}", error.file)));
     }
 }
 
-/// Checks files and folders.
+/// Checks the given files and folders.
+#[must_use]
 pub fn check(settings: &Check) -> Report {
     let mut report = Report::default();
     let policy = settings.limits.policy();
-    let mut good: Vec<(PathBuf, Template)> = Vec::new();
+    let mut valid: Vec<(PathBuf, Template)> = Vec::new();
     for file in files(&settings.files, &mut report) {
-        let others: Vec<&Template> = good.iter().map(|(_, template)| template).collect();
+        let others: Vec<&Template> = valid.iter().map(|(_, template)| template).collect();
         match templates::load_file(&file, &policy, &others) {
-            Ok(template) => good.push((file, template)),
-            Err(error) => report.of_error(&error),
+            Ok(template) => valid.push((file, template)),
+            Err(error) => report.add(&error),
         }
     }
-    match (&settings.render, good.as_slice()) {
-        (None, good) => {
-            report.lines = good.iter().map(|(file, template)| ok(file, template)).collect();
+    match (&settings.render, valid.as_slice()) {
+        (None, valid) => {
+            report.lines = valid.iter().map(|(file, template)| ok_line(file, template)).collect();
         }
         (Some(_), _) if !report.problems.is_empty() => {}
         (Some(request), [(_, template)]) => match render(template, request) {
             Ok(job) => report.lines.push(job),
             Err(rejection) => report.problems.push(format!("the request is rejected: {rejection}")),
         },
-        (Some(_), good) => {
-            report.problems.push(format!("--render: found {} templates, allowed is one", good.len()));
+        (Some(_), valid) => {
+            report.problems.push(format!("--render: expected one template, found {}", valid.len()));
         }
     }
     report
@@ -58,9 +60,9 @@ fn files(given: &[PathBuf], report: &mut Report) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in given {
         if path.is_dir() {
-            match files_of(path) {
+            match templates::template_files(path) {
                 Ok(found) => files.extend(found),
-                Err(error) => report.of_error(&error),
+                Err(error) => report.add(&error),
             }
         } else {
             files.push(path.clone());
@@ -69,11 +71,11 @@ fn files(given: &[PathBuf], report: &mut Report) -> Vec<PathBuf> {
     files
 }
 
-fn ok(file: &Path, template: &Template) -> String {
+fn ok_line(file: &Path, template: &Template) -> String {
     format!("ok {} (template {})", file.display(), template.name)
 }
 
-/// The Job as the dispatcher would create it, but for the identity of the request.
+/// The Job as the dispatcher would create it, except for the request id and sequence.
 fn render(template: &Template, request: &str) -> Result<String, Rejection> {
     let envelope = Envelope {
         payload: request.as_bytes(),

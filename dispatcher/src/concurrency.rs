@@ -1,138 +1,137 @@
-//! How many unfinished Jobs a template has: kept by the watch, read by the intake, which creates no more than the template's limit.
+//! The concurrency limit of each template, shared by the watch side and the intake.
 //!
-//! Counted from the watch, never by a counter that can leak. What this replica has under work counts too, from the pull until
-//! the watch has seen the Job: a [`Reservation`].
+//! The watch side reports the Jobs. The intake takes a [`Reservation`] before it pulls a request, so
+//! that a template never has more unfinished Jobs than its limit.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use dispatcher_core::{
+    contract::{
+        job::JobState,
+        names::{JobName, RequestId, TemplateName},
+    },
+    request::concurrency::{ConcurrencyTable, ReservationId},
+};
 use tokio::{sync::watch, time::timeout};
 
-use dispatcher_core::contract::{
-    job::JobState,
-    names::{JobName, RequestId, TemplateName},
-};
-use dispatcher_core::request::concurrency::{Number, Table};
-
-/// The unfinished Jobs of every template, shared.
+/// The unfinished Jobs and the reservations of all templates. Clones share them.
 #[derive(Clone)]
-pub struct ConcurrencyLimiter(Arc<Shared>);
+pub(crate) struct ConcurrencyLimiter(Arc<Shared>);
 
 struct Shared {
-    table: Mutex<Table>,
+    table: Mutex<ConcurrencyTable>,
     changes: watch::Sender<()>,
 }
 
-/// The right to create one Job of a template: given back when it is dropped, or once the watch has seen the Job.
-pub struct Reservation {
+/// The right to create one Job of a template. Dropping it releases the reservation, unless the Job
+/// exists and the watch has not delivered it yet.
+pub(crate) struct Reservation {
     limiter: ConcurrencyLimiter,
     template: TemplateName,
-    number: Number,
+    id: ReservationId,
 }
 
 impl Default for ConcurrencyLimiter {
     fn default() -> Self {
-        Self(Arc::new(Shared { table: Mutex::default(), changes: watch::Sender::new(()) }))
+        let table = Mutex::default();
+        Self(Arc::new(Shared { table, changes: watch::Sender::new(()) }))
     }
 }
 
 impl ConcurrencyLimiter {
-    /// At least one reservation and at most `most`, so that the template does not pass `limit`; waits until there is one. Before the
-    /// watch has listed the Jobs there is none.
-    pub async fn reserve(&self, template: &TemplateName, limit: usize, most: usize) -> Vec<Reservation> {
+    /// Makes one to `max` reservations within the template's limit. Waits until at least one is
+    /// possible, and for the first list of Jobs.
+    pub(crate) async fn reserve(
+        &self,
+        template: &TemplateName,
+        limit: usize,
+        max: usize,
+    ) -> Vec<Reservation> {
+        let ids = self
+            .wait_for(|table| {
+                let ids = table.reserve(template, limit, max);
+                (!ids.is_empty()).then_some(ids)
+            })
+            .await;
+        let reservation = |id| Reservation { limiter: self.clone(), template: template.clone(), id };
+        ids.into_iter().map(reservation).collect()
+    }
+
+    /// A list of all Jobs begins.
+    pub(crate) fn begin_list(&self) {
+        self.with(ConcurrencyTable::begin_list);
+    }
+
+    /// The list of Jobs is complete.
+    pub(crate) fn end_list(&self) {
+        self.change(ConcurrencyTable::end_list);
+    }
+
+    /// The watch delivered a Job.
+    pub(crate) fn apply(&self, job: &JobState) {
+        self.change(|table| table.apply(job, job.is_finished()));
+    }
+
+    /// The watch delivered the deletion of a Job.
+    pub(crate) fn delete(&self, job: &JobState) {
+        self.change(|table| table.apply(job, true));
+    }
+
+    /// The number of unfinished Jobs of each template; `None` before the first list.
+    pub(crate) fn counts(&self) -> Option<Vec<(TemplateName, usize)>> {
+        self.with(|table| table.counts())
+    }
+
+    /// Waits at most `wait` until the watch delivers the unfinished Job of a request; its name.
+    pub(crate) async fn wait_for_job(
+        &self,
+        template: &TemplateName,
+        request: &RequestId,
+        wait: Duration,
+    ) -> Option<JobName> {
+        timeout(wait, self.wait_for(|table| table.job_name(template, request))).await.ok()
+    }
+
+    /// Waits until `ready` returns a value. Calls it at once and after each change.
+    async fn wait_for<T>(&self, mut ready: impl FnMut(&mut ConcurrencyTable) -> Option<T>) -> T {
         let mut changes = self.0.changes.subscribe();
         loop {
             changes.mark_unchanged();
-            let numbers = self.change(|table| table.reserve(template, limit, most));
-            if !numbers.is_empty() {
-                let reservation =
-                    |number| Reservation { limiter: self.clone(), template: template.clone(), number };
-                return numbers.into_iter().map(reservation).collect();
+            if let Some(value) = self.with(&mut ready) {
+                return value;
             }
-            // The sender is in `self`: it does not end.
+            // This cannot fail: `self` holds the sender.
             let _ = changes.changed().await;
         }
     }
 
-    /// The Jobs are about to be listed.
-    pub fn list_begins(&self) {
-        self.change(Table::list_begins);
+    fn with<T>(&self, work: impl FnOnce(&mut ConcurrencyTable) -> T) -> T {
+        work(&mut self.0.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// All Jobs are listed.
-    pub fn listed(&self) {
-        self.change_and_tell(Table::listed);
-    }
-
-    /// A Job as it is now: in a list, or after a change.
-    pub fn apply(&self, state: &JobState) {
-        let finished = state.outcome().is_some();
-        self.change_and_tell(|table| table.apply(state, finished));
-    }
-
-    /// A Job is gone.
-    pub fn delete(&self, state: &JobState) {
-        self.change_and_tell(|table| table.apply(state, true));
-    }
-
-    /// How many unfinished Jobs each template has, as the watch has told; `None` before it has listed them.
-    pub fn counts(&self) -> Option<Vec<(TemplateName, usize)>> {
-        self.change(|table| table.counts())
-    }
-
-    /// The name of the unfinished Job that this request has.
-    fn name_of(&self, template: &TemplateName, id: &RequestId) -> Option<JobName> {
-        self.change(|table| table.name_of(template, id))
-    }
-
-    /// The same, waited for: the watch comes after what intake has told.
-    pub async fn until_named(
-        &self,
-        template: &TemplateName,
-        id: &RequestId,
-        within: Duration,
-    ) -> Option<JobName> {
-        let mut changes = self.0.changes.subscribe();
-        let named = async {
-            loop {
-                changes.mark_unchanged();
-                if let Some(name) = self.name_of(template, id) {
-                    return name;
-                }
-                // The sender is in `self`: it does not end.
-                let _ = changes.changed().await;
-            }
-        };
-        timeout(within, named).await.ok()
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        change(&mut self.0.table.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn change_and_tell(&self, change: impl FnOnce(&mut Table)) {
-        self.change(change);
+    fn change(&self, change: impl FnOnce(&mut ConcurrencyTable)) {
+        self.with(change);
         self.0.changes.send_replace(());
     }
 }
 
 impl Reservation {
-    /// The reservation is for this request: what the watch tells of its Job from now on counts in the reservation's place.
-    pub fn claim(&self, id: &RequestId) {
-        self.limiter.change(|table| table.claim(&self.template, self.number, id));
+    /// Binds the reservation to its request: from now on the Job counts once the watch delivers it.
+    pub(crate) fn bind(&self, request: &RequestId) {
+        self.limiter.with(|table| table.bind(&self.template, self.id, request));
     }
 
     /// The request has this Job.
-    pub fn fill(self, state: &JobState) {
-        let finished = state.outcome().is_some();
-        self.limiter.change(|table| table.has(&self.template, self.number, &state.uid, finished));
+    pub(crate) fn job_exists(self, job: &JobState) {
+        self.limiter.with(|table| table.job_exists(&self.template, self.id, &job.uid, job.is_finished()));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.limiter.change_and_tell(|table| table.release(&self.template, self.number));
+        self.limiter.change(|table| table.release(&self.template, self.id));
     }
 }

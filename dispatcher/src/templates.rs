@@ -1,12 +1,19 @@
-//! The templates under the operator's settings: for a start, for `check`, and for what is printed of them.
+//! Loads template files with the operator's limits: at start, for `check`, and for printed definitions.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dispatcher_core::template::{Policy, Problem, Template, TemplateError};
 
 use crate::{cli::Limits, nats::definitions::ACK_WAIT};
-use dispatcher_core::template::{Policy, Problem, Template, TemplateError, files_of};
 
 impl Limits {
-    /// The limits as the templates know them.
+    /// The limits as a policy for templates.
+    #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         Arc::new(Policy {
             images: self.images.clone(),
@@ -16,13 +23,13 @@ impl Limits {
     }
 }
 
-/// Reads the templates of a folder, to run with these limits.
+/// Loads the templates of a folder.
 ///
 /// # Errors
-/// The first file that is no template, or may not be used.
+/// If the folder contains no template, or for the first file that cannot be read or is not valid.
 pub fn load(folder: &Path, policy: &Arc<Policy>) -> Result<Vec<Arc<Template>>, TemplateError> {
     let mut templates: Vec<Arc<Template>> = Vec::new();
-    for path in files_of(folder)? {
+    for path in template_files(folder)? {
         let others: Vec<&Template> = templates.iter().map(AsRef::as_ref).collect();
         let template = load_file(&path, policy, &others)?;
         templates.push(Arc::new(template));
@@ -30,27 +37,77 @@ pub fn load(folder: &Path, policy: &Arc<Policy>) -> Result<Vec<Arc<Template>>, T
     Ok(templates)
 }
 
-/// Reads one template, to run with these limits beside `others`.
+/// Loads one template. Its name must differ from those of `others`.
 ///
 /// # Errors
-/// All that is wrong with it.
-pub fn load_file(path: &Path, policy: &Arc<Policy>, others: &[&Template]) -> Result<Template, TemplateError> {
-    let in_file = |problems| TemplateError { file: path.display().to_string(), problems };
-    let template = Template::load(path)?.under(policy.clone()).map_err(in_file)?;
+/// All problems of the file.
+pub(crate) fn load_file(
+    path: &Path,
+    policy: &Arc<Policy>,
+    others: &[&Template],
+) -> Result<Template, TemplateError> {
+    let in_file = |problems| error(path, problems);
+    let text = fs::read_to_string(path).map_err(|e| in_file(vec![cannot_read(&e)]))?;
+    let template =
+        Template::parse(&text).and_then(|template| template.with_policy(policy.clone())).map_err(in_file)?;
     let mut problems: Vec<Problem> = ttl_problem(&template, ACK_WAIT).into_iter().collect();
     if others.iter().any(|other| other.name == template.name) {
-        problems.push(Problem::at(
-            "metadata.name",
-            format!("another file defines the template `{}`", template.name),
-        ));
+        let message = format!("another file defines the template `{}`", template.name);
+        problems.push(Problem::at("metadata.name", message));
     }
     if problems.is_empty() { Ok(template) } else { Err(in_file(problems)) }
 }
 
-/// A Job whose request is still to be acknowledged must be found when that is delivered again.
-pub fn ttl_problem(template: &Template, ack_wait: Duration) -> Option<Problem> {
-    let least = i32::try_from(ack_wait.as_secs()).unwrap_or(i32::MAX);
-    let ttl = template.ttl_seconds.filter(|ttl| *ttl <= least)?;
-    let message = format!("found {ttl}, must be more than {least} (the consumer's ack_wait)");
+/// A Job must not expire before its request is acked, since a redelivery looks for it.
+pub(crate) fn ttl_problem(template: &Template, ack_wait: Duration) -> Option<Problem> {
+    let limit = i32::try_from(ack_wait.as_secs()).unwrap_or(i32::MAX);
+    let ttl = template.ttl_seconds.filter(|ttl| *ttl <= limit)?;
+    let message = format!("expected more than {limit} (the consumer's ack_wait), found {ttl}");
     Some(Problem::at("spec.job.spec.ttlSecondsAfterFinished", message))
+}
+
+/// The template files of a folder, sorted by name: at least one.
+///
+/// # Errors
+/// If the folder cannot be read or contains no template file.
+pub(crate) fn template_files(folder: &Path) -> Result<Vec<PathBuf>, TemplateError> {
+    let in_folder = |problem| error(folder, vec![problem]);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| in_folder(cannot_read(&e)))? {
+        let path = entry.map_err(|e| in_folder(cannot_read(&e)))?.path();
+        if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+            && path.is_file()
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(in_folder(Problem::of_file("contains no template (no file ends in .yaml or .yml)")));
+    }
+    Ok(files)
+}
+
+fn cannot_read(error: &io::Error) -> Problem {
+    Problem::of_file(format!("cannot be read: {error}"))
+}
+
+fn error(path: &Path, problems: Vec<Problem>) -> TemplateError {
+    TemplateError { file: path.display().to_string(), problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_and_example_templates_are_valid() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let names = |folder: &str| -> Vec<String> {
+            let templates = load(&deploy.join(folder), &Arc::default()).unwrap();
+            templates.iter().map(|template| template.name.to_string()).collect()
+        };
+        assert_eq!(names("templates"), ["memory", "simple"]);
+        assert_eq!(names("examples"), ["dump"]);
+    }
 }

@@ -1,7 +1,10 @@
-//! The workload of the kinds `simple` and `memory`; `simple-job --help` tells what it does.
+//! The workload of the templates `simple` and `memory`. `simple-job --help` describes it.
 
-use std::process::ExitCode;
-use std::thread;
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use plan::Plan;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,21 +13,21 @@ mod memory;
 mod plan;
 mod quantity;
 
-/// The exit code of a run that could not read its settings; not the 1 of a run that was told to fail.
+/// The exit code for invalid settings or missing memory. A requested failure exits with 1.
 const USAGE: u8 = 2;
 
 const HELP: &str = "\
-Sleeps, then prints one line and ends with exit code 0: the workload of the kinds `simple` and `memory`.
-It is told what to do by environment variables:
+The workload of the templates `simple` and `memory`: sleeps, prints one line, and exits with code 0.
+Environment variables:
 
-  FOO            a text for the line that is printed
-  FAIL           anything but nothing: the line goes to stderr, and the exit code is 1
-  SLEEP_SECONDS  how long it sleeps, 15 unless set; may have a fraction
-  ALLOC_BYTES    memory to take after the sleep, as a quantity of Kubernetes: 64Mi, 1.5G, 100000.
-                 It is written to, so that it is resident
-  HOLD_SECONDS   how long that memory is held, 8 unless set
+  FOO            text for the printed line
+  FAIL           if not empty: prints the line to stderr and exits with code 1
+  SLEEP_SECONDS  how long to sleep, in seconds; may have a fraction (default 15)
+  ALLOC_BYTES    memory to allocate after the sleep, as a Kubernetes quantity: 64Mi, 1.5G, 100000.
+                 All bytes are written, so that the memory is resident (default none)
+  HOLD_SECONDS   how long to hold that memory, in seconds; may have a fraction (default 8)
 
-Exit code 2: a variable is not what it should be, or the memory is refused.
+Exit code 2: a variable is invalid, or the system has not enough memory.
 ";
 
 fn main() -> ExitCode {
@@ -32,10 +35,10 @@ fn main() -> ExitCode {
         print!("{HELP}");
         return ExitCode::from(if std::env::args().nth(1).as_deref() == Some("--help") { 0 } else { USAGE });
     }
-    end_on_signals();
+    exit_on_signals();
     let variable = |name: &str| std::env::var(name).ok();
-    let done = Plan::read(variable).and_then(|plan| run(&plan).map(|()| plan));
-    let plan = match done {
+    let result = Plan::from_env(variable).and_then(|plan| run(&plan).map(|()| plan));
+    let plan = match result {
         Ok(plan) => plan,
         Err(error) => {
             eprintln!("{error}");
@@ -54,25 +57,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sleeps, and takes and holds memory where the plan says so.
+/// Sleeps, then allocates and holds the memory of the plan.
 fn run(plan: &Plan) -> Result<(), String> {
     thread::sleep(plan.sleep);
     if let Some(load) = &plan.memory {
-        // Said before, since nothing can be said after a kill.
-        println!("{} takes {} bytes of memory.", plan.subject(), load.bytes);
-        let held = memory::take(load.bytes)?;
-        println!("{} holds them for {} s.", plan.subject(), load.hold.as_secs_f64());
+        // Printed first: after an OOM kill nothing can be printed.
+        println!("{} takes {} bytes of memory.", plan.job(), load.bytes);
+        let memory = memory::allocate(load.bytes)?;
+        println!("{} holds them for {} s.", plan.job(), load.hold.as_secs_f64());
         thread::sleep(load.hold);
-        drop(held);
+        drop(memory);
     }
     Ok(())
 }
 
-/// In a container this process is PID 1, for which the kernel ignores every signal that has no handler: without one a
-/// deleted pod would hang around for its whole grace period.
-fn end_on_signals() {
+/// Exits on SIGTERM and SIGINT. In a container this process has PID 1, for which the kernel ignores
+/// signals without a handler: a deleted pod would stay for its whole grace period.
+fn exit_on_signals() {
     for signal in [SIGTERM, SIGINT] {
-        let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let flag = Arc::new(AtomicBool::new(true));
         if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag) {
             eprintln!("cannot handle signal {signal}: {error}");
         }

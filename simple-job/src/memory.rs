@@ -1,14 +1,14 @@
-//! Memory that is really there: allocated is not resident, and only what is resident is counted and killed for.
+//! Allocates resident memory: only resident memory counts towards the limit of a container.
 
 use std::hint::black_box;
 
 const CHUNK: usize = 1 << 20;
 
-/// Takes so many bytes and writes to each of them.
+/// Allocates this number of bytes and writes all of them.
 ///
 /// # Errors
-/// Where the system gives no more: then it says so in place of killing.
-pub(crate) fn take(bytes: u64) -> Result<Vec<Vec<u8>>, String> {
+/// If the system refuses the allocation.
+pub(crate) fn allocate(bytes: u64) -> Result<Vec<Vec<u8>>, String> {
     let mut chunks: Vec<Vec<u8>> = Vec::new();
     let mut left = bytes;
     while left > 0 {
@@ -16,7 +16,7 @@ pub(crate) fn take(bytes: u64) -> Result<Vec<Vec<u8>>, String> {
         let mut chunk = Vec::new();
         chunk
             .try_reserve_exact(size)
-            .map_err(|error| format!("the system refuses memory after {} bytes: {error}", bytes - left))?;
+            .map_err(|error| format!("cannot allocate more than {} bytes: {error}", bytes - left))?;
         chunk.resize(size, 1);
         chunks.push(black_box(chunk));
         left -= size as u64;
@@ -35,12 +35,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_resident() {
+    fn allocated_memory_is_resident() {
         let before = resident();
-        let held = take((64 << 20) + 5).unwrap();
-        assert_eq!(held.iter().map(Vec::len).sum::<usize>(), (64 << 20) + 5);
+        let memory = allocate((64 << 20) + 5).unwrap();
+        assert_eq!(memory.iter().map(Vec::len).sum::<usize>(), (64 << 20) + 5);
         assert!(resident() - before > 60 << 20);
-        drop(held);
-        assert_eq!(take(0), Ok(vec![]));
+        drop(memory);
+        assert_eq!(allocate(0), Ok(vec![]));
     }
 }

@@ -1,37 +1,40 @@
-//! What a run is to do, out of environment variables.
+//! The settings of a run, from environment variables.
 
 use std::time::Duration;
 
 use crate::quantity;
 
-/// The sleep where `SLEEP_SECONDS` is absent or empty.
+/// The sleep if `SLEEP_SECONDS` is absent or empty.
 const DEFAULT_SLEEP: Duration = Duration::from_secs(15);
-/// How long memory is held where `HOLD_SECONDS` is absent or empty.
+/// How long to hold the memory if `HOLD_SECONDS` is absent or empty.
 const DEFAULT_HOLD: Duration = Duration::from_secs(8);
 
-/// What a run is to do.
+/// The settings of a run.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Plan {
     foo: String,
     fail: bool,
-    /// How long to sleep before anything else.
+    /// How long to sleep first.
     pub(crate) sleep: Duration,
-    /// What to do after the sleep, for a memory Job.
+    /// The memory to allocate after the sleep.
     pub(crate) memory: Option<Load>,
 }
 
-/// Memory to take.
+/// Memory to allocate.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Load {
-    /// How much.
+    /// The number of bytes.
     pub(crate) bytes: u64,
-    /// For how long.
+    /// How long to hold it.
     pub(crate) hold: Duration,
 }
 
 impl Plan {
-    /// Reads the plan by `variable`, which looks up an environment variable.
-    pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    /// Parses the plan. `variable` looks up an environment variable.
+    ///
+    /// # Errors
+    /// If a variable is invalid.
+    pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let given = |name: &str| variable(name).filter(|value| !value.is_empty());
         let time = |name: &str, default| given(name).map_or(Ok(default), |text| seconds(name, &text));
         let hold = time("HOLD_SECONDS", DEFAULT_HOLD)?;
@@ -44,31 +47,35 @@ impl Plan {
         })
     }
 
-    /// The line to print at the end: on stdout after success, on stderr after failure.
+    /// The line to print at the end: `Ok` for stdout, `Err` for stderr.
+    ///
+    /// # Errors
+    /// If the run must fail.
     pub(crate) fn result(&self) -> Result<String, String> {
-        match self.fail {
-            false => Ok(format!("{} is done.", self.subject())),
-            true => Err(format!("{} failed, as FAIL asked for.", self.subject())),
+        if self.fail {
+            Err(format!("{} failed because FAIL is set.", self.job()))
+        } else {
+            Ok(format!("{} is done.", self.job()))
         }
     }
 
-    /// Who says a line.
-    pub(crate) fn subject(&self) -> String {
-        let kind = if self.memory.is_some() { "Memory" } else { "Simple" };
-        format!("{kind} Job with foo=\"{}\"", self.foo)
+    /// The start of each line.
+    pub(crate) fn job(&self) -> String {
+        let template = if self.memory.is_some() { "Memory" } else { "Simple" };
+        format!("{template} Job with foo=\"{}\"", self.foo)
     }
 }
 
 fn load(text: &str, hold: Duration) -> Result<Load, String> {
-    let wrong = || format!("ALLOC_BYTES is {text:?}, not a quantity of bytes from 0 on, such as 64Mi");
-    Ok(Load { bytes: quantity::bytes(text.trim()).ok_or_else(wrong)?, hold })
+    let invalid = || format!("ALLOC_BYTES: expected a number of bytes such as 64Mi, found {text:?}");
+    Ok(Load { bytes: quantity::bytes(text.trim()).ok_or_else(invalid)?, hold })
 }
 
 /// Parses a number of seconds, which may have a fraction.
 fn seconds(name: &str, text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{name} is {text:?}, not a number of seconds from 0 on");
-    let number: f64 = text.trim().parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(number).map_err(|_| wrong())
+    let invalid = || format!("{name}: expected a non-negative number of seconds, found {text:?}");
+    let number: f64 = text.trim().parse().map_err(|_| invalid())?;
+    Duration::try_from_secs_f64(number).map_err(|_| invalid())
 }
 
 #[cfg(test)]
@@ -76,13 +83,13 @@ mod tests {
     use super::*;
 
     fn plan(variables: &[(&str, &str)]) -> Result<Plan, String> {
-        Plan::read(|name| {
+        Plan::from_env(|name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
-    fn a_plan_without_settings_sleeps_fifteen_seconds_and_succeeds() {
+    fn run_without_settings_sleeps_fifteen_seconds_and_succeeds() {
         let plan = plan(&[]).unwrap();
         let sleep = Duration::from_secs(15);
         assert_eq!(plan, Plan { foo: String::new(), fail: false, sleep, memory: None });
@@ -90,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn foo_is_in_the_line_that_is_printed() {
+    fn printed_line_contains_foo() {
         assert_eq!(
             plan(&[("FOO", "a \"b\"")]).unwrap().result().unwrap(),
             "Simple Job with foo=\"a \"b\"\" is done."
@@ -98,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn any_fail_but_the_empty_one_fails() {
+    fn non_empty_fail_fails() {
         for fail in ["1", "true", "0", "false", " "] {
             assert!(plan(&[("FAIL", fail)]).unwrap().result().is_err(), "{fail:?}");
         }
@@ -106,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_with_memory_holds_it() {
+    fn memory_is_held_for_the_given_time() {
         let memory = |variables: &[(&str, &str)]| plan(variables).unwrap().memory;
         let load = |bytes, seconds| Some(Load { bytes, hold: Duration::from_secs(seconds) });
         assert_eq!(memory(&[("ALLOC_BYTES", "64Mi")]), load(64 << 20, 8));
@@ -117,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sleep_may_have_a_fraction() {
+    fn sleep_may_have_a_fraction() {
         let sleep = |text| plan(&[("SLEEP_SECONDS", text)]).map(|plan| plan.sleep);
         assert_eq!(sleep("0.25"), Ok(Duration::from_millis(250)));
         assert_eq!(sleep("0"), Ok(Duration::ZERO));
@@ -126,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_that_names_it() {
+    fn invalid_variable_is_reported_by_name() {
         for (name, texts) in [
             ("SLEEP_SECONDS", ["x", "-1", "inf", "NaN", "1e300"]),
             ("HOLD_SECONDS", ["x", "-1", "inf", "NaN", "1e300"]),

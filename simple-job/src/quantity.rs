@@ -1,6 +1,6 @@
-//! Whole numbers of bytes, as Kubernetes writes quantities: `64Mi`, `1.5G`, `1e9`, `128974848`.
+//! Kubernetes quantities as whole numbers of bytes: `64Mi`, `1.5G`, `1e9`, `128974848`.
 
-/// The bytes that a quantity stands for, rounded up as Kubernetes does; `None` where it is none or does not fit.
+/// The bytes of a quantity, rounded up as Kubernetes does; `None` if it is invalid or does not fit.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -42,7 +42,7 @@ mod tests {
     use super::bytes;
 
     #[test]
-    fn quantities_are_those_of_kubernetes() {
+    fn quantities_match_those_of_kubernetes() {
         for (text, expected) in [
             ("0", 0),
             ("64Mi", 64 << 20),

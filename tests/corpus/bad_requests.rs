@@ -1,38 +1,38 @@
-//! Payloads that are no request of the kind `simple`, in tables: for the unit test of the reader and for the end-to-end
-//! test, which see each of them rejected.
+//! Payloads that are not requests of the template `simple`, in tables. The unit test of the parser
+//! and an end-to-end test check that each of them is rejected.
 
-/// A payload, and how it is rejected.
-pub(crate) struct Bad {
+/// An invalid payload, and how it is rejected.
+pub(crate) struct BadRequest {
     pub(crate) payload: Vec<u8>,
-    /// The word of the rejection.
+    /// The reason of the rejection.
     pub(crate) reason: &'static str,
-    /// What its message holds.
-    pub(crate) told: String,
+    /// A part of the rejection's message.
+    pub(crate) message: String,
 }
 
-/// All of them.
-pub(crate) fn bad_requests() -> Vec<Bad> {
+/// All payloads.
+pub(crate) fn bad_requests() -> Vec<BadRequest> {
     let tables = [
         not_json(),
         encodings(),
         numbers(),
         nested(),
-        no_object(),
+        not_an_object(),
         types(),
         sizes(),
         names(),
-        twice(),
-        unknown(),
-        missing(),
+        duplicate_fields(),
+        unknown_fields(),
+        missing_fields(),
     ];
     tables.into_iter().flatten().collect()
 }
 
-fn bad(payload: impl Into<Vec<u8>>, reason: &'static str, told: impl Into<String>) -> Bad {
-    Bad { payload: payload.into(), reason, told: told.into() }
+fn bad(payload: impl Into<Vec<u8>>, reason: &'static str, message: impl Into<String>) -> BadRequest {
+    BadRequest { payload: payload.into(), reason, message: message.into() }
 }
 
-/// `value` as the JSON text of a string.
+/// A JSON string with this value.
 fn string(value: &str) -> String {
     let escaped: String = value
         .chars()
@@ -45,8 +45,8 @@ fn string(value: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-fn not_json() -> Vec<Bad> {
-    let nothing = ["", " ", "\n", "\t\r\n  "].map(|text| bad(text, "InvalidJson", "found nothing"));
+fn not_json() -> Vec<BadRequest> {
+    let empty = ["", " ", "\n", "\t\r\n  "].map(|text| bad(text, "InvalidJson", "the payload is empty"));
     let broken = [
         "{",
         "}",
@@ -114,15 +114,16 @@ fn not_json() -> Vec<Bad> {
         "${foo}",
         "{{foo}}",
     ];
-    nothing.into_iter().chain(broken.map(|text| bad(text, "InvalidJson", "is not JSON"))).collect()
+    empty.into_iter().chain(broken.map(|text| bad(text, "InvalidJson", "is not JSON"))).collect()
 }
 
-fn encodings() -> Vec<Bad> {
+fn encodings() -> Vec<BadRequest> {
     let good = "{\"foo\":\"ab\"}";
     let utf_16 = |bytes: fn(u16) -> [u8; 2]| good.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
     let utf_32 = good.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect::<Vec<u8>>();
     let mut all = vec![
-        // A byte order mark is valid UTF-8 and no JSON (RFC 8259, section 8.1); UTF-16 of ASCII is UTF-8 with NULs.
+        // A byte order mark is valid UTF-8 but not JSON (RFC 8259, section 8.1). ASCII as UTF-16 is
+        // valid UTF-8 with NULs.
         bad([b"\xef\xbb\xbf", good.as_bytes()].concat(), "InvalidJson", "is not JSON"),
         bad(utf_16(u16::to_le_bytes), "InvalidJson", "is not JSON"),
         bad(utf_16(u16::to_be_bytes), "InvalidJson", "is not JSON"),
@@ -155,12 +156,12 @@ fn encodings() -> Vec<Bad> {
         b"\xe2\x28\xa1",
     ];
     all.extend(broken.map(|bytes| {
-        bad([b"{\"foo\":\"", bytes, b"\"}"].concat(), "InvalidJson", "not UTF-8: the byte at offset 8")
+        bad([b"{\"foo\":\"", bytes, b"\"}"].concat(), "InvalidJson", "not UTF-8: invalid byte at offset 8")
     }));
     all
 }
 
-fn numbers() -> Vec<Bad> {
+fn numbers() -> Vec<BadRequest> {
     let broken = [
         "+1",
         "01",
@@ -186,7 +187,7 @@ fn numbers() -> Vec<Bad> {
         .collect()
 }
 
-fn nested() -> Vec<Bad> {
+fn nested() -> Vec<BadRequest> {
     let mut all = Vec::new();
     for depth in [128, 1000, 20_000] {
         let arrays = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -198,12 +199,12 @@ fn nested() -> Vec<Bad> {
             "InvalidJson",
             "is not JSON",
         ));
-        all.push(bad(arrays, "InvalidRequest", "found an array, allowed is a JSON object"));
+        all.push(bad(arrays, "InvalidRequest", "expected a JSON object, found an array"));
     }
     all
 }
 
-fn no_object() -> Vec<Bad> {
+fn not_an_object() -> Vec<BadRequest> {
     let long = format!("\"{}\"", "x".repeat(60_000));
     [
         ("null", "null"),
@@ -219,11 +220,11 @@ fn no_object() -> Vec<Bad> {
         ("[{\"foo\":\"a\"}]", "an array"),
         (" \n[1, 2]", "an array"),
     ]
-    .map(|(text, found)| bad(text, "InvalidRequest", format!("found {found}, allowed is a JSON object")))
+    .map(|(text, found)| bad(text, "InvalidRequest", format!("expected a JSON object, found {found}")))
     .into()
 }
 
-fn types() -> Vec<Bad> {
+fn types() -> Vec<BadRequest> {
     let values = [
         ("null", "null"),
         ("true", "a boolean"),
@@ -239,49 +240,57 @@ fn types() -> Vec<Bad> {
         ("{}", "an object"),
         ("{\"foo\":\"a\"}", "an object"),
     ];
-    let told = |field: &str, found: &str| format!("field `{field}`: found {found}, allowed is a string");
+    let message = |field: &str, found: &str| format!("`{field}`: expected a string, found {found}");
     let mut all = Vec::new();
     for (value, found) in values {
-        all.push(bad(format!("{{\"foo\":{value}}}"), "InvalidRequest", told("foo", found)));
+        all.push(bad(format!("{{\"foo\":{value}}}"), "InvalidRequest", message("foo", found)));
         let name = format!("{{\"foo\":\"a\",\"name\":{value}}}");
-        all.push(bad(name, "InvalidName", told("name", found)));
+        all.push(bad(name, "InvalidName", message("name", found)));
         let prefix = format!("{{\"foo\":\"a\",\"generateName\":{value}}}");
-        all.push(bad(prefix, "InvalidName", told("generateName", found)));
+        all.push(bad(prefix, "InvalidName", message("generateName", found)));
     }
-    all.push(bad(r#"{"foo":"a\u0000","name":"b"}"#, "InvalidRequest", "`foo`: found a NUL"));
+    all.push(bad(r#"{"foo":"a\u0000","name":"b"}"#, "InvalidRequest", "`foo`: contains a NUL"));
     all.push(bad(
         r#"{"foo":"a","name":"b","generateName":"c-"}"#,
         "InvalidName",
-        "allowed is one of the two",
+        "not allowed together with `name`",
     ));
     all
 }
 
-fn sizes() -> Vec<Bad> {
+fn sizes() -> Vec<BadRequest> {
     let with = |value: &str| format!("{{\"foo\":\"{value}\",\"name\":\"b\"}}");
     let many: Vec<_> = (0..3000).map(|i| format!("\"k{i:04}\":{i}")).collect();
     vec![
+        bad(with(&"x".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
         bad(
-            with(&"x".repeat(1025)),
+            with(&"x".repeat(60_000)),
             "InvalidRequest",
-            "`foo`: found 1025 characters, allowed are at most 1024",
+            "`foo`: expected at most 1024 characters, found 60000",
         ),
-        bad(with(&"x".repeat(60_000)), "InvalidRequest", "`foo`: found 60000 characters"),
-        bad(with(&"ä".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
-        bad(with(&"😀".repeat(10_000)), "InvalidRequest", "`foo`: found 10000 characters"),
-        bad(with(&"\\u0041".repeat(1025)), "InvalidRequest", "`foo`: found 1025 characters"),
+        bad(with(&"ä".repeat(1025)), "InvalidRequest", "`foo`: expected at most 1024 characters, found 1025"),
+        bad(
+            with(&"😀".repeat(10_000)),
+            "InvalidRequest",
+            "`foo`: expected at most 1024 characters, found 10000",
+        ),
+        bad(
+            with(&"\\u0041".repeat(1025)),
+            "InvalidRequest",
+            "`foo`: expected at most 1024 characters, found 1025",
+        ),
         bad(
             format!("{{\"foo\":\"a\",{}:1}}", string(&"k".repeat(50_000))),
             "InvalidRequest",
-            "is no parameter",
+            "unknown field",
         ),
-        bad(format!("{{\"foo\":\"a\",{}}}", many.join(",")), "InvalidRequest", "\"k0000\": is no parameter"),
+        bad(format!("{{\"foo\":\"a\",{}}}", many.join(",")), "InvalidRequest", "unknown field \"k0000\""),
         bad(format!("{{\"foo\":{}", " ".repeat(60_000)), "InvalidJson", "is not JSON"),
     ]
 }
 
-/// What is no RFC 1123 label, wherever a name comes from.
-fn names() -> Vec<Bad> {
+/// Names that are not RFC 1123 labels, given or derived.
+fn names() -> Vec<BadRequest> {
     let long = "x".repeat(64);
     let longer = "x".repeat(50_000);
     let labels = [
@@ -341,29 +350,29 @@ fn names() -> Vec<Bad> {
     let mut all = Vec::new();
     for label in labels {
         let text = string(label);
-        all.push(bad(format!("{{\"foo\":\"a\",\"name\":{text}}}"), "InvalidName", "field `name`: "));
+        all.push(bad(format!("{{\"foo\":\"a\",\"name\":{text}}}"), "InvalidName", "`name`: "));
         all.push(bad(
             format!("{{\"foo\":\"a\",\"generateName\":{text}}}"),
             "InvalidName",
-            "field `generateName`: ",
+            "`generateName`: ",
         ));
-        // After `simple-job-` a leading hyphen is none; and what is too long for `foo` is told as that.
+        // The default name starts with `simple-job-`, so a leading hyphen is valid in `foo`.
         if !label.starts_with('-') || label == "-" {
-            let (reason, told) = match label.len() {
-                1025.. => ("InvalidRequest", "field `foo`: found 50000 characters"),
-                _ => ("InvalidName", "made from field `foo`"),
+            let (reason, message) = match label.len() {
+                1025.. => ("InvalidRequest", "`foo`: expected at most 1024 characters, found 50000"),
+                _ => ("InvalidName", "derived from `foo`"),
             };
-            all.push(bad(format!("{{\"foo\":{text}}}"), reason, told));
+            all.push(bad(format!("{{\"foo\":{text}}}"), reason, message));
         }
     }
-    // A NUL is no label either; in `foo` it is told as what it is.
-    all.push(bad(r#"{"foo":"a","name":"a\u0000"}"#, "InvalidName", "field `name`: "));
-    all.push(bad(r#"{"foo":"a\u0000"}"#, "InvalidRequest", "field `foo`: found a NUL"));
-    // Good as a prefix, but not as a whole name, and the other way round.
-    all.push(bad(r#"{"foo":"a","name":"a-"}"#, "InvalidName", "field `name`: "));
-    all.push(bad(r#"{"foo":"a","name":""}"#, "InvalidName", "field `name`: "));
-    all.push(bad(r#"{"foo":""}"#, "InvalidName", "made from field `foo`"));
-    all.push(bad(r#"{"foo":"a-"}"#, "InvalidName", "made from field `foo`"));
+    // A NUL is not part of a label, and no value can contain it.
+    all.push(bad(r#"{"foo":"a","name":"a\u0000"}"#, "InvalidName", "`name`: "));
+    all.push(bad(r#"{"foo":"a\u0000"}"#, "InvalidRequest", "`foo`: contains a NUL"));
+    // Valid as a prefix but not as a name, and valid as a name but not as a prefix.
+    all.push(bad(r#"{"foo":"a","name":"a-"}"#, "InvalidName", "`name`: "));
+    all.push(bad(r#"{"foo":"a","name":""}"#, "InvalidName", "`name`: "));
+    all.push(bad(r#"{"foo":""}"#, "InvalidName", "derived from `foo`"));
+    all.push(bad(r#"{"foo":"a-"}"#, "InvalidName", "derived from `foo`"));
     let prefix = "x".repeat(52);
     all.push(bad(
         format!("{{\"foo\":\"a\",\"generateName\":\"{prefix}\"}}"),
@@ -371,11 +380,11 @@ fn names() -> Vec<Bad> {
         "1 to 51 characters",
     ));
     let text = "x".repeat(53);
-    all.push(bad(format!("{{\"foo\":\"{text}\"}}"), "InvalidName", "made from field `foo`"));
+    all.push(bad(format!("{{\"foo\":\"{text}\"}}"), "InvalidName", "derived from `foo`"));
     all
 }
 
-fn twice() -> Vec<Bad> {
+fn duplicate_fields() -> Vec<BadRequest> {
     [
         (r#"{"foo":"a","foo":"a"}"#, "foo"),
         (r#"{"foo":"a","foo":"b"}"#, "foo"),
@@ -384,11 +393,11 @@ fn twice() -> Vec<Bad> {
         (r#"{"name":"a","foo":"a","name":"b"}"#, "name"),
         (r#"{"x":1,"foo":"a","x":1}"#, "x"),
     ]
-    .map(|(text, key)| bad(text, "InvalidRequest", format!("the field \"{key}\" is given twice")))
+    .map(|(text, key)| bad(text, "InvalidRequest", format!("duplicate field \"{key}\"")))
     .into()
 }
 
-fn unknown() -> Vec<Bad> {
+fn unknown_fields() -> Vec<BadRequest> {
     let keys = [
         "image",
         "command",
@@ -425,13 +434,11 @@ fn unknown() -> Vec<Bad> {
         "\u{202e}oof",
         "😀",
     ];
-    keys.map(|key| {
-        bad(format!("{{\"foo\":\"a\",{}:\"b\"}}", string(key)), "InvalidRequest", "is no parameter")
-    })
-    .into()
+    keys.map(|key| bad(format!("{{\"foo\":\"a\",{}:\"b\"}}", string(key)), "InvalidRequest", "unknown field"))
+        .into()
 }
 
-fn missing() -> Vec<Bad> {
+fn missing_fields() -> Vec<BadRequest> {
     [
         "{}",
         " { } ",
@@ -440,6 +447,6 @@ fn missing() -> Vec<Bad> {
         r#"{"generateName":"a-"}"#,
         r#"{"fail":{"foo":"a"}}"#,
     ]
-    .map(|text| bad(text, "InvalidRequest", "field `foo`: is missing, but required"))
+    .map(|text| bad(text, "InvalidRequest", "`foo`: required field is missing"))
     .into()
 }

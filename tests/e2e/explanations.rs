@@ -47,7 +47,7 @@ fn last_line(attempt: &Value) -> String {
     attempt["logTail"].as_str().unwrap_or_default().lines().last().unwrap_or_default().to_owned()
 }
 
-const FAILED: &str = "Simple Job with foo=\"bad\" failed, as FAIL asked for.";
+const FAILED: &str = "Simple Job with foo=\"bad\" failed because FAIL is set.";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_is_told_with_exit_code_and_log_before_the_outcome_that_lists_it() {
@@ -108,7 +108,7 @@ async fn a_log_that_the_template_turns_off_is_not_told() {
     let outcome = world.outcome("simple-job-bad").await;
     assert_eq!(outcome["attempts"][0]["exitCode"], 1, "{outcome}");
     let history = world.history("simple-job-bad").await;
-    assert!(history.iter().all(|message| !event(message).to_string().contains("as FAIL asked")), "{outcome}");
+    assert!(history.iter().all(|message| !event(message).to_string().contains("FAIL is set")), "{outcome}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,7 +58,7 @@ async fn each_wrong_setting_is_named_in_one_line() {
         .await;
     }
     refuses(dispatcher().templates(at("none")), "DISPATCHER_TEMPLATES", "cannot be read").await;
-    refuses(dispatcher().templates(at("empty")), "DISPATCHER_TEMPLATES", "holds no template").await;
+    refuses(dispatcher().templates(at("empty")), "DISPATCHER_TEMPLATES", "contains no template").await;
     refuses(dispatcher().templates(at("bad")), "DISPATCHER_TEMPLATES", "spec").await;
     refuses(
         dispatcher().env("DISPATCHER_ADMIN_ADDR", world.nats.url.trim_start_matches("nats://")),
@@ -168,5 +168,5 @@ async fn a_consumer_that_waits_longer_than_finished_jobs_stay_is_refused() {
     let made: Value =
         world.jetstream.request(subject, &json!({"stream_name": "JOBS", "config": config})).await.unwrap();
     assert!(made["error"].is_null(), "{made}");
-    refuses(world.dispatcher(), "DISPATCHER_TEMPLATES", "must be more than 700").await;
+    refuses(world.dispatcher(), "DISPATCHER_TEMPLATES", "expected more than 700").await;
 }

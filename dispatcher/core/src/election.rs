@@ -1,110 +1,120 @@
-//! Which replica reports: the rule of the Lease. What was seen of it, and when → what to do.
+//! Leader election by a Lease: given the observed Lease and the time, what to do next.
 //!
-//! The rule is client-go's: no clock of one machine is synced with that of another. A Lease is held for its duration from
-//! the moment that *this* process first saw what it says now. The holder counts from the moment before it asked for the
-//! renewal that was granted, and not as long ([`HOLD`] is less than [`DURATION`]): it stops before anyone takes over.
+//! The rule is that of client-go and needs no synchronized clocks. A Lease is valid for its duration
+//! from the moment at which *this* process first observed its current content. The holder counts
+//! from before it sent the successful renewal, and for a shorter time ([`HOLD`] is less than
+//! [`DURATION`]), so it stops before another replica takes over.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime};
 
-/// How long the others let a holder be that is not heard of.
+/// The time after which another replica takes over a Lease that is not renewed.
 pub const DURATION: Duration = Duration::from_secs(10);
-/// How long a holder may act on one renewal.
+/// The time for which a replica leads after one renewal.
 pub const HOLD: Duration = Duration::from_secs(7);
-/// How often a holder renews.
-const RENEW: Duration = Duration::from_secs(3);
-/// How often the others look.
-const LOOK: Duration = Duration::from_secs(2);
-/// The longest duration that is believed of a Lease that somebody else wrote.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The interval at which the holder renews the Lease.
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+/// The interval at which the other replicas read the Lease.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
+/// The longest accepted duration of a Lease of another holder.
+const MAX_DURATION: Duration = Duration::from_secs(60);
 
-/// One replica's part in the election.
+/// The election as one replica sees it.
 #[derive(Debug)]
 pub struct Election {
     identity: String,
-    seen: Option<(LeaseSpec, Instant)>,
-    /// When the last renewal that was granted had been asked for.
+    /// The last observed Lease, and when it was first observed with this content.
+    observed: Option<(LeaseSpec, Instant)>,
+    /// When the last successful renewal was sent.
     renewed: Option<Instant>,
 }
 
 impl Election {
-    /// The part of the replica `identity`, which no other replica has.
+    /// The election as seen by the replica with this unique identity.
+    #[must_use]
     pub fn new(identity: String) -> Self {
-        Self { identity, seen: None, renewed: None }
+        Self { identity, observed: None, renewed: None }
     }
 
-    /// What the Lease says now; the default where there is none. Whether it has another holder than before.
-    pub fn saw(&mut self, spec: &LeaseSpec, now: Instant) -> bool {
-        let before = self.seen.as_ref().map(|(before, _)| holder(before).to_owned());
-        if self.seen.as_ref().is_none_or(|(before, _)| before != spec) {
-            self.seen = Some((spec.clone(), now));
+    /// Observes the Lease (the default if there is none). Returns whether the holder changed.
+    pub fn observe(&mut self, spec: &LeaseSpec, now: Instant) -> bool {
+        let previous_holder = self.observed.as_ref().map(|(previous, _)| holder(previous).to_owned());
+        if self.observed.as_ref().is_none_or(|(previous, _)| previous != spec) {
+            self.observed = Some((spec.clone(), now));
         }
         if holder(spec) != self.identity {
             self.renewed = None;
         }
-        before.as_deref() != Some(holder(spec))
+        previous_holder.as_deref() != Some(holder(spec))
     }
 
-    /// Who holds the Lease, as far as was seen; empty where nobody does.
+    /// The last observed holder; empty if there is none.
+    #[must_use]
     pub fn holder(&self) -> &str {
-        self.seen.as_ref().map(|(spec, _)| holder(spec)).unwrap_or_default()
+        self.observed.as_ref().map(|(spec, _)| holder(spec)).unwrap_or_default()
     }
 
-    /// How long until this replica is to write the Lease, to take or to renew it. Of a Lease that another one holds: how
-    /// long unless it is renewed.
+    /// The time until this replica must write the Lease, to renew it or to take it over. The holder
+    /// may renew it before that.
+    #[must_use]
     pub fn write_in(&self, now: Instant) -> Duration {
-        let Some((spec, since)) = &self.seen else { return Duration::ZERO };
+        let Some((spec, since)) = &self.observed else { return Duration::ZERO };
         let at = match (holder(spec), self.renewed) {
             ("", _) => return Duration::ZERO,
-            (holder, Some(renewed)) if holder == self.identity => renewed + RENEW,
-            // Our own of an earlier life, or of a write whose answer was lost.
+            (holder, Some(renewed)) if holder == self.identity => renewed + RENEW_INTERVAL,
+            // Held by an earlier process of this replica, or written without an answer.
             (holder, None) if holder == self.identity => return Duration::ZERO,
             _ => *since + duration(spec),
         };
         at.saturating_duration_since(now)
     }
 
-    /// How long until the next look or write.
+    /// The time until the next read or write.
+    #[must_use]
     pub fn next_in(&self, now: Instant) -> Duration {
-        match self.until(now) {
+        match self.leads_until(now) {
             Some(_) => self.write_in(now),
-            None => self.write_in(now).min(LOOK),
+            None => self.write_in(now).min(READ_INTERVAL),
         }
     }
 
-    /// The Lease to write, in place of the one that was seen. `wall` is for people to read.
-    pub fn claim(&self, wall: &MicroTime) -> LeaseSpec {
-        let seen = self.seen.as_ref().map(|(spec, _)| spec.clone()).unwrap_or_default();
-        let ours = holder(&seen) == self.identity;
-        let transitions = seen.lease_transitions.unwrap_or(0);
+    /// The Lease to write over the observed one. Its `wall_clock` times are for people only.
+    #[must_use]
+    pub fn claim(&self, wall_clock: &MicroTime) -> LeaseSpec {
+        let observed = self.observed.as_ref().map(|(spec, _)| spec.clone()).unwrap_or_default();
+        let held = holder(&observed) == self.identity;
+        let transitions = observed.lease_transitions.unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(i32::try_from(DURATION.as_secs()).unwrap_or(i32::MAX)),
-            acquire_time: seen.acquire_time.clone().filter(|_| ours).or_else(|| Some(wall.clone())),
-            lease_transitions: Some(if ours { transitions } else { transitions.saturating_add(1) }),
-            renew_time: Some(wall.clone()),
-            ..seen
+            acquire_time: observed.acquire_time.clone().filter(|_| held).or_else(|| Some(wall_clock.clone())),
+            lease_transitions: Some(if held { transitions } else { transitions.saturating_add(1) }),
+            renew_time: Some(wall_clock.clone()),
+            ..observed
         }
     }
 
-    /// The claim was granted; `asked` is the moment before it was sent.
-    pub fn granted(&mut self, written: &LeaseSpec, asked: Instant, now: Instant) {
-        self.saw(written, now);
-        if holder(written) == self.identity {
-            self.renewed = Some(asked);
+    /// The claim was written. `sent` is a time before it was sent.
+    pub fn written(&mut self, claim: &LeaseSpec, sent: Instant, now: Instant) {
+        self.observe(claim, now);
+        if holder(claim) == self.identity {
+            self.renewed = Some(sent);
         }
     }
 
-    /// Until when this replica reports, if it does.
-    pub fn until(&self, now: Instant) -> Option<Instant> {
+    /// The time until which this replica leads; `None` if it does not lead.
+    #[must_use]
+    pub fn leads_until(&self, now: Instant) -> Option<Instant> {
         self.renewed.map(|renewed| renewed + HOLD).filter(|until| now < *until)
     }
 
-    /// The Lease to write at the end: nobody's, for the next one to take at once. `None` where it is another one's.
+    /// The Lease to write at shutdown: without a holder, so that another replica takes it at once.
+    /// `None` if another replica holds it.
+    #[must_use]
     pub fn release(&self) -> Option<LeaseSpec> {
-        let (seen, _) = self.seen.as_ref().filter(|(seen, _)| holder(seen) == self.identity)?;
-        Some(LeaseSpec { holder_identity: Some(String::new()), ..seen.clone() })
+        let (observed, _) = self.observed.as_ref().filter(|(spec, _)| holder(spec) == self.identity)?;
+        Some(LeaseSpec { holder_identity: Some(String::new()), ..observed.clone() })
     }
 }
 
@@ -114,8 +124,9 @@ fn holder(spec: &LeaseSpec) -> &str {
 
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    seconds.map_or(DURATION, Duration::from_secs).min(LONGEST)
+    seconds.map_or(DURATION, Duration::from_secs).min(MAX_DURATION)
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests start from the current time")]
 mod tests;

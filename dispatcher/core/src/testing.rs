@@ -10,27 +10,38 @@ use crate::{
     template::Template,
 };
 
-/// The shipped template `simple`.
+/// The text of the shipped template `simple`.
 pub const SIMPLE: &str = include_str!("../../../deploy/templates/simple.yaml");
 
-/// The shipped template `simple`, parsed.
+/// The shipped template `simple`.
+///
+/// # Panics
+/// If the shipped template is not valid.
 #[allow(clippy::unwrap_used, reason = "test code")]
+#[must_use]
 pub fn simple() -> Template {
     Template::parse(SIMPLE).unwrap()
 }
 
-/// A Job that the dispatcher created, with this status.
+/// A Job `simple-job-1` that the dispatcher created, with this `JobStatus`.
+///
+/// # Panics
+/// Never: the metadata is valid.
 #[allow(clippy::unwrap_used, reason = "test code")]
+#[must_use]
 pub fn a_job(uid: &str, resource_version: u64, status: Value) -> JobState {
     let object: JobObject = serde_json::from_value(json!({
         "metadata": {
-            "name": "simple-job-1", "namespace": "jobs", "uid": uid, "resourceVersion": resource_version.to_string(),
+            "name": "simple-job-1", "namespace": "jobs", "uid": uid,
+            "resourceVersion": resource_version.to_string(),
             "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "simple", LABEL_TEMPLATE: "simple"},
-            "annotations": {ANNOTATION_REQUEST_ID: "id-1", ANNOTATION_REQUEST_SEQ: "7", ANNOTATION_REQUEST_HASH: "h"},
+            "annotations": {
+                ANNOTATION_REQUEST_ID: "id-1", ANNOTATION_REQUEST_SEQ: "7", ANNOTATION_REQUEST_HASH: "h",
+            },
         },
         "spec": {"template": {}},
         "status": status,
     }))
     .unwrap();
-    JobState::read(&object).unwrap()
+    JobState::from_object(&object).unwrap()
 }

@@ -18,7 +18,7 @@ use crate::{
         provision::{Provision, Provisioned},
         watchdog::Watchdog,
     },
-    status::store::Store,
+    nats::status_stream::StatusStream,
     telemetry::{
         health::Health,
         metrics::{Metrics, queue::QueueSampler},
@@ -43,7 +43,7 @@ pub(super) struct Prepared {
     /// Looks whether the streams are there.
     pub watchdog: Watchdog,
     /// What was said.
-    pub store: Store,
+    pub store: StatusStream,
     /// Looks after requests that no client can read.
     pub salvage: PoisonHandler,
     /// What the streams hold, for whoever asks.
@@ -119,7 +119,7 @@ impl Prepared {
             cancels,
             history: History::open(&context).await.map_err(in_nats)?,
             queue: Queue { jobs: provisioned.jobs.clone() },
-            store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,
+            store: StatusStream::open(context).await.map_err(|e| in_nats(e.to_string()))?,
             dead_letters,
             salvage,
             provisioned,

@@ -86,7 +86,7 @@ impl Tasks {
         let elector = Elector::new(&jobs, &config.lease, lead, health.component("leader"));
         tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
         let abort = tasks.abort_writer.clone();
-        let (writer, write) = status::writer(
+        let (writer, write) = status::start(
             store.clone(),
             settler,
             (health, metrics.clone(), spans.clone()),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use dispatcher_core::{
     contract::{job::JobState, names::TemplateName},
-    request::cancellation::{Cancel, table::Entry},
+    request::cancellation::{Cancel, Entry},
 };
 use tokio::time::sleep;
 
@@ -109,9 +109,9 @@ impl Enforcer {
             Some(up_to) => {
                 // The queue before the Job: a request leaves the queue only after its Job exists.
                 let handled = self.queue_start(entry.cancel.target().0, starts).await? > up_to;
-                if handled || !entry.looked {
+                if handled || !entry.checked {
                     self.cancel_job(&entry.cancel).await?;
-                    self.cancellations.with_table(|table| table.looked(entry));
+                    self.cancellations.with_table(|table| table.mark_checked(entry));
                 }
                 handled
             }
@@ -166,6 +166,6 @@ impl Enforcer {
     async fn job(&self, cancel: &Cancel) -> Result<Option<JobState>, String> {
         let (_, name) = cancel.target();
         let found = self.client.get(name.as_ref()).await.map_err(|e| e.to_string())?;
-        Ok(found.and_then(|found| JobState::read(&found).ok()).filter(|state| cancel.is_of(state)))
+        Ok(found.and_then(|found| JobState::from_object(&found).ok()).filter(|state| cancel.covers_job(state)))
     }
 }

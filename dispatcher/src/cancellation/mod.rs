@@ -19,10 +19,7 @@ use dispatcher_core::{
         job::JobState,
         names::{JobName, RequestId, TemplateName},
     },
-    request::cancellation::{
-        Cancel,
-        table::{Entry, Table},
-    },
+    request::cancellation::{Cancel, Entry, Table},
 };
 use futures::StreamExt;
 use tokio::{sync::watch, time::sleep};
@@ -99,7 +96,7 @@ impl Cancellations {
         if state.outcome().is_none()
             && self.covers(&state.template, &state.name, &state.request_id, state.request_seq)
         {
-            self.with_table(|table| table.look_again(&state.template, &state.name));
+            self.with_table(|table| table.mark_unchecked(&state.template, &state.name));
             self.changes.send_replace(());
         }
     }

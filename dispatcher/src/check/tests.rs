@@ -1,7 +1,8 @@
 use std::fs;
 
-use super::*;
 use dispatcher_core::testing::SIMPLE;
+
+use super::*;
 
 struct Folder(tempfile::TempDir);
 
@@ -26,7 +27,7 @@ impl Folder {
 }
 
 #[test]
-fn good_templates_are_told_by_file_and_kind() {
+fn valid_templates_are_listed_with_file_and_name() {
     let folder = Folder::with(&[
         ("a.yaml", SIMPLE),
         ("b.yml", &SIMPLE.replace("name: simple\nspec", "name: other\nspec")),
@@ -41,11 +42,12 @@ fn good_templates_are_told_by_file_and_kind() {
 }
 
 #[test]
-fn all_problems_of_all_files_are_told() {
-    let twice = SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
+fn all_problems_of_all_files_are_listed() {
+    let two_problems =
+        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
     let files = [
         ("a.yaml", SIMPLE),
-        ("b.yaml", &*twice),
+        ("b.yaml", &*two_problems),
         ("c.yaml", "kind: ["),
         ("d.yaml", SIMPLE),
         ("e.yaml", &SIMPLE.replace("Finished: 600", "Finished: 60")),
@@ -54,10 +56,16 @@ fn all_problems_of_all_files_are_told() {
     let report = folder.check(&["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "none.yaml"], None);
     assert_eq!(report.lines.len(), 1);
     let expected = [
-        ("b.yaml", "spec.job.spec.template.spec.containers[0].env[0].value: refers to `bar`"),
+        (
+            "b.yaml",
+            "spec.job.spec.template.spec.containers[0].env[0].value: references undeclared parameter `bar`",
+        ),
         ("c.yaml", "not valid YAML"),
         ("d.yaml", "metadata.name: another file defines the template `simple`"),
-        ("e.yaml", "spec.job.spec.ttlSecondsAfterFinished: found 60, must be more than 60"),
+        (
+            "e.yaml",
+            "spec.job.spec.ttlSecondsAfterFinished: expected more than 60 (the consumer's ack_wait), found 60",
+        ),
         ("e.yaml", "metadata.name: another file defines the template `simple`"),
         ("none.yaml", "cannot be read"),
     ];
@@ -68,7 +76,7 @@ fn all_problems_of_all_files_are_told() {
 }
 
 #[test]
-fn the_job_of_a_request_is_rendered_as_it_would_be_created() {
+fn render_prints_the_job_as_it_would_be_created() {
     let folder = Folder::with(&[("a.yaml", SIMPLE)]);
     let report = folder.check(&["a.yaml"], Some(r#"{"foo":"x"}"#));
     assert_eq!(report.problems, [""; 0]);
@@ -78,7 +86,7 @@ fn the_job_of_a_request_is_rendered_as_it_would_be_created() {
 }
 
 #[test]
-fn a_request_that_would_be_rejected_is_told_with_its_reason() {
+fn render_reports_a_rejected_request() {
     let folder = Folder::with(&[
         ("a.yaml", SIMPLE),
         ("b.yaml", &SIMPLE.replace("name: simple\nspec", "name: other\nspec")),
@@ -86,9 +94,9 @@ fn a_request_that_would_be_rejected_is_told_with_its_reason() {
     let report = folder.check(&["a.yaml"], Some("{}"));
     assert_eq!(
         report.problems,
-        ["the request is rejected: InvalidRequest: field `foo`: is missing, but required"]
+        ["the request is rejected: InvalidRequest: `foo`: required field is missing"]
     );
     let report = folder.check(&["a.yaml", "b.yaml"], Some("{}"));
-    assert_eq!(report.problems, ["--render: found 2 templates, allowed is one"]);
+    assert_eq!(report.problems, ["--render: expected one template, found 2"]);
     assert_eq!(report.lines, [""; 0]);
 }

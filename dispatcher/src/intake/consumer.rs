@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     consumer::{FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
-use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, redelivery};
+use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, redelivery_delay};
 use futures::{
     StreamExt,
     future::ready,
@@ -119,7 +119,7 @@ impl PullLoop {
                 while let Some(handled) = state.handlers.join_next().await {
                     self.finish(&mut state.breaker, handled);
                 }
-                let delay = redelivery::delay(failures, fastrand::f64());
+                let delay = redelivery_delay(failures, fastrand::f64());
                 if stop.run_until_cancelled(sleep(delay)).await.is_none() {
                     break;
                 }

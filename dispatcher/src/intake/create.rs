@@ -160,7 +160,7 @@ impl JobCreator {
             Err(error) => return Err(HandleError::Transient(error.to_string())),
         };
         let found = self.get(name).await?;
-        let Some(found) = found.filter(|found| JobState::is_of(found, &identity.id)) else {
+        let Some(found) = found.filter(|found| JobState::has_request_id(found, &identity.id)) else {
             return Ok(Found::Nothing(subject));
         };
         Ok(existing_of(state(&found)?, Some(subject), hash))
@@ -192,7 +192,7 @@ impl JobCreator {
         let Some(found) = self.get(&request.name).await? else {
             return Err(HandleError::Transient("the Job of that name was just deleted".to_owned()));
         };
-        if !JobState::is_of(&found, &request.identity.id) {
+        if !JobState::has_request_id(&found, &request.identity.id) {
             return Err(HandleError::Permanent(taken(request)));
         }
         match existing_of(state(&found)?, subject, Some(&request.hash)) {
@@ -216,7 +216,7 @@ fn existing_of(state: Box<JobState>, subject: Option<SubjectState>, hash: Option
 
 /// The state of the request's Job. Without its metadata, no event of the Job could be published.
 fn state(found: &JobObject) -> Result<Box<JobState>, HandleError> {
-    JobState::read(found).map(Box::new).map_err(|error| {
+    JobState::from_object(found).map(Box::new).map_err(|error| {
         let name = found.metadata.name.as_deref().unwrap_or_default();
         HandleError::Blocked(format!("the metadata of the Job {name} was changed: {error}"))
     })
@@ -228,7 +228,7 @@ fn reused(request: &Request) -> Rejection {
          give each request its own `Nats-Msg-Id`",
         request.identity.id, request.name
     );
-    Rejection::new(Reason::RequestIdReused, message).of(&request.name)
+    Rejection::new(Reason::RequestIdReused, message).with_name(&request.name)
 }
 
 fn taken(request: &Request) -> Rejection {
@@ -237,9 +237,9 @@ fn taken(request: &Request) -> Rejection {
          or `generateName` (a prefix) for a unique name",
         request.name
     );
-    Rejection::new(Reason::NameTaken, message).of(&request.name)
+    Rejection::new(Reason::NameTaken, message).with_name(&request.name)
 }
 
 fn refused(request: &Request, error: &CallError) -> Rejection {
-    Rejection::new(Reason::Refused, format!("Kubernetes refused the Job: {error}")).of(&request.name)
+    Rejection::new(Reason::Refused, format!("Kubernetes refused the Job: {error}")).with_name(&request.name)
 }

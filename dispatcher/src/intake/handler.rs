@@ -12,7 +12,7 @@ use dispatcher_core::{
         rejection::{Reason, Rejection},
         trace::{Trace, TraceContext},
     },
-    request::{Disposition, Envelope, Identity, Request, error::HandleError, job, redelivery},
+    request::{Disposition, Envelope, Identity, Request, error::HandleError, job, redelivery_delay},
     template::Template,
 };
 use time::OffsetDateTime;
@@ -152,7 +152,7 @@ impl Handler {
     ) -> Result<Disposition, HandleError> {
         let Identity { id, sequence, .. } = delivery.identity();
         if let Some(reservation) = &reservation {
-            reservation.claim(id);
+            reservation.bind(id);
         }
         if delivery.redelivered {
             let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
@@ -180,7 +180,7 @@ impl Handler {
             CreateResult::Exists(job, _) if job.retired => {}
             CreateResult::Created(job, subject) | CreateResult::Exists(job, subject) => {
                 if let Some(reservation) = reservation {
-                    reservation.fill(&job);
+                    reservation.job_exists(&job);
                 }
                 tracing::debug!(job = %job.name, request_id = %job.request_id, "job exists");
                 let added = self.status.publish_added(*job, subject).await;
@@ -260,7 +260,7 @@ impl Handler {
             Disposition::Created | Disposition::Exists => AckKind::Ack,
             Disposition::Rejected => AckKind::Term,
             Disposition::Retrying(_) | Disposition::Blocked(_) => {
-                AckKind::Nak(Some(redelivery::delay(delivery.delivered, fastrand::f64())))
+                AckKind::Nak(Some(redelivery_delay(delivery.delivered, fastrand::f64())))
             }
         };
         let client = delivery.message.context.client();
@@ -274,5 +274,5 @@ impl Handler {
 
 fn cancelled(request: &Request) -> Rejection {
     let message = "the request was cancelled before its Job was created";
-    Rejection::new(Reason::Cancelled, message).of(&request.name)
+    Rejection::new(Reason::Cancelled, message).with_name(&request.name)
 }

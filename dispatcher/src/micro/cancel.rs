@@ -138,7 +138,7 @@ impl Cancelling {
             self.put(cancel).await?;
             return Ok((Done::Pending, name.clone()));
         }
-        if let Some(name) = self.active.until_named(template, id, WATCH).await
+        if let Some(name) = self.active.wait_for_job(template, id, WATCH).await
             && let Some(done) = self.job(template, &name, Some(id)).await?
         {
             return Ok((done, name));
@@ -160,7 +160,7 @@ impl Cancelling {
         for _ in 0..TRIES {
             let found =
                 self.jobs.get(name.as_ref()).await.map_err(|e| ServiceError::not_ready(e.to_string()))?;
-            let state = found.and_then(|found| JobState::read(&found).ok());
+            let state = found.and_then(|found| JobState::from_object(&found).ok());
             let ours =
                 |state: &JobState| state.template == *template && id.is_none_or(|id| state.request_id == *id);
             let Some(state) = state.filter(ours) else { return Ok(None) };

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::micro::history::{History, Query};
-use crate::status::store::{LastMessage, Store};
+use crate::nats::status_stream::{LastMessage, StatusStream};
 use dispatcher_core::{
     contract::{headers::NATS_MSG_ID, rejection::Rejection},
     request::Request,
@@ -30,7 +30,7 @@ pub enum Original {
 /// # Errors
 /// Where a stream does not answer.
 pub(crate) async fn original(
-    store: &Store,
+    store: &StatusStream,
     history: &History,
     asked: &Query,
     sequence: u64,

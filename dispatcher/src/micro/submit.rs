@@ -27,7 +27,7 @@ use crate::{
         definitions::JOBS,
         headers::{put_trace, trace_of},
     },
-    status::store::Store,
+    nats::status_stream::StatusStream,
 };
 use dispatcher_core::{
     contract::{
@@ -50,7 +50,7 @@ pub struct Submit {
     /// Where requests are published.
     pub client: Client,
     /// What was said.
-    pub(crate) store: Store,
+    pub(crate) store: StatusStream,
     /// What is stored.
     pub history: History,
     /// Who waits.

@@ -32,7 +32,7 @@ pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
 pub(crate) const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
 
 /// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
-pub(crate) const NAMESPACE_UID: &str = "natsjobs.dev/namespace-uid";
+pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest request, in bytes.

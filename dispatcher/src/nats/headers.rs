@@ -6,7 +6,7 @@ use dispatcher_core::contract::trace::{TRACEPARENT, TRACESTATE, Trace};
 /// The trace in a message's headers.
 pub(crate) fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
     let header = |name: &str| headers?.get(name).map(|value| value.as_str());
-    Trace::of(header(TRACEPARENT), header(TRACESTATE))
+    Trace::from_headers(header(TRACEPARENT), header(TRACESTATE))
 }
 
 /// Writes the trace to a message's headers.

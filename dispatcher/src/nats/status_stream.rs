@@ -50,7 +50,7 @@ impl LastMessage {
     /// The last published state of a Job that no list contains.
     pub(crate) fn missing(self) -> JobState {
         let Self { event, request_hash, trace, .. } = self;
-        JobState { trace, ..JobState::missing(event, request_hash.unwrap_or_default()) }
+        JobState { trace, ..JobState::from_last_event(event, request_hash.unwrap_or_default()) }
     }
 }
 

@@ -187,7 +187,7 @@ impl ActionRunner {
             Some(message) => {
                 let mut previous = message.missing();
                 previous.cancelled = self.is_cancelled(&previous).await;
-                let outcome = previous.outcome().unwrap_or_else(|| previous.outcome_deleted());
+                let outcome = previous.outcome().unwrap_or_else(|| previous.outcome_of_deletion());
                 let body = EventBody::Job(EventType::Outcome, Some(Box::new(outcome)));
                 self.publish(previous, subject, body).await
             }

@@ -138,16 +138,16 @@ impl JobHandler {
     /// Updates what every replica keeps: the unfinished Jobs, cancelled Jobs, and tombstones.
     fn record(&self, event: &Event<JobObject>) {
         match event {
-            Event::Init => self.limiter.list_begins(),
-            Event::InitDone => self.limiter.listed(),
+            Event::Init => self.limiter.begin_list(),
+            Event::InitDone => self.limiter.end_list(),
             Event::InitApply(job) | Event::Apply(job) => {
-                if let Ok(state) = JobState::read(job) {
+                if let Ok(state) = JobState::from_object(job) {
                     self.limiter.apply(&state);
                     self.cancellations.observe(&state);
                 }
             }
             Event::Delete(job) => {
-                if let Ok(state) = JobState::read(job) {
+                if let Ok(state) = JobState::from_object(job) {
                     self.resync.tombstones.add(&state);
                     self.limiter.delete(&state);
                 }
@@ -205,7 +205,7 @@ impl JobHandler {
     /// The state of a Job. If somebody changed its labels or annotations, its last event identifies
     /// it. `None` if the dispatcher did not create the Job.
     async fn read(&self, job: &JobObject) -> Option<JobState> {
-        let error = match JobState::read(job) {
+        let error = match JobState::from_object(job) {
             Ok(state) => return Some(state),
             Err(error) => error,
         };
@@ -213,7 +213,7 @@ impl JobHandler {
         let template = job.metadata.labels.as_ref()?.get(LABEL_TEMPLATE)?.as_str();
         let (template, name) = (TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?);
         let state = match self.resync.last(&template, &name).await {
-            Some(last) => JobState::read_as(job, last.event, last.request_hash.unwrap_or_default()),
+            Some(last) => JobState::from_changed_object(job, last.event, last.request_hash.unwrap_or_default()),
             None => None,
         };
         match &state {

@@ -99,7 +99,7 @@ fn is_identified(found: &JobObject, state: &JobState) -> bool {
             == (state.template.clone(), state.request_id.clone(), state.request_hash.clone())
     };
     selected.is_some_and(|template| template == state.template.as_ref())
-        && JobState::read(found).is_ok_and(is_same)
+        && JobState::from_object(found).is_ok_and(is_same)
 }
 
 impl Cluster for KubeCluster {

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::contract::names::{JobName, RequestId, TemplateName};
 
-/// What an event tells.
+/// The type of a status event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum EventType {
-    /// The Job is there: the first event of each Job.
+    /// The Job exists: the first event of each Job.
     Added,
     /// The Job changed.
     Modified,
@@ -20,18 +20,19 @@ pub enum EventType {
     Deleted,
     /// A pod of the Job ended.
     Attempt,
-    /// No pod of the Job runs, and why.
+    /// No pod of the Job can run.
     Stalled,
-    /// Final; nothing follows of this Job.
+    /// The Job ended: its last event.
     Outcome,
 }
 
 impl EventType {
-    /// All of them.
+    /// Every type.
     pub const ALL: [Self; 6] =
         [Self::Added, Self::Modified, Self::Deleted, Self::Attempt, Self::Stalled, Self::Outcome];
 
-    /// The word on the wire, also in the header `Job-Event`.
+    /// The value on the wire, in the body and in the header `Job-Event`.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
@@ -43,9 +44,10 @@ impl EventType {
         }
     }
 
-    /// Reads the word of the header `Job-Event`.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|event| event.as_str() == word)
+    /// Parses the value of the header `Job-Event`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == text)
     }
 }
 
@@ -59,26 +61,26 @@ impl fmt::Display for EventType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusEvent {
-    /// What it tells.
+    /// The type of the event.
     #[serde(rename = "type")]
     pub event: EventType,
-    /// The Job's template: the name of its template.
+    /// The name of the Job's template.
     pub template: TemplateName,
     /// The Job's name.
     pub name: JobName,
     /// The Job's namespace.
     pub namespace: String,
-    /// The Job's uid: names recur, uids do not.
+    /// The Job's uid. Names can be reused, uids cannot.
     pub uid: String,
-    /// The identity of the request that made the Job.
+    /// The id of the request that created the Job.
     pub request_id: RequestId,
     /// The sequence of that request in `JOBS`.
     pub request_seq: u64,
-    /// The Job's resourceVersion that this event tells of.
+    /// The Job's resourceVersion that this event reports.
     pub resource_version: String,
-    /// When the event was made, RFC 3339 in UTC.
+    /// The time at which the event was made, RFC 3339 in UTC.
     pub time: String,
-    /// The `batch/v1` `JobStatus`, verbatim; on `ATTEMPT` and `STALLED` the one that was last said.
+    /// The `batch/v1` `JobStatus`, verbatim. `ATTEMPT` and `STALLED` repeat the last published one.
     pub status: Value,
     /// On `ATTEMPT` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,50 +93,51 @@ pub struct StatusEvent {
     pub outcome: Option<Outcome>,
 }
 
-/// How a pod of a Job ended. What Kubernetes does not tell is absent; nothing is inferred.
+/// How a pod of a Job ended. A field is absent if Kubernetes does not report it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Attempt {
     /// The pod's name.
     pub pod: String,
-    /// The node that it ran on; absent where it was never bound to one.
+    /// The pod's node; absent if the pod was never bound to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Which container the following tells of; only where the pod has more than one.
+    /// The container that the fields below describe; only if the pod has more than one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// The container's exit code; absent where none ended by itself.
+    /// The container's exit code; absent if no container exited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The signal that ended it, where the container runtime tells.
+    /// The signal that ended the container, if the container runtime reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// One word of Kubernetes': `Completed`, `Error`, `OOMKilled`, `Evicted`, `Deleted` and others.
+    /// The reason in Kubernetes' terms: `Completed`, `Error`, `OOMKilled`, `Evicted`, `Deleted` and
+    /// others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The container's termination message, or what Kubernetes says of the pod; at most 4 KiB.
+    /// The container's termination message or the pod's status message; at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The container's limit of memory, as a Kubernetes quantity, where memory may have been the matter.
+    /// The container's memory limit, as a Kubernetes quantity, if memory may be the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<String>,
-    /// When the container started, RFC 3339.
+    /// The time at which the container started, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
-    /// When it ended, RFC 3339.
+    /// The time at which it ended, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// The end of the container's log, of a pod that failed.
+    /// The end of the container's log, if the pod failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
 }
 
-/// Why no pod of a Job runs.
+/// Why no pod of a Job can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stall {
-    /// One word: `Unschedulable`, `ErrImagePull`, `QuotaExceeded` and others.
+    /// The reason: `Unschedulable`, `ErrImagePull`, `QuotaExceeded` and others.
     pub reason: String,
-    /// Kubernetes' own text.
+    /// The message of Kubernetes, verbatim.
     pub message: String,
 }
 
@@ -150,36 +153,38 @@ pub struct Outcome {
     /// The final condition's `message`, verbatim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Pods that succeeded.
+    /// The number of pods that succeeded.
     pub succeeded: i32,
-    /// Pods that failed. Told, never judged by.
+    /// The number of pods that failed. The result does not depend on it.
     pub failed: i32,
-    /// When the Job controller first saw the Job.
+    /// The Job's `startTime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
-    /// When it ended: `completionTime`, else the time of the final condition.
+    /// The Job's `completionTime`, or else the time of its final condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_time: Option<String>,
-    /// How its pods ended, in that order; the oldest are left out where there are too many.
+    /// How the pods ended, in this order. If there are too many, the oldest are omitted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
-    /// Pods that ended and are not in `attempts`: too many, or gone before they were read.
+    /// The number of pods that ended and are not in `attempts`: too many, or deleted before the
+    /// dispatcher observed them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_omitted: u32,
-    /// Why no pod of it ran, where that was still so at the end.
+    /// Why no pod could run, if that was still the case at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
 }
 
 impl Outcome {
-    /// How many pods have ended, by the Job's status.
+    /// The number of pods that ended, by the Job's status.
+    #[must_use]
     pub fn pods_ended(&self) -> u32 {
-        u32::try_from(self.succeeded.max(0))
-            .unwrap_or(0)
-            .saturating_add(u32::try_from(self.failed.max(0)).unwrap_or(0))
+        let count = |pods: i32| u32::try_from(pods).unwrap_or(0);
+        count(self.succeeded).saturating_add(count(self.failed))
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -191,17 +196,18 @@ pub enum OutcomeResult {
     Complete,
     /// The condition `Failed` is `True`.
     Failed,
-    /// The Job vanished before it had a final condition.
+    /// The Job was deleted before it had a final condition.
     Deleted,
-    /// The same, and it was to be cancelled.
+    /// The Job was cancelled and deleted before it had a final condition.
     Cancelled,
 }
 
 impl OutcomeResult {
-    /// All of them.
+    /// Every result.
     pub const ALL: [Self; 4] = [Self::Complete, Self::Failed, Self::Deleted, Self::Cancelled];
 
-    /// The word on the wire, also the metric's label.
+    /// The value on the wire, in the Job's outcome label and in the metric's label.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "Complete",
@@ -223,14 +229,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_of_a_result_is_the_one_on_the_wire() {
+    fn outcome_result_serializes_as_its_name() {
         for result in OutcomeResult::ALL {
             assert_eq!(serde_json::to_value(result).unwrap(), result.as_str());
         }
     }
 
     #[test]
-    fn the_word_of_a_type_is_the_same_in_header_and_body() {
+    fn event_type_is_the_same_in_header_and_body() {
         for event in EventType::ALL {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());
             assert_eq!(EventType::parse(event.as_str()), Some(event));

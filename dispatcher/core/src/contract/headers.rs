@@ -1,34 +1,35 @@
-//! The headers of the contract, and values that are safe to put in them.
+//! The names of the headers of the contract, and how text becomes a valid header value.
 
-/// On events: the type.
+/// On status events: the type.
 pub const JOB_EVENT: &str = "Job-Event";
-/// On events: the Job's uid.
+/// On status events: the Job's uid.
 pub const JOB_UID: &str = "Job-Uid";
-/// On events and rejections: the request's identity.
+/// On status events and rejections: the request id.
 pub const JOB_REQUEST_ID: &str = "Job-Request-Id";
-/// On rejections: the request's sequence in `JOBS`, what its publisher found in the `PubAck`.
+/// On rejections: the request's sequence in `JOBS`, which its publisher received in the `PubAck`.
 pub const JOB_REQUEST_SEQ: &str = "Job-Request-Seq";
-/// On events: the hash of the request, so that a repeated identity with another request is known for one.
+/// On status events: the hash of the request. It detects a request id that another request reuses.
 pub const JOB_REQUEST_HASH: &str = "Job-Request-Hash";
-/// On events: the newest resourceVersion of the Job that has been said.
+/// On status events: the latest resourceVersion of the Job that was published.
 pub const JOB_RESOURCE_VERSION: &str = "Job-Resource-Version";
-/// On rejections: the Job's name, where it is valid.
+/// On rejections: the Job's name, if it is valid.
 pub const JOB_NAME: &str = "Job-Name";
-/// On rejections: the reason, one word.
+/// On rejections: the reason, for programs.
 pub const JOB_ERROR: &str = "Job-Error";
-/// On rejections: the reason, for a reader.
+/// On rejections: the reason, for people.
 pub const JOB_ERROR_MESSAGE: &str = "Job-Error-Message";
 /// On `submit`: what to wait for, `created` or `outcome`.
 pub const JOB_WAIT: &str = "Job-Wait";
-/// On `submit`: for how long at most, in seconds.
+/// On `submit`: the longest time to wait, in seconds.
 pub const JOB_WAIT_TIMEOUT: &str = "Job-Wait-Timeout";
-/// NATS' own: a publisher's identity for a message.
+/// Defined by NATS: the publisher's id of a message.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 
 /// The longest header value that the dispatcher writes, in bytes.
 pub const MAX_VALUE: usize = 1024;
 
-/// Makes `text` a header value: no control character (a CR or LF would end the header), at most [`MAX_VALUE`] bytes.
+/// Replaces control characters (a CR or LF would end the header) and truncates to [`MAX_VALUE`].
+#[must_use]
 pub fn safe_value(text: &str) -> String {
     let mut value = String::with_capacity(text.len().min(MAX_VALUE));
     for c in text.chars() {
@@ -49,7 +50,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_value_is_one_bounded_line(text in "(?s).{0,1200}") {
+        fn header_value_is_one_line_of_bounded_size(text in "(?s).{0,1200}") {
             let value = safe_value(&text);
             prop_assert!(value.len() <= MAX_VALUE);
             prop_assert!(!value.chars().any(char::is_control));
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_value_stays_as_it_is() {
+    fn header_value_keeps_valid_text() {
         assert_eq!(safe_value("field `foo`: größer"), "field `foo`: größer");
         assert_eq!(safe_value("a\r\nNats-Msg-Id: x"), "a  Nats-Msg-Id: x");
     }

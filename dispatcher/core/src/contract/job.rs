@@ -1,55 +1,53 @@
-//! What the dispatcher writes on a Job and reads back from it.
-//!
-//! [`JobState`] is a Job as the report half sees it: only what the events need, never the whole object.
+//! What the dispatcher writes to a Job, and the state of a Job as the watch side observes it.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use kube_core::{Object, ObjectMeta, object::NotUsed};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::{
     event::{EventType, Outcome, OutcomeResult, Stall, StatusEvent},
+    job_status::JobStatus,
     names::{JobName, RequestId, TemplateName},
     trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, Trace},
 };
 
-/// Label with the template; the watch selects by it.
-pub const LABEL_TEMPLATE: &str = "natsjobs.dev/template";
-/// Label of Kubernetes' own with the template.
+/// Label with the template. The watches select by it.
+pub const LABEL_TEMPLATE: &str = prefixed!("template");
+/// Label with the template, as Kubernetes recommends.
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
-/// Label of Kubernetes' own with the maker.
+/// Label with the program that manages the object, as Kubernetes recommends.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "dispatcher";
-/// Annotation with the identity of the request.
-pub const ANNOTATION_REQUEST_ID: &str = "natsjobs.dev/request-id";
+/// Label with the result of the stored outcome. No event is published about such a Job.
+pub const LABEL_OUTCOME: &str = prefixed!("outcome");
+/// Annotation with the request id.
+pub const ANNOTATION_REQUEST_ID: &str = prefixed!("request-id");
 /// Annotation with the request's sequence in `JOBS`.
-pub const ANNOTATION_REQUEST_SEQ: &str = "natsjobs.dev/request-seq";
+pub const ANNOTATION_REQUEST_SEQ: &str = prefixed!("request-seq");
 /// Annotation with the hash of the request.
-pub const ANNOTATION_REQUEST_HASH: &str = "natsjobs.dev/request-hash";
-/// Label with the result of the stored outcome. Nothing more is published about such a Job.
-pub const LABEL_OUTCOME: &str = "natsjobs.dev/outcome";
+pub const ANNOTATION_REQUEST_HASH: &str = prefixed!("request-hash");
 
-/// A `batch/v1` Job of which only metadata and status are decoded; the status stays verbatim.
+/// A `batch/v1` Job of which only the metadata and the status are decoded.
 pub type JobObject = Object<NotUsed, Value>;
 
-/// Where a Job is.
+/// Whether a Job exists, and how that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// In the cluster.
+    /// The Job is in the cluster.
     Present,
-    /// The watch said that it is gone; that can also mean that it lost its label.
+    /// The watch delivered a deletion. The Job may also have left the watch by losing its label.
     DeletedUnverified,
-    /// It is gone, and the watch told its last state.
+    /// The Job is deleted, and the watch delivered its last state.
     Deleted,
-    /// It is in no list; its last state is the one that was said.
+    /// The Job is in no list. The state is the last published one.
     MissingUnverified,
-    /// It is gone, and nobody saw it go.
+    /// The Job is deleted, and no watch delivered its last state.
     Missing,
 }
 
-/// A Job made by the dispatcher, as it is now.
+/// The observed state of a Job that the dispatcher created.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobState {
     /// The template, from the label.
@@ -60,263 +58,170 @@ pub struct JobState {
     pub namespace: String,
     /// The uid.
     pub uid: String,
-    /// The identity of the request that made it.
+    /// The id of the request that created it.
     pub request_id: RequestId,
     /// The sequence of that request.
     pub request_seq: u64,
-    /// The hash of that request; empty where it is not known (read back from an event without it).
+    /// The hash of that request; empty if unknown (from an event without it).
     pub request_hash: String,
     /// The resourceVersion: comparable as a number within a cluster (Kubernetes KEP-5504).
     pub resource_version: u64,
-    /// Whether its outcome is stored.
+    /// Whether the Job is retired: its outcome is stored.
     pub retired: bool,
-    /// Where it is.
+    /// Whether the Job exists.
     pub presence: Presence,
-    /// Whether it was to be cancelled; known once it is gone.
+    /// Whether its cancellation was requested; known once the Job is deleted.
     pub cancelled: bool,
-    /// When it was created; not known of one that is in no list.
-    pub created: Option<SystemTime>,
-    /// The trace that it belongs to, from the annotations.
+    /// The `creationTimestamp`; unknown for a Job that is in no list.
+    pub creation_time: Option<SystemTime>,
+    /// The trace that the Job belongs to, from the annotations.
     pub trace: Option<Trace>,
-    /// The `JobStatus`, verbatim.
-    pub status: Status,
+    /// The status.
+    pub status: JobStatus,
 }
 
-/// A `JobStatus` as JSON text, shared by all copies of a state: a tree of values takes many times the memory, and of every
-/// unfinished Job some states are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status(Arc<str>);
-
-impl Status {
-    /// The JSON object.
-    pub fn value(&self) -> Value {
-        serde_json::from_str(&self.0).unwrap_or_default()
-    }
-
-    /// The JSON text.
-    pub fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Value> for Status {
-    fn from(status: Value) -> Self {
-        Self(if status.is_null() { "{}".into() } else { status.to_string().into() })
-    }
-}
-
-/// Why an object is no Job of the dispatcher.
+/// The object is not a Job that the dispatcher created. Names the missing or invalid field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the Job has no valid {0}: it was not made by the dispatcher, or someone changed it")]
+#[error("the Job has no valid {0}: the dispatcher did not create it, or it was changed")]
 pub struct UnmanagedJob(&'static str);
 
 impl JobState {
-    /// Reads a Job.
+    /// Decodes a Job.
     ///
     /// # Errors
-    /// [`UnmanagedJob`] names the field that a Job of the dispatcher would have.
-    pub fn read(object: &JobObject) -> Result<Self, UnmanagedJob> {
-        Self::read_parts(&object.metadata, object.status.clone().unwrap_or(Value::Null))
-    }
-
-    /// Reads a Job from its metadata and status.
-    ///
-    /// # Errors
-    /// As [`JobState::read`].
-    pub fn read_parts(meta: &ObjectMeta, status: Value) -> Result<Self, UnmanagedJob> {
+    /// If the dispatcher did not create the Job, or a label or annotation was changed.
+    pub fn from_object(object: &JobObject) -> Result<Self, UnmanagedJob> {
+        let meta = &object.metadata;
         let get = |map: &Option<BTreeMap<String, String>>, key: &'static str| {
-            map.as_ref().and_then(|m| m.get(key)).cloned().ok_or(UnmanagedJob(key))
+            map.as_ref().and_then(|map| map.get(key)).cloned().ok_or(UnmanagedJob(key))
         };
         if get(&meta.labels, LABEL_MANAGED_BY)? != MANAGED_BY {
             return Err(UnmanagedJob(LABEL_MANAGED_BY));
         }
-        // The template stands on two labels: one of them may have been taken off.
+        // The template is on two labels, since one of them may have been removed.
         let template = get(&meta.labels, LABEL_TEMPLATE)
             .or_else(|_| get(&meta.labels, LABEL_NAME))
             .map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?;
+        let invalid = |key: &'static str| move |_| UnmanagedJob(key);
         Ok(Self {
-            template: TemplateName::try_from(template).map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?,
+            template: TemplateName::try_from(template).map_err(invalid(LABEL_TEMPLATE))?,
             name: JobName::try_from(meta.name.clone().unwrap_or_default())
-                .map_err(|_| UnmanagedJob("metadata.name"))?,
+                .map_err(invalid("metadata.name"))?,
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().ok_or(UnmanagedJob("metadata.uid"))?,
             request_id: RequestId::try_from(get(&meta.annotations, ANNOTATION_REQUEST_ID)?)
-                .map_err(|_| UnmanagedJob(ANNOTATION_REQUEST_ID))?,
+                .map_err(invalid(ANNOTATION_REQUEST_ID))?,
             request_seq: get(&meta.annotations, ANNOTATION_REQUEST_SEQ)?
                 .parse()
                 .map_err(|_| UnmanagedJob(ANNOTATION_REQUEST_SEQ))?,
             request_hash: get(&meta.annotations, ANNOTATION_REQUEST_HASH)?,
-            resource_version: meta
-                .resource_version
-                .as_deref()
-                .and_then(|v| v.parse().ok())
-                .ok_or(UnmanagedJob("metadata.resourceVersion"))?,
+            resource_version: resource_version(meta).ok_or(UnmanagedJob("metadata.resourceVersion"))?,
             retired: get(&meta.labels, LABEL_OUTCOME).is_ok(),
             presence: Presence::Present,
             cancelled: false,
-            created: created(meta),
+            creation_time: creation_time(meta),
             trace: trace(meta),
-            status: status.into(),
+            status: object.status.clone().unwrap_or_default().into(),
         })
     }
 
-    /// Reads a Job whose marks somebody changed, by the identity of what was last said of it; `None` where that is of
-    /// another Job, or final.
-    pub fn read_as(object: &JobObject, said: StatusEvent, request_hash: String) -> Option<Self> {
+    /// Decodes a Job whose labels or annotations were changed. `last` is the last published event
+    /// of its subject and supplies the request; `None` if it is of another Job, or an outcome.
+    #[must_use]
+    pub fn from_changed_object(object: &JobObject, last: StatusEvent, request_hash: String) -> Option<Self> {
         let meta = &object.metadata;
-        if meta.uid.as_deref() != Some(said.uid.as_str()) || said.event == EventType::Outcome {
+        if meta.uid.as_deref() != Some(last.uid.as_str()) || last.event == EventType::Outcome {
             return None;
         }
         Some(Self {
-            resource_version: meta.resource_version.as_deref()?.parse().ok()?,
+            resource_version: resource_version(meta)?,
             retired: meta.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_OUTCOME)),
             presence: Presence::Present,
-            created: created(meta),
+            creation_time: creation_time(meta),
             trace: trace(meta),
             status: object.status.clone().unwrap_or_default().into(),
-            ..Self::missing(said, request_hash)
+            ..Self::from_last_event(last, request_hash)
         })
     }
 
-    /// Whether an object carries this request's identity, whatever else of its marks was changed.
-    pub fn is_of(object: &JobObject, id: &RequestId) -> bool {
-        let annotations = object.metadata.annotations.as_ref();
-        annotations.and_then(|a| a.get(ANNOTATION_REQUEST_ID)).is_some_and(|found| found == id.as_ref())
-    }
-
-    /// The state that was last said, of a Job that is in no list any more.
-    pub fn missing(said: StatusEvent, request_hash: String) -> Self {
+    /// The last published state of a Job that is in no list any more.
+    #[must_use]
+    pub fn from_last_event(last: StatusEvent, request_hash: String) -> Self {
         Self {
-            template: said.template,
-            name: said.name,
-            namespace: said.namespace,
-            uid: said.uid,
-            request_id: said.request_id,
-            request_seq: said.request_seq,
+            template: last.template,
+            name: last.name,
+            namespace: last.namespace,
+            uid: last.uid,
+            request_id: last.request_id,
+            request_seq: last.request_seq,
             request_hash,
-            resource_version: said.resource_version.parse().unwrap_or(0),
+            resource_version: last.resource_version.parse().unwrap_or(0),
             retired: false,
             presence: Presence::MissingUnverified,
             cancelled: false,
-            created: None,
+            creation_time: None,
             trace: None,
-            status: said.status.into(),
+            status: last.status.into(),
         }
     }
 
-    /// The same state elsewhere.
+    /// Whether the object has this request id, whatever else was changed.
+    #[must_use]
+    pub fn has_request_id(object: &JobObject, id: &RequestId) -> bool {
+        let annotations = object.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(ANNOTATION_REQUEST_ID)).is_some_and(|found| found == id.as_ref())
+    }
+
+    /// The same state with another presence.
+    #[must_use]
     pub fn with_presence(self, presence: Presence) -> Self {
         Self { presence, ..self }
     }
 
-    /// The outcome by the Job's conditions: `Complete` or `Failed` with status `True`; `None` while there is neither.
-    ///
-    /// Never by the counts of pods: with `backoffLimit: 3` there may be three failed pods or four. The interim
-    /// conditions `SuccessCriteriaMet` and `FailureTarget` are not final (Kubernetes, "Jobs", "Job termination").
+    /// Whether the Job has a final condition.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.status.result().is_some()
+    }
+
+    /// The outcome by the final condition; `None` while there is none.
+    #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        let view = StatusView::of(&self.status);
-        let (result, condition) =
-            view.conditions.into_iter().filter(|c| c.status == "True").find_map(|c| {
-                match c.type_.as_str() {
-                    "Complete" => Some((OutcomeResult::Complete, c)),
-                    "Failed" => Some((OutcomeResult::Failed, c)),
-                    _ => None,
-                }
-            })?;
-        Some(Outcome {
-            result,
-            reason: condition.reason.filter(|r| !r.is_empty()),
-            message: condition.message.filter(|m| !m.is_empty()),
-            succeeded: view.succeeded,
-            failed: view.failed,
-            start_time: view.start_time,
-            finish_time: view.completion_time.or(condition.last_transition_time),
-            attempts: Vec::new(),
-            attempts_omitted: 0,
-            stall: None,
-        })
+        self.status.outcome()
     }
 
-    /// Why it is suspended, by its condition; `None` where it is not.
-    pub fn suspended(&self) -> Option<Stall> {
-        if !self.status.text().contains("\"Suspended\"") {
-            return None;
-        }
-        let status = self.status.value();
-        let conditions = status.get("conditions")?.as_array()?;
-        let is = |condition: &Value, key: &str, value: &str| {
-            condition.get(key).is_some_and(|found| found == value)
-        };
-        let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
-        let text = |key: &str, default: &str| {
-            condition
-                .get(key)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-                .unwrap_or(default)
-                .to_owned()
-        };
-        Some(Stall { reason: text("reason", "JobSuspended"), message: text("message", "Job suspended") })
-    }
-
-    /// The outcome of a Job that vanished before it had a final condition.
-    pub fn outcome_deleted(&self) -> Outcome {
-        let view = StatusView::of(&self.status);
-        let (result, done) = match self.cancelled {
-            true => (OutcomeResult::Cancelled, "cancelled"),
-            false => (OutcomeResult::Deleted, "deleted"),
+    /// The outcome of a Job that was deleted before it had a final condition.
+    #[must_use]
+    pub fn outcome_of_deletion(&self) -> Outcome {
+        let (result, how) = if self.cancelled {
+            (OutcomeResult::Cancelled, "cancelled")
+        } else {
+            (OutcomeResult::Deleted, "deleted")
         };
         Outcome {
-            result,
-            reason: None,
-            message: Some(format!("the Job was {done} before it had a final condition")),
-            succeeded: view.succeeded,
-            failed: view.failed,
-            start_time: view.start_time,
-            finish_time: None,
-            attempts: Vec::new(),
-            attempts_omitted: 0,
-            stall: None,
+            message: Some(format!("the Job was {how} before it had a final condition")),
+            ..self.status.outcome_without_condition(result)
         }
+    }
+
+    /// Why the Job is suspended; `None` if it is not.
+    #[must_use]
+    pub fn suspension(&self) -> Option<Stall> {
+        self.status.suspension().cloned()
     }
 }
 
-fn created(meta: &ObjectMeta) -> Option<SystemTime> {
+fn resource_version(meta: &ObjectMeta) -> Option<u64> {
+    meta.resource_version.as_deref()?.parse().ok()
+}
+
+fn creation_time(meta: &ObjectMeta) -> Option<SystemTime> {
     meta.creation_timestamp.as_ref().map(|time| time.0.into())
 }
 
-/// The trace that stands on a Job.
 fn trace(meta: &ObjectMeta) -> Option<Trace> {
     let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
-    Trace::of(annotation(ANNOTATION_TRACEPARENT), annotation(ANNOTATION_TRACESTATE))
-}
-
-/// What an outcome needs of a `JobStatus`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct StatusView {
-    conditions: Vec<Condition>,
-    succeeded: i32,
-    failed: i32,
-    start_time: Option<String>,
-    completion_time: Option<String>,
-}
-
-impl StatusView {
-    fn of(status: &Status) -> Self {
-        serde_json::from_str(status.text()).unwrap_or_default()
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Condition {
-    #[serde(rename = "type")]
-    type_: String,
-    status: String,
-    reason: Option<String>,
-    message: Option<String>,
-    last_transition_time: Option<String>,
+    Trace::from_headers(annotation(ANNOTATION_TRACEPARENT), annotation(ANNOTATION_TRACESTATE))
 }
 
 #[cfg(test)]

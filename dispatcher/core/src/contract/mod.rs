@@ -2,9 +2,21 @@
 //!
 //! Other programs depend on everything here. After the first release it only grows.
 
+/// A key with the dispatcher's prefix.
+macro_rules! prefixed {
+    ($key:literal) => {
+        concat!("natsjobs.dev/", $key)
+    };
+}
+pub(crate) use prefixed;
+
+/// The prefix of all labels, annotations, stream metadata keys and API versions of the dispatcher.
+pub const PREFIX: &str = prefixed!("");
+
 pub mod event;
 pub mod headers;
 pub mod job;
+pub mod job_status;
 pub mod names;
 pub mod rejection;
 pub mod schemas;

@@ -1,7 +1,7 @@
-//! Names that cannot be wrong, and the subjects made of them.
+//! Validated names, and the subjects built from them.
 //!
-//! A `TemplateName` and a `JobName` are RFC 1123 labels: Kubernetes needs that for the names of the pods and for label
-//! values, NATS for a single subject token. They are checked once, before any subject or object is built.
+//! A `TemplateName` and a `JobName` are RFC 1123 labels. Kubernetes requires that for pod names and
+//! label values, and such a label is always a single NATS subject token.
 
 use std::fmt;
 
@@ -9,38 +9,42 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// Stream metadata with the uid of the Jobs' namespace: the stream belongs to this cluster.
+pub const METADATA_NAMESPACE_UID: &str = prefixed!("namespace-uid");
+
 /// The longest RFC 1123 label (Kubernetes: "Object Names and IDs").
 pub const MAX_LABEL: usize = 63;
 
-/// The longest request identity, in bytes: it travels in headers, annotations and every event.
+/// The longest request id, in bytes. It is part of headers, annotations and every event.
 pub const MAX_REQUEST_ID: usize = 256;
 
-/// Why a text is not the name it should be.
+/// The text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not `[a-z0-9]([-a-z0-9]*[a-z0-9])?`.
     #[error(
-        "{0} is not an RFC 1123 label: allowed are at most 63 characters of a-z, 0-9 and '-', \
-         beginning and ending with a letter or digit"
+        "{0} is not an RFC 1123 label (at most 63 characters of a-z, 0-9 and '-', \
+         starting and ending with a letter or digit)"
     )]
     NotALabel(Quoted),
     /// Empty, too long, or with control characters.
-    #[error("{0} is not a request id: allowed are 1 to 256 bytes without control characters")]
+    #[error("{0} is not a valid request id (1 to 256 bytes without control characters)")]
     NotARequestId(Quoted),
 }
 
-/// Somebody's text in an error message: quoted, escaped and cut to a readable length.
+/// Untrusted text in an error message: quoted, escaped and truncated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quoted(String);
 
 impl Quoted {
-    /// Quotes `text`, keeping its first 80 characters.
+    /// Quotes the first 80 characters of `text`.
+    #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut cut: String = text.chars().take(80).collect();
-        if cut.len() < text.len() {
-            cut.push('…');
+        let mut start: String = text.chars().take(80).collect();
+        if start.len() < text.len() {
+            start.push('…');
         }
-        Self(format!("{cut:?}"))
+        Self(format!("{start:?}"))
     }
 }
 
@@ -51,22 +55,23 @@ impl fmt::Display for Quoted {
 }
 
 /// Whether `text` is an RFC 1123 label.
+#[must_use]
 pub fn is_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
     bytes.len() <= MAX_LABEL
-        && bytes.first().is_some_and(|b| inner(*b))
-        && bytes.last().is_some_and(|b| inner(*b))
-        && bytes.iter().all(|b| inner(*b) || *b == b'-')
+        && bytes.first().is_some_and(|b| alphanumeric(*b))
+        && bytes.last().is_some_and(|b| alphanumeric(*b))
+        && bytes.iter().all(|b| alphanumeric(*b) || *b == b'-')
 }
 
 fn label_schema() -> Schema {
     json_schema!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL})
 }
 
-/// Makes a checked newtype over `String`: built only through `TryFrom`, also by serde.
-macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $check:expr, $error:path, $schema:expr) => {
+/// Defines a newtype over `String` that only `TryFrom` can build, also when serde decodes it.
+macro_rules! validated_name {
+    ($(#[$doc:meta])* $name:ident, $is_valid:expr, $error:path, $schema:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -75,7 +80,7 @@ macro_rules! checked_name {
         impl TryFrom<String> for $name {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
-                if $check(&text) { Ok(Self(text)) } else { Err($error(Quoted::new(&text))) }
+                if $is_valid(&text) { Ok(Self(text)) } else { Err($error(Quoted::new(&text))) }
             }
         }
         impl TryFrom<&str> for $name {
@@ -113,22 +118,22 @@ macro_rules! checked_name {
     };
 }
 
-checked_name!(
-    /// A template of Job, named by its template: the second token of every subject.
+validated_name!(
+    /// The name of a template: the second token of every subject.
     TemplateName,
     is_label,
     NameError::NotALabel,
     label_schema()
 );
-checked_name!(
+validated_name!(
     /// The name of a Job: the last token of its status subject.
     JobName,
     is_label,
     NameError::NotALabel,
     label_schema()
 );
-checked_name!(
-    /// The identity of a request: its `Nats-Msg-Id`, or one derived from its place in the stream.
+validated_name!(
+    /// The id of a request: its `Nats-Msg-Id`, or an id derived from its position in the stream.
     RequestId,
     is_request_id,
     NameError::NotARequestId,
@@ -146,38 +151,47 @@ impl From<Uuid> for RequestId {
 }
 
 impl TemplateName {
-    /// Where clients publish requests of this template.
+    /// The subject of requests for a Job of this template.
+    #[must_use]
     pub fn create_subject(&self) -> String {
         format!("jobs.{self}.create")
     }
 
-    /// Where requests that could not become a Job are kept.
+    /// The subject of dead letters.
+    #[must_use]
     pub fn rejected_subject(&self) -> String {
         format!("jobs.{self}.rejected")
     }
 
-    /// Where a rejection is told to whoever watches `jobs.<template>.status.>`; `_rejected` is no RFC 1123 label.
+    /// The subject of rejection notices, for subscribers of `jobs.<template>.status.>`. No Job has
+    /// this name, since `_rejected` is not an RFC 1123 label.
+    #[must_use]
     pub fn rejected_notice_subject(&self) -> String {
         format!("jobs.{self}.status._rejected")
     }
 
-    /// Where the stream stores and republishes what is said of the Job `name`.
+    /// The subject under which `JOB_STATUS` stores and republishes the status events of a Job.
+    #[must_use]
     pub fn status_subject(&self, name: &JobName) -> String {
         format!("jobs.{self}.status.{name}")
     }
 
-    /// Where the dispatcher publishes an event of the Job `name`: only what `JOB_STATUS` accepts goes on from here.
+    /// The subject to which the dispatcher publishes the status events of a Job. `JOB_STATUS` maps
+    /// those it accepts to [`Self::status_subject`].
+    #[must_use]
     pub fn event_subject(&self, name: &JobName) -> String {
         format!("dispatcher.event.{self}.{name}")
     }
 
     /// The durable consumer of this template's requests.
+    #[must_use]
     pub fn consumer_name(&self) -> String {
         format!("dispatcher-{self}")
     }
 }
 
-/// Reads `jobs.<template>.status.<name>`; `None` for any other subject.
+/// Parses `jobs.<template>.status.<name>`; `None` for any other subject.
+#[must_use]
 pub fn parse_status_subject(subject: &str) -> Option<(TemplateName, JobName)> {
     let (template, name) = subject.strip_prefix("jobs.")?.split_once(".status.")?;
     Some((TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?))
@@ -190,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_as_in_rfc_1123() {
+    fn job_name_is_an_rfc_1123_label() {
         for good in ["a", "simple-job-15", "0", "a--b", &"x".repeat(63)] {
             assert!(JobName::try_from(good).is_ok(), "{good}");
         }
@@ -202,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_is_told_with_what_was_found_and_what_is_allowed() {
+    fn name_error_shows_the_text_and_the_rule() {
         let error = JobName::try_from("No.Label").unwrap_err().to_string();
         assert!(error.contains("\"No.Label\"") && error.contains("at most 63"), "{error}");
     }
 
     #[test]
-    fn a_request_id_is_one_bounded_line() {
+    fn request_id_has_bounded_length_and_no_control_characters() {
         assert!(RequestId::try_from("order 17/äöü").is_ok());
         for bad in ["", "a\nb", "a\rb", "\u{7f}", &"x".repeat(257)] {
             assert!(RequestId::try_from(bad).is_err(), "{bad:?}");
@@ -216,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_those_of_the_contract() {
+    fn subjects_match_the_protocol() {
         let (template, name) = (TemplateName::try_from("simple").unwrap(), JobName::try_from("a-1").unwrap());
         assert_eq!(template.create_subject(), "jobs.simple.create");
         assert_eq!(template.rejected_subject(), "jobs.simple.rejected");
@@ -227,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_status_subjects_of_jobs_are_read_as_such() {
+    fn only_status_subjects_of_jobs_are_parsed() {
         assert!(parse_status_subject("jobs.simple.status.a-1").is_some());
         for other in ["jobs.simple.status._rejected", "jobs.simple.create", "jobs.simple.status.a.b", "x"] {
             assert_eq!(parse_status_subject(other), None, "{other}");
@@ -236,7 +250,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_never_adds_a_token_or_a_wildcard(text in ".{0,70}") {
+        fn job_name_adds_no_subject_token_and_no_wildcard(text in ".{0,70}") {
             if let Ok(name) = JobName::try_from(text) {
                 let template = TemplateName::try_from("simple").unwrap();
                 let subject = template.status_subject(&name);

@@ -1,4 +1,4 @@
-//! Why a request could not become a Job: one word for programs, one sentence for people.
+//! Why a request is rejected: a reason for programs and a message for people.
 
 use std::fmt;
 
@@ -7,31 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::names::{JobName, TemplateName};
 
-/// The word of a rejection: the header `Job-Error`, the notice's `reason`, the metric's label.
+/// The reason of a rejection: the header `Job-Error`, the notice's `reason`, the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Reason {
     /// The payload is not JSON in UTF-8, or is nested too deeply.
     InvalidJson,
-    /// JSON, but not a request of this template: a field is missing, unknown, of the wrong type or too long.
+    /// The payload is JSON but not a request of this template: a field is missing, unknown, of the
+    /// wrong type or too long.
     InvalidRequest,
-    /// The name that was given or derived is no RFC 1123 label.
+    /// The given or derived name is not an RFC 1123 label.
     InvalidName,
-    /// The headers are no text, or not as NATS has them: no client could read the message.
+    /// The headers are not text, or not in the format of NATS: clients cannot decode the message.
     InvalidHeaders,
-    /// `Nats-Msg-Id` is no valid identity.
+    /// `Nats-Msg-Id` is not a valid request id.
     InvalidRequestId,
-    /// This identity was used before, with another request.
+    /// Another request has the same request id.
     RequestIdReused,
-    /// A Job of that name, made by another request or by someone else, is there.
+    /// Another request or another program created a Job of that name.
     NameTaken,
-    /// Somebody cancelled it while it was in the queue.
+    /// The request was cancelled while it was in the queue.
     Cancelled,
-    /// The Kubernetes API refused this very Job (invalid, or against a policy).
+    /// The Kubernetes API refused this Job (invalid, or against a policy).
     Refused,
 }
 
 impl Reason {
-    /// All of them.
+    /// Every reason.
     pub const ALL: [Self; 9] = [
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -44,7 +45,8 @@ impl Reason {
         Self::Refused,
     ];
 
-    /// The word itself, as it stands on the wire.
+    /// The value on the wire.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "InvalidJson",
@@ -58,10 +60,9 @@ impl Reason {
             Self::Refused => "Refused",
         }
     }
-}
 
-impl Reason {
-    /// Whether the reason was found by looking at what is there under that name, so that nothing is left to look up.
+    /// Whether a lookup of the Job of that name gave this reason, so that no other lookup is needed.
+    #[must_use]
     pub fn is_from_lookup(self) -> bool {
         matches!(self, Self::RequestIdReused | Self::NameTaken)
     }
@@ -73,26 +74,28 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A request's end without a Job.
+/// The request cannot become a Job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
 pub struct Rejection {
-    /// The word.
+    /// The reason.
     pub reason: Reason,
-    /// For the reader: which field, what was found, what is allowed.
+    /// The message: which field, what is allowed, what was found.
     pub message: String,
     /// The Job's name, where it is valid.
     pub name: Option<JobName>,
 }
 
 impl Rejection {
-    /// A rejection that concerns no valid name.
+    /// A rejection of a request without a valid name.
+    #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), name: None }
     }
 
-    /// The same rejection of a request whose name is known.
-    pub fn of(self, name: &JobName) -> Self {
+    /// The same rejection, with the Job's name.
+    #[must_use]
+    pub fn with_name(self, name: &JobName) -> Self {
         Self { name: Some(name.clone()), ..self }
     }
 }
@@ -104,20 +107,20 @@ pub struct RejectedNotice {
     /// Always `REJECTED`.
     #[serde(rename = "type")]
     pub event: RejectedType,
-    /// The template that was asked for.
+    /// The requested template.
     pub template: TemplateName,
     /// The Job's name, where it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<JobName>,
-    /// The request's identity.
+    /// The request id.
     pub request_id: String,
     /// The request's sequence in `JOBS`.
     pub request_seq: u64,
-    /// When it was rejected, RFC 3339 in UTC.
+    /// The time of the rejection, RFC 3339 in UTC.
     pub time: String,
-    /// The word.
+    /// The reason.
     pub reason: Reason,
-    /// The sentence.
+    /// The message.
     pub message: String,
 }
 
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_on_the_wire_is_the_variant() {
+    fn reason_serializes_as_its_name() {
         for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

@@ -1,4 +1,4 @@
-//! The JSON Schemas of what stands on the wire and in template files, generated from the types: `docs/schemas/`.
+//! The JSON Schemas of events, rejection notices and template files, for `docs/schemas/`.
 
 use serde_json::Value;
 
@@ -7,7 +7,8 @@ use crate::{
     template,
 };
 
-/// Each file's name, and the schema.
+/// Each schema with the name of its file, without the extension.
+#[must_use]
 pub fn files() -> Vec<(String, Value)> {
     vec![
         ("rejected-notice".to_owned(), schemars::schema_for!(RejectedNotice).to_value()),
@@ -17,11 +18,13 @@ pub fn files() -> Vec<(String, Value)> {
 }
 
 /// The schema of a status event.
+#[must_use]
 pub fn status_event() -> Value {
     schemars::schema_for!(StatusEvent).to_value()
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the test reads the published schemas")]
 mod tests {
     use std::path::Path;
 
@@ -30,21 +33,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_schemas_are_those_of_the_types() {
+    fn published_schemas_match_the_types() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schemas");
         for (name, schema) in files() {
             let path = folder.join(format!("{name}.json"));
             let published = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                published == format!("{schema:#}\n"),
-                "{} is stale: `make schemas` writes it anew",
-                path.display()
-            );
+            assert!(published == format!("{schema:#}\n"), "{} is stale; run `make schemas`", path.display());
         }
     }
 
     #[test]
-    fn the_schemas_allow_what_the_contract_shows() {
+    fn schemas_accept_the_examples_of_the_protocol_and_nothing_else() {
         let is_valid = |name: &str, value: &Value| {
             let (_, schema) = files().into_iter().find(|(file, _)| file == name).unwrap();
             jsonschema::draft202012::new(&schema).unwrap().is_valid(value)
@@ -63,7 +62,7 @@ mod tests {
         }
         let notice = json!({
             "type": "REJECTED", "template": "simple", "requestId": "r", "requestSeq": 3, "time": "2026-01-01T10:00:00.010Z",
-            "reason": "InvalidRequest", "message": "field `foo`: is missing, but required",
+            "reason": "InvalidRequest", "message": "`foo`: required field is missing",
         });
         assert!(is_valid("rejected-notice", &notice));
         for (field, wrong) in

@@ -1,17 +1,19 @@
-//! Text of containers, made safe and bounded: anything can be in it.
+//! Makes the text of containers safe to publish: printable and bounded. It can contain anything.
 
 use std::fmt::Write;
 
-/// The longest message, as bytes of JSON.
+/// The longest message, in bytes of JSON.
 pub const MAX_MESSAGE: usize = 4096;
 
-/// A message of Kubernetes' or of a container; `None` where it is empty.
+/// A message of Kubernetes or of a container; `None` if it is empty.
+#[must_use]
 pub fn message(text: Option<&str>) -> Option<String> {
     let text = text.map(str::trim_end).filter(|text| !text.is_empty())?;
     Some(head(&printable(text), MAX_MESSAGE))
 }
 
-/// The end of a log: at most `lines` lines and `max` bytes of JSON, the last ones; `None` where it is empty.
+/// The end of a log: at most `lines` lines and `max` bytes of JSON; `None` if it is empty.
+#[must_use]
 pub fn tail(log: &[u8], lines: usize, max: usize) -> Option<String> {
     let text = printable(&String::from_utf8_lossy(log));
     let text = text.trim_end_matches('\n');
@@ -28,7 +30,7 @@ pub fn tail(log: &[u8], lines: usize, max: usize) -> Option<String> {
     text.get(start..).filter(|tail| !tail.is_empty()).map(str::to_owned)
 }
 
-/// Control characters but line feed and tab become `\x1b` and the like: a terminal that shows them does nothing odd.
+/// Escapes control characters except line feed and tab (`\x1b`), so that a terminal is not affected.
 fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.replace("\r\n", "\n").chars() {
@@ -51,7 +53,7 @@ fn head(text: &str, max: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// The bytes of a character within a JSON string (RFC 8259, 7), of those that [`printable`] leaves.
+/// The bytes of a character in a JSON string (RFC 8259, section 7).
 pub(crate) fn json_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\t' => 2,
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_is_the_last_lines() {
+    fn tail_is_the_last_lines() {
         assert_eq!(tail(b"one\ntwo\nthree\n", 2, 100).as_deref(), Some("two\nthree"));
         assert_eq!(tail(b"one\r\ntwo", 20, 100).as_deref(), Some("one\ntwo"));
         assert_eq!(tail(b"one\ntwo\nthree\n", 20, 7).as_deref(), Some("\nthree"));
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_output_becomes_text() {
+    fn binary_output_is_escaped() {
         assert_eq!(tail(b"\x1b[31mred\xff\0", 20, 100).as_deref(), Some("\\x1b[31mred\u{fffd}\\x00"));
         assert_eq!(message(Some("a\u{9b}b\n")).as_deref(), Some("a\\x9bb"));
         assert_eq!(message(Some(" \n")), None);
@@ -85,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_container_writes_is_bounded_as_json(log in prop::collection::vec(any::<u8>(), 0..3000), lines in 1usize..30, max in 1usize..500) {
+        fn tail_of_any_log_is_printable_and_bounded(log in prop::collection::vec(any::<u8>(), 0..3000), lines in 1usize..30, max in 1usize..500) {
             if let Some(tail) = tail(&log, lines, max) {
                 prop_assert!(serde_json::to_string(&tail).unwrap().len() - 2 <= max);
                 prop_assert!(tail.lines().count() <= lines);
@@ -94,7 +96,7 @@ mod tests {
         }
 
         #[test]
-        fn a_message_is_bounded_as_json(text in "(?s).{0,9000}") {
+        fn message_is_bounded(text in "(?s).{0,9000}") {
             if let Some(message) = message(Some(&text)) {
                 prop_assert!(serde_json::to_string(&message).unwrap().len() - 2 <= MAX_MESSAGE);
             }

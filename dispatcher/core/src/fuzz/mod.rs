@@ -1,9 +1,9 @@
-//! Any input at all, in great number: each target checks what has to hold for whatever bytes come.
+//! A small fuzzer: each target checks invariants that hold for any input bytes.
 //!
-//! An input is bytes, so that one that fails is a file: `dispatcher/fuzz/<target>/found/`, which is played first from then on.
-//! Others are made of the seeds in `corpus/` and of those made before that showed something new.
-//!
-//! `cargo test` plays some thousands; `make fuzz MINUTES=10` as many as there is time for. `FUZZ_SEED` plays a run again.
+//! New inputs are mutations of the seeds in `fuzz/<target>/corpus/` and of earlier inputs with new
+//! behaviour. A failing input is minimized and stored in `fuzz/<target>/artifacts/`; those run first.
+//! `cargo test` runs some thousand inputs, `make fuzz MINUTES=10` as many as possible in that time.
+//! `FUZZ_SEED` repeats a run.
 
 mod mutate;
 
@@ -22,22 +22,25 @@ use sha2::{Digest, Sha256};
 
 use mutate::mutate;
 
-/// Inputs that are kept to make others of.
-const POOL: usize = 4096;
-/// Bytes of an input.
-const LARGEST: usize = 80 * 1024;
-/// Tries to make an input that fails smaller.
-const SHRINKS: usize = 4000;
+/// The largest number of inputs that are kept for mutation.
+const MAX_POOL: usize = 4096;
+/// The largest input, in bytes.
+const MAX_INPUT: usize = 80 * 1024;
+/// The largest number of attempts to minimize a failing input.
+const MAX_SHRINKS: usize = 4000;
+/// The interval of progress messages.
+const PROGRESS: Duration = Duration::from_secs(30);
 
-/// What is fuzzed.
+/// A fuzz target.
 pub(crate) struct Target {
-    /// Its folder in `dispatcher/fuzz/`.
+    /// The name of its folder in `fuzz/`.
     pub(crate) name: &'static str,
-    /// Further seeds, beside the files in its corpus.
+    /// Seeds in addition to the files of the corpus.
     pub(crate) seeds: Vec<Vec<u8>>,
-    /// How many inputs a short run plays.
+    /// The number of inputs of a short run.
     pub(crate) runs: u64,
-    /// Panics where something does not hold; else what the input showed, as a number: the same for what is alike.
+    /// Checks one input: panics if an invariant is violated. Otherwise returns a number that stands
+    /// for the observed behaviour.
     pub(crate) check: fn(&[u8]) -> u64,
 }
 
@@ -53,76 +56,82 @@ impl Target {
         paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
     }
 
-    /// Plays what was found before, the seeds, and inputs made of them.
+    /// Runs the artifacts, the seeds, and mutations of them.
     pub(crate) fn fuzz(&self) {
-        let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+        let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
         let seed = number("FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
         let minutes = number("FUZZ_MINUTES");
         println!("{}: FUZZ_SEED={seed}", self.name);
-        let (mut random, mut seen, begun) = (Rng::with_seed(seed), HashSet::new(), Instant::now());
-        let mut pool = self.files("found");
+        let (mut random, mut behaviours, start) = (Rng::with_seed(seed), HashSet::new(), Instant::now());
+        let mut pool = self.files("artifacts");
         pool.extend(self.files("corpus"));
         pool.extend(self.seeds.iter().cloned());
         assert!(!pool.is_empty(), "{}: no seeds", self.name);
-        seen.extend(pool.iter().map(|input| self.play(input)));
-        let (mut runs, mut said) = (pool.len() as u64, begun);
-        let goes_on = |runs: u64| match minutes {
-            Some(minutes) => begun.elapsed() < Duration::from_secs(60 * minutes),
+        behaviours.extend(pool.iter().map(|input| self.run(input)));
+        let (mut runs, mut last_progress) = (pool.len() as u64, start);
+        let has_time = |runs: u64| match minutes {
+            Some(minutes) => start.elapsed() < Duration::from_secs(60 * minutes),
             None => runs < self.runs,
         };
-        while goes_on(runs) {
+        while has_time(runs) {
             let mut input = mutate(random.choice(&pool).unwrap(), random.choice(&pool).unwrap(), &mut random);
-            input.truncate(LARGEST);
-            if seen.insert(self.play(&input)) {
-                if pool.len() >= POOL {
-                    pool.swap_remove(random.usize(..POOL));
+            input.truncate(MAX_INPUT);
+            if behaviours.insert(self.run(&input)) {
+                if pool.len() >= MAX_POOL {
+                    pool.swap_remove(random.usize(..MAX_POOL));
                 }
                 pool.push(input);
             }
             runs += 1;
-            if minutes.is_some() && said.elapsed() > Duration::from_secs(30) {
-                said = Instant::now();
-                self.report(runs, seen.len(), begun);
+            if minutes.is_some() && last_progress.elapsed() > PROGRESS {
+                last_progress = Instant::now();
+                self.print_progress(runs, behaviours.len(), start);
             }
         }
-        self.report(runs, seen.len(), begun);
+        self.print_progress(runs, behaviours.len(), start);
     }
 
-    fn report(&self, runs: u64, shown: usize, begun: Instant) {
-        println!("{}: {} s, {runs} runs, {shown} ways to go", self.name, begun.elapsed().as_secs());
+    fn print_progress(&self, runs: u64, behaviours: usize, start: Instant) {
+        println!("{}: {} s, {runs} runs, {behaviours} behaviours", self.name, start.elapsed().as_secs());
     }
 
-    /// What the input showed. One that fails is made smaller and kept.
-    fn play(&self, input: &[u8]) -> u64 {
+    /// The behaviour of an input. A failing input is minimized and stored.
+    fn run(&self, input: &[u8]) -> u64 {
         let Err(first) = self.check(input) else { return self.check(input).unwrap() };
-        let smaller = self.shrink(input);
-        let message = self.check(&smaller).err().unwrap_or(first);
+        let minimal = self.shrink(input);
+        let message = self.check(&minimal).err().unwrap_or(first);
         let name: String =
-            Sha256::digest(&smaller).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let folder = self.folder().join("found");
+            Sha256::digest(&minimal).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.folder().join("artifacts");
         let path = folder.join(name);
-        fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &smaller)).unwrap();
-        panic!("{message}\nthe input is kept as {}", path.display());
+        fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &minimal)).unwrap();
+        panic!("{message}\nthe input is stored as {}", path.display());
     }
 
     fn check(&self, input: &[u8]) -> Result<u64, String> {
-        quietly(|| (self.check)(input))
+        catch_panic(|| (self.check)(input))
     }
 
-    /// A smaller input that fails as well: lines are left out, then bytes.
+    /// A smaller input that fails as well: removes lines, then bytes.
     fn shrink(&self, input: &[u8]) -> Vec<u8> {
-        let mut tries = SHRINKS;
+        let mut attempts = MAX_SHRINKS;
         let lines: Vec<&[u8]> = input.split_inclusive(|byte| *byte == b'\n').collect();
-        let lines = self.fewer(lines, |lines| lines.concat(), &mut tries).concat();
-        self.fewer(lines, <[u8]>::to_vec, &mut tries)
+        let lines = self.remove_parts(lines, |lines| lines.concat(), &mut attempts).concat();
+        self.remove_parts(lines, <[u8]>::to_vec, &mut attempts)
     }
 
-    fn fewer<T: Clone>(&self, of: Vec<T>, bytes: impl Fn(&[T]) -> Vec<u8>, tries: &mut usize) -> Vec<T> {
-        let (mut kept, mut size) = (of.clone(), of.len() / 2);
+    fn remove_parts<T: Clone>(
+        &self,
+        parts: Vec<T>,
+        bytes: impl Fn(&[T]) -> Vec<u8>,
+        attempts: &mut usize,
+    ) -> Vec<T> {
+        let mut size = parts.len() / 2;
+        let mut kept = parts;
         while size > 0 {
             let mut from = 0;
-            while from < kept.len() && *tries > 0 {
-                *tries -= 1;
+            while from < kept.len() && *attempts > 0 {
+                *attempts -= 1;
                 let to = (from + size).min(kept.len());
                 let fewer = [&kept[..from], &kept[to..]].concat();
                 if self.check(&bytes(&fewer)).is_err() {
@@ -141,22 +150,24 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Without a word of the panics that are looked for here, which other tests need.
-fn quietly(check: impl FnOnce() -> u64) -> Result<u64, String> {
+/// Catches a panic of `check` without printing it. Other tests still print theirs.
+fn catch_panic(check: impl FnOnce() -> u64) -> Result<u64, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let usual = take_hook();
+        let default_hook = take_hook();
         set_hook(Box::new(move |panic| {
             if !QUIET.get() {
-                usual(panic);
+                default_hook(panic);
             }
         }));
     });
     QUIET.set(true);
-    let done = catch_unwind(AssertUnwindSafe(check));
+    let result = catch_unwind(AssertUnwindSafe(check));
     QUIET.set(false);
-    done.map_err(|panic| match panic.downcast::<String>() {
+    result.map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("a panic", |message| message).to_owned(),
+        Err(panic) => {
+            panic.downcast_ref::<&str>().map_or("panic without a message", |message| message).to_owned()
+        }
     })
 }

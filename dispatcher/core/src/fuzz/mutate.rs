@@ -1,9 +1,9 @@
-//! One input made of another: as lines, as JSON within a line, as bytes.
+//! Mutates an input: its lines, JSON values in a line, and bytes.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-/// Bytes and texts that something may trip over.
+/// Bytes and text that often break parsers.
 const TOKENS: [&[u8]; 26] = [
     b"\0",
     b"\"",
@@ -38,16 +38,16 @@ pub(super) fn mutate(input: &[u8], other: &[u8], random: &mut Rng) -> Vec<u8> {
     let others = split(other);
     for _ in 0..random.u32(1..=4) {
         match random.u32(..10) {
-            0..=2 => of_lines(&mut lines, &others, random),
+            0..=2 => mutate_lines(&mut lines, &others, random),
             3..=7 => {
                 let (line, from) = (pick(&lines, random), pick(&others, random));
                 if let Some(line) = line {
-                    of_json(&mut lines[line], from.map(|from| others[from].as_slice()), random);
+                    mutate_json(&mut lines[line], from.map(|from| others[from].as_slice()), random);
                 }
             }
             _ => {
                 if let Some(line) = pick(&lines, random) {
-                    of_bytes(&mut lines[line], random);
+                    mutate_bytes(&mut lines[line], random);
                 }
             }
         }
@@ -63,7 +63,7 @@ fn pick<T>(of: &[T], random: &mut Rng) -> Option<usize> {
     (!of.is_empty()).then(|| random.usize(..of.len()))
 }
 
-fn of_lines(lines: &mut Vec<Vec<u8>>, others: &[Vec<u8>], random: &mut Rng) {
+fn mutate_lines(lines: &mut Vec<Vec<u8>>, others: &[Vec<u8>], random: &mut Rng) {
     let Some(at) = pick(lines, random) else { return lines.extend_from_slice(others) };
     match random.u32(..6) {
         0 => drop(lines.remove(at)),
@@ -82,7 +82,7 @@ fn of_lines(lines: &mut Vec<Vec<u8>>, others: &[Vec<u8>], random: &mut Rng) {
     }
 }
 
-fn of_bytes(line: &mut Vec<u8>, random: &mut Rng) {
+fn mutate_bytes(line: &mut Vec<u8>, random: &mut Rng) {
     let at = random.usize(..=line.len());
     let to = (at + random.usize(..8)).min(line.len());
     match random.u32(..5) {
@@ -98,38 +98,40 @@ fn of_bytes(line: &mut Vec<u8>, random: &mut Rng) {
     }
 }
 
-/// Another value in one place of the line; bytes where it is no JSON.
-fn of_json(line: &mut Vec<u8>, other: Option<&[u8]>, random: &mut Rng) {
-    let Ok(mut value) = serde_json::from_slice::<Value>(line) else { return of_bytes(line, random) };
+/// Changes one JSON value in the line; changes bytes if the line is not JSON.
+fn mutate_json(line: &mut Vec<u8>, other: Option<&[u8]>, random: &mut Rng) {
+    let Ok(mut value) = serde_json::from_slice::<Value>(line) else { return mutate_bytes(line, random) };
     let other = other.and_then(|other| serde_json::from_slice::<Value>(other).ok());
-    change(&mut value, other, random);
+    mutate_value(&mut value, other, random);
     *line = value.to_string().into_bytes();
     line.push(b'\n');
 }
 
-fn change(value: &mut Value, other: Option<Value>, random: &mut Rng) {
-    let deeper = random.u32(..5) > 0;
+fn mutate_value(value: &mut Value, other: Option<Value>, random: &mut Rng) {
+    let descend = random.u32(..5) > 0;
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             let key = fields.keys().nth(random.usize(..fields.len())).cloned().unwrap_or_default();
             let found = fields.get_mut(&key);
-            let twin = other.and_then(|other| Some(other.get(&key)?.clone()));
-            match (deeper, random.u32(..4)) {
-                (true, _) => found.into_iter().for_each(|found| change(found, twin.clone(), random)),
+            let counterpart = other.and_then(|other| Some(other.get(&key)?.clone()));
+            match (descend, random.u32(..4)) {
+                (true, _) => {
+                    found.into_iter().for_each(|found| mutate_value(found, counterpart.clone(), random))
+                }
                 (false, 0) => drop(fields.remove(&key)),
                 (false, 1) => {
                     let moved = fields.remove(&key).unwrap_or_default();
                     fields.insert(format!("{key}{}", text(random)), moved);
                 }
-                (false, 2) => drop(fields.insert(key, twin.unwrap_or_else(|| any(random)))),
+                (false, 2) => drop(fields.insert(key, counterpart.unwrap_or_else(|| any(random)))),
                 (false, _) => drop(fields.insert(text(random), any(random))),
             }
         }
         Value::Array(items) if !items.is_empty() => {
             let at = random.usize(..items.len());
-            match (deeper, random.u32(..3)) {
+            match (descend, random.u32(..3)) {
                 (true, _) => {
-                    change(&mut items[at], other.and_then(|other| Some(other.get(0)?.clone())), random)
+                    mutate_value(&mut items[at], other.and_then(|other| Some(other.get(0)?.clone())), random)
                 }
                 (false, 0) => drop(items.remove(at)),
                 (false, 1) => items.insert(at, items[at].clone()),
@@ -138,14 +140,14 @@ fn change(value: &mut Value, other: Option<Value>, random: &mut Rng) {
         }
         Value::String(found) if random.u32(..4) > 0 => {
             let mut bytes = std::mem::take(found).into_bytes();
-            of_bytes(&mut bytes, random);
+            mutate_bytes(&mut bytes, random);
             *found = String::from_utf8_lossy(&bytes).into_owned();
         }
         Value::Number(number) if random.u32(..4) > 0 => {
             let near = number.as_i64().unwrap_or_default().saturating_add(random.i64(-2..=2));
             *value = near.into();
         }
-        // What stands in this very place elsewhere.
+        // The value at the same path in the other input.
         value => *value = other.filter(|_| random.bool()).unwrap_or_else(|| any(random)),
     }
 }

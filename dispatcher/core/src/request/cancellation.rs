@@ -1,6 +1,6 @@
-//! One entry of the bucket. Pure.
+//! Cancellations: the entries of the bucket `JOB_CANCELS`, and which requests and Jobs they cover.
 
-pub mod table;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -10,48 +10,50 @@ use crate::contract::{
     names::{JobName, RequestId, TemplateName},
 };
 
-/// What is to be cancelled.
+/// One cancellation, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cancel", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Cancel {
-    /// Requests for a Job of this name, as far as they were stored by then.
+    /// Cancels the stored requests for a Job of this name.
     Name {
         /// The template.
         template: TemplateName,
         /// The Job's name.
         name: JobName,
-        /// The last sequence of `JOBS` that it concerns.
+        /// The last covered sequence of `JOBS`. Later requests are not cancelled.
         up_to: u64,
     },
-    /// The request of this identity, as far as it was stored by then.
+    /// Cancels the stored requests with this request id.
     Request {
         /// The template.
         template: TemplateName,
-        /// The identity.
+        /// The request id.
         request_id: RequestId,
-        /// The name of its Job.
+        /// The name of the Job.
         name: JobName,
-        /// The last sequence of `JOBS` that it concerns.
+        /// The last covered sequence of `JOBS`. Later requests are not cancelled.
         up_to: u64,
     },
-    /// A Job.
+    /// Cancels a Job.
     Job {
         /// The template.
         template: TemplateName,
         /// The Job's name.
         name: JobName,
-        /// Its uid.
+        /// The Job's uid.
         uid: String,
     },
 }
 
 impl Cancel {
-    /// The Job of a state.
+    /// The cancellation of an observed Job.
+    #[must_use]
     pub fn job(state: &JobState) -> Self {
         Self::Job { template: state.template.clone(), name: state.name.clone(), uid: state.uid.clone() }
     }
 
     /// The key in the bucket: letters, digits, `-` and `.` only.
+    #[must_use]
     pub fn key(&self) -> String {
         match self {
             Self::Name { template, name, .. } => name_key(template, name),
@@ -60,7 +62,8 @@ impl Cancel {
         }
     }
 
-    /// TemplateName and name of the Job that it concerns.
+    /// The template and the name of the covered Job.
+    #[must_use]
     pub fn target(&self) -> (&TemplateName, &JobName) {
         match self {
             Self::Name { template, name, .. }
@@ -69,7 +72,8 @@ impl Cancel {
         }
     }
 
-    /// The last sequence of requests that it concerns; `None` of a Job.
+    /// The last covered sequence of requests; `None` for a Job.
+    #[must_use]
     pub fn up_to(&self) -> Option<u64> {
         match self {
             Self::Name { up_to, .. } | Self::Request { up_to, .. } => Some(*up_to),
@@ -77,8 +81,9 @@ impl Cancel {
         }
     }
 
-    /// Whether this very Job is concerned.
-    pub fn is_of(&self, state: &JobState) -> bool {
+    /// Whether the cancellation covers this Job.
+    #[must_use]
+    pub fn covers_job(&self, state: &JobState) -> bool {
         let (template, name) = self.target();
         if (template, name) != (&state.template, &state.name) {
             return false;
@@ -93,18 +98,84 @@ impl Cancel {
     }
 }
 
-/// The key of a cancelled name.
-pub fn name_key(template: &TemplateName, name: &JobName) -> String {
+fn name_key(template: &TemplateName, name: &JobName) -> String {
     format!("name.{template}.{name}")
 }
 
-/// The key of a cancelled request: an identity may hold what a key may not.
-pub fn request_key(template: &TemplateName, id: &RequestId) -> String {
+/// The request id is hashed, since it may contain characters that are not allowed in a key.
+fn request_key(template: &TemplateName, id: &RequestId) -> String {
     let hash: String = Sha256::digest(id.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("request.{template}.{hash}")
 }
 
 /// The key of a cancelled Job.
+#[must_use]
 pub fn job_key(uid: &str) -> String {
     format!("job.{uid}")
 }
+
+/// An entry of the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The cancellation.
+    pub cancel: Cancel,
+    /// The sequence in the bucket's stream.
+    pub revision: u64,
+    /// Whether the cluster was checked for a covered Job since a change that requires a check.
+    pub checked: bool,
+}
+
+/// The entries of the bucket, as this replica has received them.
+#[derive(Debug, Default)]
+pub struct Table(HashMap<String, Entry>);
+
+impl Table {
+    /// Stores an entry, unless there is a newer one of the same key.
+    pub fn put(&mut self, cancel: Cancel, revision: u64) {
+        let key = cancel.key();
+        if self.0.get(&key).is_none_or(|entry| entry.revision < revision) {
+            self.0.insert(key, Entry { cancel, revision, checked: false });
+        }
+    }
+
+    /// Removes an entry, unless there is a newer one of the same key.
+    pub fn remove(&mut self, entry: &Entry) {
+        let key = entry.cancel.key();
+        if self.0.get(&key).is_some_and(|current| current.revision <= entry.revision) {
+            self.0.remove(&key);
+        }
+    }
+
+    /// The cluster was checked for the Job of this entry.
+    pub fn mark_checked(&mut self, entry: &Entry) {
+        if let Some(current) = self.0.get_mut(&entry.cancel.key()) {
+            current.checked = current.revision == entry.revision;
+        }
+    }
+
+    /// The cluster must be checked again for a Job of this name.
+    pub fn mark_unchecked(&mut self, template: &TemplateName, name: &JobName) {
+        for entry in self.0.values_mut().filter(|entry| entry.cancel.target() == (template, name)) {
+            entry.checked = false;
+        }
+    }
+
+    /// Whether the request with this name and id, stored at `sequence`, is cancelled.
+    #[must_use]
+    pub fn covers(&self, template: &TemplateName, name: &JobName, id: &RequestId, sequence: u64) -> bool {
+        let covers = |key: String| {
+            let up_to = self.0.get(&key).and_then(|entry| entry.cancel.up_to());
+            up_to.is_some_and(|up_to| sequence <= up_to)
+        };
+        !self.0.is_empty() && (covers(name_key(template, name)) || covers(request_key(template, id)))
+    }
+
+    /// All entries.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,7 @@
-//! The table itself. Pure.
+//! The concurrency limit: how many unfinished Jobs a template has, and how many more it may get.
+//!
+//! A Job counts from its reservation until the watch delivers its end. The count is rebuilt from
+//! each list of the watch, so it cannot drift. No Job is reserved before the first list.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,136 +10,138 @@ use crate::contract::{
     names::{JobName, RequestId, TemplateName},
 };
 
-/// Which slot.
-pub type Number = u64;
+/// Identifies a reservation.
+pub type ReservationId = u64;
 
+/// The unfinished Jobs and the reservations of all templates.
 #[derive(Debug, Default)]
-pub struct Table {
-    templates: HashMap<TemplateName, PerTemplate>,
-    last: Number,
-    complete: bool,
-    /// The uids of the list that is under way.
-    in_list: Option<HashSet<String>>,
+pub struct ConcurrencyTable {
+    templates: HashMap<TemplateName, Usage>,
+    last_id: ReservationId,
+    synced: bool,
+    /// The uids that the list in progress has delivered so far.
+    listed: Option<HashSet<String>>,
 }
 
-#[derive(Debug, Default)]
-struct PerTemplate {
-    unfinished: HashMap<String, (JobName, RequestId)>,
-    slots: HashMap<Number, Usage>,
-}
-
-/// A slot: a request under work.
+/// What counts towards the limit of one template.
 #[derive(Debug, Default)]
 struct Usage {
-    request: Option<RequestId>,
-    /// The watch has told of its Job since the claim.
-    seen: bool,
-    /// Nobody works on it any more, and the watch has not told of its Job yet.
-    awaited: bool,
-    /// It was awaited before the list under way began: if it is not in there, it is gone.
-    before_list: bool,
+    /// The unfinished Jobs by uid, as the watch has delivered them.
+    unfinished: HashMap<String, (JobName, RequestId)>,
+    reservations: HashMap<ReservationId, ReservationState>,
 }
 
-impl PerTemplate {
-    fn used(&self) -> usize {
-        self.unfinished.len() + self.slots.values().filter(|slot| !slot.seen).count()
+#[derive(Debug, Default)]
+struct ReservationState {
+    request: Option<RequestId>,
+    /// The watch has delivered the Job since the reservation was bound to its request.
+    observed: bool,
+    /// The Job exists, and the watch has not delivered it yet: the reservation outlives its request.
+    awaits_watch: bool,
+    /// It awaited the watch when the list in progress began: if the list lacks the Job, the Job is
+    /// deleted.
+    awaited_before_list: bool,
+}
+
+impl Usage {
+    fn total(&self) -> usize {
+        self.unfinished.len() + self.reservations.values().filter(|state| !state.observed).count()
     }
 }
 
-impl Table {
-    /// Numbers of new slots: as many as the limit leaves, and at most `most`.
-    pub fn reserve(&mut self, template: &TemplateName, limit: usize, most: usize) -> Vec<Number> {
-        if !self.complete {
+impl ConcurrencyTable {
+    /// Makes as many reservations as the limit allows, at most `max`.
+    pub fn reserve(&mut self, template: &TemplateName, limit: usize, max: usize) -> Vec<ReservationId> {
+        if !self.synced {
             return vec![];
         }
-        let of_template = self.templates.entry(template.clone()).or_default();
-        let free = limit.saturating_sub(of_template.used()).min(most);
-        let mut numbers = Vec::with_capacity(free);
+        let usage = self.templates.entry(template.clone()).or_default();
+        let free = limit.saturating_sub(usage.total()).min(max);
+        let mut ids = Vec::with_capacity(free);
         for _ in 0..free {
-            self.last += 1;
-            of_template.slots.insert(self.last, Usage::default());
-            numbers.push(self.last);
+            self.last_id += 1;
+            usage.reservations.insert(self.last_id, ReservationState::default());
+            ids.push(self.last_id);
         }
-        numbers
+        ids
     }
 
-    pub fn claim(&mut self, template: &TemplateName, number: Number, id: &RequestId) {
-        if let Some(slot) = self.slot(template, number) {
-            slot.request = Some(id.clone());
-        }
-    }
-
-    /// The request's Job is there, unless it is over already.
-    pub fn has(&mut self, template: &TemplateName, number: Number, uid: &str, finished: bool) {
-        let Some(of_template) = self.templates.get_mut(template) else { return };
-        let counted = of_template.unfinished.contains_key(uid);
-        if let Some(slot) = of_template.slots.get_mut(&number) {
-            // Whatever the watch will tell of it has been told, or will be.
-            slot.awaited = !(finished || counted || slot.seen);
+    /// Binds a reservation to its request. From now on the Job of the request, once the watch
+    /// delivers it, counts in place of the reservation.
+    pub fn bind(&mut self, template: &TemplateName, id: ReservationId, request: &RequestId) {
+        let usage = self.templates.get_mut(template);
+        if let Some(state) = usage.and_then(|usage| usage.reservations.get_mut(&id)) {
+            state.request = Some(request.clone());
         }
     }
 
-    /// Nobody works on it any more: it stays only while its Job is awaited.
-    pub fn release(&mut self, template: &TemplateName, number: Number) {
-        if let Some(of_template) = self.templates.get_mut(template)
-            && of_template.slots.get(&number).is_some_and(|slot| !slot.awaited)
+    /// The request of this reservation has a Job.
+    pub fn job_exists(&mut self, template: &TemplateName, id: ReservationId, uid: &str, finished: bool) {
+        let Some(usage) = self.templates.get_mut(template) else { return };
+        let counted = usage.unfinished.contains_key(uid);
+        if let Some(state) = usage.reservations.get_mut(&id) {
+            state.awaits_watch = !(finished || counted || state.observed);
+        }
+    }
+
+    /// The request is handled: removes its reservation, unless that awaits the watch.
+    pub fn release(&mut self, template: &TemplateName, id: ReservationId) {
+        if let Some(usage) = self.templates.get_mut(template)
+            && usage.reservations.get(&id).is_some_and(|state| !state.awaits_watch)
         {
-            of_template.slots.remove(&number);
+            usage.reservations.remove(&id);
         }
     }
 
-    /// The watch tells of a Job; one that is gone is finished.
-    pub fn apply(&mut self, state: &JobState, finished: bool) {
-        let JobState { template, uid, name, request_id: id, .. } = state;
-        if let Some(in_list) = &mut self.in_list {
-            in_list.insert(uid.clone());
+    /// The watch delivered a Job. A deleted Job is finished.
+    pub fn apply(&mut self, job: &JobState, finished: bool) {
+        let JobState { template, uid, name, request_id, .. } = job;
+        if let Some(listed) = &mut self.listed {
+            listed.insert(uid.clone());
         }
-        let of_template = self.templates.entry(template.clone()).or_default();
+        let usage = self.templates.entry(template.clone()).or_default();
         if finished {
-            of_template.unfinished.remove(uid);
+            usage.unfinished.remove(uid);
         } else {
-            of_template.unfinished.insert(uid.clone(), (name.clone(), id.clone()));
+            usage.unfinished.insert(uid.clone(), (name.clone(), request_id.clone()));
         }
-        of_template.slots.retain(|_, slot| {
-            let seen = slot.request.as_ref() == Some(id);
-            slot.seen |= seen;
-            !(seen && slot.awaited)
+        usage.reservations.retain(|_, state| {
+            let is_its_job = state.request.as_ref() == Some(request_id);
+            state.observed |= is_its_job;
+            !(is_its_job && state.awaits_watch)
         });
     }
 
-    pub fn list_begins(&mut self) {
-        self.in_list = Some(HashSet::new());
-        for slot in self.templates.values_mut().flat_map(|of_template| of_template.slots.values_mut()) {
-            slot.before_list = slot.awaited;
+    /// A list of all Jobs begins.
+    pub fn begin_list(&mut self) {
+        self.listed = Some(HashSet::new());
+        for state in self.templates.values_mut().flat_map(|usage| usage.reservations.values_mut()) {
+            state.awaited_before_list = state.awaits_watch;
         }
     }
 
-    /// What is in no list is gone.
-    pub fn listed(&mut self) {
-        let in_list = self.in_list.take().unwrap_or_default();
-        for of_template in self.templates.values_mut() {
-            of_template.unfinished.retain(|uid, _| in_list.contains(uid));
-            of_template.slots.retain(|_, slot| !(slot.awaited && slot.before_list));
+    /// The list is complete: removes the Jobs that it lacks.
+    pub fn end_list(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        for usage in self.templates.values_mut() {
+            usage.unfinished.retain(|uid, _| listed.contains(uid));
+            usage.reservations.retain(|_, state| !(state.awaits_watch && state.awaited_before_list));
         }
-        self.complete = true;
+        self.synced = true;
     }
 
-    /// How many unfinished Jobs each template has; `None` before they are listed.
+    /// The number of unfinished Jobs of each template; `None` before the first list.
+    #[must_use]
     pub fn counts(&self) -> Option<Vec<(TemplateName, usize)>> {
-        let count = |(template, of_template): (&TemplateName, &PerTemplate)| {
-            (template.clone(), of_template.unfinished.len())
-        };
-        self.complete.then(|| self.templates.iter().map(count).collect())
+        let count = |(template, usage): (&TemplateName, &Usage)| (template.clone(), usage.unfinished.len());
+        self.synced.then(|| self.templates.iter().map(count).collect())
     }
 
-    /// The name of the unfinished Job that this request has.
-    pub fn name_of(&self, template: &TemplateName, id: &RequestId) -> Option<JobName> {
+    /// The name of the unfinished Job of a request.
+    #[must_use]
+    pub fn job_name(&self, template: &TemplateName, request: &RequestId) -> Option<JobName> {
         let mut jobs = self.templates.get(template)?.unfinished.values();
-        jobs.find(|(_, of)| of == id).map(|(name, _)| name.clone())
-    }
-
-    fn slot(&mut self, template: &TemplateName, number: Number) -> Option<&mut Usage> {
-        self.templates.get_mut(template)?.slots.get_mut(&number)
+        jobs.find(|(_, id)| id == request).map(|(name, _)| name.clone())
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a request fails: what a failed call to Kubernetes means, and what happens to the request.
+//! The failure classes of a request, and how a failed call to Kubernetes is classified.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub enum CallError {
     /// The API server answered with an error.
     #[error("{} ({} {})", .0.message, .0.code, .0.reason)]
     Status(Box<Status>),
-    /// No answer within this time. The call may have taken effect.
+    /// No answer before the deadline. The call may have taken effect.
     #[error("no answer within {} s", .0.as_secs())]
     DeadlineExceeded(Duration),
     /// The request or its answer was lost. The call may have taken effect.
@@ -22,6 +22,7 @@ pub enum CallError {
 
 impl CallError {
     /// The HTTP status code, if the API server answered.
+    #[must_use]
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Status(status) => Some(status.code),
@@ -30,7 +31,7 @@ impl CallError {
     }
 }
 
-/// Why a request has no Job after a delivery.
+/// Why a delivery of a request ends without a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandleError {
     /// A later delivery may succeed.
@@ -42,7 +43,8 @@ pub enum HandleError {
 }
 
 impl HandleError {
-    /// The class of a failed GET of a Job.
+    /// Classifies a failed GET of a Job.
+    #[must_use]
     pub fn of_read(error: &CallError) -> Self {
         match error.code() {
             Some(401 | 403) => Self::Blocked(error.to_string()),
@@ -51,7 +53,7 @@ impl HandleError {
     }
 }
 
-/// What the error of a create means.
+/// The class of a failed create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateFailure {
     /// A Job of that name exists.
@@ -67,10 +69,11 @@ pub enum CreateFailure {
 }
 
 impl CreateFailure {
-    /// Every value.
+    /// Every class.
     pub const ALL: [Self; 5] = [Self::Exists, Self::Transient, Self::Blocked, Self::Refused, Self::Forbidden];
 
     /// The value of the metric's label `result`.
+    #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Exists => "exists",
@@ -82,16 +85,18 @@ impl CreateFailure {
     }
 }
 
-/// Classifies the error of a create (Kubernetes API conventions, "Response Status Kind").
+/// Classifies a failed create (Kubernetes API conventions, "Response Status Kind").
+#[must_use]
 pub fn classify(error: &CallError) -> CreateFailure {
     let CallError::Status(status) = error else { return CreateFailure::Transient };
-    let cause = |word: &str| status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == word);
+    let has_cause =
+        |reason: &str| status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == reason);
     match (status.code, status.reason.as_str()) {
         (409, "AlreadyExists") => CreateFailure::Exists,
         // Quota admission answers 403 when the quota is exceeded, 409 when two requests conflict.
         (409 | 429, _) | (500.., _) => CreateFailure::Transient,
         (403, _) if status.message.contains("exceeded quota") => CreateFailure::Transient,
-        (403, _) if cause("NamespaceTerminating") => CreateFailure::Blocked,
+        (403, _) if has_cause("NamespaceTerminating") => CreateFailure::Blocked,
         (403, _) => CreateFailure::Forbidden,
         (401 | 404, _) => CreateFailure::Blocked,
         _ => CreateFailure::Refused,
@@ -111,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn each_create_error_has_its_class() {
+    fn create_errors_are_classified() {
         use CreateFailure::{Blocked, Exists, Forbidden, Refused, Transient};
         for (error, expected) in [
             (status(409, "AlreadyExists", "jobs.batch \"a\" already exists"), Exists),

@@ -1,6 +1,7 @@
-//! Any message → a rejection of the contract, or a Job in the shape of its template; and always the same.
+//! Fuzz target: any message gives a valid rejection, or a Job that differs from its template only in
+//! the referenced values; and repeatedly the same one.
 //!
-//! An input: `<template><tab><Nats-Msg-Id>`, the latter where there is one, a new line, then the payload.
+//! An input is `<template>`, optionally a tab and the `Nats-Msg-Id`, a new line, and the payload.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -9,8 +10,6 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::request::{Envelope, Identity, Request, job, poison, tests::bad_requests::bad_requests};
-use crate::testing::SIMPLE;
 use crate::{
     contract::{
         headers,
@@ -20,17 +19,19 @@ use crate::{
         trace::TraceContext,
     },
     fuzz::Target,
+    request::{Envelope, Identity, Request, job, message::tests::bad_requests::bad_requests, poison},
     template::{Template, tests::places::TEMPLATE as PLACES},
+    testing::SIMPLE,
 };
 
 const MEMORY: &str = include_str!("../../../../deploy/templates/memory.yaml");
 
-/// Characters of a rejection's message: it goes into a header.
-const LONGEST: usize = 4096;
-/// How often a parameter may stand in a manifest here.
-const USES: usize = 16;
+/// The longest message of a rejection, in characters: it becomes a header.
+const MAX_MESSAGE: usize = 4096;
+/// The largest number of references to a parameter in the manifests below.
+const MAX_REFERENCES: usize = 16;
 
-/// A template with two Jobs that differ in the places of parameters, and only there.
+/// A template with two Jobs that differ exactly in the referenced values.
 struct Shape {
     template: Template,
     one: Value,
@@ -48,19 +49,19 @@ static SHAPES: LazyLock<[Shape; 3]> = LazyLock::new(|| {
     .map(|(text, requests)| {
         let template = Template::parse(text).unwrap();
         let [one, another] =
-            requests.map(|payload| made(&template, None, payload.to_string().as_bytes()).unwrap().1);
+            requests.map(|payload| build(&template, None, payload.to_string().as_bytes()).unwrap().1);
         Shape { template, one, another }
     })
 });
 
-fn read(template: &Template, message_id: Option<&str>, payload: &[u8]) -> Result<Request, Rejection> {
+fn parse(template: &Template, message_id: Option<&str>, payload: &[u8]) -> Result<Request, Rejection> {
     let envelope = Envelope { payload, message_id, stream: "JOBS 1", sequence: 17, stored_nanos: 5 };
     let identity = Identity::of(&envelope).map_err(|(_, rejection)| rejection)?;
     Request::parse(template, identity, payload)
 }
 
-fn made(template: &Template, id: Option<&str>, payload: &[u8]) -> Result<(Request, Value), Rejection> {
-    let request = read(template, id, payload)?;
+fn build(template: &Template, id: Option<&str>, payload: &[u8]) -> Result<(Request, Value), Rejection> {
+    let request = parse(template, id, payload)?;
     let job = serde_json::to_value(job::build(&request, template, &TraceContext::default())?).unwrap();
     Ok((request, job))
 }
@@ -77,23 +78,23 @@ fn check(input: &[u8]) -> u64 {
     let (template, id) =
         head.split_once('\t').map_or((head.as_str(), None), |(template, id)| (template, Some(id)));
     let shape = SHAPES.iter().find(|shape| shape.template.name.as_ref() == template).unwrap_or(&SHAPES[0]);
-    let made_once = made(&shape.template, id, payload);
-    assert_eq!(made_once, made(&shape.template, id, payload), "another time it is another one");
-    let mut shown = DefaultHasher::new();
-    match made_once {
+    let result = build(&shape.template, id, payload);
+    assert_eq!(result, build(&shape.template, id, payload), "not deterministic");
+    let mut behaviour = DefaultHasher::new();
+    match result {
         Err(rejection) => {
-            rejected(&rejection);
+            check_rejection(&rejection);
             let words =
                 rejection.message.split(|c: char| !c.is_ascii_lowercase()).filter(|word| word.len() > 3);
-            (rejection.reason, words.take(6).collect::<Vec<_>>()).hash(&mut shown);
+            (rejection.reason, words.take(6).collect::<Vec<_>>()).hash(&mut behaviour);
         }
         Ok((request, job)) => {
-            is_of_shape(shape, &request, payload, &job);
+            check_job(shape, &request, payload, &job);
             let lengths: Vec<_> = request.values.values().map(|value| value.len().ilog2_or_zero()).collect();
-            (request.name.as_ref().len(), lengths).hash(&mut shown);
+            (request.name.as_ref().len(), lengths).hash(&mut behaviour);
         }
     }
-    shown.finish()
+    behaviour.finish()
 }
 
 trait Ilog2 {
@@ -106,17 +107,17 @@ impl Ilog2 for usize {
     }
 }
 
-fn rejected(rejection: &Rejection) {
+fn check_rejection(rejection: &Rejection) {
     use Reason::{InvalidJson, InvalidName, InvalidRequest, InvalidRequestId, Refused};
     let Rejection { reason, message, name } = rejection;
     let reasons = [InvalidJson, InvalidRequest, InvalidName, InvalidRequestId, Refused];
-    assert!(reasons.contains(reason), "{reason} is not for the request itself");
-    assert!(!message.is_empty() && message.chars().count() <= LONGEST, "{} characters", message.len());
+    assert!(reasons.contains(reason), "{reason} is not about the request itself");
+    assert!(!message.is_empty() && message.chars().count() <= MAX_MESSAGE, "{} characters", message.len());
     assert!(!headers::safe_value(message).contains(['\r', '\n', '\0']));
     assert!(name.as_ref().is_none_or(|name| is_label(name.as_ref())));
 }
 
-fn is_of_shape(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
+fn check_job(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
     let Shape { template, one, another } = shape;
     assert!(is_label(request.name.as_ref()), "{}", request.name);
     assert_eq!(job["metadata"]["name"], request.name.as_ref());
@@ -125,15 +126,16 @@ fn is_of_shape(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
         |job: &Value| job["metadata"]["annotations"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(job), keys(one));
     assert!(is_like(&job["spec"], &one["spec"], &another["spec"]), "{}", job["spec"]);
-    let (size, bound) = (job.to_string().len(), one.to_string().len() + USES * payload.len() + 1024);
-    assert!(size <= bound, "{size} bytes of a Job, of {} bytes of a request", payload.len());
-    // It is found again in what comes back.
+    let (size, bound) =
+        (job.to_string().len(), one.to_string().len() + MAX_REFERENCES * payload.len() + 1024);
+    assert!(size <= bound, "a Job of {size} bytes from a request of {} bytes", payload.len());
+    // The state is decoded again from the created Job.
     let mut created = job.clone();
     created["metadata"]["uid"] = json!("u");
     created["metadata"]["resourceVersion"] = json!("1");
     let created: JobObject = serde_json::from_value(created).unwrap();
-    let state = JobState::read(&created).unwrap();
-    assert!(JobState::is_of(&created, &request.identity.id));
+    let state = JobState::from_object(&created).unwrap();
+    assert!(JobState::has_request_id(&created, &request.identity.id));
     assert_eq!((&state.template, &state.name), (&template.name, &request.name));
     assert_eq!((&state.request_id, state.request_seq), (&request.identity.id, 17));
     assert_eq!(state.request_hash, request.hash);
@@ -141,7 +143,8 @@ fn is_of_shape(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
     assert!(TemplateName::try_from(template.name.as_ref()).is_ok());
 }
 
-/// Whether only texts differ, where those two differ; entries of lists may be left out.
+/// Whether `found` differs from `one` only in strings in which `one` and `another` differ, and in
+/// omitted list entries.
 fn is_like(found: &Value, one: &Value, another: &Value) -> bool {
     match (found, one, another) {
         (Value::Object(found), Value::Object(one), Value::Object(another)) => {
@@ -161,7 +164,7 @@ fn is_like(found: &Value, one: &Value, another: &Value) -> bool {
 }
 
 #[test]
-fn whatever_the_bytes_of_a_request_are() {
+fn any_bytes_give_a_valid_job_or_rejection() {
     let bad = bad_requests().into_iter().map(|bad| [b"simple\n", bad.payload.as_slice()].concat());
     Target { name: "requests", seeds: bad.collect(), runs: 10_000, check }.fuzz();
 }

@@ -1,13 +1,12 @@
 //! `Request` + `Template` → the `batch/v1` Job to create.
 
-mod env;
-
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Container, EnvVar, PodSpec},
+};
 
-use crate::contract::trace::TraceContext;
-use crate::request::Request;
 use crate::{
     contract::{
         job::{
@@ -15,57 +14,91 @@ use crate::{
             LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
         },
         rejection::{Reason, Rejection},
-        trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE},
+        trace::{
+            ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, ENV_TRACEPARENT, ENV_TRACESTATE, Trace,
+            TraceContext,
+        },
     },
+    request::message::Request,
     template::Template,
 };
 
-/// Builds the Job of a request: the template's manifest, the name, and the contract's labels and annotations; with the
-/// trace that it belongs to, for whoever reads the Job and for its containers.
+/// Builds the Job of a request: the rendered template, the name, and the labels and annotations of
+/// the contract. The trace goes to the annotations and to the environment of the containers.
 ///
 /// # Errors
-/// A [`Rejection`] where the operator's limits do not allow the Job that the values make: an image or a ServiceAccount.
-pub fn build(request: &Request, template: &Template, carried: &TraceContext) -> Result<Job, Rejection> {
+/// A [`Rejection`] if the operator's limits do not allow the rendered image or `ServiceAccount`.
+pub fn build(request: &Request, template: &Template, context: &TraceContext) -> Result<Job, Rejection> {
     let mut job = template.render(&request.values).map_err(|problem| {
         Rejection::new(Reason::Refused, format!("the dispatcher refuses the Job: {problem}"))
-            .of(&request.name)
+            .with_name(&request.name)
     })?;
     job.metadata.name = Some(request.name.to_string());
     let labels = job.metadata.labels.get_or_insert_default();
-    label(labels, request);
+    add_labels(labels, request);
     let annotations = job.metadata.annotations.get_or_insert_default();
     annotations.insert(ANNOTATION_REQUEST_ID.to_owned(), request.identity.id.to_string());
     annotations.insert(ANNOTATION_REQUEST_SEQ.to_owned(), request.identity.sequence.to_string());
     annotations.insert(ANNOTATION_REQUEST_HASH.to_owned(), request.hash.clone());
-    if let Some(trace) = &carried.trace {
+    if let Some(trace) = &context.trace {
         annotations.insert(ANNOTATION_TRACEPARENT.to_owned(), trace.traceparent());
         let state = trace.tracestate().map(|state| (ANNOTATION_TRACESTATE.to_owned(), state.to_owned()));
         annotations.extend(state);
     }
     if let Some(spec) = &mut job.spec {
-        if let (Some(pod), Some(trace)) = (&mut spec.template.spec, &carried.in_containers) {
-            env::put_trace(pod, trace);
+        if let (Some(pod), Some(trace)) = (&mut spec.template.spec, &context.in_containers) {
+            add_trace(pod, trace);
         }
         let pod = spec.template.metadata.get_or_insert_default();
-        label(pod.labels.get_or_insert_default(), request);
+        add_labels(pod.labels.get_or_insert_default(), request);
     }
     Ok(job)
 }
 
-fn label(labels: &mut BTreeMap<String, String>, request: &Request) {
+fn add_labels(labels: &mut BTreeMap<String, String>, request: &Request) {
     labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());
     labels.insert(LABEL_NAME.to_owned(), request.template.to_string());
     labels.insert(LABEL_TEMPLATE.to_owned(), request.template.to_string());
 }
 
+/// Adds `TRACEPARENT` and `TRACESTATE` before the variables of every container, so that those can
+/// reference them. If the template sets a variable of these names, it stays.
+fn add_trace(pod: &mut PodSpec, trace: &Trace) {
+    let mut variables = vec![(ENV_TRACEPARENT, trace.traceparent())];
+    // Kubernetes expands `$(NAME)` in a value; `$$` escapes a dollar sign.
+    variables.extend(trace.tracestate().map(|state| (ENV_TRACESTATE, state.replace('$', "$$"))));
+    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+        add_variables(container, &variables);
+    }
+}
+
+fn add_variables(container: &mut Container, variables: &[(&str, String)]) {
+    let own = container.env.take().unwrap_or_default();
+    // A `TRACESTATE` belongs to its `TRACEPARENT`: add both or neither.
+    let is_free = |name: &str| !own.iter().any(|variable| variable.name == name);
+    let added = variables.iter().filter(|(name, _)| is_free(ENV_TRACEPARENT) && is_free(name));
+    let mut env: Vec<EnvVar> = added
+        .map(|(name, value)| EnvVar {
+            name: (*name).to_owned(),
+            value: Some(value.clone()),
+            ..EnvVar::default()
+        })
+        .collect();
+    env.extend(own);
+    container.env = (!env.is_empty()).then_some(env);
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::{
-        contract::trace::Trace,
-        request::{Envelope, Identity},
+        request::message::{Envelope, Identity},
         testing::simple,
     };
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn request(payload: &str) -> Request {
         let envelope = Envelope {
@@ -80,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_carries_the_labels_and_annotations_of_the_contract() {
+    fn job_has_the_labels_and_annotations_of_the_contract() {
         let request = request(r#"{"foo":"15"}"#);
         let job = build(&request, &simple(), &TraceContext::default()).unwrap();
         assert_eq!(job.metadata.name.as_deref(), Some("simple-job-15"));
@@ -99,14 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_job_tells_its_trace_and_is_the_same_job_otherwise() {
+    fn job_has_its_trace_and_is_otherwise_the_same() {
         let request = request(r#"{"foo":"15"}"#);
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let trace = Trace::of(Some(parent), Some("vendor=x")).unwrap();
-        let carried = TraceContext { in_containers: Some(trace.clone()), trace: Some(trace) };
-        let mut job = build(&request, &simple(), &carried).unwrap();
+        let trace = Trace::from_headers(Some(PARENT), Some("vendor=x")).unwrap();
+        let context = TraceContext { in_containers: Some(trace.clone()), trace: Some(trace) };
+        let mut job = build(&request, &simple(), &context).unwrap();
         let annotations = job.metadata.annotations.as_mut().unwrap();
-        assert_eq!(annotations.remove("natsjobs.dev/traceparent").as_deref(), Some(parent));
+        assert_eq!(annotations.remove("natsjobs.dev/traceparent").as_deref(), Some(PARENT));
         assert_eq!(annotations.remove("natsjobs.dev/tracestate").as_deref(), Some("vendor=x"));
         let pod = job.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
         for container in &mut pod.containers {
@@ -116,5 +148,36 @@ mod tests {
             container.env = container.env.take().filter(|env| !env.is_empty());
         }
         assert_eq!(job, build(&request, &simple(), &TraceContext::default()).unwrap());
+    }
+
+    fn with_trace(pod: Value, state: Option<&str>) -> Value {
+        let mut pod = serde_json::from_value(pod).unwrap();
+        add_trace(&mut pod, &Trace::from_headers(Some(PARENT), state).unwrap());
+        serde_json::to_value(pod).unwrap()
+    }
+
+    #[test]
+    fn every_container_gets_the_trace_before_its_own_variables() {
+        let own = json!({"name": "COPY", "value": "$(TRACEPARENT)"});
+        let pod = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}, {"name": "b", "env": [own]}]});
+        let pod = with_trace(pod, Some("v=$(HOME)"));
+        let ours = [
+            json!({"name": "TRACEPARENT", "value": PARENT}),
+            json!({"name": "TRACESTATE", "value": "v=$$(HOME)"}),
+        ];
+        assert_eq!(pod["initContainers"][0]["env"], json!(ours));
+        assert_eq!(pod["containers"][0]["env"], json!(ours));
+        assert_eq!(pod["containers"][1]["env"], json!([ours[0], ours[1], own]));
+    }
+
+    #[test]
+    fn trace_variables_of_the_template_stay() {
+        for own in [
+            json!([{"name": "TRACEPARENT", "value": "mine"}]),
+            json!([{"name": "TRACEPARENT"}, {"name": "A"}]),
+        ] {
+            let pod = json!({"containers": [{"name": "a", "env": own}]});
+            assert_eq!(with_trace(pod, Some("v=1"))["containers"][0]["env"], own);
+        }
     }
 }

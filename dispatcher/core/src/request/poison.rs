@@ -3,13 +3,13 @@
 //! NATS stores any bytes as headers. When a server delivers such a message, async-nats drops the
 //! connection or ends its connection task, so the intake never receives the message.
 
-/// The first line. With another one the server delivers the message without headers (2.15.1, measured).
+/// The first line. Otherwise the server delivers the message without headers (measured on 2.15.1).
 const VERSION: &str = "NATS/1.0";
 
-/// Checks the headers as they are stored: as ADR-4 of NATS says, and as strictly as the client library.
+/// Validates stored headers by ADR-4 of NATS, exactly as strictly as the client library.
 ///
 /// # Errors
-/// What is wrong, for the publisher.
+/// A message for the publisher that names the position.
 pub fn check_headers(headers: &[u8]) -> Result<(), String> {
     if headers.is_empty() {
         return Ok(());
@@ -27,16 +27,16 @@ pub fn check_headers(headers: &[u8]) -> Result<(), String> {
             continue;
         }
         let here = number;
-        let at = |what: &str| format!("line {here} of the headers {what}");
+        let at = |problem: &str| format!("line {here} of the headers {problem}");
         let (name, value) = line.split_once(':').ok_or_else(|| at("has no colon"))?;
         if !is_header_name(name) {
             return Err(at("has a name with white space or control characters"));
         }
         let mut values = vec![value];
-        // A value may go on on the next line, after white space.
-        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+        // A line that starts with white space continues the value.
+        while let Some(continued) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
             number += 1;
-            values.push(more);
+            values.push(continued);
         }
         if values.iter().any(|value| value.contains('\r')) {
             return Err(at("has a carriage return within its value"));
@@ -45,7 +45,8 @@ pub fn check_headers(headers: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether async-nats accepts `name` as the name of a header.
+/// Whether async-nats accepts the name of a header.
+#[must_use]
 pub fn is_header_name(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_graphic() && c != ':')
 }
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_ordinary_clients_are_check_headers() {
+    fn headers_of_ordinary_clients_are_valid() {
         for lines in [
             &b""[..],
             b"Nats-Msg-Id: a\r\n",
@@ -70,19 +71,23 @@ mod tests {
             assert_eq!(check_headers(&headers(lines)), Ok(()), "{lines:?}");
         }
         assert_eq!(check_headers(b""), Ok(()), "a message without headers");
-        assert_eq!(check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"), Ok(()), "they are not delivered");
+        assert_eq!(
+            check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"),
+            Ok(()),
+            "the server does not deliver these headers"
+        );
     }
 
     #[test]
-    fn what_the_client_library_cannot_read_is_told_by_its_place() {
-        for (lines, told) in [
+    fn headers_that_the_client_library_cannot_decode_are_reported_with_the_position() {
+        for (lines, expected) in [
             (&b"A: \xff\r\n"[..], "byte 13"),
             (b"A b\r\n", "line 2"),
             (b"A: b\r\nA B: c\r\n", "line 3"),
             (b"A: b\rc\r\n", "carriage return"),
         ] {
             let error = check_headers(&headers(lines)).unwrap_err();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -51,7 +51,7 @@ mod tests {
     use crate::testing::a_job;
 
     fn outcome(attempts: Vec<Attempt>) -> Outcome {
-        Outcome { attempts, ..a_job("u", 1, json!({})).outcome_deleted() }
+        Outcome { attempts, ..a_job("u", 1, json!({})).outcome_of_deletion() }
     }
 
     fn attempt(n: usize, tail: &str) -> Attempt {

@@ -190,14 +190,14 @@ impl World {
     }
 
     fn read(&self, object: &JobObject) -> Option<JobState> {
-        if let Ok(state) = JobState::read(object) {
+        if let Ok(state) = JobState::from_object(object) {
             return Some(state);
         }
         let name = JobName::try_from(object.metadata.name.as_deref()?).ok()?;
         let template = object.metadata.labels.as_ref()?.get(crate::contract::job::LABEL_TEMPLATE)?;
         let (_, event, hash) =
             self.stream.get(&(TemplateName::try_from(template.as_str()).ok()?, name))?.last()?;
-        JobState::read_as(object, event.clone(), hash.clone())
+        JobState::from_changed_object(object, event.clone(), hash.clone())
     }
 
     fn offer(&mut self, replica: usize, state: JobState, source: Source, known: Option<SubjectState>) {
@@ -238,7 +238,7 @@ impl World {
         for key in open {
             let known = self.known(&key);
             let Some((_, event, hash)) = self.stream[&key].last().cloned() else { continue };
-            self.offer(replica, JobState::missing(event, hash), Source::Watch, Some(known));
+            self.offer(replica, JobState::from_last_event(event, hash), Source::Watch, Some(known));
         }
     }
 
@@ -320,9 +320,9 @@ impl World {
                 (known, Some((_, event, hash)))
                     if known.last.as_ref().is_some_and(|said| !said.is_final() && said.uid != state.uid) =>
                 {
-                    let mut earlier = JobState::missing(event.clone(), hash.clone());
+                    let mut earlier = JobState::from_last_event(event.clone(), hash.clone());
                     earlier.cancelled = self.cancelled;
-                    let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
+                    let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_of_deletion());
                     self.publish(
                         key,
                         &earlier,

@@ -105,7 +105,7 @@ fn follow(said: &LastEvent, now: &JobState, source: Source) -> Option<Action> {
             Some(Action::Publish(EventType::Deleted, None))
         }
         Presence::Deleted | Presence::Missing => {
-            Some(say_outcome(now.outcome().unwrap_or_else(|| now.outcome_deleted())))
+            Some(say_outcome(now.outcome().unwrap_or_else(|| now.outcome_of_deletion())))
         }
     }
 }

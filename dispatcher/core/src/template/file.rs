@@ -2,21 +2,30 @@
 //!
 //! A file is first validated against this schema. The other modules check the rest.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::LazyLock};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32, sync::LazyLock};
 
 use jsonschema::Validator;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::contract::names::TemplateName;
-use crate::template::{log_tail, parameters, problem::Problem, schema_errors};
+use crate::{
+    contract::{names::TemplateName, prefixed},
+    template::{
+        parameters::DRAFT,
+        problem::{self, Problem},
+    },
+};
 
 /// The `apiVersion` of a template.
-pub(super) const API_VERSION: &str = "natsjobs.dev/v1alpha1";
-
+const API_VERSION: &str = prefixed!("v1alpha1");
 /// The `kind` of a template.
-pub(super) const KIND: &str = "JobTemplate";
+const KIND: &str = "JobTemplate";
+/// The largest number of log lines that a template can set.
+const MAX_LOG_LINES: u16 = 1000;
+/// The largest log tail, in bytes: an event carries several and must fit into a NATS message (1 MiB
+/// by default).
+const MAX_LOG_BYTES: u32 = 16 * 1024;
 
 /// One type of Job: the parameters of a request, and the Job that a request becomes.
 #[derive(Deserialize, JsonSchema)]
@@ -66,7 +75,7 @@ pub(super) struct Spec {
     pub(super) limits: Limits,
     /// The part of a pod's log that its attempt carries; `false` for none.
     #[serde(default)]
-    pub(super) log_tail: log_tail::Setting,
+    pub(super) log_tail: LogTailSetting,
     /// A `batch/v1` Job. Its string values may contain `${parameter}`.
     #[schemars(schema_with = "schema_of_job")]
     pub(super) job: Value,
@@ -80,6 +89,71 @@ pub(super) struct Limits {
     pub(super) max_active: Option<NonZeroU32>,
 }
 
+/// How much of a pod's log its attempt carries: the last lines, up to a number of bytes.
+///
+/// Logs can contain secrets, and every subscriber of the status events receives the tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogTail {
+    /// The number of lines, 1 to 1,000.
+    pub lines: u16,
+    /// The number of bytes, 1 to 16,384.
+    pub bytes: u32,
+}
+
+impl Default for LogTail {
+    fn default() -> Self {
+        Self { lines: 20, bytes: 4096 }
+    }
+}
+
+/// The field `logTail`: a switch or bounds. The schema validates the numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum LogTailSetting {
+    Enabled(bool),
+    Bounds(LogTail),
+}
+
+impl Default for LogTailSetting {
+    fn default() -> Self {
+        Self::Enabled(true)
+    }
+}
+
+impl LogTailSetting {
+    /// The bounds; `None` for no log at all.
+    pub(super) fn bounds(&self) -> Option<LogTail> {
+        match self {
+            Self::Enabled(enabled) => enabled.then(LogTail::default),
+            Self::Bounds(bounds) => Some(*bounds),
+        }
+    }
+}
+
+/// Written by hand, so that an error names the wrong number instead of "none of the two variants".
+impl JsonSchema for LogTailSetting {
+    fn schema_name() -> Cow<'static, str> {
+        "LogTail".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let LogTail { lines, bytes } = LogTail::default();
+        json_schema!({
+            "type": ["boolean", "object"],
+            "properties": {
+                "lines": {"type": "integer", "minimum": 1, "maximum": MAX_LOG_LINES, "default": lines},
+                "bytes": {"type": "integer", "minimum": 1, "maximum": MAX_LOG_BYTES, "default": bytes},
+            },
+            "additionalProperties": false,
+        })
+    }
+}
+
 fn schema_of_api_version(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"const": API_VERSION})
 }
@@ -91,7 +165,7 @@ fn schema_of_kind(_: &mut SchemaGenerator) -> Schema {
 fn schema_of_parameters(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "allOf": [{"$ref": parameters::DRAFT}],
+        "allOf": [{"$ref": DRAFT}],
         "properties": {"type": {"const": "object"}},
         "required": ["type"],
     })
@@ -106,17 +180,20 @@ fn schema_of_job(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The JSON Schema of a template file.
+#[must_use]
 pub fn schema() -> Value {
-    schemars::schema_for!(File).to_value()
+    SCHEMA.clone()
 }
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(File).to_value());
 
 /// An error if the types above produce an invalid schema; a test excludes it.
 static VALIDATOR: LazyLock<Result<Validator, String>> =
-    LazyLock::new(|| jsonschema::options().offline().build(&schema()).map_err(|error| error.to_string()));
+    LazyLock::new(|| jsonschema::options().offline().build(&SCHEMA).map_err(|error| error.to_string()));
 
 impl File {
     /// Parses a file and validates it against the schema.
-    pub(super) fn read(text: &str) -> Result<Self, Vec<Problem>> {
+    pub(super) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let one = |problem| vec![problem];
         // YAML 1.2: `n`, `off` and `yes` are strings.
         let options = serde_saphyr::options! { strict_booleans: true };
@@ -125,8 +202,8 @@ impl File {
         let validator = VALIDATOR.as_ref().map_err(|e| one(Problem::of_file(e.clone())))?;
         let problems: Vec<Problem> = validator
             .iter_errors(&value)
-            .flat_map(schema_errors::problems)
-            // `parameters` validates itself against the JSON Schema draft, with clearer messages.
+            .flat_map(|error| problem::of_violation(&error, &SCHEMA))
+            // The module `parameters` reports these with clearer messages.
             .filter(|problem| !problem.field.starts_with("spec.parameters."))
             .collect();
         if !problems.is_empty() {

@@ -1,10 +1,10 @@
-//! A template of Job: its parameters, the rule for its default name, and a `batch/v1` Job manifest.
+//! A template: parameters, the naming rule, limits, and a `batch/v1` Job manifest.
 //!
-//! Operators own the manifest; a client gives declared parameters, which are put into string values of the *parsed*
-//! manifest wherever it says `${parameter}`. Text is never templated, so no parameter can add a key or change a type.
-//! Loaded and checked once, at start: what comes out of [`Template::load`] renders for every valid request.
+//! Operators own the manifest. Clients give the declared parameters, which are substituted in the
+//! string values of the *parsed* manifest, so that no parameter can add a key or change a type.
+//! A template is validated once, at start: it then renders for every valid request.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::Value;
@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::contract::names::{JobName, TemplateName};
 
 mod file;
-mod log_tail;
 mod manifest;
+mod parameter;
 mod parameters;
 mod pattern;
 mod policy;
@@ -21,74 +21,60 @@ mod problem;
 mod quantity;
 mod render;
 mod scalar;
-mod schema_errors;
 
-pub use file::schema;
-pub use log_tail::LogTail;
+pub use file::{LogTail, schema};
 pub use parameters::{Parameters, RESERVED};
 pub use pattern::Pattern;
 pub use policy::{ImagePattern, Policy};
-pub use problem::{Problem, TemplateError};
-pub use schema_errors::type_of;
+pub use problem::{Problem, TemplateError, type_of};
 
-/// A checked template.
+/// A valid template.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The template that it makes.
+    /// The name.
     pub name: TemplateName,
-    /// What a request may carry.
+    /// The parameters of a request.
     pub parameters: Parameters,
-    /// The name of a Job whose request gives none.
+    /// The naming rule: the name of a Job whose request gives none.
     pub job_name: Pattern,
-    /// Seconds that a finished Job stays once its outcome is stored; patched onto the Job only then.
+    /// The TTL of a retired Job, in seconds. It is patched onto the Job when it is retired.
     pub ttl_seconds: Option<i32>,
-    /// At most so many unfinished Jobs of this template; further requests wait. Without it there is no limit.
+    /// The concurrency limit: the largest number of unfinished Jobs. Further requests wait.
     pub max_active: Option<NonZeroU32>,
-    /// How much of a pod's log its attempt tells; `None` for nothing of it.
+    /// How much of a pod's log its attempt carries; `None` for nothing.
     pub log_tail: Option<LogTail>,
     manifest: Value,
     policy: Arc<Policy>,
 }
 
 impl Template {
-    /// Reads and checks one template file.
+    /// Parses and validates the text of a template file.
     ///
     /// # Errors
-    /// [`TemplateError`] names the file, the fields and what is wrong with each.
-    pub fn load(path: &Path) -> Result<Self, TemplateError> {
-        let in_file = |problems| TemplateError { file: path.display().to_string(), problems };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| in_file(vec![Problem::of_file(format!("cannot be read: {e}"))]))?;
-        Self::parse(&text).map_err(in_file)
-    }
-
-    /// Reads and checks the text of a template file.
-    ///
-    /// # Errors
-    /// All that is wrong with it, as far as one thing does not hide another.
+    /// All problems of the text, except those that others hide.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let file::File { metadata, spec, .. } = file::File::read(text)?;
+        let file::File { metadata, spec, .. } = file::File::parse(text)?;
         Self::build(metadata.name, spec)
             .map_err(|problems| problems.into_iter().map(|problem| problem.within("spec")).collect())
     }
 
-    fn build(name: TemplateName, file: file::Spec) -> Result<Self, Vec<Problem>> {
-        let parameters = Parameters::read(file.parameters)?;
+    fn build(name: TemplateName, spec: file::Spec) -> Result<Self, Vec<Problem>> {
+        let parameters = Parameters::parse(spec.parameters)?;
         let mut problems = Vec::new();
-        let mut manifest = file.job;
+        let mut manifest = spec.job;
         let ttl_seconds = manifest::take_ttl(&mut manifest).unwrap_or_else(|problem| {
             problems.push(problem);
             None
         });
         problems.extend(manifest::problems(&manifest, &parameters));
-        match job_name(&file.job_name, &parameters) {
+        match job_name(&spec.job_name, &parameters) {
             Ok(job_name) if problems.is_empty() => Ok(Self {
                 name,
                 parameters,
                 job_name,
                 ttl_seconds,
-                max_active: file.limits.max_active,
-                log_tail: file.log_tail.bounds(),
+                max_active: spec.limits.max_active,
+                log_tail: spec.log_tail.bounds(),
                 manifest,
                 policy: Arc::default(),
             }),
@@ -100,11 +86,11 @@ impl Template {
         }
     }
 
-    /// The template under the operator's limits.
+    /// The template with the operator's limits.
     ///
     /// # Errors
-    /// What the limits do not allow in any Job of this template: an image or ServiceAccount that no parameter changes.
-    pub fn under(self, policy: Arc<Policy>) -> Result<Self, Vec<Problem>> {
+    /// The images and `ServiceAccounts` that the limits do not allow and no parameter changes.
+    pub fn with_policy(self, policy: Arc<Policy>) -> Result<Self, Vec<Problem>> {
         let sample = render::render(&self.manifest, &self.parameters.sample(true));
         let mut problems = policy.problems(&manifest::typed(sample).map_err(|problem| vec![problem])?);
         problems.retain(|problem| manifest::is_fixed(&self.manifest, &problem.field));
@@ -115,15 +101,15 @@ impl Template {
         }
     }
 
-    /// The Job with `values` put in: a string value that refers to parameters gets them, and an entry of a list that
-    /// refers to a parameter without a value is left out. It has no name yet.
+    /// Renders the manifest: substitutes `values`, and omits each list entry that references a
+    /// parameter without a value. The Job has no name yet.
     ///
     /// # Errors
-    /// The field of the Job that the operator's limits, or the refusals that nothing lifts, do not allow.
+    /// The first field that no template may set, or that the operator's limits do not allow.
     pub fn render(&self, values: &BTreeMap<String, String>) -> Result<Job, Problem> {
         let mut job = manifest::typed(render::render(&self.manifest, values))?;
         let refused = policy::refusals(&job).into_iter().chain(self.policy.problems(&job)).next();
-        policy::fill_in(&mut job, &self.policy);
+        policy::set_defaults(&mut job, &self.policy);
         refused.map_or(Ok(job), Err)
     }
 }
@@ -132,44 +118,24 @@ fn job_name(text: &str, parameters: &Parameters) -> Result<Pattern, String> {
     let pattern = Pattern::parse(text).map_err(|e| e.to_string())?;
     for name in pattern.references() {
         if !parameters.is_declared(name) {
-            return Err(format!("refers to `{name}`, which is no declared parameter"));
+            return Err(format!("references undeclared parameter `{name}`"));
         }
-        if !parameters.is_always_there(name) {
-            return Err(format!("refers to `{name}`, which a request may leave out"));
+        if !parameters.always_has_value(name) {
+            return Err(format!(
+                "references optional parameter `{name}`; set a `default` or make it required"
+            ));
         }
         if parameters.label_sample(name).is_none() {
-            return Err(format!("refers to `{name}`, none of whose values can stand in a name"));
+            return Err(format!(
+                "references parameter `{name}`, which has no value that a Job name can contain"
+            ));
         }
     }
     let sample = pattern.fill(|name| parameters.label_sample(name)).unwrap_or_default();
     match JobName::try_from(sample) {
         Ok(_) => Ok(pattern),
-        Err(error) => Err(format!("makes no valid name of any request; for one: {error}")),
+        Err(error) => Err(format!("gives no request a valid Job name, for example {error}")),
     }
-}
-
-/// The template files of a folder, by name: at least one.
-///
-/// # Errors
-/// A folder that cannot be read, or holds none.
-pub fn files_of(folder: &Path) -> Result<Vec<std::path::PathBuf>, TemplateError> {
-    let in_folder = |message: String| TemplateError {
-        file: folder.display().to_string(),
-        problems: vec![Problem::of_file(message)],
-    };
-    let unreadable = |e: std::io::Error| in_folder(format!("cannot be read: {e}"));
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|e| e == "yaml" || e == "yml") && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(in_folder("holds no template: no file ends in .yaml or .yml".to_owned()));
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

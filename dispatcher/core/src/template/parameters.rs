@@ -1,59 +1,54 @@
-//! What a request may carry: JSON Schema of its parameters, and the texts that their values become.
+//! The parameters of a template: validates the values of a request and converts them to text.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use crate::contract::names::Quoted;
-use crate::template::{
-    pattern,
-    problem::Problem,
-    quantity,
-    scalar::{self, is_truthy},
-    schema_errors,
+pub(super) use crate::template::parameter::DRAFT;
+pub use crate::template::parameter::RESERVED;
+use crate::{
+    contract::names::{MAX_LABEL, Quoted},
+    template::{
+        parameter::{self, Parameter},
+        pattern,
+        problem::{self, Problem},
+        quantity,
+        scalar::{self, is_truthy},
+    },
 };
 
-mod declared;
-
-use declared::Parameter;
-
-/// The draft of the schemas.
-pub(super) const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
-
-/// Keys of a request that no parameter may have.
-pub const RESERVED: [&str; 2] = ["name", "generateName"];
-
-/// How many problems of one request are told.
-const MAX_TOLD: usize = 3;
+/// The largest number of problems in a rejection's message.
+const MAX_PROBLEMS: usize = 3;
+/// The longest message of the JSON Schema library, in characters.
+const MAX_LIBRARY_MESSAGE: usize = 300;
+/// The longest `generateName`: twelve digits follow.
+const MAX_PREFIX: usize = 51;
 
 /// The parameters of a template.
 #[derive(Debug, Clone)]
 pub struct Parameters {
-    schema: Map<String, Value>,
+    schema: Arc<Value>,
     declared: BTreeMap<String, Parameter>,
     validator: Arc<Validator>,
 }
 
 impl Parameters {
-    /// Checks a schema and what it declares.
-    pub(super) fn read(schema: Map<String, Value>) -> Result<Self, Vec<Problem>> {
-        let value = Value::Object(schema.clone());
+    /// Validates a schema and the parameters that it declares.
+    pub(super) fn parse(schema: Map<String, Value>) -> Result<Self, Vec<Problem>> {
         let mut problems: Vec<Problem> = jsonschema::draft202012::meta::validator()
-            .iter_errors(&value)
-            .flat_map(schema_errors::problems)
-            .map(|problem| match problem.field.as_str() {
-                "" => Problem::at("parameters", problem.message),
-                field => Problem::at(format!("parameters.{field}"), problem.message),
-            })
+            .iter_errors(&Value::Object(schema.clone()))
+            .flat_map(|error| problem::of_violation(&error, &Value::Null))
+            .map(|problem| problem.within("parameters"))
             .collect();
         if !problems.is_empty() {
             return Err(problems);
         }
-        let declared = declared::read(&schema, &mut problems);
-        match compile(&value) {
+        let declared = parameter::declared(&schema, &mut problems);
+        let schema = Value::Object(schema);
+        match compile(&schema) {
             Ok(validator) if problems.is_empty() => {
-                let parameters = Self { schema, declared, validator: Arc::new(validator) };
+                let parameters = Self { schema: Arc::new(schema), declared, validator: Arc::new(validator) };
                 parameters.check_defaults()?;
                 Ok(parameters)
             }
@@ -65,7 +60,7 @@ impl Parameters {
         }
     }
 
-    /// A default is held to the same schema as a value of a request.
+    /// Validates the defaults against the same schema as the values of a request.
     fn check_defaults(&self) -> Result<(), Vec<Problem>> {
         let defaults: Map<String, Value> = self
             .declared
@@ -73,12 +68,18 @@ impl Parameters {
             .filter_map(|(name, parameter)| Some((name.clone(), parameter.default.clone()?)))
             .collect();
         let fields = Value::Object(defaults);
-        let wrong = self.validator.iter_errors(&fields).flat_map(schema_errors::problems);
-        let problems: Vec<_> = wrong
+        let problems: Vec<_> = self
+            .violations(&fields)
+            .into_iter()
             .filter(|problem| fields.get(&problem.field).is_some())
             .map(|p| Problem::at(format!("parameters.properties.{}.default", p.field), p.message))
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    fn violations(&self, fields: &Value) -> Vec<Problem> {
+        let errors = self.validator.iter_errors(fields);
+        errors.flat_map(|error| problem::of_violation(&error, &self.schema)).collect()
     }
 
     /// Whether the parameter is declared.
@@ -86,38 +87,38 @@ impl Parameters {
         self.declared.contains_key(name)
     }
 
-    /// Whether every request has a value for it: it is required, or has a default.
-    pub(super) fn is_always_there(&self, name: &str) -> bool {
+    /// Whether every request has a value for the parameter: it is required, or has a default.
+    pub(super) fn always_has_value(&self, name: &str) -> bool {
         self.declared.get(name).is_some_and(|p| p.required || p.default.is_some())
     }
 
-    /// The text that a parameter's value would become, whatever else is wrong with the request.
+    /// The text of a parameter's value, even if the request is invalid.
+    #[must_use]
     pub fn text(&self, name: &str, fields: &BTreeMap<String, Value>) -> Option<String> {
         let parameter = self.declared.get(name)?;
         let value = fields.get(name).or(parameter.default.as_ref())?;
         if parameter.truthy { is_truthy(value).then(|| "true".to_owned()) } else { scalar::text(value).ok() }
     }
 
-    /// The texts of a request's values.
+    /// Validates the fields of a request and converts the values of the parameters to text.
     ///
     /// # Errors
-    /// One sentence: which field, what was found, what is allowed. At most three fields are told.
+    /// A message that names the fields (at most three), what is allowed and what was found.
     pub fn texts(&self, fields: &BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, String> {
-        let given = |name: &str| !RESERVED.contains(&name);
-        if let Some(unknown) = fields.keys().find(|k| given(k) && !self.is_declared(k)) {
-            let known: Vec<_> = self.declared.keys().map(String::as_str).chain(RESERVED).collect();
-            let known = known.join(", ");
-            return Err(format!("field {}: is no parameter, allowed are {known}", Quoted::new(unknown)));
+        let is_parameter = |name: &str| !RESERVED.contains(&name);
+        if let Some(unknown) = fields.keys().find(|key| is_parameter(key) && !self.is_declared(key)) {
+            let mut allowed: Vec<_> = self.declared.keys().map(String::as_str).chain(RESERVED).collect();
+            allowed.sort_unstable();
+            return Err(format!("unknown field {} (allowed: {})", Quoted::new(unknown), allowed.join(", ")));
         }
-        // What is absent and has a default is there for the schema too: conditions may look at it.
+        // The schema's conditions see the defaults of absent parameters too.
         let defaults = self.declared.iter().filter_map(|(name, p)| Some((name, p.default.as_ref()?)));
         let mut instance: Map<String, Value> =
             defaults.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let of_request = fields.iter().filter(|(name, _)| given(name));
-        instance.extend(of_request.map(|(name, value)| (name.clone(), value.clone())));
+        let given = fields.iter().filter(|(name, _)| is_parameter(name));
+        instance.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         let instance = Value::Object(instance);
-        let mut problems: Vec<Problem> =
-            self.validator.iter_errors(&instance).flat_map(schema_errors::problems).collect();
+        let mut problems = self.violations(&instance);
         let mut texts = BTreeMap::new();
         if problems.is_empty() {
             for (name, value) in instance.as_object().into_iter().flatten() {
@@ -128,38 +129,39 @@ impl Parameters {
                 }
             }
         }
-        if problems.is_empty() { Ok(texts) } else { Err(told(problems)) }
+        if problems.is_empty() { Ok(texts) } else { Err(message(problems)) }
     }
 
-    /// Texts as a request would give them, to try a manifest: of all parameters, or only of those that no request lacks.
-    pub(super) fn sample(&self, all: bool) -> BTreeMap<String, String> {
-        let names = self.declared.iter().filter(|(name, _)| all || self.is_always_there(name));
+    /// Sample texts to validate a manifest: of all parameters, or without the optional ones.
+    pub(super) fn sample(&self, with_optional: bool) -> BTreeMap<String, String> {
+        let names = self.declared.iter().filter(|(name, _)| with_optional || self.always_has_value(name));
         names.map(|(name, parameter)| (name.clone(), parameter.sample())).collect()
     }
 
-    /// A text that the parameter can have and that can stand in a label, where there is one.
+    /// A possible text of the parameter that can be part of an RFC 1123 label, if there is one.
     pub(super) fn label_sample(&self, name: &str) -> Option<String> {
         self.declared.get(name)?.label_sample()
     }
 
-    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`, and nothing else.
+    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`.
+    #[must_use]
     pub fn request_schema(&self) -> Value {
-        let mut schema = self.schema.clone();
+        let mut schema = self.schema.as_object().cloned().unwrap_or_default();
         schema.insert("$schema".to_owned(), DRAFT.into());
         schema.insert("additionalProperties".to_owned(), false.into());
         let properties = schema.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
-            let name = json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63,
-                "description": "the Job's name"});
-            let prefix = json!({"type": "string", "minLength": 1, "maxLength": 51,
-                "description": "a prefix; twelve hexadecimal digits follow. Not beside `name`"});
+            let name = json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL,
+                "description": "The Job's name."});
+            let prefix = json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX,
+                "description": "A prefix of the Job's name; twelve hexadecimal digits follow. Not together with `name`."});
             properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, prefix]));
         }
         Value::Object(schema)
     }
 }
 
-/// References reach nothing outside the file, patterns take linear time, and a format that is unknown is an error.
+/// References cannot leave the file, patterns take linear time, and an unknown format is an error.
 fn compile(schema: &Value) -> Result<Validator, Problem> {
     jsonschema::options()
         .with_draft(Draft::Draft202012)
@@ -170,21 +172,23 @@ fn compile(schema: &Value) -> Result<Validator, Problem> {
         .offline()
         .build(schema)
         .map_err(|error| {
-            let message: String = error.to_string().chars().take(300).collect();
-            Problem::at("parameters", format!("is no JSON Schema that can be used: {message}"))
+            let message: String = error.to_string().chars().take(MAX_LIBRARY_MESSAGE).collect();
+            Problem::at("parameters", format!("not a usable JSON Schema: {message}"))
         })
 }
 
-fn told(mut problems: Vec<Problem>) -> String {
+/// One message for some problems.
+fn message(mut problems: Vec<Problem>) -> String {
     problems.sort_by(|a, b| a.field.cmp(&b.field));
     problems.dedup_by(|a, b| a.field == b.field);
-    let more = problems.len().saturating_sub(MAX_TOLD);
-    let told = problems.into_iter().take(MAX_TOLD).map(|Problem { field, message }| match field.as_str() {
-        "" => format!("the request {message}"),
-        field if pattern::is_parameter_name(field) => format!("field `{field}`: {message}"),
-        field => format!("field {}: {message}", Quoted::new(field)),
-    });
-    let mut text = told.collect::<Vec<_>>().join("; ");
+    let more = problems.len().saturating_sub(MAX_PROBLEMS);
+    let parts =
+        problems.into_iter().take(MAX_PROBLEMS).map(|Problem { field, message }| match field.as_str() {
+            "" => format!("the request: {message}"),
+            field if pattern::is_parameter_name(field) => format!("`{field}`: {message}"),
+            field => format!("{}: {message}", Quoted::new(field)),
+        });
+    let mut text = parts.collect::<Vec<_>>().join("; ");
     if more > 0 {
         text.push_str(&format!("; and {more} more"));
     }

@@ -1,4 +1,4 @@
-//! Text with references to parameters: `simple-job-${foo}`; `$${` stands for a literal `${`.
+//! Text with references to parameters: `simple-job-${foo}`. `$${` is a literal `${`.
 
 /// A parsed text with references.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,33 +10,33 @@ enum Segment {
     Reference(String),
 }
 
-/// Why a text is no pattern.
+/// The text is not a valid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// `${` without its `}`.
-    #[error("`${{` without a closing `}}`; write `$${{` for a literal one")]
+    /// `${` without a closing `}`.
+    #[error("`${{` has no closing `}}`; write `$${{` for a literal `${{`")]
     Unclosed,
-    /// What stands in the braces cannot be a parameter.
-    #[error("`{0}` is no parameter's name: those are made of letters, digits and '_'")]
-    NoName(String),
+    /// The text in the braces cannot be the name of a parameter.
+    #[error("`{0}` is not a valid parameter name (letters, digits and '_')")]
+    InvalidName(String),
 }
 
-/// Whether `name` can be referred to.
+/// Whether `name` is a valid parameter name.
 pub(crate) fn is_parameter_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 impl Pattern {
-    /// Reads a text with references.
+    /// Parses a text with references.
     ///
     /// # Errors
-    /// [`PatternError`] where a reference is not closed or names nothing.
+    /// If a reference is not closed or its name is invalid.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let mut segments = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
-            // `$${`: the `$` before is the escape, and what follows is text.
+            // `$${` escapes `${`.
             if let Some(before) = before.strip_suffix('$') {
                 literal.push_str(before);
                 literal.push_str("${");
@@ -46,7 +46,7 @@ impl Pattern {
             literal.push_str(before);
             let (name, after) = after.split_once('}').ok_or(PatternError::Unclosed)?;
             if !is_parameter_name(name) {
-                return Err(PatternError::NoName(name.to_owned()));
+                return Err(PatternError::InvalidName(name.to_owned()));
             }
             if !literal.is_empty() {
                 segments.push(Segment::Literal(std::mem::take(&mut literal)));
@@ -61,7 +61,7 @@ impl Pattern {
         Ok(Self(segments))
     }
 
-    /// The parameters that it refers to.
+    /// The names of the referenced parameters.
     pub fn references(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|s| match s {
             Segment::Reference(name) => Some(name.as_str()),
@@ -69,7 +69,7 @@ impl Pattern {
         })
     }
 
-    /// The text with the values put in; `None` where a referred parameter has none.
+    /// Substitutes the references; `None` if a referenced parameter has no value.
     pub fn fill<V: AsRef<str>>(&self, value: impl Fn(&str) -> Option<V>) -> Option<String> {
         let mut text = String::new();
         for segment in &self.0 {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_filled_and_everything_else_is_text() {
+    fn references_are_substituted_and_other_text_is_kept() {
         assert_eq!(fill("simple-job-${foo}"), "simple-job-<foo>");
         assert_eq!(fill("${a}${b}$c $(D) $"), "<a><b>$c $(D) $");
         assert_eq!(fill("$${a} ${b}"), "${a} <b>");
@@ -99,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_names_nothing_is_an_error() {
+    fn invalid_reference_is_an_error() {
         assert_eq!(Pattern::parse("${foo"), Err(PatternError::Unclosed));
-        assert_eq!(Pattern::parse("${}"), Err(PatternError::NoName(String::new())));
-        assert_eq!(Pattern::parse("${a-b}"), Err(PatternError::NoName("a-b".into())));
+        assert_eq!(Pattern::parse("${}"), Err(PatternError::InvalidName(String::new())));
+        assert_eq!(Pattern::parse("${a-b}"), Err(PatternError::InvalidName("a-b".into())));
     }
 
     #[test]
-    fn a_parameter_without_a_value_leaves_nothing_to_fill() {
+    fn reference_without_value_gives_nothing() {
         assert_eq!(Pattern::parse("x${foo}").unwrap().fill(|_| None::<&str>), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Kubernetes quantities: `64Mi`, `100m`, `1.5e3`.
 //!
-//! The rule is that of `k8s.io/apimachinery/pkg/api/resource` (the grammar above `type Quantity`):
+//! The grammar is the one in `k8s.io/apimachinery/pkg/api/resource`, above `type Quantity`:
 //!
 //! ```text
 //! <quantity>        ::= <signedNumber><suffix>
@@ -8,13 +8,13 @@
 //! <signedNumber>    ::= <number> | +<number> | -<number>
 //! <suffix>          ::= Ki | Mi | Gi | Ti | Pi | Ei
 //!                     | n | u | m | "" | k | M | G | T | P | E
-//!                     | e <signedNumber> | E <signedNumber>        (in fact a whole number)
+//!                     | e <signedNumber> | E <signedNumber>        (only whole numbers)
 //! ```
 
-/// The `format` of a parameter that is a quantity.
+/// The JSON Schema `format` of a quantity.
 pub(super) const FORMAT: &str = "kubernetes-quantity";
 
-/// Longer ones are refused: no quantity needs it, and the text goes into objects and messages.
+/// The longest quantity, in bytes: it becomes part of objects and messages.
 const MAX_LENGTH: usize = 64;
 
 /// Whether `text` is a quantity.
@@ -32,7 +32,7 @@ fn is_suffix(suffix: &str) -> bool {
     known.contains(&suffix)
         || suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| {
             let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-            // Kubernetes reads it as a 32-bit number.
+            // Kubernetes parses the exponent as a 32-bit number.
             !digits.is_empty()
                 && digits.bytes().all(|b| b.is_ascii_digit())
                 && exponent.parse::<i32>().is_ok()
@@ -44,7 +44,7 @@ mod tests {
     use crate::template::quantity::is_quantity;
 
     #[test]
-    fn quantities_are_those_of_kubernetes() {
+    fn quantities_match_the_kubernetes_grammar() {
         for good in
             ["0", "64Mi", "100m", "1.5Gi", ".5", "5.", "+1", "-1", "1e3", "1E-3", "12E", "3e+2", "128974848"]
         {

@@ -1,4 +1,4 @@
-//! Parameters into the string values of a parsed manifest.
+//! Substitutes the parameters in the string values of a parsed manifest.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::template::pattern::Pattern;
 
-/// Where in the manifest a value stands, as far as that needs_reconcile for what becomes of a `$` in it.
+/// The position of a value in the manifest. It decides whether a `$` must be escaped.
 #[derive(Clone, Copy, Default)]
 struct Place<'a> {
     key: &'a str,
-    /// The key that the list stands under whose entry holds `key`.
+    /// The key of the innermost list that contains the value.
     list: &'a str,
     in_lifecycle: bool,
 }
@@ -24,10 +24,10 @@ impl<'a> Place<'a> {
         Self { list: self.key, ..self }
     }
 
-    /// Whether Kubernetes itself expands `$(VAR)` in the text: reference of `Container` (`command`, `args`), `EnvVar`
-    /// (`value`) and `VolumeMount` (`subPathExpr`), and the kubelet's prober for the commands of probes; not those of
-    /// `lifecycle`. There a `$` of a parameter is doubled, which is Kubernetes' own escape: else a client could read
-    /// another variable of the container, such as a secret.
+    /// Whether Kubernetes expands `$(VAR)` in the value: in `command`, `args`, `env[].value`,
+    /// `volumeMounts[].subPathExpr`, and in the commands of probes but not of `lifecycle`. A `$` is
+    /// escaped there as `$$`. Otherwise a client could read another variable of the container, such
+    /// as a secret.
     fn is_expanded(self) -> bool {
         match self.key {
             "command" | "args" => !self.in_lifecycle,
@@ -38,13 +38,13 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The manifest with `values` in the places that refer to them. References were checked at load.
+/// Substitutes `values` in the manifest, whose references are valid.
 pub(super) fn render(manifest: &Value, values: &BTreeMap<String, String>) -> Value {
-    node(manifest, values, Place::default()).unwrap_or(Value::Null)
+    render_value(manifest, values, Place::default()).unwrap_or(Value::Null)
 }
 
-/// `None` where a referred parameter has no value.
-fn node(value: &Value, values: &BTreeMap<String, String>, place: Place<'_>) -> Option<Value> {
+/// `None` if a referenced parameter has no value.
+fn render_value(value: &Value, values: &BTreeMap<String, String>, place: Place<'_>) -> Option<Value> {
     Some(match value {
         Value::String(text) => match Pattern::parse(text) {
             Ok(pattern) => Value::String(pattern.fill(|name| {
@@ -53,14 +53,16 @@ fn node(value: &Value, values: &BTreeMap<String, String>, place: Place<'_>) -> O
             })?),
             Err(_) => value.clone(),
         },
-        // An entry that lacks a value is left out of its list: so an optional parameter has no empty env variable.
-        Value::Array(items) => items.iter().filter_map(|item| node(item, values, place.entry())).collect(),
+        // Omit an entry without its value: an absent optional parameter leaves no empty variable.
+        Value::Array(items) => {
+            items.iter().filter_map(|item| render_value(item, values, place.entry())).collect()
+        }
         Value::Object(fields) => {
-            let mut filled = Map::new();
+            let mut rendered = Map::new();
             for (key, field) in fields {
-                filled.insert(key.clone(), node(field, values, place.field(key))?);
+                rendered.insert(key.clone(), render_value(field, values, place.field(key))?);
             }
-            Value::Object(filled)
+            Value::Object(rendered)
         }
         other => other.clone(),
     })

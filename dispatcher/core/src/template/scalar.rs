@@ -1,41 +1,38 @@
-//! JSON scalars as text: what a parameter's value becomes in a manifest.
+//! JSON scalars as text, as they are substituted in a manifest.
 
 use serde_json::{Number, Value};
 
-use crate::template::schema_errors;
+use crate::template::problem::type_of;
 
-/// From here on an IEEE 754 double does not hold every whole number (RFC 8259, section 6).
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// The limit up to which an IEEE 754 double holds every whole number (RFC 8259, section 6).
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The text of a scalar: a string as it is, `true`, `false`, a whole number without a fraction.
+/// The text of a scalar: a string unchanged, `true` or `false`, a whole number without a fraction.
 ///
 /// # Errors
-/// Arrays, objects and `null`; and a number that was not kept exactly when the request was read.
+/// If the value is an array, an object or `null`, or a number that lost precision when decoded.
 pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(value) => Ok(value.to_string()),
         Value::Number(number) => number_text(number),
-        other => Err(format!(
-            "found {}, allowed is a string, a number or a boolean",
-            schema_errors::type_of(other)
-        )),
+        other => Err(format!("expected a string, a number or a boolean, found {}", type_of(other))),
     }
 }
 
 fn number_text(number: &Number) -> Result<String, String> {
     match number.as_f64().filter(|_| number.is_f64()) {
         None => Ok(number.to_string()),
-        Some(float) if float.abs() >= EXACT => Err(format!(
-            "found {number}, which is not kept exactly, allowed are numbers up to {EXACT}; or give it as a string where that is allowed"
+        Some(float) if float.abs() >= MAX_EXACT => Err(format!(
+            "expected a number below {MAX_EXACT}, found {number}, which loses precision; use a string if the template allows it"
         )),
-        // JSON Schema takes 1.0 for a whole number.
+        // To JSON Schema, 1.0 is a whole number.
         Some(float) if float.fract() == 0.0 => Ok(format!("{}", float as i64)),
         Some(_) => Ok(number.to_string()),
     }
 }
 
-/// Whether JavaScript takes the value for true (ECMA-262, `ToBoolean`).
+/// Whether the value is truthy in JavaScript (ECMA-262, `ToBoolean`).
 pub(super) fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -53,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scalars_become_their_text() {
+    fn scalars_convert_to_text() {
         for (value, expected) in [
             (json!("a\n$"), "a\n$"),
             (json!(""), ""),
@@ -71,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scalar_or_was_not_kept_exactly_is_told() {
+    fn other_values_and_inexact_numbers_are_errors() {
         for (value, found) in [
             (json!(null), "null"),
             (json!([1]), "an array"),
             (json!({"a": 1}), "an object"),
-            (serde_json::from_str("123456789012345678901234567890").unwrap(), "not kept exactly"),
-            (json!(1e300), "not kept exactly"),
+            (serde_json::from_str("123456789012345678901234567890").unwrap(), "loses precision"),
+            (json!(1e300), "loses precision"),
         ] {
             let error = text(&value).unwrap_err();
             assert!(error.contains(found), "{value}: {error}");
@@ -85,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn truth_is_that_of_javascript() {
+    fn truthiness_matches_javascript() {
         for truthy in
             [json!(true), json!(1), json!(-1.5), json!("false"), json!("0"), json!(" "), json!([]), json!({})]
         {

@@ -67,6 +67,6 @@ mod tests {
         let trace = Trace::new([1; 16], [2; 8], true).unwrap();
         assert_eq!(of_run(&trace), of_run(&trace));
         assert_ne!(of_run(&trace), trace.parent_id);
-        assert_ne!(of_run(&trace), of_run(&trace.within([3; 8])));
+        assert_ne!(of_run(&trace), of_run(&trace.with_parent([3; 8])));
     }
 }

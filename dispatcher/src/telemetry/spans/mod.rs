@@ -102,7 +102,7 @@ impl Spans {
         let trace = Trace::new(trace_id, delivered.span_id(&trace_id), true)?;
         let trace = trace.with_state(request.and_then(Trace::state).cloned());
         Some(dispatcher_core::contract::trace::TraceContext {
-            in_containers: Some(trace.within(ids::of_run(&trace))),
+            in_containers: Some(trace.with_parent(ids::of_run(&trace))),
             trace: Some(trace),
         })
     }

@@ -87,7 +87,7 @@ pub(super) fn delivery(answer: &DeliverySpan<'_>, own: &Trace) -> SpanData {
 pub(super) fn run(run: &JobSpan<'_>, on_job: &Trace, now: SystemTime) -> SpanData {
     let JobSpan { state, outcome } = run;
     let ended = outcome.finish_time.as_deref().and_then(time).unwrap_or(now);
-    let began = state.created.or_else(|| outcome.start_time.as_deref().and_then(time)).unwrap_or(ended);
+    let began = state.creation_time.or_else(|| outcome.start_time.as_deref().and_then(time)).unwrap_or(ended);
     let mut attributes = vec![
         KeyValue::new("k8s.namespace.name", state.namespace.clone()),
         KeyValue::new("k8s.job.name", state.name.to_string()),
@@ -101,7 +101,7 @@ pub(super) fn run(run: &JobSpan<'_>, on_job: &Trace, now: SystemTime) -> SpanDat
     attributes
         .extend(outcome.reason.clone().map(|reason| KeyValue::new("dispatcher.outcome.reason", reason)));
     SpanData {
-        span_context: context(&on_job.within(ids::of_run(on_job)), false),
+        span_context: context(&on_job.with_parent(ids::of_run(on_job)), false),
         parent_span_id: SpanId::from_bytes(on_job.parent_id),
         parent_span_is_remote: true,
         span_kind: SpanKind::Internal,

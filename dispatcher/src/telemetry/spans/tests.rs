@@ -12,7 +12,7 @@ use dispatcher_core::{
 };
 
 fn request() -> Trace {
-    Trace::of(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("v=1")).unwrap()
+    Trace::from_headers(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("v=1")).unwrap()
 }
 
 fn delivered(times: i64) -> Delivered<'static> {
@@ -71,7 +71,7 @@ async fn with_spans_what_follows_belongs_to_the_delivery_and_the_run() {
     }
     let state = JobState { trace: carried.trace, ..a_job("u", 1, json!({})) };
     let run = record::run(
-        &JobSpan { state: &state, outcome: &state.outcome_deleted() },
+        &JobSpan { state: &state, outcome: &state.outcome_of_deletion() },
         &on_job,
         SystemTime::now(),
     );
@@ -100,7 +100,7 @@ fn a_delivery_tells_of_its_request_and_of_its_answer() {
         ended: now,
         disposition: &Disposition::Retrying("no answer".to_owned()),
     };
-    let span = record::delivery(&answer, &parent.within([9; 8]));
+    let span = record::delivery(&answer, &parent.with_parent([9; 8]));
     assert_eq!(span.name, "process jobs.simple.create");
     assert_eq!(
         (span.span_context.span_id(), span.parent_span_id.to_bytes()),
@@ -130,17 +130,17 @@ fn a_run_lasts_from_the_creation_of_its_job_to_its_end() {
         "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "M",
                         "lastTransitionTime": "2026-01-01T00:00:09Z"}],
     });
-    let state = JobState { created: Some(at(2)), ..a_job("u", 1, status) };
+    let state = JobState { creation_time: Some(at(2)), ..a_job("u", 1, status) };
     let outcome = state.outcome().unwrap();
     let span =
         |state: &JobState, outcome: &Outcome| record::run(&JobSpan { state, outcome }, &request(), at(60));
     let run = span(&state, &outcome);
     assert_eq!((run.start_time, run.end_time, run.status), (at(2), at(9), Status::error("M")));
     // One that is in no list any more.
-    let gone = JobState { created: None, ..state.clone() };
+    let gone = JobState { creation_time: None, ..state.clone() };
     assert_eq!(span(&gone, &outcome).start_time, at(5));
-    assert_eq!(span(&gone, &gone.outcome_deleted()).end_time, at(60));
+    assert_eq!(span(&gone, &gone.outcome_of_deletion()).end_time, at(60));
     // Kubernetes' times are whole seconds.
-    let late = JobState { created: Some(at(9) + Duration::from_millis(1)), ..state };
-    assert_eq!(span(&late, &outcome).end_time, late.created.unwrap());
+    let late = JobState { creation_time: Some(at(9) + Duration::from_millis(1)), ..state };
+    assert_eq!(span(&late, &outcome).end_time, late.creation_time.unwrap());
 }

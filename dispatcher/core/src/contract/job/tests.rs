@@ -8,7 +8,7 @@ fn condition(type_: &str, status: &str) -> Value {
 }
 
 #[test]
-fn a_job_without_a_true_final_condition_has_no_outcome() {
+fn job_without_true_final_condition_has_no_outcome() {
     for conditions in [
         json!([]),
         json!([condition("Complete", "False")]),
@@ -24,7 +24,7 @@ fn a_job_without_a_true_final_condition_has_no_outcome() {
 }
 
 #[test]
-fn three_and_four_failed_pods_are_both_judged_by_the_condition() {
+fn failed_job_is_failed_by_its_condition_whatever_the_pod_count() {
     for failed in [3, 4] {
         let status = json!({
             "failed": failed, "startTime": "2026-01-01T00:00:00Z",
@@ -44,7 +44,7 @@ fn three_and_four_failed_pods_are_both_judged_by_the_condition() {
 }
 
 #[test]
-fn a_complete_job_is_complete_whatever_failed_before() {
+fn complete_job_is_complete_despite_failed_pods() {
     let status = json!({
         "failed": 2, "succeeded": 1, "completionTime": "2026-01-01T00:00:09Z",
         "conditions": [condition("SuccessCriteriaMet", "True"), condition("Complete", "True")],
@@ -55,15 +55,15 @@ fn a_complete_job_is_complete_whatever_failed_before() {
 }
 
 #[test]
-fn a_job_of_another_maker_is_not_ours_and_the_missing_field_is_named() {
+fn unmanaged_job_is_refused_with_the_missing_field() {
     let good = json!({
         "metadata": {"name": "a", "uid": "u", "resourceVersion": "1",
             "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TEMPLATE: "simple"},
             "annotations": {ANNOTATION_REQUEST_ID: "i", ANNOTATION_REQUEST_SEQ: "1", ANNOTATION_REQUEST_HASH: "h"}},
         "spec": {},
     });
-    let read = |v: &Value| JobState::read(&serde_json::from_value(v.clone()).unwrap());
-    assert!(read(&good).is_ok());
+    let decode = |job: &Value| JobState::from_object(&serde_json::from_value(job.clone()).unwrap());
+    assert!(decode(&good).is_ok());
     for (pointer, key) in [
         ("/metadata/labels", LABEL_MANAGED_BY),
         ("/metadata/labels", LABEL_TEMPLATE),
@@ -73,7 +73,25 @@ fn a_job_of_another_maker_is_not_ours_and_the_missing_field_is_named() {
     ] {
         let mut bad = good.clone();
         bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(key);
-        let error = read(&bad).unwrap_err().to_string();
-        assert!(error.contains("dispatcher/") || error.contains(key), "{key}: {error}");
+        let error = decode(&bad).unwrap_err().to_string();
+        assert!(error.contains(key), "{key}: {error}");
     }
+}
+
+#[test]
+fn suspended_job_has_the_reason_and_message_of_its_condition() {
+    let job = |condition: Value| a_job("u", 1, json!({"conditions": [condition]}));
+    let stall = job(condition("Suspended", "True")).suspension().unwrap();
+    assert_eq!((stall.reason.as_str(), stall.message.as_str()), ("R", "M"));
+    let stall = job(json!({"type": "Suspended", "status": "True"})).suspension().unwrap();
+    assert_eq!((stall.reason.as_str(), stall.message.as_str()), ("JobSuspended", "Job suspended"));
+    assert_eq!(job(condition("Suspended", "False")).suspension(), None);
+}
+
+#[test]
+fn status_keeps_its_text_and_is_shared_by_copies() {
+    let job = a_job("u", 1, json!({"active": 1, "unknownField": [1]}));
+    assert_eq!(job.status.value(), json!({"active": 1, "unknownField": [1]}));
+    assert!(std::ptr::eq(job.status.text(), job.clone().status.text()));
+    assert_eq!(a_job("u", 1, Value::Null).status.text(), "{}");
 }

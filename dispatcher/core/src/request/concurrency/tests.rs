@@ -16,200 +16,202 @@ fn uid(n: u8) -> String {
     format!("u{n}")
 }
 
-fn complete() -> Table {
-    let mut table = Table::default();
-    table.list_begins();
-    table.listed();
+fn synced() -> ConcurrencyTable {
+    let mut table = ConcurrencyTable::default();
+    table.begin_list();
+    table.end_list();
     table
 }
 
-fn one(table: &mut Table, limit: usize) -> Number {
+fn reserve_one(table: &mut ConcurrencyTable, limit: usize) -> ReservationId {
     table.reserve(&template(), limit, 1)[0]
 }
 
-fn seen(table: &mut Table, n: u8, finished: bool) {
-    let state = JobState { template: template(), request_id: id(n), ..a_job(&uid(n), 1, json!({})) };
-    table.apply(&state, finished);
+fn observe(table: &mut ConcurrencyTable, n: u8, finished: bool) {
+    let job = JobState { template: template(), request_id: id(n), ..a_job(&uid(n), 1, json!({})) };
+    table.apply(&job, finished);
 }
 
-fn used(table: &Table) -> usize {
-    table.templates.get(&template()).map_or(0, PerTemplate::used)
+fn used(table: &ConcurrencyTable) -> usize {
+    table.templates.get(&template()).map_or(0, Usage::total)
 }
 
 #[test]
-fn nothing_is_created_before_the_jobs_are_listed() {
-    let mut table = Table::default();
+fn nothing_is_reserved_before_the_first_list() {
+    let mut table = ConcurrencyTable::default();
     assert!(table.reserve(&template(), 2, 9).is_empty());
-    table.list_begins();
-    seen(&mut table, 1, false);
+    table.begin_list();
+    observe(&mut table, 1, false);
     assert!(table.reserve(&template(), 2, 9).is_empty());
-    table.listed();
+    table.end_list();
     assert_eq!(table.reserve(&template(), 2, 9).len(), 1);
 }
 
 #[test]
-fn jobs_and_requests_under_work_count_together() {
-    let mut table = complete();
+fn jobs_and_reservations_count_together() {
+    let mut table = synced();
     assert_eq!(table.reserve(&template(), 3, 2).len(), 2);
-    seen(&mut table, 9, false);
+    observe(&mut table, 9, false);
     assert!(table.reserve(&template(), 3, 2).is_empty());
-    seen(&mut table, 9, true);
+    observe(&mut table, 9, true);
     assert_eq!(table.reserve(&template(), 3, 2).len(), 1);
     let other = TemplateName::try_from("other").unwrap();
-    assert_eq!(table.reserve(&other, 3, 2).len(), 2, "another template goes on");
+    assert_eq!(table.reserve(&other, 3, 2).len(), 2, "another template is not limited");
 }
 
 #[test]
-fn a_request_without_a_job_gives_its_slot_back() {
-    let mut table = complete();
-    let number = one(&mut table, 1);
-    table.claim(&template(), number, &id(1));
-    table.release(&template(), number);
+fn request_without_a_job_releases_its_reservation() {
+    let mut table = synced();
+    let reservation = reserve_one(&mut table, 1);
+    table.bind(&template(), reservation, &id(1));
+    table.release(&template(), reservation);
     assert_eq!(used(&table), 0);
 }
 
 #[test]
-fn a_created_job_counts_until_the_watch_has_seen_it_and_then_until_it_is_finished() {
-    let mut table = complete();
-    let number = one(&mut table, 1);
-    table.claim(&template(), number, &id(1));
-    table.has(&template(), number, &uid(1), false);
-    table.release(&template(), number);
-    assert_eq!(used(&table), 1, "the watch has not seen it");
-    seen(&mut table, 1, false);
+fn created_job_counts_before_the_watch_delivers_it_and_until_it_finishes() {
+    let mut table = synced();
+    let reservation = reserve_one(&mut table, 1);
+    table.bind(&template(), reservation, &id(1));
+    table.job_exists(&template(), reservation, &uid(1), false);
+    table.release(&template(), reservation);
+    assert_eq!(used(&table), 1, "the watch has not delivered it");
+    observe(&mut table, 1, false);
     assert_eq!(used(&table), 1);
-    seen(&mut table, 1, true);
+    observe(&mut table, 1, true);
     assert_eq!(used(&table), 0);
 }
 
 #[test]
-fn a_job_that_was_over_before_its_create_was_answered_leaves_nothing() {
-    let mut table = complete();
-    let number = one(&mut table, 1);
-    table.claim(&template(), number, &id(1));
-    seen(&mut table, 1, false);
-    seen(&mut table, 1, true);
-    table.has(&template(), number, &uid(1), false);
-    table.release(&template(), number);
+fn job_that_finishes_before_its_create_returns_is_not_counted() {
+    let mut table = synced();
+    let reservation = reserve_one(&mut table, 1);
+    table.bind(&template(), reservation, &id(1));
+    observe(&mut table, 1, false);
+    observe(&mut table, 1, true);
+    table.job_exists(&template(), reservation, &uid(1), false);
+    table.release(&template(), reservation);
     assert_eq!(used(&table), 0);
 }
 
 #[test]
-fn a_job_that_the_watch_knows_already_counts_once() {
-    let mut table = complete();
-    seen(&mut table, 1, false);
-    let number = one(&mut table, 2);
-    table.claim(&template(), number, &id(1));
-    table.has(&template(), number, &uid(1), false);
-    table.release(&template(), number);
+fn job_that_the_watch_delivered_already_counts_once() {
+    let mut table = synced();
+    observe(&mut table, 1, false);
+    let reservation = reserve_one(&mut table, 2);
+    table.bind(&template(), reservation, &id(1));
+    table.job_exists(&template(), reservation, &uid(1), false);
+    table.release(&template(), reservation);
     assert_eq!(used(&table), 1);
 }
 
 #[test]
-fn a_job_that_was_there_before_a_list_and_is_not_in_it_is_gone() {
-    let mut table = complete();
-    let (before, during) = (one(&mut table, 9), one(&mut table, 9));
-    table.claim(&template(), before, &id(1));
-    table.claim(&template(), during, &id(2));
-    table.has(&template(), before, &uid(1), false);
+fn job_that_a_later_list_lacks_is_not_counted() {
+    let mut table = synced();
+    let (before, during) = (reserve_one(&mut table, 9), reserve_one(&mut table, 9));
+    table.bind(&template(), before, &id(1));
+    table.bind(&template(), during, &id(2));
+    table.job_exists(&template(), before, &uid(1), false);
     table.release(&template(), before);
-    seen(&mut table, 3, false);
-    table.list_begins();
-    table.has(&template(), during, &uid(2), false);
+    observe(&mut table, 3, false);
+    table.begin_list();
+    table.job_exists(&template(), during, &uid(2), false);
     table.release(&template(), during);
-    table.listed();
-    assert_eq!(used(&table), 1, "only what may have been created after the list is awaited");
+    table.end_list();
+    assert_eq!(used(&table), 1, "only the Job that may have been created after the list counts");
 }
 
-/// What happens to one of a few requests, in an order that can be.
+/// What happens to one of a few requests.
 #[derive(Debug, Clone, Copy)]
-enum Happens {
+enum Step {
     Create,
-    Answer,
+    CreateReturns,
     Finish,
-    Vanish,
-    WatchTells,
+    Delete,
+    WatchDelivers,
     Relist,
 }
 
-fn happens() -> impl Strategy<Value = (u8, Happens)> {
-    use Happens::{Answer, Create, Finish, Relist, Vanish, WatchTells};
-    (0..6u8, prop::sample::select(vec![Create, Answer, Finish, Vanish, WatchTells, WatchTells, Relist]))
+fn step() -> impl Strategy<Value = (u8, Step)> {
+    use Step::{Create, CreateReturns, Delete, Finish, Relist, WatchDelivers};
+    let steps = vec![Create, CreateReturns, Finish, Delete, WatchDelivers, WatchDelivers, Relist];
+    (0..6u8, prop::sample::select(steps))
 }
 
-/// A Job in a cluster, and how much of its life the watch has told.
+/// A simulated Job, and how many of its states the watch has delivered.
 #[derive(Debug, Default)]
-struct Life {
-    slot: Option<Number>,
+struct SimulatedJob {
+    reservation: Option<ReservationId>,
+    /// Whether the Job is finished, for each of its states.
     states: Vec<bool>,
-    told: usize,
-    gone: bool,
+    delivered: usize,
+    deleted: bool,
 }
 
 proptest! {
-    /// However answers, ends, the watch and relists interleave: never more unfinished Jobs than the limit, and once all is
-    /// told, nothing is left over.
+    /// Creates, ends, watch events and relists in any order: there are never more unfinished Jobs
+    /// than the limit, and in the end no reservation is left.
     #[test]
-    fn the_limit_holds_and_nothing_leaks(steps in prop::collection::vec(happens(), 0..200)) {
+    fn limit_holds_and_no_reservation_leaks(steps in prop::collection::vec(step(), 0..200)) {
         const LIMIT: usize = 2;
-        let mut table = complete();
-        let mut lives: [Life; 6] = Default::default();
+        let mut table = synced();
+        let mut jobs: [SimulatedJob; 6] = Default::default();
         for (n, step) in steps {
-            let life = &mut lives[usize::from(n)];
+            let job = &mut jobs[usize::from(n)];
             match step {
-                Happens::Create if life.states.is_empty() => {
-                    if let Some(number) = table.reserve(&template(), LIMIT, 1).pop() {
-                        table.claim(&template(), number, &id(n));
-                        life.slot = Some(number);
-                        life.states.push(false);
+                Step::Create if job.states.is_empty() => {
+                    if let Some(reservation) = table.reserve(&template(), LIMIT, 1).pop() {
+                        table.bind(&template(), reservation, &id(n));
+                        job.reservation = Some(reservation);
+                        job.states.push(false);
                     }
                 }
-                Happens::Answer => if let Some(number) = life.slot.take() {
-                    table.has(&template(), number, &uid(n), false);
-                    table.release(&template(), number);
+                Step::CreateReturns => if let Some(reservation) = job.reservation.take() {
+                    table.job_exists(&template(), reservation, &uid(n), false);
+                    table.release(&template(), reservation);
                 },
-                Happens::Finish if life.states == [false] => life.states.push(true),
-                Happens::Vanish if !life.states.is_empty() && !life.gone => {
-                    life.gone = true;
-                    life.states.push(true);
+                Step::Finish if job.states == [false] => job.states.push(true),
+                Step::Delete if !job.states.is_empty() && !job.deleted => {
+                    job.deleted = true;
+                    job.states.push(true);
                 }
-                Happens::WatchTells => if let Some(finished) = life.states.get(life.told) {
-                    life.told += 1;
-                    seen(&mut table, n, *finished);
+                Step::WatchDelivers => if let Some(finished) = job.states.get(job.delivered) {
+                    job.delivered += 1;
+                    observe(&mut table, n, *finished);
                 },
-                Happens::Relist => {
-                    table.list_begins();
-                    for (n, life) in (0u8..).zip(&mut lives) {
-                        life.told = life.states.len();
-                        if let (Some(finished), false) = (life.states.last(), life.gone) {
-                            seen(&mut table, n, *finished);
+                Step::Relist => {
+                    table.begin_list();
+                    for (n, job) in (0u8..).zip(&mut jobs) {
+                        job.delivered = job.states.len();
+                        if let (Some(finished), false) = (job.states.last(), job.deleted) {
+                            observe(&mut table, n, *finished);
                         }
                     }
-                    table.listed();
+                    table.end_list();
                 }
                 _ => {}
             }
-            let unfinished = lives.iter().filter(|life| life.states == [false]).count();
+            let unfinished = jobs.iter().filter(|job| job.states == [false]).count();
             prop_assert!(unfinished <= LIMIT, "{unfinished} at {step:?} of {n}");
         }
-        for (n, life) in (0u8..).zip(&mut lives) {
-            if let Some(number) = life.slot.take() {
-                table.has(&template(), number, &uid(n), false);
-                table.release(&template(), number);
+        for (n, job) in (0u8..).zip(&mut jobs) {
+            if let Some(reservation) = job.reservation.take() {
+                table.job_exists(&template(), reservation, &uid(n), false);
+                table.release(&template(), reservation);
             }
-            for finished in &life.states[life.told..] {
-                seen(&mut table, n, *finished);
-            }
-        }
-        let unfinished = lives.iter().filter(|life| life.states == [false]).count();
-        // A slot that was awaited over a relist may still be: the next one ends that.
-        table.list_begins();
-        for (n, life) in (0u8..).zip(&lives) {
-            if let (Some(finished), false) = (life.states.last(), life.gone) {
-                seen(&mut table, n, *finished);
+            for finished in &job.states[job.delivered..] {
+                observe(&mut table, n, *finished);
             }
         }
-        table.listed();
+        let unfinished = jobs.iter().filter(|job| job.states == [false]).count();
+        // A reservation made during the last list may still await the watch: another list removes it.
+        table.begin_list();
+        for (n, job) in (0u8..).zip(&jobs) {
+            if let (Some(finished), false) = (job.states.last(), job.deleted) {
+                observe(&mut table, n, *finished);
+            }
+        }
+        table.end_list();
         prop_assert_eq!(used(&table), unfinished);
     }
 }

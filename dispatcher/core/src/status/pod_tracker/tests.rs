@@ -34,7 +34,7 @@ fn told(signs: &mut PodTracker, end: End) -> Vec<String> {
 }
 
 fn outcome(signs: &PodTracker, pods: u32) -> Outcome {
-    let mut outcome = a_job("u", 1, json!({})).outcome_deleted();
+    let mut outcome = a_job("u", 1, json!({})).outcome_of_deletion();
     signs.explain(&mut outcome, pods);
     outcome
 }

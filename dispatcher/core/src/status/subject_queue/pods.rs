@@ -44,7 +44,7 @@ impl<W> SubjectQueue<W> {
         if said.is_final() || said.uid != spoken.uid {
             return None;
         }
-        let (uid, suspended) = (spoken.uid.clone(), spoken.suspended());
+        let (uid, suspended) = (spoken.uid.clone(), spoken.suspension());
         if suspended.is_none() && !self.signs.iter().any(|(of, _)| *of == uid) {
             return None;
         }

@@ -4,78 +4,66 @@ use super::*;
 
 fn parameters(properties: Value, required: &[&str]) -> Parameters {
     let schema = json!({"type": "object", "properties": properties, "required": required});
-    Parameters::read(schema.as_object().unwrap().clone()).unwrap()
+    Parameters::parse(schema.as_object().unwrap().clone()).unwrap()
 }
 
 fn fields(value: Value) -> BTreeMap<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-/// What is said of a single parameter `p` with this schema and value.
-fn told(schema: Value, value: Value) -> String {
+/// The message about a single parameter `p` with this schema and an invalid value.
+fn message(schema: Value, value: Value) -> String {
     parameters(json!({"p": schema}), &[]).texts(&fields(json!({"p": value}))).unwrap_err()
 }
 
 #[test]
-fn what_a_schema_does_not_allow_is_told_with_what_was_found_and_what_is_allowed() {
+fn invalid_value_is_reported_with_the_rule_and_the_value() {
     for (schema, value, expected) in [
-        (json!({"type": "string"}), json!(1), "field `p`: found a number, allowed is a string"),
-        (json!({"type": "integer"}), json!(1.5), "field `p`: found 1.5, allowed is a whole number"),
+        (json!({"type": "string"}), json!(1), "`p`: expected a string, found a number"),
+        (json!({"type": "integer"}), json!(1.5), "`p`: expected a whole number, found 1.5"),
         (
             json!({"type": ["integer", "boolean"]}),
             json!("x"),
-            "field `p`: found a string, allowed is a boolean or a whole number",
+            "`p`: expected a boolean or a whole number, found a string",
         ),
-        (json!({"type": "integer", "minimum": 1}), json!(0), "field `p`: found 0, allowed is at least 1"),
-        (json!({"type": "integer", "maximum": 9}), json!(10), "field `p`: found 10, allowed is at most 9"),
-        (
-            json!({"type": "number", "exclusiveMinimum": 0}),
-            json!(0),
-            "field `p`: found 0, allowed is more than 0",
-        ),
-        (
-            json!({"type": "number", "multipleOf": 5}),
-            json!(7),
-            "field `p`: found 7, allowed are multiples of 5",
-        ),
-        (json!({"enum": ["a", 1, true]}), json!("b"), "field `p`: found \"b\", allowed are \"a\", 1, true"),
-        (json!({"const": "a"}), json!("b"), "field `p`: found \"b\", must be \"a\""),
+        (json!({"type": "integer", "minimum": 1}), json!(0), "`p`: expected at least 1, found 0"),
+        (json!({"type": "integer", "maximum": 9}), json!(10), "`p`: expected at most 9, found 10"),
+        (json!({"type": "number", "exclusiveMinimum": 0}), json!(0), "`p`: expected more than 0, found 0"),
+        (json!({"type": "number", "multipleOf": 5}), json!(7), "`p`: expected a multiple of 5, found 7"),
+        (json!({"enum": ["a", 1, true]}), json!("b"), "`p`: found \"b\" (allowed: \"a\", 1, true)"),
+        (json!({"const": "a"}), json!("b"), "`p`: expected \"a\", found \"b\""),
         (
             json!({"type": "string", "minLength": 2}),
             json!("b"),
-            "field `p`: found 1 characters, allowed are at least 2",
+            "`p`: expected at least 2 characters, found 1",
         ),
         (
             json!({"type": "string", "pattern": "^a+$"}),
             json!("b"),
-            "field `p`: found \"b\", allowed is what matches \"^a+$\"",
+            "`p`: expected a match of the pattern \"^a+$\", found \"b\"",
         ),
         (
             json!({"type": "string", "format": "date"}),
             json!("b"),
-            "field `p`: found \"b\", allowed is a text of the format date",
+            "`p`: expected the format date, found \"b\"",
         ),
         (
             json!({"type": "string", "format": "kubernetes-quantity"}),
             json!("64 Mi"),
-            "field `p`: found \"64 Mi\", allowed is a Kubernetes quantity such as 64Mi, 1.5G or 100m",
+            "`p`: expected a Kubernetes quantity such as 64Mi, 1.5G or 100m, found \"64 Mi\"",
         ),
-        (json!({"not": {"const": "a"}}), json!("a"), "field `p`: is not as the schema's \"not\" says"),
-        (json!({}), json!([1]), "field `p`: found an array, allowed is a string, a number or a boolean"),
-        (json!({}), json!(null), "field `p`: found null, allowed is a string, a number or a boolean"),
-        (
-            json!({}),
-            json!("a\u{0}"),
-            "field `p`: found a NUL character, which no variable or argument can hold",
-        ),
-        (json!({}), json!("x".repeat(4097)), "field `p`: found 4097 characters, allowed are at most 4096"),
+        (json!({"not": {"const": "a"}}), json!("a"), "`p`: does not satisfy the schema keyword \"not\""),
+        (json!({}), json!([1]), "`p`: expected a string, a number or a boolean, found an array"),
+        (json!({}), json!(null), "`p`: expected a string, a number or a boolean, found null"),
+        (json!({}), json!("a\u{0}"), "`p`: contains a NUL character, which no variable or argument can hold"),
+        (json!({}), json!("x".repeat(4097)), "`p`: expected at most 4096 characters, found 4097"),
     ] {
-        assert_eq!(told(schema.clone(), value), expected, "{schema}");
+        assert_eq!(message(schema.clone(), value), expected, "{schema}");
     }
 }
 
 #[test]
-fn what_is_told_is_bounded_and_echoes_no_long_value() {
+fn message_is_bounded_and_repeats_no_long_value() {
     let long = "secret".repeat(500);
     let many: Vec<_> = (0..1000).map(|i| format!("option-{i}")).collect();
     for schema in [
@@ -85,31 +73,31 @@ fn what_is_told_is_bounded_and_echoes_no_long_value() {
         json!({"maxLength": 3}),
         json!({"not": {"type": "string"}}),
     ] {
-        let told = told(schema.clone(), json!(long));
-        assert!(told.len() < 500 && !told.contains(&"secret".repeat(20)), "{schema}: {told}");
+        let message = message(schema.clone(), json!(long));
+        assert!(message.len() < 500 && !message.contains(&"secret".repeat(20)), "{schema}: {message}");
     }
 }
 
 #[test]
-fn several_wrong_fields_are_told_at_once_and_in_order() {
+fn several_invalid_fields_are_reported_in_order() {
     let string = json!({"type": "string"});
     let parameters = parameters(json!({"a": string, "b": string, "c": string, "d": string}), &["d"]);
-    let told = parameters.texts(&fields(json!({"c": 1, "b": [], "a": null}))).unwrap_err();
+    let message = parameters.texts(&fields(json!({"c": 1, "b": [], "a": null}))).unwrap_err();
     assert_eq!(
-        told,
-        "field `a`: found null, allowed is a string; field `b`: found an array, allowed is a string; \
-         field `c`: found a number, allowed is a string; and 1 more"
+        message,
+        "`a`: expected a string, found null; `b`: expected a string, found an array; \
+         `c`: expected a string, found a number; and 1 more"
     );
 }
 
 #[test]
-fn an_unknown_field_is_told_with_those_that_are_known() {
-    let told = parameters(json!({"a": {}}), &[]).texts(&fields(json!({"x\r\ny": 1}))).unwrap_err();
-    assert_eq!(told, "field \"x\\r\\ny\": is no parameter, allowed are a, name, generateName");
+fn unknown_field_is_reported_with_the_allowed_ones() {
+    let message = parameters(json!({"a": {}}), &[]).texts(&fields(json!({"x\r\ny": 1}))).unwrap_err();
+    assert_eq!(message, "unknown field \"x\\r\\ny\" (allowed: a, generateName, name)");
 }
 
 #[test]
-fn values_become_their_texts() {
+fn values_convert_to_text() {
     let parameters = parameters(json!({"s": {}, "n": {"type": "integer"}, "b": {"type": "boolean"}}), &[]);
     let texts = parameters.texts(&fields(json!({"s": "a\n", "n": 7.0, "b": false, "name": "x"}))).unwrap();
     let expected = [("s", "a\n"), ("n", "7"), ("b", "false")];
@@ -117,33 +105,33 @@ fn values_become_their_texts() {
 }
 
 #[test]
-fn a_default_stands_in_for_what_is_absent() {
+fn absent_parameter_has_its_default() {
     let parameters = parameters(json!({"n": {"type": "integer", "default": 7}, "s": {}}), &[]);
     assert_eq!(parameters.texts(&fields(json!({}))).unwrap()["n"], "7");
     assert_eq!(parameters.texts(&fields(json!({"n": 8}))).unwrap()["n"], "8");
-    assert!(parameters.is_always_there("n") && !parameters.is_always_there("s"));
+    assert!(parameters.always_has_value("n") && !parameters.always_has_value("s"));
 }
 
 #[test]
-fn conditions_of_the_schema_hold_for_the_whole_request() {
+fn conditional_keywords_apply_to_the_whole_request() {
     let schema = json!({
         "type": "object",
         "properties": {"from": {"$ref": "#/$defs/day"}, "to": {"$ref": "#/$defs/day"}},
         "dependentRequired": {"from": ["to"]},
         "$defs": {"day": {"type": "string", "format": "date"}},
     });
-    let parameters = Parameters::read(schema.as_object().unwrap().clone()).unwrap();
+    let parameters = Parameters::parse(schema.as_object().unwrap().clone()).unwrap();
     assert!(parameters.texts(&fields(json!({"from": "2026-01-01", "to": "2026-01-02"}))).is_ok());
-    let told = parameters.texts(&fields(json!({"from": "2026-01-01"}))).unwrap_err();
-    assert_eq!(told, "field `to`: is missing, but required");
+    let message = parameters.texts(&fields(json!({"from": "2026-01-01"}))).unwrap_err();
+    assert_eq!(message, "`to`: required field is missing");
 }
 
 #[test]
-fn the_schema_of_a_request_knows_the_reserved_keys_and_no_others() {
+fn request_schema_has_the_reserved_fields_and_no_others() {
     let schema = parameters(json!({"a": {"type": "string"}}), &["a"]).request_schema();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     assert!(validator.is_valid(&json!({"a": "x", "name": "n"})));
-    for wrong in [json!({}), json!({"a": 1}), json!({"a": "x", "b": 1}), json!([])] {
-        assert!(!validator.is_valid(&wrong), "{wrong}");
+    for invalid in [json!({}), json!({"a": 1}), json!({"a": "x", "b": 1}), json!([])] {
+        assert!(!validator.is_valid(&invalid), "{invalid}");
     }
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{template::Template, testing::SIMPLE};
 
-/// The shipped template with something added to its pod, or to its container.
+/// The shipped template with YAML added to its pod and its container.
 fn with(pod: &str, container: &str) -> String {
     SIMPLE
         .replacen("          restartPolicy: Never\n", &format!("          restartPolicy: Never\n{pod}"), 1)
@@ -11,7 +11,7 @@ fn with(pod: &str, container: &str) -> String {
 }
 
 #[test]
-fn no_template_lifts_a_refusal() {
+fn dangerous_fields_are_refused_in_every_template() {
     let security = "              securityContext:\n                allowPrivilegeEscalation: false\n";
     assert!(SIMPLE.contains(security));
     for (pod, context, field) in [
@@ -46,50 +46,48 @@ fn no_template_lifts_a_refusal() {
             text = text.replacen(security, &format!("{security}                {context}\n"), 1);
         }
         let problems = Template::parse(&text).unwrap_err();
-        let expected = Problem::at(
-            format!("spec.job.spec.template.spec.{field}"),
-            "is refused, whatever the template says",
-        );
+        let expected =
+            Problem::at(format!("spec.job.spec.template.spec.{field}"), "not allowed in any template");
         assert_eq!(problems, [expected], "{pod}{context}");
     }
 }
 
 #[test]
-fn a_parameter_reaches_no_refused_place() {
-    // Booleans stay booleans: a text there is no Job.
-    for place in ["hostNetwork", "hostPID", "hostIPC", "automountServiceAccountToken"] {
+fn parameter_cannot_set_a_refused_field() {
+    // The fields are booleans, and a substituted value is always a string.
+    for field in ["hostNetwork", "hostPID", "hostIPC", "automountServiceAccountToken"] {
         let text = SIMPLE.replace("          automountServiceAccountToken: false\n", "");
         let text = text.replacen(
             "          restartPolicy: Never\n",
-            &format!("          restartPolicy: Never\n          {place}: ${{foo}}\n"),
+            &format!("          restartPolicy: Never\n          {field}: ${{foo}}\n"),
             1,
         );
         let problems = Template::parse(&text).unwrap_err();
-        assert!(problems[0].message.contains("expected a boolean"), "{place}: {problems:?}");
+        assert!(problems[0].message.contains("expected a boolean"), "{field}: {problems:?}");
     }
-    // And hostPath is refused whatever its path is.
+    // A hostPath is refused for every path.
     let text = with("          volumes: [{name: a, hostPath: {path: '${foo}'}}]\n", "");
     assert_eq!(Template::parse(&text).unwrap_err().len(), 1);
 }
 
 fn rendered(text: &str, policy: Policy) -> Value {
-    let template = Template::parse(text).unwrap().under(policy.into()).unwrap();
+    let template = Template::parse(text).unwrap().with_policy(policy.into()).unwrap();
     let values = [("foo".to_owned(), "a".to_owned())].into();
     serde_json::to_value(template.render(&values).unwrap()).unwrap()
 }
 
 #[test]
-fn a_token_of_the_service_account_is_mounted_only_where_the_template_says_so() {
+fn service_account_token_is_mounted_only_if_the_template_sets_it() {
     let mount = "          automountServiceAccountToken: false\n";
     let at = "/spec/template/spec/automountServiceAccountToken";
-    let silent = SIMPLE.replace(mount, "");
-    assert_eq!(rendered(&silent, Policy::default()).pointer(at), Some(&json!(false)));
-    let asked = SIMPLE.replace(mount, "          automountServiceAccountToken: true\n");
-    assert_eq!(rendered(&asked, Policy::default()).pointer(at), Some(&json!(true)));
+    let unset = SIMPLE.replace(mount, "");
+    assert_eq!(rendered(&unset, Policy::default()).pointer(at), Some(&json!(false)));
+    let set = SIMPLE.replace(mount, "          automountServiceAccountToken: true\n");
+    assert_eq!(rendered(&set, Policy::default()).pointer(at), Some(&json!(true)));
 }
 
 #[test]
-fn no_container_may_gain_rights_where_the_template_is_silent() {
+fn privilege_escalation_is_off_by_default_in_every_container() {
     let text = with("          initContainers: [{name: i, image: x}]\n", "");
     let text = text.replace("                allowPrivilegeEscalation: false\n", "");
     let job = rendered(&text, Policy::default());
@@ -100,7 +98,7 @@ fn no_container_may_gain_rights_where_the_template_is_silent() {
 }
 
 #[test]
-fn a_deadline_for_all_kinds_yields_to_that_of_a_template() {
+fn deadline_of_the_template_overrides_that_of_the_operator() {
     let policy = Policy { active_deadline_seconds: NonZeroU32::new(60), ..Policy::default() };
     let at = "/spec/activeDeadlineSeconds";
     assert_eq!(rendered(SIMPLE, Policy::default()).pointer(at), None);
@@ -110,7 +108,7 @@ fn a_deadline_for_all_kinds_yields_to_that_of_a_template() {
 }
 
 #[test]
-fn an_image_pattern_is_the_image_or_what_it_begins_with() {
+fn image_pattern_matches_an_image_or_a_prefix() {
     let matches = |pattern: &str, image: &str| pattern.parse::<ImagePattern>().unwrap().matches(image);
     for (pattern, image) in [
         ("simple-job:0.1.0", "simple-job:0.1.0"),
@@ -142,23 +140,23 @@ fn images(patterns: &[&str]) -> Policy {
 }
 
 #[test]
-fn an_image_that_is_fixed_is_held_to_the_list_at_load() {
+fn fixed_image_is_checked_when_the_template_is_loaded() {
     let template = || Template::parse(SIMPLE).unwrap();
-    assert!(template().under(images(&["simple-job:*"]).into()).is_ok());
-    let problems = template().under(images(&["other:*"]).into()).unwrap_err();
+    assert!(template().with_policy(images(&["simple-job:*"]).into()).is_ok());
+    let problems = template().with_policy(images(&["other:*"]).into()).unwrap_err();
     assert_eq!(
         problems,
         [Problem::at(
             "spec.job.spec.template.spec.containers[0].image",
-            "found \"simple-job:0.1.0\", the operator allows other:*"
+            "\"simple-job:0.1.0\" is not allowed by the operator (allowed: other:*)"
         )]
     );
 }
 
 #[test]
-fn an_image_of_a_parameter_is_held_to_the_list_at_each_request() {
+fn image_with_a_parameter_is_checked_for_each_request() {
     let text = SIMPLE.replace("image: simple-job:0.1.0", "image: simple-job:${foo}");
-    let template = Template::parse(&text).unwrap().under(images(&["simple-job:*"]).into()).unwrap();
+    let template = Template::parse(&text).unwrap().with_policy(images(&["simple-job:*"]).into()).unwrap();
     let render = |foo: &str| template.render(&[("foo".to_owned(), foo.to_owned())].into());
     assert!(render("2").is_ok());
     let problem = render("5000/evil").unwrap_err();
@@ -166,12 +164,12 @@ fn an_image_of_a_parameter_is_held_to_the_list_at_each_request() {
 }
 
 #[test]
-fn a_service_account_is_held_to_the_list_under_both_its_names() {
+fn service_account_is_checked_under_both_field_names() {
     let policy = || {
         std::sync::Arc::new(Policy { service_accounts: Some(vec!["job".to_owned()]), ..Policy::default() })
     };
-    let under = |text: &str| Template::parse(text).unwrap().under(policy());
-    assert!(under(SIMPLE).is_ok());
+    let load = |text: &str| Template::parse(text).unwrap().with_policy(policy());
+    assert!(load(SIMPLE).is_ok());
     let account = "serviceAccountName: job";
     for (instead, field, found) in [
         ("serviceAccountName: admin", "serviceAccountName", "\"admin\""),
@@ -179,12 +177,12 @@ fn a_service_account_is_held_to_the_list_under_both_its_names() {
         ("enableServiceLinks: true", "serviceAccountName", "\"default\""),
     ] {
         let text = SIMPLE.replace("          enableServiceLinks: false\n", "").replace(account, instead);
-        let problems = under(&text).unwrap_err();
+        let problems = load(&text).unwrap_err();
         assert_eq!(problems[0].field, format!("spec.job.spec.template.spec.{field}"));
         assert!(problems[0].message.contains(found), "{problems:?}");
     }
-    let chosen = SIMPLE.replace(account, "serviceAccountName: ${foo}");
-    let template = under(&chosen).unwrap();
+    let parameterized = SIMPLE.replace(account, "serviceAccountName: ${foo}");
+    let template = load(&parameterized).unwrap();
     assert!(template.render(&[("foo".to_owned(), "job".to_owned())].into()).is_ok());
     assert!(template.render(&[("foo".to_owned(), "admin".to_owned())].into()).is_err());
 }

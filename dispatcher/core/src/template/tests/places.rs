@@ -1,4 +1,4 @@
-//! No value changes the rendered Job anywhere but in the places where the manifest refers to it.
+//! A value changes the rendered Job only where the manifest references its parameter.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use super::*;
 
 static PLACES: LazyLock<Template> = LazyLock::new(|| Template::parse(TEMPLATE).unwrap());
 
-/// Each template of place that a manifest has for a text; `n` is a number, `b` a boolean, `o` may be absent.
+/// A reference in each sort of place; `n` is a number, `b` a boolean, `o` is optional.
 pub(crate) const TEMPLATE: &str = r#"
 apiVersion: natsjobs.dev/v1alpha1
 kind: JobTemplate
@@ -49,7 +49,7 @@ spec:
               resources: {limits: {memory: "${s}"}}
 "#;
 
-/// Text of the sort that breaks templates of text.
+/// Text that would break a text template.
 fn nasty() -> impl Strategy<Value = String> {
     prop_oneof![
         "(?s).{0,40}",
@@ -60,10 +60,10 @@ fn nasty() -> impl Strategy<Value = String> {
         Just("a\nhostNetwork: true\n".to_owned()),
         Just("x".repeat(70_000)),
     ]
-    .prop_filter("no value holds a NUL", |text| !text.contains('\0'))
+    .prop_filter("no value contains a NUL", |text| !text.contains('\0'))
 }
 
-/// The strings of a value by their paths, and everything else as it is.
+/// The leaves of a value by their paths.
 fn leaves(value: &Value, path: &str, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Array(items) => {
@@ -84,11 +84,11 @@ fn rendered(fields: &Value) -> BTreeMap<String, Value> {
 
 proptest! {
     #[test]
-    fn a_value_stands_where_the_manifest_refers_to_it_and_nowhere_else(
+    fn value_appears_only_where_its_parameter_is_referenced(
         s in nasty(), o in nasty(), n in -1000i32..1000, b in any::<bool>()
     ) {
-        let doubled = |text: &str| text.replace('$', "$$");
-        let (s2, o2, n2) = (doubled(&s), doubled(&o), n.to_string());
+        let escaped = |text: &str| text.replace('$', "$$");
+        let (s2, o2, n2) = (escaped(&s), escaped(&o), n.to_string());
         let mut expected = rendered(&json!({"s": "", "o": "", "n": 0, "b": false}));
         let pod = "/spec/template/spec";
         let main = format!("{pod}/containers/0");
@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_rejected_or_changes_no_key_and_no_type(value in any_json(), which in "[snbo]") {
+    fn any_json_value_is_rejected_or_changes_no_key_and_no_type(value in any_json(), which in "[snbo]") {
             let mut fields: BTreeMap<String, Value> =
             serde_json::from_value(json!({"s": "s", "n": 1, "b": true, "o": "o"})).unwrap();
         fields.insert(which, value);

@@ -1,22 +1,29 @@
-//! One declared parameter: what the dispatcher reads of its schema, beside what the schema itself allows.
+//! One declared parameter: the rules that the dispatcher adds to those of JSON Schema.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::contract::names::Quoted;
-use crate::template::{
-    parameters::{DRAFT, RESERVED},
-    pattern,
-    problem::Problem,
-    scalar::{self, is_truthy},
+use crate::{
+    contract::names::Quoted,
+    template::{
+        pattern,
+        problem::Problem,
+        scalar::{self, is_truthy},
+    },
 };
 
-/// The longest text where the schema sets no `maxLength`, in characters.
+/// The draft of the schemas.
+pub(super) const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// Fields of every request, which no parameter can redefine.
+pub const RESERVED: [&str; 2] = ["name", "generateName"];
+
+/// The longest text if the schema sets no `maxLength`, in characters.
 const DEFAULT_MAX_LENGTH: usize = 4096;
 
-/// The keywords of the draft (its core, applicator, validation and annotation vocabularies). Others are taken for
-/// misspelt, unless they begin with `x-`: to a validator they are annotations, which allow anything.
+/// The keywords of the draft: its core, applicator, validation and annotation vocabularies. Others
+/// are refused as misspelled unless they start with `x-`, since a validator would ignore them.
 const KEYWORDS: [&str; 55] = [
     "$anchor",
     "$comment",
@@ -75,19 +82,23 @@ const KEYWORDS: [&str; 55] = [
     "writeOnly",
 ];
 
-/// What is known of one parameter.
+/// A declared parameter.
 #[derive(Debug, Clone)]
 pub(super) struct Parameter {
     pub(super) required: bool,
-    /// `x-truthy`: any value, as `true` where JavaScript takes it for true, else as none.
+    /// `x-truthy`: any value is allowed; a value that is truthy in JavaScript becomes `true`, any
+    /// other becomes no value.
     pub(super) truthy: bool,
-    /// The value of a request that gives none.
+    /// The value if a request gives none.
     pub(super) default: Option<Value>,
     schema: Value,
 }
 
-/// Reads what the schema declares, and tells what cannot be.
-pub(super) fn read(schema: &Map<String, Value>, problems: &mut Vec<Problem>) -> BTreeMap<String, Parameter> {
+/// The declared parameters; adds the problems of the schema to `problems`.
+pub(super) fn declared(
+    schema: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Parameter> {
     check_root(schema, problems);
     let properties = schema.get("properties").and_then(Value::as_object);
     let required: Vec<&str> = schema
@@ -111,7 +122,7 @@ pub(super) fn read(schema: &Map<String, Value>, problems: &mut Vec<Problem>) -> 
         declared.insert(name.clone(), parameter);
     }
     for name in required.iter().filter(|name| !declared.contains_key(**name)) {
-        let message = format!("{} is no declared property", Quoted::new(name));
+        let message = format!("{} is not declared in `properties`", Quoted::new(name));
         problems.push(Problem::at("parameters.required", message));
     }
     declared
@@ -128,15 +139,15 @@ fn check_root(schema: &Map<String, Value>, problems: &mut Vec<Problem>) {
         problem(".$schema", &format!("must be {DRAFT}"));
     }
     if schema.contains_key("patternProperties") {
-        problem(".patternProperties", "parameters are declared one by one, in `properties`");
+        problem(".patternProperties", "not supported; declare each parameter in `properties`");
     }
     for keyword in ["additionalProperties", "unevaluatedProperties"] {
         if schema.get(keyword).is_some_and(|value| value != &Value::Bool(false)) {
-            problem(&format!(".{keyword}"), "must be `false`: what is not declared is always rejected");
+            problem(&format!(".{keyword}"), "must be `false`: undeclared fields are always rejected");
         }
     }
     for keyword in unknown_keywords(schema) {
-        problem(&format!(".{keyword}"), "is no keyword of JSON Schema; your own begin with `x-`");
+        problem(&format!(".{keyword}"), "unknown JSON Schema keyword (custom keywords start with `x-`)");
     }
 }
 
@@ -146,17 +157,18 @@ fn unknown_keywords(schema: &Map<String, Value>) -> impl Iterator<Item = &String
 
 fn name_problem(name: &str) -> Option<String> {
     if RESERVED.contains(&name) {
-        return Some("is a reserved key of every request".to_owned());
+        return Some("reserved: every request has this field".to_owned());
     }
     (!pattern::is_parameter_name(name))
-        .then(|| "a parameter's name is made of letters, digits and '_'".to_owned())
+        .then(|| "not a valid parameter name (letters, digits and '_')".to_owned())
 }
 
 impl Parameter {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for keyword in self.schema.as_object().into_iter().flat_map(unknown_keywords) {
-            problems.push(format!("`{keyword}` is no keyword of JSON Schema; your own begin with `x-`"));
+            problems
+                .push(format!("`{keyword}`: unknown JSON Schema keyword (custom keywords start with `x-`)"));
         }
         if self.schema.get("x-truthy").is_some_and(|value| !value.is_boolean()) {
             problems.push("`x-truthy` must be `true` or `false`".to_owned());
@@ -164,11 +176,10 @@ impl Parameter {
         if self.truthy && self.required {
             problems.push("an `x-truthy` parameter cannot be required".to_owned());
         }
-        let no_text = ["array", "object", "null"].into_iter().filter(|word| self.types().any(|t| t == *word));
-        for word in no_text.filter(|_| !self.truthy) {
-            problems.push(format!(
-                "the type `{word}` cannot be put into a text, allowed are string, integer, number and boolean"
-            ));
+        let no_scalars = ["array", "object", "null"];
+        for kind in no_scalars.into_iter().filter(|kind| !self.truthy && self.types().any(|t| t == *kind)) {
+            problems
+                .push(format!("type `{kind}` has no text form (allowed: string, integer, number, boolean)"));
         }
         if let Some(Err(message)) = self.default.as_ref().map(|value| self.text(value)) {
             problems.push(format!("`default`: {message}"));
@@ -183,7 +194,10 @@ impl Parameter {
         one.into_iter().chain(many)
     }
 
-    /// The text that a value becomes which the schema allows; `None` where it stands for no value.
+    /// The text of a value that satisfies the schema; `None` if it means no value.
+    ///
+    /// # Errors
+    /// If the value has no text that an environment variable or argument can hold.
     pub(super) fn text(&self, value: &Value) -> Result<Option<String>, String> {
         if self.truthy {
             return Ok(is_truthy(value).then(|| "true".to_owned()));
@@ -192,25 +206,25 @@ impl Parameter {
         let bounded = ["maxLength", "enum", "const"].iter().any(|keyword| self.schema.get(keyword).is_some());
         match text.chars().count() {
             length if !bounded && length > DEFAULT_MAX_LENGTH => {
-                Err(format!("found {length} characters, allowed are at most {DEFAULT_MAX_LENGTH}"))
+                Err(format!("expected at most {DEFAULT_MAX_LENGTH} characters, found {length}"))
             }
             _ if text.contains('\0') => {
-                Err("found a NUL character, which no variable or argument can hold".to_owned())
+                Err("contains a NUL character, which no variable or argument can hold".to_owned())
             }
             _ => Ok(Some(text)),
         }
     }
 
-    /// A text that it may have, as far as that can be known.
+    /// A possible text of the parameter, as far as the schema shows one.
     pub(super) fn sample(&self) -> String {
         self.candidates().into_iter().next().unwrap_or_else(|| "a".to_owned())
     }
 
-    /// A text that it may have and that can stand in a label.
+    /// A possible text of the parameter that can be part of an RFC 1123 label.
     pub(super) fn label_sample(&self) -> Option<String> {
-        let fits =
+        let is_label_part =
             |text: &String| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        self.candidates().into_iter().filter(fits).min_by_key(String::len)
+        self.candidates().into_iter().filter(is_label_part).min_by_key(String::len)
     }
 
     fn candidates(&self) -> Vec<String> {

@@ -1,0 +1,163 @@
+//! The status of a Job: the JSON text, and what the dispatcher decodes from it.
+//!
+//! It is decoded once, when the watch delivers the Job. All copies of a state share the result.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::contract::event::{Outcome, OutcomeResult, Stall};
+
+/// A `batch/v1` `JobStatus`.
+///
+/// The dispatcher holds some states of every unfinished Job, so they are kept small: the status as
+/// text takes a fraction of the memory of a tree of values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStatus(Arc<Decoded>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Decoded {
+    text: Box<str>,
+    succeeded: i32,
+    failed: i32,
+    start_time: Option<Box<str>>,
+    final_condition: Option<Box<FinalCondition>>,
+    suspension: Option<Box<Stall>>,
+}
+
+/// The condition `Complete` or `Failed` with status `True`.
+#[derive(Debug, PartialEq, Eq)]
+struct FinalCondition {
+    result: OutcomeResult,
+    reason: Option<String>,
+    message: Option<String>,
+    finish_time: Option<String>,
+}
+
+impl JobStatus {
+    /// The JSON text, verbatim.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The JSON object. This parses the text.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0.text).unwrap_or_default()
+    }
+
+    /// The result by the Job's conditions; `None` while it has no final condition.
+    ///
+    /// The number of failed pods does not decide: with `backoffLimit: 3` it may be three or four.
+    /// The interim conditions `SuccessCriteriaMet` and `FailureTarget` are not final (Kubernetes,
+    /// "Jobs", "Job termination").
+    #[must_use]
+    pub fn result(&self) -> Option<OutcomeResult> {
+        self.0.final_condition.as_ref().map(|condition| condition.result)
+    }
+
+    /// The outcome by the final condition; `None` while there is none.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        let condition = self.0.final_condition.as_ref()?;
+        Some(Outcome {
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            finish_time: condition.finish_time.clone(),
+            ..self.outcome_without_condition(condition.result)
+        })
+    }
+
+    /// An outcome with the counts and the start time only.
+    pub(super) fn outcome_without_condition(&self, result: OutcomeResult) -> Outcome {
+        Outcome {
+            result,
+            reason: None,
+            message: None,
+            succeeded: self.0.succeeded,
+            failed: self.0.failed,
+            start_time: self.0.start_time.as_deref().map(str::to_owned),
+            finish_time: None,
+            attempts: Vec::new(),
+            attempts_omitted: 0,
+            stall: None,
+        }
+    }
+
+    /// Why the Job is suspended, by its condition; `None` if it is not.
+    #[must_use]
+    pub fn suspension(&self) -> Option<&Stall> {
+        self.0.suspension.as_deref()
+    }
+}
+
+impl From<Value> for JobStatus {
+    fn from(status: Value) -> Self {
+        let view = StatusView::deserialize(&status).unwrap_or_default();
+        let finish_time = view.completion_time;
+        let final_condition =
+            view.conditions.into_iter().find_map(|condition| condition.into_final(finish_time));
+        Self(Arc::new(Decoded {
+            succeeded: view.succeeded,
+            failed: view.failed,
+            start_time: view.start_time.map(Box::from),
+            final_condition: final_condition.map(Box::new),
+            suspension: suspension(&status).map(Box::new),
+            text: if status.is_null() { "{}".into() } else { status.to_string().into() },
+        }))
+    }
+}
+
+/// The fields of a `JobStatus` that an outcome needs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusView<'a> {
+    #[serde(borrow)]
+    conditions: Vec<Condition<'a>>,
+    succeeded: i32,
+    failed: i32,
+    start_time: Option<&'a str>,
+    completion_time: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition<'a> {
+    #[serde(rename = "type")]
+    type_: &'a str,
+    status: &'a str,
+    reason: Option<&'a str>,
+    message: Option<&'a str>,
+    last_transition_time: Option<&'a str>,
+}
+
+impl Condition<'_> {
+    fn into_final(self, completion_time: Option<&str>) -> Option<FinalCondition> {
+        let result = match (self.type_, self.status) {
+            ("Complete", "True") => OutcomeResult::Complete,
+            ("Failed", "True") => OutcomeResult::Failed,
+            _ => return None,
+        };
+        let not_empty = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        Some(FinalCondition {
+            result,
+            reason: not_empty(self.reason),
+            message: not_empty(self.message),
+            finish_time: completion_time.or(self.last_transition_time).map(str::to_owned),
+        })
+    }
+}
+
+fn suspension(status: &Value) -> Option<Stall> {
+    let conditions = status.get("conditions")?.as_array()?;
+    let is =
+        |condition: &Value, key: &str, value: &str| condition.get(key).is_some_and(|found| found == value);
+    let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
+    let text = |key: &str, default: &str| {
+        let text = condition.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        text.unwrap_or(default).to_owned()
+    };
+    Some(Stall { reason: text("reason", "JobSuspended"), message: text("message", "Job suspended") })
+}
