@@ -19,7 +19,7 @@ use dispatcher_core::{
         names::{JobName, RequestId, TemplateName, parse_status_subject},
         trace::Trace,
     },
-    status::{SubjectKey, SubjectState, reconcile::LastEvent},
+    status::{LastEvent, SubjectKey, SubjectState},
 };
 
 use crate::{

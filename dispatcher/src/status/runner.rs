@@ -12,9 +12,9 @@ use dispatcher_core::{
         names::TemplateName,
     },
     status::{
-        SubjectState,
+        LastEvent, SubjectState,
         event_body::{EventBody, status_event},
-        reconcile::{Action, LastEvent, resource_version},
+        reconcile::{Action, resource_version},
         subject_queue::{ActionResult, DeletionCheck},
     },
 };

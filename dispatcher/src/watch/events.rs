@@ -3,7 +3,7 @@
 //! The API server keeps no cache of Events, so that a list reads all Events of the namespace. A Job
 //! that a quota refuses gets a new Event with each try.
 
-use dispatcher_core::status::explain::event::{EventFinding, FIELDS, at, word};
+use dispatcher_core::status::explain::event::{EventFinding, FIELDS, event_time, finding};
 use k8s_openapi::{
     api::core::v1::Event as KubernetesEvent,
     jiff::{SignedDuration, Timestamp},
@@ -71,13 +71,13 @@ impl EventHandler<KubernetesEvent> for EventWatch {
             return Ok(());
         }
         let event = match event {
-            Event::InitApply(event) if Timestamp::now().as_second() - at(&event) > MAX_AGE.as_secs() => {
+            Event::InitApply(event) if Timestamp::now().as_second() - event_time(&event) > MAX_AGE.as_secs() => {
                 return Ok(());
             }
             Event::InitApply(event) | Event::Apply(event) => event,
             Event::Init | Event::InitDone | Event::Delete(_) => return Ok(()),
         };
-        let observation = match word(&event) {
+        let observation = match finding(&event) {
             Some(EventFinding::Job(observation)) => Some(observation),
             Some(EventFinding::Pod(pod, state)) => self.pending.observation(&pod, state),
             None => None,

@@ -14,7 +14,7 @@ use dispatcher_core::{
         names::{JobName, TemplateName},
     },
     status::{
-        explain::pod::{PodObject, sign},
+        explain::pod::{PodObject, observation as observe},
         pod_tracker::{PodObservation, PodState},
     },
 };
@@ -49,12 +49,12 @@ impl PendingPods {
         let pods = self.lock();
         let Owner { template, name, uid } = pods.get(pod)?;
         let (template, name, uid) = (template.clone(), name.clone(), uid.clone());
-        Some(PodObservation { template, name, uid, tells: state })
+        Some(PodObservation { template, name, uid, state })
     }
 
     fn apply(&self, observation: &PodObservation) {
-        let PodObservation { template, name, uid, tells } = observation;
-        match tells {
+        let PodObservation { template, name, uid, state } = observation;
+        match state {
             PodState::Waiting { pod, .. } => {
                 let owner = Owner { template: template.clone(), name: name.clone(), uid: uid.clone() };
                 self.lock().insert(pod.clone(), owner);
@@ -131,7 +131,7 @@ impl EventHandler<PodObject> for PodWatch {
             Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
         };
-        let Some(observation) = sign(&pod, deleted) else { return Ok(()) };
+        let Some(observation) = observe(&pod, deleted) else { return Ok(()) };
         self.pending.apply(&observation);
         self.status.observe_pod(observation).await
     }

@@ -1,30 +1,18 @@
-//! What to publish about a Job: from the last published event and what the watches observe.
+//! Decides which status events to publish, from the last published event and the observations.
 //!
-//! `subject_queue` orders the observations of one Job name and `reconcile` picks the next action.
-//! `pod_tracker` and `stalls` turn pods into attempts and stalls; `explain` reads pods and Events.
+//! `subject_queue` orders the observations of one Job name, and `reconcile` returns the next action.
+//! `pod_tracker` and `stalls` derive attempts and stalls from observations of pods.
+//! `explain` reads these observations from pods and Kubernetes Events.
 
 pub mod event_body;
 pub mod explain;
-mod fit;
 #[cfg(test)]
 mod fuzz;
 pub mod pod_tracker;
 pub mod reconcile;
-pub mod stalls;
+mod stalls;
+mod subject;
 pub mod subject_queue;
 pub mod unmatched;
 
-use crate::contract::names::{JobName, TemplateName};
-use reconcile::LastEvent;
-
-/// The template and the name of a Job: one status subject.
-pub type SubjectKey = (TemplateName, JobName);
-
-/// What is known of the last message of a status subject.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SubjectState {
-    /// Its sequence in the stream; 0 if the subject has no message.
-    pub sequence: u64,
-    /// The event it carries; `None` if the subject has no message.
-    pub last: Option<LastEvent>,
-}
+pub use subject::{LastEvent, SubjectKey, SubjectState};

@@ -1,92 +1,95 @@
-//! What the pods and the Events of one Job tell: how each pod ended, and why none runs.
+//! Tracks the pods and Kubernetes Events of one Job: how each pod ended, and why none runs.
 //!
-//! Pure: [`PodTracker::next`] gives what is to be said, [`PodTracker::asides`] what is to be fetched or waited for meanwhile. Time
-//! comes in as the end of a wait, never as a clock.
+//! [`PodTracker::next`] returns the event to publish. [`PodTracker::take_effects`] returns the log tails
+//! to fetch and the timers to start. Time enters as the expiry of a timer, never as a clock.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
-use crate::contract::{
-    event::{Attempt, Outcome, OutcomeResult, Stall},
-    names::{JobName, TemplateName},
+use crate::{
+    contract::{
+        event::{Attempt, Outcome, OutcomeResult, Stall},
+        names::{JobName, TemplateName},
+    },
+    status::stalls::StallTracker,
 };
-use crate::status::stalls::Stalls;
 
-/// Attempts that are kept for the outcome, and log tails that are held at once; each tail has its own bound.
-const KEPT: usize = 16;
-/// How long an `ATTEMPT` waits for the tail of its log; after that the outcome brings it.
+/// Attempts that are kept for the outcome, and log tails that are held at once.
+const MAX_KEPT: usize = 16;
+/// How long an `ATTEMPT` waits for its log tail. A later tail appears in the outcome only.
 const LOG_GRACE: Duration = Duration::from_secs(1);
-/// How long an outcome waits for pods that are known to have ended and were not seen yet, and for tails of logs.
+/// How long an outcome waits for log tails and for ended pods that are not observed yet.
 const OUTCOME_GRACE: Duration = Duration::from_secs(3);
 
-/// What one pod, or one Event, tells of a Job.
+/// What a pod or a Kubernetes Event reveals about a Job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodObservation {
-    /// The Job's template; an Event does not tell it.
+    /// The Job's template; `None` if the observation comes from a Kubernetes Event.
     pub template: Option<TemplateName>,
     /// The Job's name.
     pub name: JobName,
     /// The Job's uid.
     pub uid: String,
-    /// What it tells.
-    pub tells: PodState,
+    /// The observed state.
+    pub state: PodState,
 }
 
-/// See [`PodObservation`]. Times are in seconds since 1970, as Kubernetes writes them.
+/// The observed state of a pod. Times are in seconds since 1970, the precision of Kubernetes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PodState {
-    /// A pod is there and has not run yet.
+    /// The pod exists and has not run yet.
     Waiting {
-        /// Its uid.
+        /// The pod's uid.
         pod: String,
-        /// When it was created.
+        /// When the pod was created.
         created: i64,
-        /// What keeps it from running, where that is known.
+        /// What keeps it from running, if known.
         stall: Option<Stall>,
     },
-    /// A pod runs.
+    /// The pod runs.
     Running {
-        /// Its uid.
+        /// The pod's uid.
         pod: String,
-        /// When it was created.
+        /// When the pod was created.
         created: i64,
     },
-    /// A pod has ended.
+    /// The pod ended.
     Ended {
-        /// Its uid.
+        /// The pod's uid.
         pod: String,
-        /// When it was created.
+        /// When the pod was created.
         created: i64,
         /// How it ended.
         attempt: Box<Attempt>,
-        /// The container whose log tells of it; `None` where the pod succeeded or none ran.
+        /// The container whose log explains the end; `None` if the pod succeeded or never ran.
         log: Option<String>,
     },
-    /// Kubernetes says by an Event that a pod cannot be made, or cannot start.
+    /// A Kubernetes Event reports that a pod cannot be created or cannot start.
     Refused {
-        /// When that was.
+        /// The time of the Event.
         at: i64,
-        /// What it says.
+        /// The reason and the message of the Event.
         stall: Stall,
     },
 }
 
-/// What is to be said.
+/// An event of a pod that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingEvent {
-    /// An `ATTEMPT`: of the pod with this uid.
+    /// An `ATTEMPT` of the pod with this uid.
     Attempt(String, Box<Attempt>),
     /// A `STALLED`.
     Stall(Stall),
 }
 
-/// What is to be done beside: it holds up nothing of the Job.
+/// A side effect for the caller to run concurrently. It blocks no action of the Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Fetch the tail of a log.
-    Log {
+    FetchLog {
         /// The pod's uid.
         pod: String,
         /// The pod's name.
@@ -94,233 +97,245 @@ pub enum Effect {
         /// The container.
         container: String,
     },
-    /// Wait.
+    /// Start a timer.
     Wait(Timer, Duration),
 }
 
-/// What is waited for.
+/// Identifies a timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Timer {
-    /// An `ATTEMPT` waits no longer for the log of the pod with this uid.
+    /// Bounds the wait of an `ATTEMPT` for the log of the pod with this uid.
     Log(String),
-    /// A stall has lasted.
+    /// Delays the stall with this token.
     Stall(u64),
-    /// The outcome waits no longer.
+    /// Bounds the wait of the outcome.
     Outcome,
 }
 
-/// Whether a Job has come to its outcome.
+/// How far a Job has progressed towards its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// It has not.
-    Not,
-    /// By its condition.
-    Final,
-    /// It is gone, and nothing is waited for.
-    DeletionCheck,
+pub(super) enum JobEnd {
+    /// The Job is unfinished.
+    Unfinished,
+    /// The Job has a final condition.
+    Finished,
+    /// The Job is deleted. Its outcome waits for nothing.
+    Deleted,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Log {
-    Lookup(String),
+enum LogState {
+    /// The log of this container is to be fetched.
+    Wanted(String),
+    /// The log is being fetched. After `LOG_GRACE` the fetch is `late`.
     Fetching { late: bool },
-    Settled,
+    /// The log is fetched, unavailable or not needed.
+    Done,
 }
 
 #[derive(Debug)]
-struct Ended {
+struct EndedPod {
     attempt: Attempt,
-    log: Log,
-    told: bool,
+    log: LogState,
+    published: bool,
 }
 
+/// Whether the outcome waits for log tails and for pods that are not observed yet.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-enum Patience {
+enum OutcomeHold {
     #[default]
     Idle,
-    Lookup,
-    Running,
-    Over,
+    /// The timer is to be started.
+    TimerWanted,
+    TimerRunning,
+    Expired,
 }
 
-/// See the module.
+/// The observed pods of one Job.
 #[derive(Debug, Default)]
-pub struct PodTracker {
-    attempts: BTreeMap<String, Ended>,
-    /// Ended pods that were told of and are not kept.
-    cut: HashSet<String>,
-    stalls: Stalls,
-    patience: Patience,
+pub(super) struct PodTracker {
+    ended: BTreeMap<String, EndedPod>,
+    /// Ended pods whose attempts are published and no longer kept.
+    dropped: HashSet<String>,
+    stalls: StallTracker,
+    hold: OutcomeHold,
 }
 
 impl PodTracker {
-    /// Takes in what a pod or an Event tells.
-    pub fn take(&mut self, tells: PodState) {
-        match tells {
-            PodState::Waiting { pod, created, stall } => self.stalls.waiting(pod, created, stall),
-            PodState::Running { pod, created } => self.stalls.running(pod, created),
-            PodState::Refused { at, stall } => self.stalls.refused(at, stall),
+    /// Records an observation.
+    pub(super) fn observe(&mut self, state: PodState) {
+        match state {
+            PodState::Waiting { pod, created, stall } => self.stalls.pod_waiting(pod, created, stall),
+            PodState::Running { pod, created } => self.stalls.pod_running(pod, created),
+            PodState::Refused { at, stall } => self.stalls.pod_refused(at, stall),
             PodState::Ended { pod, created, attempt, log } => {
-                self.stalls.ended(&pod, created, attempt.exit_code.is_some());
-                if !self.cut.contains(&pod) && !self.attempts.contains_key(&pod) {
-                    let log = log.map_or(Log::Settled, Log::Lookup);
-                    self.attempts.insert(pod, Ended { attempt: *attempt, log, told: false });
+                self.stalls.pod_ended(&pod, created, attempt.exit_code.is_some());
+                if !self.dropped.contains(&pod) && !self.ended.contains_key(&pod) {
+                    let log = log.map_or(LogState::Done, LogState::Wanted);
+                    self.ended.insert(pod, EndedPod { attempt: *attempt, log, published: false });
                 }
             }
         }
     }
 
-    /// The pods are listed anew: which of them run is told again.
-    pub fn forget_running(&mut self) {
+    /// Forgets which pods run. The list that follows reports them again.
+    pub(super) fn forget_running(&mut self) {
         self.stalls.forget_running();
     }
 
-    /// The stream has lost messages: what was told may be lost.
-    pub fn forget_told(&mut self) {
-        self.attempts.values_mut().for_each(|ended| ended.told = false);
-        self.stalls.forget_told();
+    /// Marks every kept event as unpublished. The stream may have lost it.
+    pub(super) fn forget_published(&mut self) {
+        self.ended.values_mut().for_each(|pod| pod.published = false);
+        self.stalls.forget_published();
     }
 
-    /// What the Job's own condition says.
-    pub fn suspended(&mut self, stall: Option<Stall>) {
+    /// Records the `Suspended` condition of the Job.
+    pub(super) fn suspended(&mut self, stall: Option<Stall>) {
         self.stalls.suspended(stall);
     }
 
-    /// What is to be said next of the Job.
-    pub fn next(&self, end: End) -> Option<PendingEvent> {
-        let hurried = self.patience == Patience::Over || end == End::DeletionCheck;
-        let due = |ended: &Ended| {
-            !ended.told && (hurried || matches!(ended.log, Log::Settled | Log::Fetching { late: true }))
+    /// The next event to publish.
+    pub(super) fn next(&self, end: JobEnd) -> Option<PendingEvent> {
+        let skip_logs = self.hold == OutcomeHold::Expired || end == JobEnd::Deleted;
+        let due = |pod: &EndedPod| {
+            !pod.published
+                && (skip_logs || matches!(pod.log, LogState::Done | LogState::Fetching { late: true }))
         };
-        if let Some(pod) = self.first(due) {
-            let attempt = self.attempts.get(&pod)?.attempt.clone();
-            return Some(PendingEvent::Attempt(pod, Box::new(attempt)));
+        if let Some(uid) = self.first_ended(due) {
+            let attempt = self.ended.get(&uid)?.attempt.clone();
+            return Some(PendingEvent::Attempt(uid, Box::new(attempt)));
         }
-        if end == End::Not { self.stalls.next().map(PendingEvent::Stall) } else { None }
+        if end == JobEnd::Unfinished { self.stalls.next().map(PendingEvent::Stall) } else { None }
     }
 
-    /// It is said.
-    pub fn told(&mut self, telling: &PendingEvent) {
-        match telling {
-            PendingEvent::Stall(stall) => self.stalls.told(stall),
-            PendingEvent::Attempt(pod, _) => {
-                if let Some(ended) = self.attempts.get_mut(pod) {
-                    ended.told = true;
+    /// Records that the event is published.
+    pub(super) fn mark_published(&mut self, event: &PendingEvent) {
+        match event {
+            PendingEvent::Stall(stall) => self.stalls.mark_published(stall),
+            PendingEvent::Attempt(uid, _) => {
+                if let Some(pod) = self.ended.get_mut(uid) {
+                    pod.published = true;
                 }
-                while self.attempts.len() > KEPT && self.cut_one() {}
+                while self.ended.len() > MAX_KEPT && self.drop_attempt() {}
             }
         }
     }
 
-    /// Gives up the attempt that is worth least, once it is told: a successful one before a failed one, an old one before
-    /// a new one.
-    fn cut_one(&mut self) -> bool {
-        let failed = |ended: &Ended| ended.attempt.exit_code != Some(0);
-        let least = self
-            .attempts
+    /// Drops the least useful attempt if it is published: successful before failed, then the oldest.
+    fn drop_attempt(&mut self) -> bool {
+        let failed = |pod: &EndedPod| pod.attempt.exit_code != Some(0);
+        let least_useful = self
+            .ended
             .iter()
-            .min_by(|(_, a), (_, b)| failed(a).cmp(&failed(b)).then_with(|| order(&a.attempt, &b.attempt)))
-            .filter(|(_, ended)| ended.told && ended.log == Log::Settled);
-        let Some(pod) = least.map(|(pod, _)| pod.clone()) else { return false };
-        self.attempts.remove(&pod);
-        self.cut.insert(pod)
+            .min_by(|(_, a), (_, b)| {
+                failed(a).cmp(&failed(b)).then_with(|| compare_ends(&a.attempt, &b.attempt))
+            })
+            .filter(|(_, pod)| pod.published && pod.log == LogState::Done);
+        let Some(uid) = least_useful.map(|(uid, _)| uid.clone()) else { return false };
+        self.ended.remove(&uid);
+        self.dropped.insert(uid)
     }
 
-    /// What is to be fetched or waited for now; each is given once.
-    pub fn asides(&mut self) -> Vec<Effect> {
-        let mut asides = Vec::new();
-        while let Some(pod) = self.first(|ended| matches!(ended.log, Log::Lookup(_))) {
-            if self.tails() >= KEPT && !self.drop_tail() {
+    /// Removes and returns the effects to start now.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(uid) = self.first_ended(|pod| matches!(pod.log, LogState::Wanted(_))) {
+            if self.held_tails() >= MAX_KEPT && !self.drop_tail() {
                 break;
             }
-            let Some(ended) = self.attempts.get_mut(&pod) else { break };
-            if let Log::Lookup(container) = std::mem::replace(&mut ended.log, Log::Fetching { late: false }) {
-                asides.push(Effect::Log { pod: pod.clone(), name: ended.attempt.pod.clone(), container });
-                asides.push(Effect::Wait(Timer::Log(pod), LOG_GRACE));
+            let Some(pod) = self.ended.get_mut(&uid) else { break };
+            let fetching = LogState::Fetching { late: false };
+            if let LogState::Wanted(container) = std::mem::replace(&mut pod.log, fetching) {
+                let name = pod.attempt.pod.clone();
+                effects.push(Effect::FetchLog { pod: uid.clone(), name, container });
+                effects.push(Effect::Wait(Timer::Log(uid), LOG_GRACE));
             }
         }
-        if self.patience == Patience::Lookup {
-            self.patience = Patience::Running;
-            asides.push(Effect::Wait(Timer::Outcome, OUTCOME_GRACE));
+        if self.hold == OutcomeHold::TimerWanted {
+            self.hold = OutcomeHold::TimerRunning;
+            effects.push(Effect::Wait(Timer::Outcome, OUTCOME_GRACE));
         }
-        asides.extend(self.stalls.wait().map(|(token, wait)| Effect::Wait(Timer::Stall(token), wait)));
-        asides
+        let stall_timer = self.stalls.take_timer();
+        effects.extend(stall_timer.map(|(token, delay)| Effect::Wait(Timer::Stall(token), delay)));
+        effects
     }
 
-    /// The pod that ended first of those that are `such`.
-    fn first(&self, such: impl Fn(&Ended) -> bool) -> Option<String> {
-        let such = self.attempts.iter().filter(|(_, ended)| such(ended));
-        such.min_by(|(_, a), (_, b)| order(&a.attempt, &b.attempt)).map(|(pod, _)| pod.clone())
+    /// The uid of the matching pod that ended first.
+    fn first_ended(&self, matches: impl Fn(&EndedPod) -> bool) -> Option<String> {
+        let matching = self.ended.iter().filter(|(_, pod)| matches(pod));
+        let first = matching.min_by(|(_, a), (_, b)| compare_ends(&a.attempt, &b.attempt));
+        first.map(|(uid, _)| uid.clone())
     }
 
-    /// Tails that are held, or come.
-    fn tails(&self) -> usize {
-        let held =
-            |ended: &&Ended| matches!(ended.log, Log::Fetching { .. }) || ended.attempt.log_tail.is_some();
-        self.attempts.values().filter(held).count()
+    /// The number of log tails that are held or being fetched.
+    fn held_tails(&self) -> usize {
+        let held = |pod: &&EndedPod| {
+            matches!(pod.log, LogState::Fetching { .. }) || pod.attempt.log_tail.is_some()
+        };
+        self.ended.values().filter(held).count()
     }
 
-    /// Gives up the oldest tail that was told; whether there was one.
+    /// Drops the oldest published log tail. Returns whether there was one.
     fn drop_tail(&mut self) -> bool {
-        let oldest = self.first(|ended| ended.told && ended.attempt.log_tail.is_some());
-        let oldest = oldest.and_then(|pod| self.attempts.get_mut(&pod));
-        oldest.is_some_and(|ended| ended.attempt.log_tail.take().is_some())
+        let oldest = self.first_ended(|pod| pod.published && pod.attempt.log_tail.is_some());
+        let oldest = oldest.and_then(|uid| self.ended.get_mut(&uid));
+        oldest.is_some_and(|pod| pod.attempt.log_tail.take().is_some())
     }
 
-    /// The tail of a log is there, or there is none to be had.
-    pub fn log(&mut self, pod: &str, tail: Option<String>) {
-        if let Some(ended) = self.attempts.get_mut(pod) {
-            ended.log = Log::Settled;
-            ended.attempt.log_tail = tail;
+    /// Records the log tail of a pod, or that there is none.
+    pub(super) fn log_fetched(&mut self, uid: &str, tail: Option<String>) {
+        if let Some(pod) = self.ended.get_mut(uid) {
+            pod.log = LogState::Done;
+            pod.attempt.log_tail = tail;
         }
     }
 
-    /// A wait is over.
-    pub fn waited(&mut self, timer: &Timer) {
+    /// Records that a timer expired.
+    pub(super) fn timer_expired(&mut self, timer: &Timer) {
         match timer {
-            Timer::Outcome => self.patience = Patience::Over,
-            Timer::Stall(token) => self.stalls.lasted(*token),
-            Timer::Log(pod) => {
-                if let Some(Ended { log: log @ Log::Fetching { .. }, .. }) = self.attempts.get_mut(pod) {
-                    *log = Log::Fetching { late: true };
+            Timer::Outcome => self.hold = OutcomeHold::Expired,
+            Timer::Stall(token) => self.stalls.timer_expired(*token),
+            Timer::Log(uid) => {
+                if let Some(EndedPod { log: LogState::Fetching { late }, .. }) = self.ended.get_mut(uid) {
+                    *late = true;
                 }
             }
         }
     }
 
-    /// Whether the outcome of a Job of which `pods` have ended is to wait: for pods that were not seen yet, or for logs.
-    pub fn holds(&mut self, pods: u32) -> bool {
-        let open = self.attempts.values().any(|ended| ended.log != Log::Settled || !ended.told);
-        if self.patience == Patience::Over || !open && self.seen() >= pods {
+    /// Whether the outcome has to wait for log tails, or for some of the `pods` that have ended.
+    pub(super) fn holds_outcome(&mut self, pods: u32) -> bool {
+        let incomplete = self.ended.values().any(|pod| pod.log != LogState::Done || !pod.published);
+        if self.hold == OutcomeHold::Expired || !incomplete && self.ended_pods() >= pods {
             return false;
         }
-        if self.patience == Patience::Idle {
-            self.patience = Patience::Lookup;
+        if self.hold == OutcomeHold::Idle {
+            self.hold = OutcomeHold::TimerWanted;
         }
         true
     }
 
-    /// How many pods were seen to end.
-    fn seen(&self) -> u32 {
-        u32::try_from(self.attempts.len() + self.cut.len()).unwrap_or(u32::MAX)
+    /// The number of pods observed to end.
+    fn ended_pods(&self) -> u32 {
+        u32::try_from(self.ended.len() + self.dropped.len()).unwrap_or(u32::MAX)
     }
 
-    /// Puts into the outcome of a Job of which `pods` have ended what is known of them.
-    pub fn explain(&self, outcome: &mut Outcome, pods: u32) {
-        let mut attempts: Vec<&Ended> = self.attempts.values().collect();
-        attempts.sort_by(|a, b| order(&a.attempt, &b.attempt));
-        let skipped = attempts.len().saturating_sub(KEPT);
-        outcome.attempts = attempts.iter().skip(skipped).map(|ended| ended.attempt.clone()).collect();
+    /// Adds attempts and the stall to the outcome of a Job of which `pods` have ended.
+    pub(super) fn complete_outcome(&self, outcome: &mut Outcome, pods: u32) {
+        let mut attempts: Vec<&Attempt> = self.ended.values().map(|pod| &pod.attempt).collect();
+        attempts.sort_by(|a, b| compare_ends(a, b));
+        let skipped = attempts.len().saturating_sub(MAX_KEPT);
+        outcome.attempts = attempts.into_iter().skip(skipped).cloned().collect();
         let listed = u32::try_from(outcome.attempts.len()).unwrap_or(u32::MAX);
-        outcome.attempts_omitted = pods.max(self.seen()).saturating_sub(listed);
+        outcome.attempts_omitted = pods.max(self.ended_pods()).saturating_sub(listed);
         if outcome.result != OutcomeResult::Complete {
-            outcome.stall = self.stalls.lasting();
+            outcome.stall = self.stalls.active().cloned();
         }
     }
 }
 
-/// In the order in which they ended: RFC 3339 in UTC compares as text.
-fn order(a: &Attempt, b: &Attempt) -> std::cmp::Ordering {
+/// Orders attempts by their end. RFC 3339 times in UTC compare as text.
+fn compare_ends(a: &Attempt, b: &Attempt) -> Ordering {
     let key = |attempt: &Attempt| {
         (
             attempt.finished_at.is_none(),
@@ -333,4 +348,4 @@ fn order(a: &Attempt, b: &Attempt) -> std::cmp::Ordering {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(super) mod tests;

@@ -1,122 +1,111 @@
-//! What was said of a name + a Job as it is now → the next thing to do.
+//! Compares the last published event of a status subject with the observed Job.
 //!
-//! One step at a time: the caller does it, remembers what is said now, and asks again until nothing is left. The rule
-//! is level-triggered: it compares two states and does not care how many events lie between them.
+//! The caller performs the returned [`Action`], updates its state and calls [`reconcile`] again until
+//! it returns `None`. The rule is level-triggered: it depends on the two states, and not on the watch
+//! events between them.
 
 use crate::{
     contract::{
         event::{EventType, Outcome},
         job::{JobState, Presence},
     },
-    status::pod_tracker::PendingEvent,
+    status::{pod_tracker::PendingEvent, subject::LastEvent},
 };
 
-/// The last thing that was said on a status subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastEvent {
-    /// Of which Job.
-    pub uid: String,
-    /// Its newest resourceVersion that was said.
-    pub resource_version: u64,
-    /// What was said.
-    pub event: EventType,
-}
-
-impl LastEvent {
-    /// Whether nothing may follow of that Job.
-    pub fn is_final(&self) -> bool {
-        self.event == EventType::Outcome
-    }
-}
-
-/// How much the one who asks knows.
+/// Where an observed Job comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The answer to a create: knows that the Job is there, and nothing of what came before or after.
+    /// The response to a create. It proves that the Job exists, but the previous Job of the same name
+    /// may have changes that are not published yet.
     Create,
-    /// The watch or a list: everything that happened before is known.
+    /// A watch event or a list. Every earlier change has been observed.
     Watch,
 }
 
-/// The next thing to do.
+/// The next step for an observed Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Publish this event of the Job.
     Publish(EventType, Option<Box<Outcome>>),
-    /// An earlier Job of that name never got its outcome: read the last message and say that it was deleted.
+    /// Read the last message and publish the outcome of its Job. A new Job has the name now.
     ClosePrevious,
-    /// Ask the API server whether the Job is really gone.
+    /// Ask the API server whether the Job is really deleted.
     VerifyDeleted,
-    /// The outcome is stored: patch TTL and mark onto the Job.
+    /// Patch the TTL and the outcome label onto the Job. Its outcome is stored.
     Retire,
-    /// Say what pods or Events tell of the Job.
+    /// Publish an attempt or a stall of the Job.
     PublishPending(PendingEvent),
-    /// An earlier Job of that name is not closed yet, and only the watch may close it: wait for it.
+    /// Wait for the outcome of the previous Job of this name. Only the watch may close that Job.
     AwaitPrevious,
 }
 
-/// The next step for the Job `now`, given the last thing said on its subject; `None` when nothing is left to do.
-pub fn next(said: Option<&LastEvent>, now: &JobState, source: Source) -> Option<Action> {
-    match said {
-        // A later Job of that name was spoken of: this state is a late one of an earlier Job.
-        Some(said) if said.uid != now.uid && now.resource_version <= said.resource_version => None,
-        Some(said) if said.uid != now.uid && !said.is_final() => {
+/// Returns the next action for `job`, or `None` if nothing is left to do.
+#[must_use]
+pub fn reconcile(last: Option<&LastEvent>, job: &JobState, source: Source) -> Option<Action> {
+    match last {
+        // The subject has an event of a newer Job: this observation is outdated.
+        Some(last) if last.uid != job.uid && job.resource_version <= last.resource_version => None,
+        Some(last) if last.uid != job.uid && !last.is_final() => {
             Some(if source == Source::Watch { Action::ClosePrevious } else { Action::AwaitPrevious })
         }
-        _ if now.retired => None,
-        Some(said) if said.uid == now.uid => follow(said, now, source),
-        _ => first(now),
+        _ if job.retired => None,
+        Some(last) if last.uid == job.uid => reconcile_published(last, job, source),
+        _ => reconcile_unpublished(job),
     }
 }
 
-/// Whether there is something to say where a Job `now` is, given what was read of its subject. Of the many retired Jobs, which
-/// stay until their TTL, there is not, unless an earlier one of that name was spoken of last: the stream has lost messages.
-pub fn needs_reconcile(said: Option<&LastEvent>, now: &JobState) -> bool {
-    !now.retired || said.is_some_and(|said| said.uid != now.uid && !said.is_final())
+/// Whether an observed Job may require an action.
+///
+/// A retired Job, which stays until its TTL expires, requires none, unless the last event belongs to
+/// a previous Job without an outcome: then the stream has lost messages.
+#[must_use]
+pub fn needs_reconcile(last: Option<&LastEvent>, job: &JobState) -> bool {
+    !job.retired || last.is_some_and(|last| last.uid != job.uid && !last.is_final())
 }
 
-/// Nothing was said of this Job yet.
-fn first(now: &JobState) -> Option<Action> {
-    match now.presence {
+/// The subject has no event of this Job.
+fn reconcile_unpublished(job: &JobState) -> Option<Action> {
+    match job.presence {
         Presence::Present => Some(Action::Publish(EventType::Added, None)),
         Presence::DeletedUnverified => Some(Action::VerifyDeleted),
         Presence::Deleted => Some(Action::Publish(EventType::Deleted, None)),
-        // Its last state came from what was said, so something was said: the subject was purged since.
+        // A missing Job is read from its last event. The subject was purged since then.
         Presence::MissingUnverified | Presence::Missing => None,
     }
 }
 
-/// `said` was said of this very Job.
-fn follow(said: &LastEvent, now: &JobState, source: Source) -> Option<Action> {
-    // A create's answer is the first word and never more: what follows is the watch's to tell.
+/// The last event belongs to this Job.
+fn reconcile_published(last: &LastEvent, job: &JobState, source: Source) -> Option<Action> {
+    // The response to a create yields `ADDED` only: the watch may already have observed more.
     if source == Source::Create {
         return None;
     }
-    if said.is_final() {
-        return (now.presence == Presence::Present).then_some(Action::Retire);
+    if last.is_final() {
+        return (job.presence == Presence::Present).then_some(Action::Retire);
     }
-    match now.presence {
-        Presence::Present if now.resource_version > said.resource_version => {
+    match job.presence {
+        Presence::Present if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Modified, None))
         }
-        Presence::Present => now.outcome().map(say_outcome),
+        Presence::Present => job.outcome().map(publish_outcome),
         Presence::DeletedUnverified | Presence::MissingUnverified => Some(Action::VerifyDeleted),
-        Presence::Deleted if now.resource_version > said.resource_version => {
+        Presence::Deleted if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Deleted, None))
         }
         Presence::Deleted | Presence::Missing => {
-            Some(say_outcome(now.outcome().unwrap_or_else(|| now.outcome_of_deletion())))
+            Some(publish_outcome(job.outcome().unwrap_or_else(|| job.outcome_of_deletion())))
         }
     }
 }
 
-/// The resourceVersion that an event of `now` carries: never below what was said of that Job before.
-pub fn resource_version(said: Option<&LastEvent>, now: &JobState) -> u64 {
-    let before = said.filter(|said| said.uid == now.uid).map_or(0, |said| said.resource_version);
-    before.max(now.resource_version)
+/// The resourceVersion of the next event of `job`. It never decreases within a Job.
+#[must_use]
+pub fn resource_version(last: Option<&LastEvent>, job: &JobState) -> u64 {
+    let published = last.filter(|last| last.uid == job.uid).map_or(0, |last| last.resource_version);
+    published.max(job.resource_version)
 }
 
-fn say_outcome(outcome: Outcome) -> Action {
+fn publish_outcome(outcome: Outcome) -> Action {
     Action::Publish(EventType::Outcome, Some(Box::new(outcome)))
 }
 

@@ -1,17 +1,18 @@
-//! Why no pod of a Job runs, and when that is worth a word. Pure.
+//! Decides why no pod of a Job runs, and when to publish it as a `STALLED` event.
 //!
-//! A stall is told once until a pod of the Job has run. What often settles itself within moments (a full cluster, a quota,
-//! a volume that is still to be attached) has to last before it is told.
+//! Each reason is published once until a pod of the Job has run. A reason that often resolves within
+//! moments (no free node, an exhausted quota, a volume not attached yet) is published after it has
+//! lasted for [`STALL_DELAY`].
 
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::contract::event::Stall;
 
-/// How long that has to last which may settle itself.
-const LASTING: Duration = Duration::from_secs(5);
+/// How long a reason that may resolve itself has to last before it is published.
+const STALL_DELAY: Duration = Duration::from_secs(5);
 
-/// Kubernetes' words for what does not settle itself: somebody has to do something.
-const AT_ONCE: [&str; 12] = [
+/// The reasons of Kubernetes that do not resolve without intervention.
+const IMMEDIATE_REASONS: [&str; 12] = [
     "AdmissionDenied",
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -26,148 +27,154 @@ const AT_ONCE: [&str; 12] = [
     "StartError",
 ];
 
-/// Who says it.
+/// The object that reports a stall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum StallSource {
     /// The pod with this uid.
     Pod(String),
-    /// An Event of that time.
+    /// A Kubernetes Event of this time.
     Event(i64),
-    /// The Job's own condition.
+    /// The `Suspended` condition of the Job.
     Job,
 }
 
 #[derive(Debug)]
-struct Now {
+struct Current {
     stall: Stall,
-    from: StallSource,
+    source: StallSource,
+    /// Identifies the timer of this stall.
     token: u64,
-    waits: bool,
+    timer_started: bool,
     due: bool,
 }
 
-/// See the module.
+/// The current stall of one Job, and the stalls that are already published.
 #[derive(Debug, Default)]
-pub struct Stalls {
-    now: Option<Now>,
+pub(super) struct StallTracker {
+    current: Option<Current>,
     published: BTreeSet<String>,
     running: BTreeSet<String>,
-    /// When the newest pod was created: an Event from before that is no longer true.
-    newest: i64,
-    token: u64,
+    /// When the newest pod was created. A Kubernetes Event from before is outdated.
+    newest_pod: i64,
+    next_token: u64,
 }
 
-impl Stalls {
-    pub fn waiting(&mut self, pod: String, created: i64, stall: Option<Stall>) {
-        self.saw(created);
-        let from = StallSource::Pod(pod);
+impl StallTracker {
+    pub(super) fn pod_waiting(&mut self, pod: String, created: i64, stall: Option<Stall>) {
+        self.pod_exists(created);
+        let source = StallSource::Pod(pod);
         match stall {
-            Some(stall) => self.set(stall, from),
-            None => self.clear(&from),
+            Some(stall) => self.set(stall, source),
+            None => self.clear(&source),
         }
     }
 
-    pub fn running(&mut self, pod: String, created: i64) {
-        self.saw(created);
+    pub(super) fn pod_running(&mut self, pod: String, created: i64) {
+        self.pod_exists(created);
         self.clear(&StallSource::Pod(pod.clone()));
-        if self.now.as_ref().is_some_and(|now| !matches!(now.from, StallSource::Pod(_))) {
-            self.now = None;
+        if self.current.as_ref().is_some_and(|current| !matches!(current.source, StallSource::Pod(_))) {
+            self.current = None;
         }
         self.published.clear();
         self.running.insert(pod);
     }
 
-    pub fn ended(&mut self, pod: &str, created: i64, ran: bool) {
-        self.saw(created);
+    pub(super) fn pod_ended(&mut self, pod: &str, created: i64, ran: bool) {
+        self.pod_exists(created);
         self.running.remove(pod);
-        // Of a pod that never ran the stall stays known: it is why the Job came to nothing.
+        // The stall of a pod that never ran stays: it explains the outcome.
         if ran {
             self.clear(&StallSource::Pod(pod.to_owned()));
             self.published.clear();
         }
     }
 
-    pub fn refused(&mut self, at: i64, stall: Stall) {
-        if self.running.is_empty() && at >= self.newest {
+    /// A Kubernetes Event of the time `at` reports that a pod cannot be created or cannot start.
+    pub(super) fn pod_refused(&mut self, at: i64, stall: Stall) {
+        if self.running.is_empty() && at >= self.newest_pod {
             self.set(stall, StallSource::Event(at));
         }
     }
 
-    /// What the Job's own condition says now.
-    pub fn suspended(&mut self, stall: Option<Stall>) {
+    /// Sets or clears the stall of the Job's own condition.
+    pub(super) fn suspended(&mut self, stall: Option<Stall>) {
         match stall {
             Some(stall) => self.set(stall, StallSource::Job),
             None => self.clear(&StallSource::Job),
         }
     }
 
-    pub fn forget_running(&mut self) {
+    pub(super) fn forget_running(&mut self) {
         self.running.clear();
     }
 
-    pub fn forget_told(&mut self) {
+    pub(super) fn forget_published(&mut self) {
         self.published.clear();
     }
 
-    /// What is to be said now.
-    pub fn next(&self) -> Option<Stall> {
-        let now = self.now.as_ref().filter(|now| now.due && self.running.is_empty())?;
-        (!self.published.contains(family(&now.stall.reason))).then(|| now.stall.clone())
+    /// The stall to publish now.
+    pub(super) fn next(&self) -> Option<Stall> {
+        self.active().filter(|stall| !self.published.contains(reason_group(&stall.reason))).cloned()
     }
 
-    pub fn told(&mut self, stall: &Stall) {
-        self.published.insert(family(&stall.reason).to_owned());
+    pub(super) fn mark_published(&mut self, stall: &Stall) {
+        self.published.insert(reason_group(&stall.reason).to_owned());
     }
 
-    /// What has to last before it is told: a token, and how long. Given once.
-    pub fn wait(&mut self) -> Option<(u64, Duration)> {
-        let now = self.now.as_mut().filter(|now| !now.due && !now.waits)?;
-        now.waits = true;
-        Some((now.token, LASTING))
+    /// The token and the duration of the timer that the current stall needs. Returned once per stall.
+    pub(super) fn take_timer(&mut self) -> Option<(u64, Duration)> {
+        let current = self.current.as_mut().filter(|current| !current.due && !current.timer_started)?;
+        current.timer_started = true;
+        Some((current.token, STALL_DELAY))
     }
 
-    pub fn lasted(&mut self, token: u64) {
-        if let Some(now) = self.now.as_mut().filter(|now| now.token == token) {
-            now.due = true;
+    pub(super) fn timer_expired(&mut self, token: u64) {
+        if let Some(current) = self.current.as_mut().filter(|current| current.token == token) {
+            current.due = true;
         }
     }
 
-    /// What keeps the Job's pods from running now, if it has lasted.
-    pub fn lasting(&self) -> Option<Stall> {
-        self.now.as_ref().filter(|now| now.due && self.running.is_empty()).map(|now| now.stall.clone())
+    /// The stall that keeps the Job's pods from running, once it is due.
+    pub(super) fn active(&self) -> Option<&Stall> {
+        let current = self.current.as_ref().filter(|current| current.due && self.running.is_empty())?;
+        Some(&current.stall)
     }
 
-    /// The Job has a pod that was created then.
-    fn saw(&mut self, created: i64) {
-        self.newest = self.newest.max(created);
-        if self.now.as_ref().is_some_and(|now| matches!(now.from, StallSource::Event(at) if at < self.newest))
-        {
-            self.now = None;
+    /// Drops a stall that a Kubernetes Event reported before this pod was created.
+    fn pod_exists(&mut self, created: i64) {
+        self.newest_pod = self.newest_pod.max(created);
+        let newest = self.newest_pod;
+        let outdated =
+            |current: &Current| matches!(current.source, StallSource::Event(at) if at < newest);
+        if self.current.as_ref().is_some_and(outdated) {
+            self.current = None;
         }
     }
 
-    fn set(&mut self, stall: Stall, from: StallSource) {
-        if let Some(now) = self.now.as_mut().filter(|now| family(&now.stall.reason) == family(&stall.reason))
+    fn set(&mut self, stall: Stall, source: StallSource) {
+        let group = reason_group(&stall.reason);
+        if let Some(current) = &mut self.current
+            && reason_group(&current.stall.reason) == group
         {
-            // The same again: it has lasted since then.
-            now.stall = stall;
-            now.from = from;
+            // The same reason again does not restart its timer.
+            current.stall = stall;
+            current.source = source;
             return;
         }
-        self.token += 1;
-        let due = AT_ONCE.contains(&stall.reason.as_str());
-        self.now = Some(Now { stall, from, token: self.token, waits: false, due });
+        self.next_token += 1;
+        let due = IMMEDIATE_REASONS.contains(&stall.reason.as_str());
+        self.current = Some(Current { stall, source, token: self.next_token, timer_started: false, due });
     }
 
-    fn clear(&mut self, from: &StallSource) {
-        if self.now.as_ref().is_some_and(|now| now.from == *from) {
-            self.now = None;
+    fn clear(&mut self, source: &StallSource) {
+        if self.current.as_ref().is_some_and(|current| current.source == *source) {
+            self.current = None;
         }
     }
 }
 
-/// The kubelet says these in turn, for hours.
-fn family(reason: &str) -> &str {
+/// Treats `ImagePullBackOff` as `ErrImagePull`: the kubelet alternates between the two for hours.
+fn reason_group(reason: &str) -> &str {
     if reason == "ImagePullBackOff" { "ErrImagePull" } else { reason }
 }
 

@@ -1,295 +1,320 @@
-//! One Job name's way to its status subject: what is known to be said, the states that wait, one thing at a time.
+//! The queue of one status subject: its last published event, the observed Jobs, and one action at a
+//! time.
 //!
-//! Pure: the writer does what [`SubjectQueue::next`] tells and reports back. A lane lives while there is something to say.
+//! The caller performs the action that [`SubjectQueue::next`] returns and passes its result to
+//! [`SubjectQueue::complete`]. The caller drops the queue once [`SubjectQueue::is_idle`] returns true.
 
 mod pods;
 
 use std::collections::VecDeque;
 
-use crate::status::{
-    SubjectState,
-    pod_tracker::{End, PendingEvent, PodTracker, Timer},
-};
 use crate::{
     contract::{
         event::EventType,
         job::{JobState, Presence},
         names::RequestId,
     },
-    status::reconcile::{self, Action, Source},
+    status::{
+        pod_tracker::{JobEnd, PendingEvent, PodTracker, Timer},
+        reconcile::{Action, Source, reconcile},
+        subject::{LastEvent, SubjectState},
+    },
 };
 
-/// States of a lane that wait, with the one at work; past that the newest takes the place of the last.
-const WAITING: usize = 16;
-/// The same where all lanes together hold very many.
-const COALESCED_DEPTH: usize = 2;
-/// How many that is. A stream that takes nothing for long costs no more memory than this, and [`COALESCED_DEPTH`] states of each Job.
+/// The maximum depth of a queue. Beyond it, a newer state of a Job replaces the last one.
+const MAX_DEPTH: usize = 16;
+/// The maximum depth of a queue once all queues together exceed [`HIGH_WATERMARK`].
+pub const COALESCED_DEPTH: usize = 2;
+/// The number of Jobs in all queues together above which the caller coalesces.
+///
+/// This bounds the memory during a NATS outage: beyond it, each Job adds at most [`COALESCED_DEPTH`]
+/// states.
 pub const HIGH_WATERMARK: usize = 8192;
 
-/// See the module.
+/// The queue of one status subject. `W` is a waiter for the first event of a Job.
 #[derive(Debug)]
 pub struct SubjectQueue<W> {
-    known: SubjectState,
-    waiting: VecDeque<(JobState, Source)>,
-    /// Jobs that were created and not spoken of, since an earlier one of the name is not closed. The watch brings them too, unless
-    /// they go while it is down.
-    created: VecDeque<JobState>,
-    busy: bool,
+    subject: SubjectState,
+    /// The observed Jobs. The first one is next, or has an action in flight.
+    pending: VecDeque<(JobState, Source)>,
+    /// Created Jobs that wait for the outcome of the previous Job. If the watch is down, it may never
+    /// observe them.
+    deferred: VecDeque<JobState>,
+    action_in_flight: bool,
+    /// Waiters by the uid of their Job.
     waiters: Vec<(String, W)>,
-    /// What pods and Events tell, by the Job's uid.
-    signs: Vec<(String, PodTracker)>,
-    /// The Job that was spoken of last, as it was then: an event of a pod goes with it.
-    spoken: Option<JobState>,
-    telling: Option<PendingEvent>,
+    /// The pods of each Job, by the uid of the Job.
+    trackers: Vec<(String, PodTracker)>,
+    /// The published state of the Job of the last event. It goes into the events of its pods.
+    published_job: Option<JobState>,
+    /// The event that the action in flight publishes, if it is an event of a pod.
+    event_in_flight: Option<PendingEvent>,
 }
 
-/// How a piece of work ended.
+/// The result of an action.
 #[derive(Debug)]
 pub enum ActionResult {
-    /// The event is stored; this is known of the subject now.
+    /// The event is stored. This is the new state of the subject.
     Published(SubjectState),
-    /// The last message was read; this is known of the subject now.
+    /// The last message was read. This is the current state of the subject.
     Read(SubjectState),
-    /// The Job at the head is really gone, or not.
+    /// The API server was asked whether the Job is deleted.
     Verified(DeletionCheck),
-    /// TTL and mark are on the Job.
+    /// The Job has its TTL and its outcome label.
     Retired,
-    /// Another replica reports now: it is no longer this one's to say.
+    /// This replica lost the leadership.
     Abandoned,
 }
 
-/// Whether a Job is gone.
+/// Whether a Job is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeletionCheck {
-    /// It is there.
-    No,
-    /// It is gone.
+    /// The Job exists.
+    Exists,
+    /// The Job is deleted.
     Deleted,
-    /// It is gone, and was to be cancelled.
+    /// The Job is deleted, and its cancellation was requested.
     Cancelled,
 }
 
-/// How something ended that was done beside, for the Job with that uid.
+/// The result of an effect.
 #[derive(Debug)]
 pub enum EffectResult {
-    /// The tail of the log of the pod with this uid is there, or is not to be had.
-    Log(String, Option<String>),
-    /// A wait is over.
-    Waited(Timer),
+    /// The log tail of the pod with this uid; `None` if it is unavailable.
+    LogTail(String, Option<String>),
+    /// The timer expired.
+    TimerExpired(Timer),
 }
 
 impl<W> SubjectQueue<W> {
-    /// A lane of a subject of which `known` is known. Knowing wrongly costs one refused publish: the fence holds.
-    pub fn new(known: SubjectState) -> Self {
+    /// Creates a queue. An outdated `subject` costs one fenced publish and no correctness.
+    #[must_use]
+    pub fn new(subject: SubjectState) -> Self {
         Self {
-            known,
-            waiting: VecDeque::new(),
-            created: VecDeque::new(),
-            busy: false,
+            subject,
+            pending: VecDeque::new(),
+            deferred: VecDeque::new(),
+            action_in_flight: false,
             waiters: Vec::new(),
-            signs: Vec::new(),
-            spoken: None,
-            telling: None,
+            trackers: Vec::new(),
+            published_job: None,
+            event_in_flight: None,
         }
     }
 
-    /// What a scan has read of the subject. It may be older than what is known here: that costs a refused publish. Or the
-    /// stream may have lost what is known here: then only the scan is right.
-    pub fn learn(&mut self, known: SubjectState) {
-        if !self.busy {
-            if known.sequence < self.known.sequence {
-                self.signs.iter_mut().for_each(|(_, signs)| signs.forget_told());
+    /// Replaces the state of the subject by the result of a scan, unless an action is in flight.
+    ///
+    /// A lower sequence means that the scan is outdated, which costs one fenced publish, or that the
+    /// stream has lost messages. In the latter case the events of pods are published again.
+    pub fn update(&mut self, subject: SubjectState) {
+        if !self.action_in_flight {
+            if subject.sequence < self.subject.sequence {
+                self.trackers.iter_mut().for_each(|(_, tracker)| tracker.forget_published());
             }
-            self.known = known;
+            self.subject = subject;
         }
     }
 
-    /// How many states wait, with the one at work.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len() + self.created.len()
+    /// The number of queued Jobs, including the one with an action in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pending.len() + self.deferred.len()
     }
 
-    /// The Job of this request of which something is to be said, as it was when it was there.
+    /// Whether no Job is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The queued Job of this request, in its last state before a deletion.
+    #[must_use]
     pub fn pending_job(&self, request_id: &RequestId) -> Option<JobState> {
-        let waiting = self.waiting.iter().map(|(state, _)| state);
-        let state = waiting.chain(&self.created).find(|state| state.request_id == *request_id)?;
-        Some(state.clone().with_presence(Presence::Present))
+        let jobs = self.pending.iter().map(|(job, _)| job).chain(&self.deferred);
+        let job = jobs.into_iter().find(|job| job.request_id == *request_id)?;
+        Some(job.clone().with_presence(Presence::Present))
     }
 
-    /// A newer state of the Job.
-    pub fn offer(&mut self, state: JobState, source: Source) {
-        self.merge(&state.uid, WAITING);
-        self.waiting.push_back((state, source));
+    /// Appends an observed Job.
+    pub fn enqueue(&mut self, job: JobState, source: Source) {
+        self.merge(&job.uid, MAX_DEPTH);
+        self.pending.push_back((job, source));
     }
 
-    /// The same where all lanes together hold very many states.
-    pub fn offer_in_a_crowd(&mut self, state: JobState, source: Source) {
-        self.merge(&state.uid, COALESCED_DEPTH);
-        self.waiting.push_back((state, source));
+    /// Appends an observed Job while all queues together exceed [`HIGH_WATERMARK`].
+    pub fn enqueue_coalesced(&mut self, job: JobState, source: Source) {
+        self.merge(&job.uid, COALESCED_DEPTH);
+        self.pending.push_back((job, source));
     }
 
-    /// Makes room for a newer state of that Job at the expense of the last ones; never of the one at work, nor of what a create
-    /// brought, which outlives this replica's time as the one that reports.
-    fn merge(&mut self, uid: &str, most: usize) {
-        let goes = |(last, source): &(JobState, Source)| {
-            last.uid == uid && !last.retired && *source == Source::Watch
+    /// Drops the last states of this Job until the queue is shorter than `depth`.
+    ///
+    /// The first state is kept because its action may be in flight. A created Job is kept because it
+    /// must be published even if this replica loses the leadership.
+    fn merge(&mut self, uid: &str, depth: usize) {
+        let replaceable = |(job, source): &(JobState, Source)| {
+            job.uid == uid && !job.retired && *source == Source::Watch
         };
-        while self.waiting.len() >= most && self.waiting.back().is_some_and(goes) {
-            self.waiting.pop_back();
+        while self.pending.len() >= depth && self.pending.back().is_some_and(replaceable) {
+            self.pending.pop_back();
         }
     }
 
-    /// Somebody who waits for the first event of the Job `uid`.
-    pub fn wait(&mut self, uid: String, waiter: W) {
+    /// Adds a waiter for the first event of the Job with this uid.
+    pub fn add_waiter(&mut self, uid: String, waiter: W) {
         self.waiters.push((uid, waiter));
     }
 
-    /// The waiters whose Job has been spoken of.
-    pub fn served(&mut self) -> Vec<W> {
-        let said = self.known.last.as_ref().map(|said| said.uid.clone());
-        let (served, rest) =
-            std::mem::take(&mut self.waiters).into_iter().partition(|(uid, _)| Some(uid) == said.as_ref());
-        self.waiters = rest;
-        let served: Vec<(String, W)> = served;
-        served.into_iter().map(|(_, waiter)| waiter).collect()
+    /// Removes and returns the waiters whose Job has an event.
+    pub fn take_served(&mut self) -> Vec<W> {
+        let Some(last) = &self.subject.last else { return Vec::new() };
+        self.waiters.extract_if(.., |(uid, _)| *uid == last.uid).map(|(_, waiter)| waiter).collect()
     }
 
-    /// Whether this lane's Job is the one with this uid.
-    pub fn is_of(&self, uid: &str) -> bool {
-        self.known.last.as_ref().is_some_and(|said| said.uid == uid)
-            || self.waiting.iter().any(|(state, _)| state.uid == uid)
+    /// Drops the waiters that `keep` rejects.
+    pub fn retain_waiters(&mut self, keep: impl Fn(&W) -> bool) {
+        self.waiters.retain(|(_, waiter)| keep(waiter));
     }
 
-    /// Who brought what is next, or at work; what pods tell is the watches'.
-    pub fn source(&self) -> Option<Source> {
-        let state = self.waiting.front().map(|(_, source)| *source);
-        if self.telling.is_some() { Some(Source::Watch) } else { state }
+    /// Whether the Job with this uid has the last event or is pending.
+    #[must_use]
+    pub fn contains_job(&self, uid: &str) -> bool {
+        self.subject.last.as_ref().is_some_and(|last| last.uid == uid)
+            || self.pending.iter().any(|(job, _)| job.uid == uid)
     }
 
-    /// Another replica reports from now on: what the watches brought is its to say. What is at work ends by itself
-    /// ([`ActionResult::Abandoned`]).
-    pub fn hand_over(&mut self) {
-        let mut at_work = self.busy && self.telling.is_none();
-        self.waiting.retain(|(_, source)| std::mem::take(&mut at_work) || *source == Source::Create);
-        self.signs.clear();
-        self.spoken = None;
+    /// The source of the action that is next or in flight. The events of pods come from the watch.
+    #[must_use]
+    pub fn next_source(&self) -> Option<Source> {
+        let source = self.pending.front().map(|(_, source)| *source);
+        if self.event_in_flight.is_some() { Some(Source::Watch) } else { source }
     }
 
-    /// The next piece of work and the state it concerns; `None` while one is under way or nothing is left. An outcome
-    /// waits until the pods are listed for the first time.
+    /// Drops what the watch observed: another replica is the leader now.
+    ///
+    /// The action in flight completes on its own, with [`ActionResult::Abandoned`].
+    pub fn step_down(&mut self) {
+        let mut in_flight = self.action_in_flight && self.event_in_flight.is_none();
+        self.pending.retain(|(_, source)| std::mem::take(&mut in_flight) || *source == Source::Create);
+        self.trackers.clear();
+        self.published_job = None;
+    }
+
+    /// Starts the next action. Returns the action, its Job and the state of the subject.
+    ///
+    /// Returns `None` if an action is in flight or nothing is due. The outcome of a Job that exists is
+    /// not due before the pods are listed.
     pub fn next(&mut self, pods_listed: bool) -> Option<(Action, JobState, SubjectState)> {
-        if self.busy {
+        if self.action_in_flight {
             return None;
         }
+        let action = self.reconcile_first();
+        let mut end = JobEnd::Unfinished;
+        if let (Some(Action::Publish(EventType::Outcome, _)), Some((job, _))) = (&action, self.pending.front())
+        {
+            end = if job.presence == Presence::Present { JobEnd::Finished } else { JobEnd::Deleted };
+            let job = job.clone();
+            self.remember_published(job);
+        }
+        // The attempts of a Job precede its outcome.
+        if let Some(event) = self.pending_event(end) {
+            self.event_in_flight = Some(event.clone());
+            self.action_in_flight = true;
+            return Some((Action::PublishPending(event), self.published_job.clone()?, self.subject.clone()));
+        }
+        let (job, _) = self.pending.front()?.clone();
+        let action = match action? {
+            Action::Publish(EventType::Outcome, Some(outcome)) => {
+                let outcome = self.complete_outcome(outcome, &job, pods_listed)?;
+                Action::Publish(EventType::Outcome, Some(outcome))
+            }
+            action => action,
+        };
+        self.action_in_flight = true;
+        Some((action, job, self.subject.clone()))
+    }
+
+    /// Returns the action of the first pending Job. Removes Jobs that need no action.
+    fn reconcile_first(&mut self) -> Option<Action> {
         loop {
-            self.created_again();
-            let step = match self.waiting.front() {
-                None => None,
-                Some((state, source)) => match reconcile::next(self.known.last.as_ref(), state, *source) {
-                    // What the watch brought behind it closes the earlier Job. Where another replica reports, only the
-                    // stream tells when.
-                    Some(Action::AwaitPrevious) if self.waiting.len() > 1 => {
-                        let created = self.waiting.pop_front();
-                        self.created.extend(created.map(|(state, _)| state));
-                        continue;
-                    }
-                    None => {
-                        let done = self.waiting.pop_front();
-                        done.into_iter().for_each(|(state, _)| self.remember(state));
-                        continue;
-                    }
-                    step => step,
-                },
-            };
-            let mut end = End::Not;
-            if let (Some(Action::Publish(EventType::Outcome, _)), Some((state, _))) =
-                (&step, self.waiting.front())
-            {
-                end = if state.presence == Presence::Present { End::Final } else { End::DeletionCheck };
-                let state = state.clone();
-                self.remember(state);
-            }
-            if let Some(telling) = self.telling(end) {
-                self.telling = Some(telling.clone());
-                self.busy = true;
-                return Some((Action::PublishPending(telling), self.spoken.clone()?, self.known.clone()));
-            }
-            let (state, _) = self.waiting.front()?.clone();
-            let step = match step? {
-                Action::Publish(EventType::Outcome, Some(outcome)) => {
-                    Action::Publish(EventType::Outcome, Some(self.explained(outcome, &state, pods_listed)?))
+            self.restore_deferred();
+            let (job, source) = self.pending.front()?;
+            match reconcile(self.subject.last.as_ref(), job, *source) {
+                // An observation of the watch behind this Job may close the previous Job. If another
+                // replica is the leader, there is none, and the caller polls the stream.
+                Some(Action::AwaitPrevious) if self.pending.len() > 1 => {
+                    let created = self.pending.pop_front();
+                    self.deferred.extend(created.map(|(job, _)| job));
                 }
-                step => step,
-            };
-            self.busy = true;
-            return Some((step, state, self.known.clone()));
+                None => {
+                    let unchanged = self.pending.pop_front();
+                    unchanged.into_iter().for_each(|(job, _)| self.remember_published(job));
+                }
+                action => return action,
+            }
         }
     }
 
-    /// Puts a created Job in front again, once the earlier one of its name is closed or nothing else is there to do.
-    fn created_again(&mut self) {
-        let Some(state) = self.created.front() else { return };
-        let step = reconcile::next(self.known.last.as_ref(), state, Source::Create);
-        if step != Some(Action::AwaitPrevious) || self.waiting.is_empty() {
-            let created = self.created.pop_front();
-            created.into_iter().for_each(|state| self.waiting.push_front((state, Source::Create)));
+    /// Moves a deferred Job to the front once the previous Job is closed or no other Job is pending.
+    fn restore_deferred(&mut self) {
+        let Some(job) = self.deferred.front() else { return };
+        let action = reconcile(self.subject.last.as_ref(), job, Source::Create);
+        if action != Some(Action::AwaitPrevious) || self.pending.is_empty() {
+            let job = self.deferred.pop_front();
+            job.into_iter().for_each(|job| self.pending.push_front((job, Source::Create)));
         }
     }
 
-    /// The piece of work under way has ended.
-    pub fn done(&mut self, done: ActionResult) {
-        self.busy = false;
-        let telling = self.telling.take();
-        match done {
-            ActionResult::Published(known) => {
-                if let (Some(telling), Some(spoken)) = (telling, &self.spoken) {
-                    let signs = self.signs.iter_mut().find(|(uid, _)| *uid == spoken.uid);
-                    signs.into_iter().for_each(|(_, signs)| signs.told(&telling));
+    /// Records the result of the action in flight.
+    pub fn complete(&mut self, result: ActionResult) {
+        self.action_in_flight = false;
+        let event = self.event_in_flight.take();
+        match result {
+            ActionResult::Published(subject) => {
+                if let (Some(event), Some(job)) = (event, &self.published_job) {
+                    let tracker = self.trackers.iter_mut().find(|(uid, _)| *uid == job.uid);
+                    tracker.into_iter().for_each(|(_, tracker)| tracker.mark_published(&event));
                 }
-                self.learned(known);
+                self.set_subject(subject);
             }
-            ActionResult::Read(known) => self.learned(known),
+            ActionResult::Read(subject) => self.set_subject(subject),
             ActionResult::Retired => {
-                if let Some((state, _)) = self.waiting.front_mut() {
-                    state.retired = true;
+                if let Some((job, _)) = self.pending.front_mut() {
+                    job.retired = true;
                 }
             }
-            ActionResult::Verified(gone @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
-                if let Some((state, _)) = self.waiting.front_mut() {
-                    state.cancelled = gone == DeletionCheck::Cancelled;
-                    state.presence = match state.presence {
+            ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
+                if let Some((job, _)) = self.pending.front_mut() {
+                    job.cancelled = check == DeletionCheck::Cancelled;
+                    job.presence = match job.presence {
                         Presence::DeletedUnverified => Presence::Deleted,
                         Presence::MissingUnverified => Presence::Missing,
                         other => other,
                     };
                 }
             }
-            // A pod's event is at no state's expense.
-            ActionResult::Abandoned if telling.is_some() => {}
-            ActionResult::Verified(DeletionCheck::No) | ActionResult::Abandoned => {
-                self.waiting.pop_front();
+            // The abandoned event belongs to a pod, so the first Job stays.
+            ActionResult::Abandoned if event.is_some() => {}
+            ActionResult::Verified(DeletionCheck::Exists) | ActionResult::Abandoned => {
+                self.pending.pop_front();
             }
         }
     }
 
-    fn learned(&mut self, known: SubjectState) {
-        if let Some(said) = known.last.as_ref().filter(|said| said.is_final()) {
-            self.signs.retain(|(uid, _)| *uid != said.uid);
-            self.spoken = None;
+    fn set_subject(&mut self, subject: SubjectState) {
+        if let Some(last) = subject.last.as_ref().filter(|last| last.is_final()) {
+            self.trackers.retain(|(uid, _)| *uid != last.uid);
+            self.published_job = None;
         }
-        self.known = known;
+        self.subject = subject;
     }
 
-    /// Whether the lane can go: nothing to do, nobody waits, and nothing is to be expected of the Job. Where another
-    /// replica reports, nothing is.
-    pub fn is_over(&self, reports: bool) -> bool {
-        let nothing_to_come = !reports || self.known.last.as_ref().is_none_or(reconcile::LastEvent::is_final);
-        !self.busy && self.waiting() == 0 && self.waiters.is_empty() && nothing_to_come
-    }
-
-    /// Drops waiters that no longer wait.
-    pub fn forget(&mut self, gone: impl Fn(&W) -> bool) {
-        self.waiters.retain(|(_, waiter)| !gone(waiter));
+    /// Whether the queue can be dropped: no action, no Job, no waiter and, if this replica `leads`, no
+    /// outcome outstanding.
+    #[must_use]
+    pub fn is_idle(&self, leads: bool) -> bool {
+        let closed = !leads || self.subject.last.as_ref().is_none_or(LastEvent::is_final);
+        !self.action_in_flight && self.is_empty() && self.waiters.is_empty() && closed
     }
 }
 

@@ -1,48 +1,50 @@
-//! What pods told before their Job was heard of. Pods of Jobs that are long retired come here too, without end: so it is
-//! bounded, and the oldest go first. Pure.
+//! Keeps the observations of pods that arrive before their Job.
+//!
+//! Pods of retired Jobs end up here too and are never taken, so the number of entries is bounded. The
+//! oldest entry is dropped first.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::status::{SubjectKey, pod_tracker::PodState};
+use crate::status::{pod_tracker::PodState, subject::SubjectKey};
 
-/// Jobs of which something is kept. A Job is heard of within moments of its pods.
-const JOBS: usize = 1024;
-/// PodTracker that are kept of one Job.
-const OF_ONE: usize = 16;
+/// Job names with unmatched observations. A Job is usually observed moments after its first pod.
+const MAX_JOBS: usize = 1024;
+/// Unmatched observations of one Job name.
+const MAX_PER_JOB: usize = 16;
 
-/// See the module.
+/// Observations of pods by Job name.
 #[derive(Debug, Default)]
 pub struct UnmatchedObservations {
-    signs: HashMap<SubjectKey, Vec<(String, PodState)>>,
+    by_job: HashMap<SubjectKey, Vec<(String, PodState)>>,
+    /// The keys of `by_job`, oldest first.
     order: VecDeque<SubjectKey>,
 }
 
 impl UnmatchedObservations {
-    /// Keeps what a pod told of the Job with this uid.
-    pub fn keep(&mut self, key: SubjectKey, uid: String, tells: PodState) {
-        let signs = self.signs.entry(key.clone()).or_insert_with(|| {
+    /// Keeps an observation of the Job with this uid.
+    pub fn insert(&mut self, key: SubjectKey, uid: String, state: PodState) {
+        let observations = self.by_job.entry(key.clone()).or_insert_with(|| {
             self.order.push_back(key);
             Vec::new()
         });
-        if signs.len() >= OF_ONE {
-            signs.remove(0);
+        if observations.len() >= MAX_PER_JOB {
+            observations.remove(0);
         }
-        signs.push((uid, tells));
-        // What was taken has left its place in the order.
-        while self.order.len() > JOBS {
+        observations.push((uid, state));
+        while self.order.len() > MAX_JOBS {
             if let Some(oldest) = self.order.pop_front() {
-                self.signs.remove(&oldest);
+                self.by_job.remove(&oldest);
             }
         }
     }
 
-    /// Takes what was told of the Jobs of this name.
+    /// Removes and returns the observations of a Job name as `(uid, state)`, oldest first.
     pub fn take(&mut self, key: &SubjectKey) -> Vec<(String, PodState)> {
-        let signs = self.signs.remove(key).unwrap_or_default();
-        if !signs.is_empty() {
+        let observations = self.by_job.remove(key).unwrap_or_default();
+        if !observations.is_empty() {
             self.order.retain(|other| other != key);
         }
-        signs
+        observations
     }
 }
 
@@ -55,35 +57,35 @@ mod tests {
         (TemplateName::try_from("simple").unwrap(), JobName::try_from(name).unwrap())
     }
 
-    fn tells(pod: &str) -> PodState {
+    fn running(pod: &str) -> PodState {
         PodState::Running { pod: pod.into(), created: 0 }
     }
 
     #[test]
-    fn what_is_kept_is_given_once() {
-        let mut early = UnmatchedObservations::default();
-        early.keep(key("a"), "u".into(), tells("p"));
-        assert_eq!(early.take(&key("b")), []);
-        assert_eq!(early.take(&key("a")), [("u".to_owned(), tells("p"))]);
-        assert_eq!(early.take(&key("a")), []);
+    fn take_returns_each_observation_once() {
+        let mut unmatched = UnmatchedObservations::default();
+        unmatched.insert(key("a"), "u".into(), running("p"));
+        assert_eq!(unmatched.take(&key("b")), []);
+        assert_eq!(unmatched.take(&key("a")), [("u".to_owned(), running("p"))]);
+        assert_eq!(unmatched.take(&key("a")), []);
     }
 
     #[test]
-    fn it_is_bounded_and_the_newest_stay() {
-        let mut early = UnmatchedObservations::default();
-        for n in 0..3 * JOBS {
-            early.keep(key(&format!("job-{n}")), "u".into(), tells("p"));
+    fn insert_drops_the_oldest_observations_at_the_limits() {
+        let mut unmatched = UnmatchedObservations::default();
+        for n in 0..3 * MAX_JOBS {
+            unmatched.insert(key(&format!("job-{n}")), "u".into(), running("p"));
         }
-        for n in 0..3 * OF_ONE {
-            early.keep(key("many"), "u".into(), tells(&n.to_string()));
+        for n in 0..3 * MAX_PER_JOB {
+            unmatched.insert(key("many"), "u".into(), running(&n.to_string()));
         }
-        assert_eq!((early.signs.len(), early.order.len()), (JOBS, JOBS));
-        assert!(early.take(&key("job-0")).is_empty());
-        assert_eq!(early.take(&key(&format!("job-{}", 3 * JOBS - 1))).len(), 1);
-        let many = early.take(&key("many"));
+        assert_eq!((unmatched.by_job.len(), unmatched.order.len()), (MAX_JOBS, MAX_JOBS));
+        assert!(unmatched.take(&key("job-0")).is_empty());
+        assert_eq!(unmatched.take(&key(&format!("job-{}", 3 * MAX_JOBS - 1))).len(), 1);
+        let many = unmatched.take(&key("many"));
         assert_eq!(
             (many.len(), many.last().unwrap().1.clone()),
-            (OF_ONE, tells(&(3 * OF_ONE - 1).to_string()))
+            (MAX_PER_JOB, running(&(3 * MAX_PER_JOB - 1).to_string()))
         );
     }
 }

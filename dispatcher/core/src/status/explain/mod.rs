@@ -1,4 +1,4 @@
-//! Why a Job failed, and why it does not run: pods and Kubernetes' Events → [`PodObservation`](crate::status::pod_tracker::PodObservation)s. Pure.
+//! Reads observations from pods and Kubernetes Events: why a Job failed, and why it does not run.
 
 pub mod event;
 pub mod pod;

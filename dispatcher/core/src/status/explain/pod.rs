@@ -1,7 +1,7 @@
-//! A pod → what it tells of its Job. Pure.
+//! Reads an observation from a pod: whether it waits, runs or ended, and why.
 //!
-//! Reason, exit code, signal and limit of memory are given together, each as Kubernetes has it: `OOMKilled` can be absent
-//! or wrong, and 137 alone says nothing of memory.
+//! An attempt contains the reason, exit code, signal and memory limit as Kubernetes reports them. None
+//! is sufficient alone: `OOMKilled` can be absent or wrong, and 137 can have other causes than memory.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -19,10 +19,10 @@ use crate::{
     status::pod_tracker::{PodObservation, PodState},
 };
 
-/// A `v1` Pod of which only the fields in use are decoded.
+/// A `v1` Pod with only the fields that are in use.
 pub type PodObject = Object<Spec, Status>;
 
-/// See [`PodObject`].
+/// The used fields of a `PodSpec`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {
@@ -44,7 +44,7 @@ struct Resources {
     limits: BTreeMap<String, String>,
 }
 
-/// See [`PodObject`].
+/// The used fields of a `PodStatus`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
@@ -101,25 +101,28 @@ struct Terminated {
 }
 
 impl Terminated {
-    /// Whether the container really ran: of one that it cannot find the kubelet makes up the exit code 137.
+    /// Whether the container ran. If the kubelet cannot find a container, it invents exit code 137.
     fn ran(&self) -> bool {
         self.started_at.is_some()
     }
 }
 
-/// What a pod tells of its Job; `None` of a pod of no Job, or one that tells nothing. `gone` says that it is deleted.
-pub fn sign(pod: &PodObject, gone: bool) -> Option<PodObservation> {
+/// Reads what a pod reveals about its Job. `deleted` is true if the watch reports its deletion.
+///
+/// Returns `None` for a pod of no Job, and for a pod that is being deleted.
+#[must_use]
+pub fn observation(pod: &PodObject, deleted: bool) -> Option<PodObservation> {
     let (meta, status) = (&pod.metadata, pod.status.clone().unwrap_or_default());
-    let owner = owner(meta)?;
+    let owner = owner_job(meta)?;
     let template = meta.labels.as_ref()?.get(LABEL_TEMPLATE)?;
     let (uid, created) = (meta.uid.clone()?, meta.creation_timestamp.as_ref()?.0.as_second());
-    let tells = if gone || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        let (attempt, log) = ended(pod, &status);
+    let state = if deleted || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let (attempt, log) = attempt(pod, &status);
         PodState::Ended { pod: uid, created, attempt: Box::new(attempt), log }
     } else if meta.deletion_timestamp.is_some() {
-        // Its end comes soon, and what it says until then is of no meaning.
+        // The pod ends soon. Its waiting reasons until then are misleading.
         return None;
-    } else if runs(&status) {
+    } else if is_running(&status) {
         PodState::Running { pod: uid, created }
     } else {
         PodState::Waiting { pod: uid, created, stall: stall(&status) }
@@ -128,32 +131,31 @@ pub fn sign(pod: &PodObject, gone: bool) -> Option<PodObservation> {
         template: Some(TemplateName::try_from(template.as_str()).ok()?),
         name: JobName::try_from(owner.name.as_str()).ok()?,
         uid: owner.uid.clone(),
-        tells,
+        state,
     })
 }
 
-fn runs(status: &Status) -> bool {
+fn is_running(status: &Status) -> bool {
     let containers = &status.container_statuses;
     containers.iter().any(|container| container.state.running.is_some())
         || containers.is_empty() && status.phase.as_deref() == Some("Running")
 }
 
-/// The Job whose pod it is.
-fn owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
+fn owner_job(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true) && owner.kind == "Job")
 }
 
-/// How it ended, and the container whose log tells of it.
-fn ended(pod: &PodObject, status: &Status) -> (Attempt, Option<String>) {
+/// How the pod ended, and the container whose log explains a failure.
+fn attempt(pod: &PodObject, status: &Status) -> (Attempt, Option<String>) {
     let meta = &pod.metadata;
     let containers = pod.spec.init_containers.len() + pod.spec.containers.len();
-    let deciding = deciding(status);
+    let deciding = deciding_container(status);
     let ran = deciding.map(|(_, terminated)| terminated).filter(|terminated| terminated.ran());
-    let (reason, message) = why(meta, status, deciding.map(|(_, terminated)| terminated));
+    let (reason, message) = reason_and_message(meta, status, deciding.map(|(_, terminated)| terminated));
     let container = deciding.map(|(name, _)| name.to_owned());
     let exit_code = ran.map(|terminated| terminated.exit_code);
-    let memory = reason.as_deref() == Some("OOMKilled") || exit_code == Some(137);
-    let limit = container.as_deref().filter(|_| memory).and_then(|name| memory_limit(&pod.spec, name));
+    let out_of_memory = reason.as_deref() == Some("OOMKilled") || exit_code == Some(137);
+    let limit = container.as_deref().filter(|_| out_of_memory).and_then(|name| memory_limit(&pod.spec, name));
     let attempt = Attempt {
         pod: meta.name.clone().unwrap_or_default(),
         node: pod.spec.node_name.clone(),
@@ -171,66 +173,78 @@ fn ended(pod: &PodObject, status: &Status) -> (Attempt, Option<String>) {
     (attempt, container.filter(|_| failed && ran.is_some()))
 }
 
-/// The container that decided how the pod ended: the first that failed, a container before an init container; where none
-/// failed, the first that left a message, else the first.
-fn deciding(status: &Status) -> Option<(&str, &Terminated)> {
-    let (main, init) = (ends(&status.container_statuses), ends(&status.init_container_statuses));
+/// The container that decided how the pod ended.
+///
+/// This is the first container that failed, then the first init container that failed. If none failed,
+/// it is the first container with a termination message, then the first container.
+fn deciding_container(status: &Status) -> Option<(&str, &Terminated)> {
+    let main = terminated_containers(&status.container_statuses);
+    let init = terminated_containers(&status.init_container_statuses);
     let failed = main.iter().chain(&init).find(|(_, terminated)| terminated.exit_code != 0);
-    let messaged = || main.iter().find(|(_, terminated)| terminated.message.is_some());
-    let in_order = || {
+    let with_message = || main.iter().find(|(_, terminated)| terminated.message.is_some());
+    let first = || {
         status.container_statuses.iter().find_map(|c| Some((c.name.as_str(), c.state.terminated.as_ref()?)))
     };
-    failed.or_else(messaged).copied().or_else(in_order)
+    failed.or_else(with_message).copied().or_else(first)
 }
 
-/// The containers that have ended, in the order of that.
-fn ends(containers: &[ContainerStatus]) -> Vec<(&str, &Terminated)> {
+/// The terminated containers in the order of their ends.
+fn terminated_containers(containers: &[ContainerStatus]) -> Vec<(&str, &Terminated)> {
     let mut ends: Vec<_> = containers
         .iter()
         .filter_map(|c| {
             Some((c.name.as_str(), c.state.terminated.as_ref().or(c.last_state.terminated.as_ref())?))
         })
         .collect();
-    // What really ran tells more than what the kubelet made up. The sort is stable: then as in the manifest.
+    // A container that ran precedes an end that the kubelet invented. The stable sort keeps the order
+    // of the manifest for equal times.
     ends.sort_by_key(|(_, terminated)| (Reverse(terminated.ran()), terminated.finished_at.clone()));
     ends
 }
 
-/// The reason, one word, and a message. A pod's own word counts for more than that of its container (evicted, over its
-/// deadline, its node is gone), but for `OOMKilled`: that is the nearer cause.
-fn why(meta: &ObjectMeta, status: &Status, end: Option<&Terminated>) -> (Option<String>, Option<String>) {
-    let word = |reason: &Option<String>| reason.clone().filter(|reason| !reason.is_empty());
-    let of_end = |end: &Terminated| (word(&end.reason), text::message(end.message.as_deref()));
+/// The reason and the message of the end of a pod.
+///
+/// The reason of the pod (evicted, past its deadline, node lost) takes precedence over the reason of
+/// its container, except for `OOMKilled`, which is the direct cause.
+fn reason_and_message(
+    meta: &ObjectMeta,
+    status: &Status,
+    end: Option<&Terminated>,
+) -> (Option<String>, Option<String>) {
+    let non_empty = |reason: &Option<String>| reason.clone().filter(|reason| !reason.is_empty());
+    let of_container = |end: &Terminated| (non_empty(&end.reason), text::message(end.message.as_deref()));
     if let Some(end) = end.filter(|end| end.reason.as_deref() == Some("OOMKilled")) {
-        return of_end(end);
+        return of_container(end);
     }
-    if let Some(reason) = word(&status.reason) {
+    if let Some(reason) = non_empty(&status.reason) {
         return (Some(reason), text::message(status.message.as_deref()));
     }
     if let Some(target) =
         status.conditions.iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True")
     {
-        let reason = word(&target.reason).unwrap_or_else(|| target.type_.clone());
+        let reason = non_empty(&target.reason).unwrap_or_else(|| target.type_.clone());
         return (Some(reason), text::message(target.message.as_deref()));
     }
+    let deleted = || Some("Deleted".to_owned());
     match end {
-        Some(end) if !was_deleted(meta, Some(end)) => of_end(end),
-        // What its container wrote at its end is still worth reading.
-        Some(end) if end.ran() => (Some("Deleted".to_owned()), text::message(end.message.as_deref())),
+        Some(end) if !was_deleted(meta, Some(end)) => of_container(end),
+        // The termination message of the container is still useful.
+        Some(end) if end.ran() => (deleted(), text::message(end.message.as_deref())),
         _ if was_deleted(meta, None) || end.is_none() && status.phase.as_deref() == Some("Pending") => {
-            (Some("Deleted".to_owned()), None)
+            (deleted(), None)
         }
         _ => (None, text::message(status.message.as_deref())),
     }
 }
 
-/// Whether it ended because somebody deleted it: a deadline, a user, a suspension. A container that ended before that
-/// ended by itself.
+/// Whether the pod ended because it was deleted: by a deadline, a user or a suspension.
+///
+/// A container that terminated before the deletion request ended on its own.
 fn was_deleted(meta: &ObjectMeta, end: Option<&Terminated>) -> bool {
-    let Some(until) = &meta.deletion_timestamp else { return false };
-    let asked = until.0.as_second() - meta.deletion_grace_period_seconds.unwrap_or(0);
+    let Some(deadline) = &meta.deletion_timestamp else { return false };
+    let requested = deadline.0.as_second() - meta.deletion_grace_period_seconds.unwrap_or(0);
     let finished = end.and_then(|end| end.finished_at.as_ref()).and_then(|at| at.parse::<Timestamp>().ok());
-    finished.is_none_or(|finished| finished.as_second() >= asked)
+    finished.is_none_or(|finished| finished.as_second() >= requested)
 }
 
 fn memory_limit(spec: &Spec, container: &str) -> Option<String> {
@@ -238,7 +252,7 @@ fn memory_limit(spec: &Spec, container: &str) -> Option<String> {
     found.resources.limits.get("memory").cloned()
 }
 
-/// What keeps a pod from running that is there; `None` of the short waits that are part of every start.
+/// Why the pod does not run; `None` for the short waits that are part of every start.
 fn stall(status: &Status) -> Option<Stall> {
     let unscheduled =
         status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False").map(|c| {

@@ -4,100 +4,100 @@ fn stall(reason: &str) -> Stall {
     Stall { reason: reason.into(), message: "m".into() }
 }
 
-fn reason(stalls: &Stalls) -> Option<String> {
+fn next_reason(stalls: &StallTracker) -> Option<String> {
     stalls.next().map(|stall| stall.reason)
 }
 
-/// PodState what is due.
-fn tell(stalls: &mut Stalls) -> Option<String> {
+/// Publishes the stall that is due and returns its reason.
+fn publish(stalls: &mut StallTracker) -> Option<String> {
     let due = stalls.next();
-    due.iter().for_each(|stall| stalls.told(stall));
+    due.iter().for_each(|stall| stalls.mark_published(stall));
     due.map(|stall| stall.reason)
 }
 
 #[test]
-fn what_does_not_settle_itself_is_told_at_once_and_once() {
-    let mut stalls = Stalls::default();
-    stalls.waiting("p".into(), 1, Some(stall("ErrImagePull")));
-    assert_eq!(stalls.wait(), None);
-    assert_eq!(tell(&mut stalls).as_deref(), Some("ErrImagePull"));
-    for again in ["ImagePullBackOff", "ErrImagePull"] {
-        stalls.waiting("p".into(), 1, Some(stall(again)));
-        assert_eq!(tell(&mut stalls), None, "the kubelet says both in turn");
+fn permanent_reason_is_published_once_without_delay() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("p".into(), 1, Some(stall("ErrImagePull")));
+    assert_eq!(stalls.take_timer(), None);
+    assert_eq!(publish(&mut stalls).as_deref(), Some("ErrImagePull"));
+    for reason in ["ImagePullBackOff", "ErrImagePull"] {
+        stalls.pod_waiting("p".into(), 1, Some(stall(reason)));
+        assert_eq!(publish(&mut stalls), None, "the kubelet alternates between the two reasons");
     }
-    stalls.waiting("p".into(), 1, Some(stall("CreateContainerConfigError")));
-    assert_eq!(tell(&mut stalls).as_deref(), Some("CreateContainerConfigError"), "another reason");
+    stalls.pod_waiting("p".into(), 1, Some(stall("CreateContainerConfigError")));
+    assert_eq!(publish(&mut stalls).as_deref(), Some("CreateContainerConfigError"), "a different reason");
 }
 
 #[test]
-fn what_may_settle_itself_has_to_last() {
-    let mut stalls = Stalls::default();
-    stalls.waiting("p".into(), 1, Some(stall("Unschedulable")));
-    assert_eq!(reason(&stalls), None);
-    let (token, _) = stalls.wait().unwrap();
-    assert_eq!(stalls.wait(), None, "one wait");
-    stalls.waiting("p".into(), 1, Some(stall("Unschedulable")));
-    assert_eq!(stalls.wait(), None, "the same again does not begin anew");
-    stalls.lasted(token);
-    assert_eq!(tell(&mut stalls).as_deref(), Some("Unschedulable"));
-    // Scheduled in time: the wait that ends later says nothing.
-    stalls.waiting("q".into(), 2, Some(stall("QuotaExceeded")));
-    let (token, _) = stalls.wait().unwrap();
-    stalls.waiting("q".into(), 2, None);
-    stalls.lasted(token);
-    assert_eq!(tell(&mut stalls), None);
+fn temporary_reason_is_published_after_a_delay() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("p".into(), 1, Some(stall("Unschedulable")));
+    assert_eq!(next_reason(&stalls), None);
+    let (token, _) = stalls.take_timer().unwrap();
+    assert_eq!(stalls.take_timer(), None, "one timer per stall");
+    stalls.pod_waiting("p".into(), 1, Some(stall("Unschedulable")));
+    assert_eq!(stalls.take_timer(), None, "the same reason does not restart the timer");
+    stalls.timer_expired(token);
+    assert_eq!(publish(&mut stalls).as_deref(), Some("Unschedulable"));
+    // This stall resolves before its timer expires.
+    stalls.pod_waiting("q".into(), 2, Some(stall("QuotaExceeded")));
+    let (token, _) = stalls.take_timer().unwrap();
+    stalls.pod_waiting("q".into(), 2, None);
+    stalls.timer_expired(token);
+    assert_eq!(publish(&mut stalls), None);
 }
 
 #[test]
-fn while_a_pod_runs_there_is_no_stall() {
-    let mut stalls = Stalls::default();
-    stalls.running("a".into(), 1);
-    stalls.waiting("b".into(), 1, Some(stall("ErrImagePull")));
-    stalls.refused(9, stall("PodSecurity"));
-    assert_eq!(reason(&stalls), None);
-    stalls.ended("a", 1, true);
-    assert_eq!(tell(&mut stalls).as_deref(), Some("ErrImagePull"));
+fn running_pod_prevents_a_stall() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_running("a".into(), 1);
+    stalls.pod_waiting("b".into(), 1, Some(stall("ErrImagePull")));
+    stalls.pod_refused(9, stall("PodSecurity"));
+    assert_eq!(next_reason(&stalls), None);
+    stalls.pod_ended("a", 1, true);
+    assert_eq!(publish(&mut stalls).as_deref(), Some("ErrImagePull"));
 }
 
 #[test]
-fn after_a_pod_has_run_the_same_reason_is_news() {
-    let mut stalls = Stalls::default();
-    stalls.waiting("a".into(), 1, Some(stall("ErrImagePull")));
-    assert!(tell(&mut stalls).is_some());
-    stalls.running("a".into(), 1);
-    stalls.ended("a", 1, true);
-    stalls.waiting("b".into(), 2, Some(stall("ErrImagePull")));
-    assert!(tell(&mut stalls).is_some());
+fn same_reason_is_published_again_after_a_pod_has_run() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("a".into(), 1, Some(stall("ErrImagePull")));
+    assert!(publish(&mut stalls).is_some());
+    stalls.pod_running("a".into(), 1);
+    stalls.pod_ended("a", 1, true);
+    stalls.pod_waiting("b".into(), 2, Some(stall("ErrImagePull")));
+    assert!(publish(&mut stalls).is_some());
 }
 
 #[test]
-fn an_event_from_before_the_newest_pod_says_nothing() {
-    let mut stalls = Stalls::default();
-    stalls.waiting("a".into(), 5, None);
-    stalls.refused(4, stall("PodSecurity"));
-    assert_eq!(reason(&stalls), None);
-    stalls.refused(6, stall("PodSecurity"));
-    assert_eq!(reason(&stalls).as_deref(), Some("PodSecurity"));
-    stalls.waiting("b".into(), 7, None);
-    assert_eq!(reason(&stalls), None, "a pod was made after all");
+fn kubernetes_event_older_than_the_newest_pod_is_ignored() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("a".into(), 5, None);
+    stalls.pod_refused(4, stall("PodSecurity"));
+    assert_eq!(next_reason(&stalls), None);
+    stalls.pod_refused(6, stall("PodSecurity"));
+    assert_eq!(next_reason(&stalls).as_deref(), Some("PodSecurity"));
+    stalls.pod_waiting("b".into(), 7, None);
+    assert_eq!(next_reason(&stalls), None, "a newer pod exists");
 }
 
 #[test]
-fn a_pod_that_never_ran_leaves_behind_why() {
-    let mut stalls = Stalls::default();
-    stalls.waiting("a".into(), 1, Some(stall("ErrImageNeverPull")));
-    stalls.ended("a", 1, false);
-    assert_eq!(stalls.lasting().map(|stall| stall.reason).as_deref(), Some("ErrImageNeverPull"));
+fn stall_of_a_pod_that_never_ran_stays_after_the_pod_ends() {
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("a".into(), 1, Some(stall("ErrImageNeverPull")));
+    stalls.pod_ended("a", 1, false);
+    assert_eq!(stalls.active().map(|stall| stall.reason.as_str()), Some("ErrImageNeverPull"));
 }
 
 #[test]
-fn a_suspended_job_is_one_while_its_condition_says_so() {
-    let mut stalls = Stalls::default();
+fn suspended_job_is_stalled_until_its_condition_clears() {
+    let mut stalls = StallTracker::default();
     stalls.suspended(Some(stall("JobSuspended")));
-    let (token, _) = stalls.wait().unwrap();
+    let (token, _) = stalls.take_timer().unwrap();
     stalls.suspended(Some(stall("JobSuspended")));
-    stalls.lasted(token);
-    assert_eq!(tell(&mut stalls).as_deref(), Some("JobSuspended"));
+    stalls.timer_expired(token);
+    assert_eq!(publish(&mut stalls).as_deref(), Some("JobSuspended"));
     stalls.suspended(None);
-    assert_eq!(stalls.lasting(), None);
+    assert_eq!(stalls.active(), None);
 }

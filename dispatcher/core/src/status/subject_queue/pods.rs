@@ -1,107 +1,115 @@
-//! What pods and Events tell of a lane's Jobs: events of their own, and what the outcome says of them.
+//! The pods of the Jobs in a queue: their events, and their part of the outcome.
 
-use crate::status::subject_queue::{EffectResult, SubjectQueue};
 use crate::{
     contract::{
         event::Outcome,
         job::{JobState, Presence},
     },
-    status::pod_tracker::{Effect, End, PendingEvent, PodState, PodTracker},
+    status::{
+        pod_tracker::{Effect, JobEnd, PendingEvent, PodState, PodTracker},
+        subject_queue::{EffectResult, SubjectQueue},
+    },
 };
 
-/// Jobs of one name of which signs are kept: the one at work, and one that took its name meanwhile.
-const JOBS: usize = 4;
+/// The Jobs of one name with tracked pods: usually the current one and its successor.
+const MAX_TRACKED_JOBS: usize = 4;
 
 impl<W> SubjectQueue<W> {
-    /// What a pod or an Event tells of the Job `uid`.
-    pub fn sign(&mut self, uid: String, tells: PodState) {
-        if self.known.last.as_ref().is_some_and(|said| said.uid == uid && said.is_final()) {
+    /// Records an observation of a pod of the Job with this uid. It is ignored after the outcome.
+    pub fn observe_pod(&mut self, uid: String, state: PodState) {
+        if self.subject.last.as_ref().is_some_and(|last| last.uid == uid && last.is_final()) {
             return;
         }
-        if let Some(signs) = self.signs_of(&uid) {
-            signs.take(tells);
+        if let Some(tracker) = self.tracker(uid) {
+            tracker.observe(state);
         }
     }
 
-    /// The pods are listed anew.
+    /// Forgets which pods run: a new list of the pods starts.
     pub fn pods_listing(&mut self) {
-        self.signs.iter_mut().for_each(|(_, signs)| signs.forget_running());
+        self.trackers.iter_mut().for_each(|(_, tracker)| tracker.forget_running());
     }
 
-    fn signs_of(&mut self, uid: &str) -> Option<&mut PodTracker> {
-        if !self.signs.iter().any(|(of, _)| of == uid) {
-            if self.signs.len() >= JOBS {
-                self.signs.remove(0);
+    /// The tracker of the Job with this uid. If it is new, it may replace the oldest one.
+    fn tracker(&mut self, uid: String) -> Option<&mut PodTracker> {
+        let index = self.trackers.iter().position(|(tracked, _)| *tracked == uid).unwrap_or_else(|| {
+            if self.trackers.len() >= MAX_TRACKED_JOBS {
+                self.trackers.remove(0);
             }
-            self.signs.push((uid.to_owned(), PodTracker::default()));
-        }
-        self.signs.iter_mut().find(|(of, _)| of == uid).map(|(_, signs)| signs)
+            self.trackers.push((uid, PodTracker::default()));
+            self.trackers.len() - 1
+        });
+        self.trackers.get_mut(index).map(|(_, tracker)| tracker)
     }
 
-    /// What is to be told of the Job that was spoken of last.
-    pub fn telling(&mut self, end: End) -> Option<PendingEvent> {
-        let (said, spoken) = (self.known.last.as_ref()?, self.spoken.as_ref()?);
-        if said.is_final() || said.uid != spoken.uid {
+    /// The next event of a pod of the Job that has the last event.
+    pub(super) fn pending_event(&mut self, end: JobEnd) -> Option<PendingEvent> {
+        let (last, job) = (self.subject.last.as_ref()?, self.published_job.as_ref()?);
+        if last.is_final() || last.uid != job.uid {
             return None;
         }
-        let (uid, suspended) = (spoken.uid.clone(), spoken.suspension());
-        if suspended.is_none() && !self.signs.iter().any(|(of, _)| *of == uid) {
+        let (uid, suspended) = (job.uid.clone(), job.suspension());
+        if suspended.is_none() && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
             return None;
         }
-        let signs = self.signs_of(&uid)?;
-        signs.suspended(suspended);
-        signs.next(end)
+        let tracker = self.tracker(uid)?;
+        tracker.suspended(suspended);
+        tracker.next(end)
     }
 
-    /// The outcome with what is known of the pods; `None` while it is to wait for more.
-    pub fn explained(
+    /// Adds attempts and the stall to an outcome; `None` while the outcome waits for more pods.
+    pub(super) fn complete_outcome(
         &mut self,
         mut outcome: Box<Outcome>,
-        state: &JobState,
+        job: &JobState,
         pods_listed: bool,
     ) -> Option<Box<Outcome>> {
         let pods = outcome.pods_ended();
-        // The pods of a Job that is gone go after it: there is nothing to wait for.
-        let there = state.presence == Presence::Present;
-        if there && !pods_listed {
+        // The pods of a deleted Job are deleted with it, so no wait would find them.
+        let present = job.presence == Presence::Present;
+        if present && !pods_listed {
             return None;
         }
-        let signs = self.signs_of(&state.uid)?;
-        if there && signs.holds(pods) {
+        let tracker = self.tracker(job.uid.clone())?;
+        if present && tracker.holds_outcome(pods) {
             return None;
         }
-        signs.explain(&mut outcome, pods);
+        tracker.complete_outcome(&mut outcome, pods);
         Some(outcome)
     }
 
-    /// Keeps the state of the Job that is spoken of.
-    pub fn remember(&mut self, state: JobState) {
-        let Some(said) = self.known.last.as_ref().filter(|said| said.uid == state.uid && !said.is_final())
+    /// Keeps the newest published state of the Job that has the last event.
+    pub(super) fn remember_published(&mut self, job: JobState) {
+        let Some(last) = self.subject.last.as_ref().filter(|last| last.uid == job.uid && !last.is_final())
         else {
             return;
         };
-        let newer = self.spoken.as_ref().is_none_or(|before| {
-            before.uid != state.uid || before.resource_version <= state.resource_version
+        let newer = self.published_job.as_ref().is_none_or(|published| {
+            published.uid != job.uid || published.resource_version <= job.resource_version
         });
-        if newer && state.resource_version <= said.resource_version {
-            self.spoken = Some(state);
+        if newer && job.resource_version <= last.resource_version {
+            self.published_job = Some(job);
         }
     }
 
-    /// What is to be fetched or waited for beside, with the Job's uid: only of a Job that was spoken of.
-    pub fn asides(&mut self) -> Option<(String, Vec<Effect>)> {
-        let said = self.known.last.as_ref().filter(|said| !said.is_final())?;
-        let (uid, signs) = self.signs.iter_mut().find(|(uid, _)| *uid == said.uid)?;
-        let asides = signs.asides();
-        (!asides.is_empty()).then(|| (uid.clone(), asides))
+    /// Removes and returns the effects to start, with the uid of their Job.
+    ///
+    /// Only the Job that has the last event has effects.
+    pub fn take_effects(&mut self) -> Option<(String, Vec<Effect>)> {
+        let last = self.subject.last.as_ref().filter(|last| !last.is_final())?;
+        let (uid, tracker) = self.trackers.iter_mut().find(|(uid, _)| *uid == last.uid)?;
+        let effects = tracker.take_effects();
+        (!effects.is_empty()).then(|| (uid.clone(), effects))
     }
 
-    /// Something beside has ended.
-    pub fn beside(&mut self, uid: &str, beside: EffectResult) {
-        let Some((_, signs)) = self.signs.iter_mut().find(|(of, _)| of == uid) else { return };
-        match beside {
-            EffectResult::Log(pod, tail) => signs.log(&pod, tail),
-            EffectResult::Waited(timer) => signs.waited(&timer),
+    /// Records the result of an effect of the Job with this uid.
+    pub fn complete_effect(&mut self, uid: &str, result: EffectResult) {
+        let Some((_, tracker)) = self.trackers.iter_mut().find(|(tracked, _)| tracked == uid) else {
+            return;
+        };
+        match result {
+            EffectResult::LogTail(pod, tail) => tracker.log_fetched(&pod, tail),
+            EffectResult::TimerExpired(timer) => tracker.timer_expired(&timer),
         }
     }
 }
