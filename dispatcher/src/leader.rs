@@ -149,7 +149,7 @@ impl Elector {
             // Another client wrote or deleted the Lease first: read it again.
             Err(error) if error.code() == Some(409) || (exists && error.code() == Some(404)) => {
                 Ok(CONFLICT_DELAY)
-            },
+            }
             Err(error) => Err(error),
         }
     }
@@ -158,7 +158,11 @@ impl Elector {
         let lease = self.bounded(self.api.get_opt(&self.name)).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         if self.election.observe(&spec, Instant::now()) && self.election.holder() != self.identity {
-            tracing::info!(lease = self.label, holder = self.election.holder(), "another replica is the leader");
+            tracing::info!(
+                lease = self.label,
+                holder = self.election.holder(),
+                "another replica is the leader"
+            );
         }
         Ok(lease)
     }

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use dispatcher_core::request::ACK_WAIT;
 use dispatcher_core::template::{Policy, Problem, Template, TemplateError};
 
-use crate::{cli::Limits, nats::definitions::ACK_WAIT};
+use crate::cli::Limits;
 
 impl Limits {
     /// The limits as a policy for templates.

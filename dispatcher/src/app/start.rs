@@ -12,13 +12,13 @@ use crate::{
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
     kube::JobClient,
     micro::{history::History, queue::Queue},
+    nats::status_stream::StatusStream,
     nats::{
         cancellation_bucket::CancellationBucket,
         connect,
         provision::{Provision, Provisioned},
         watchdog::Watchdog,
     },
-    nats::status_stream::StatusStream,
     telemetry::{
         health::Health,
         metrics::{Metrics, queue::QueueSampler},

@@ -166,6 +166,8 @@ impl Enforcer {
     async fn job(&self, cancel: &Cancel) -> Result<Option<JobState>, String> {
         let (_, name) = cancel.target();
         let found = self.client.get(name.as_ref()).await.map_err(|e| e.to_string())?;
-        Ok(found.and_then(|found| JobState::from_object(&found).ok()).filter(|state| cancel.covers_job(state)))
+        Ok(found
+            .and_then(|found| JobState::from_object(&found).ok())
+            .filter(|state| cancel.covers_job(state)))
     }
 }

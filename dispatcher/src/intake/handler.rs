@@ -12,7 +12,9 @@ use dispatcher_core::{
         rejection::{Reason, Rejection},
         trace::{Trace, TraceContext},
     },
-    request::{Disposition, Envelope, Identity, Request, error::HandleError, job, redelivery_delay},
+    request::{
+        Disposition, Envelope, HANDLE_DEADLINE, Identity, Request, error::HandleError, job, redelivery_delay,
+    },
     template::Template,
 };
 use time::OffsetDateTime;
@@ -24,7 +26,7 @@ use crate::{
         create::{CreateResult, JobCreator},
         dead_letters::{DeadLetter, DeadLetters},
     },
-    nats::{definitions::HANDLE_DEADLINE, headers::trace_of, jobs_stream::JobsStream},
+    nats::{headers::trace_of, jobs_stream::JobsStream},
     retry::with_deadline,
     status::StatusHandle,
     telemetry::{

@@ -23,11 +23,11 @@ use crate::micro::{
 };
 use crate::retry::backoff;
 use crate::{
+    nats::status_stream::StatusStream,
     nats::{
         definitions::JOBS,
         headers::{put_trace, trace_of},
     },
-    nats::status_stream::StatusStream,
 };
 use dispatcher_core::{
     contract::{

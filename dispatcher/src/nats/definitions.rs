@@ -2,15 +2,13 @@
 //!
 //! Pure: `provision` creates and verifies them, and `dispatcher nats-config` prints them.
 
-use std::time::Duration;
-
 use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform},
 };
 use serde_json::Value;
 
-use dispatcher_core::contract::names::TemplateName;
+use dispatcher_core::{contract::names::TemplateName, request::ACK_WAIT};
 
 /// The stream of requests.
 pub(crate) const JOBS: &str = "JOBS";
@@ -22,14 +20,6 @@ pub(crate) const JOB_REJECTED: &str = "JOB_REJECTED";
 pub(crate) const JOB_CANCELS: &str = "KV_JOB_CANCELS";
 /// The subjects of the keys of that bucket.
 pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
-
-/// How long the server waits for an ack before it delivers a request again.
-///
-/// Longer than [`HANDLE_DEADLINE`] plus the ack, so that two replicas never handle one request at
-/// the same time.
-pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
-/// The deadline of the intake for one request, without the ack.
-pub(crate) const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
 
 /// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
 pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
@@ -233,6 +223,8 @@ mod tests {
 
     #[test]
     fn ack_wait_is_longer_than_the_handling_of_a_request() {
+        use dispatcher_core::request::HANDLE_DEADLINE;
+        use std::time::Duration;
         assert!(ACK_WAIT > HANDLE_DEADLINE + Duration::from_secs(20));
     }
 

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
     context::GetStreamErrorKind,
     stream::{Config, Info},
 };
-use dispatcher_core::contract::names::TemplateName;
+use dispatcher_core::{contract::names::TemplateName, request::ACK_WAIT};
 use serde_json::Value;
 
 use crate::{
@@ -163,8 +163,8 @@ impl Provision {
         };
         let found = &consumer.cached_info().config;
         verify(&setting, &expected, found, &REQUIRED_OF_CONSUMER)?;
-        if found.ack_wait < definitions::ACK_WAIT {
-            let (found, least) = (found.ack_wait.as_secs(), definitions::ACK_WAIT.as_secs());
+        if found.ack_wait < ACK_WAIT {
+            let (found, least) = (found.ack_wait.as_secs(), ACK_WAIT.as_secs());
             let message = format!("ack_wait: found {found} s, must be at least {least} s");
             return Err(StartError::new(setting, message));
         }

@@ -71,7 +71,9 @@ impl EventHandler<KubernetesEvent> for EventWatch {
             return Ok(());
         }
         let event = match event {
-            Event::InitApply(event) if Timestamp::now().as_second() - event_time(&event) > MAX_AGE.as_secs() => {
+            Event::InitApply(event)
+                if Timestamp::now().as_second() - event_time(&event) > MAX_AGE.as_secs() =>
+            {
                 return Ok(());
             }
             Event::InitApply(event) | Event::Apply(event) => event,

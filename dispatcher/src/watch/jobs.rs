@@ -213,7 +213,9 @@ impl JobHandler {
         let template = job.metadata.labels.as_ref()?.get(LABEL_TEMPLATE)?.as_str();
         let (template, name) = (TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?);
         let state = match self.resync.last(&template, &name).await {
-            Some(last) => JobState::from_changed_object(job, last.event, last.request_hash.unwrap_or_default()),
+            Some(last) => {
+                JobState::from_changed_object(job, last.event, last.request_hash.unwrap_or_default())
+            }
             None => None,
         };
         match &state {

@@ -15,16 +15,14 @@ use dispatcher_core::{
         job::JobState,
         names::{JobName, TemplateName},
     },
+    request::HANDLE_DEADLINE,
     status::{SubjectKey, SubjectState},
 };
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
     leadership::Leadership,
-    nats::{
-        definitions::HANDLE_DEADLINE,
-        status_stream::{LastMessage, StatusStream, StoreError},
-    },
+    nats::status_stream::{LastMessage, StatusStream, StoreError},
     retry::retry_forever,
     status::{StatusHandle, Stopped},
     telemetry::health::Component,

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// How long the server waits for an ack before it delivers a request again.
+///
+/// Longer than [`HANDLE_DEADLINE`] plus the ack, so that two replicas never handle one request at
+/// the same time.
+pub const ACK_WAIT: Duration = Duration::from_secs(60);
+
+/// The deadline of the intake for one request, without the ack.
+pub const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
+
 const MIN_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 

@@ -11,5 +11,5 @@ pub mod job;
 mod message;
 pub mod poison;
 
-pub use delivery::{Disposition, redelivery_delay};
+pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
 pub use message::{Envelope, Identity, Request};
