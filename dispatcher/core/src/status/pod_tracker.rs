@@ -269,9 +269,8 @@ impl PodTracker {
 
     /// The number of log tails that are held or being fetched.
     fn held_tails(&self) -> usize {
-        let held = |pod: &&EndedPod| {
-            matches!(pod.log, LogState::Fetching { .. }) || pod.attempt.log_tail.is_some()
-        };
+        let held =
+            |pod: &&EndedPod| matches!(pod.log, LogState::Fetching { .. }) || pod.attempt.log_tail.is_some();
         self.ended.values().filter(held).count()
     }
 

@@ -144,8 +144,7 @@ impl StallTracker {
     fn pod_exists(&mut self, created: i64) {
         self.newest_pod = self.newest_pod.max(created);
         let newest = self.newest_pod;
-        let outdated =
-            |current: &Current| matches!(current.source, StallSource::Event(at) if at < newest);
+        let outdated = |current: &Current| matches!(current.source, StallSource::Event(at) if at < newest);
         if self.current.as_ref().is_some_and(outdated) {
             self.current = None;
         }

@@ -152,9 +152,8 @@ impl<W> SubjectQueue<W> {
     /// The first state is kept because its action may be in flight. A created Job is kept because it
     /// must be published even if this replica loses the leadership.
     fn merge(&mut self, uid: &str, depth: usize) {
-        let replaceable = |(job, source): &(JobState, Source)| {
-            job.uid == uid && !job.retired && *source == Source::Watch
-        };
+        let replaceable =
+            |(job, source): &(JobState, Source)| job.uid == uid && !job.retired && *source == Source::Watch;
         while self.pending.len() >= depth && self.pending.back().is_some_and(replaceable) {
             self.pending.pop_back();
         }
@@ -210,7 +209,8 @@ impl<W> SubjectQueue<W> {
         }
         let action = self.reconcile_first();
         let mut end = JobEnd::Unfinished;
-        if let (Some(Action::Publish(EventType::Outcome, _)), Some((job, _))) = (&action, self.pending.front())
+        if let (Some(Action::Publish(EventType::Outcome, _)), Some((job, _))) =
+            (&action, self.pending.front())
         {
             end = if job.presence == Presence::Present { JobEnd::Finished } else { JobEnd::Deleted };
             let job = job.clone();
