@@ -2,6 +2,8 @@
 //!
 //! Pure: `provision` creates and verifies them, and `dispatcher nats-config` prints them.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform},
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn ack_wait_is_longer_than_the_handling_of_a_request() {
         use dispatcher_core::request::HANDLE_DEADLINE;
-        use std::time::Duration;
+
         assert!(ACK_WAIT > HANDLE_DEADLINE + Duration::from_secs(20));
     }
 

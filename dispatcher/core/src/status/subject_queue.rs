@@ -137,23 +137,29 @@ impl<W> SubjectQueue<W> {
 
     /// Appends an observed Job.
     pub fn enqueue(&mut self, job: JobState, source: Source) {
-        self.merge(&job.uid, MAX_DEPTH);
+        self.merge(&job, MAX_DEPTH);
         self.pending.push_back((job, source));
     }
 
     /// Appends an observed Job while all queues together exceed [`HIGH_WATERMARK`].
     pub fn enqueue_coalesced(&mut self, job: JobState, source: Source) {
-        self.merge(&job.uid, COALESCED_DEPTH);
+        self.merge(&job, COALESCED_DEPTH);
         self.pending.push_back((job, source));
     }
 
-    /// Drops the last states of this Job until the queue is shorter than `depth`.
+    /// Drops the last states of this Job that the state `newest` replaces, until the queue is shorter
+    /// than `depth`.
     ///
-    /// The first state is kept because its action may be in flight. A created Job is kept because it
-    /// must be published even if this replica loses the leadership.
-    fn merge(&mut self, uid: &str, depth: usize) {
-        let replaceable =
-            |(job, source): &(JobState, Source)| job.uid == uid && !job.retired && *source == Source::Watch;
+    /// It keeps a state with a higher resourceVersion, which may hold the final condition: the response
+    /// to a create can arrive after a watch event. It keeps a created Job, which must be published even
+    /// if this replica loses the leadership, and the first state, whose action may be in flight.
+    fn merge(&mut self, newest: &JobState, depth: usize) {
+        let replaceable = |(job, source): &(JobState, Source)| {
+            job.uid == newest.uid
+                && job.resource_version <= newest.resource_version
+                && !job.retired
+                && *source == Source::Watch
+        };
         while self.pending.len() >= depth && self.pending.back().is_some_and(replaceable) {
             self.pending.pop_back();
         }

@@ -1,6 +1,6 @@
 //! Tests of the Jobs that a second pass verifies.
 
-use dispatcher_core::{contract::event::EventType, status::reconcile::LastEvent, testing::a_job};
+use dispatcher_core::{contract::event::EventType, status::LastEvent, testing::a_job};
 use serde_json::json;
 
 use super::*;
