@@ -1,7 +1,7 @@
 # What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
 # Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture check nats-config operator-rules schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture docs check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # What is built is looked for under target/.
 unexport CARGO_TARGET_DIR
@@ -54,6 +54,9 @@ soak: test-images faults-build ## any faults in any mix on real parts, for as lo
 
 fuzz: ## look for inputs that the dispatcher cannot take, kept in dispatcher/fuzz/: make fuzz [MINUTES=10]
 	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture
+
+docs: ## build the documentation site into target/docs/ and check its links
+	@tests/docs
 
 check: ## check formatting, lints, and what the dependencies may be
 	cargo fmt --all --check
