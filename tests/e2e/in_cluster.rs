@@ -169,11 +169,11 @@ async fn evicted_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
     }
 }
 
-/// `deploy/examples/my-kind`: its NATS is elsewhere, and its kind is served. Its image is in no registry, of which the Job tells.
+/// `deploy/examples/my-template`: its NATS is elsewhere, and its kind is served. Its image is in no registry, of which the Job tells.
 async fn a_kind_of_an_operators_own(installed: &Installed<'_>) {
     let nats = Nats::process().await;
     let gate = installed.elsewhere(&nats).await;
-    installed.change_to("examples/my-kind").await;
+    installed.change_to("examples/my-template").await;
     installed.until_rolled_out().await;
     let user = User::new(nats.client().await);
     user.request("report", &json!({"month": "2026-10"})).await;

@@ -56,7 +56,7 @@ async fn each_alert_fires_when_it_is_to_and_only_then() {
 
 #[test]
 fn each_alert_has_a_section_that_says_what_to_do() {
-    let docs = std::fs::read_to_string(paths::workspace().join("docs/operations.md")).unwrap();
+    let docs = std::fs::read_to_string(paths::workspace().join("docs/alerts.md")).unwrap();
     let sections: BTreeSet<String> = docs
         .lines()
         .filter_map(|line| line.strip_prefix("### Dispatcher"))
@@ -66,7 +66,7 @@ fn each_alert_has_a_section_that_says_what_to_do() {
     let rules = yaml("rules.yaml");
     for rule in list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"])) {
         let section = rule["alert"].as_str().unwrap().to_lowercase();
-        assert_eq!(rule["annotations"]["runbook"], format!("docs/operations.md#{section}"));
+        assert_eq!(rule["annotations"]["runbook"], format!("docs/alerts.md#{section}"));
     }
 }
 
@@ -235,7 +235,7 @@ async fn each_query_of_the_dashboard_has_an_answer_of_a_real_run() {
     })
     .await;
     let svg = picture::draw(&panels, &marks, (start, now()));
-    assert!(svg.contains("Requests by answer"));
+    assert!(svg.contains("Requests by result"));
     if let Some(path) = picture {
         let path = paths::workspace().join(Path::new(&path));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
