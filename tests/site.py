@@ -1,7 +1,8 @@
 """Helpers of tests/docs.
 
-site.py assemble FOLDER   copies the chapters of docs/SUMMARY.md, and the files that they link to, into FOLDER/src
-site.py check FOLDER      reports each link of the HTML pages in FOLDER without a target, and fails if there is one
+site.py assemble FOLDER   copies the chapters of docs/SUMMARY.md and the files that they link to
+                          into FOLDER/src
+site.py check FOLDER      fails if a link of the HTML pages in FOLDER has no target, and lists those
 """
 
 import html
@@ -30,6 +31,17 @@ def local_links(markdown):
             yield unquote(link.path)
 
 
+# A line with only a link to a file, and the code block below it.
+QUOTE = re.compile(r"^\[([^\]]+)\]\(\1\)\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def outdated_quotes(page, markdown):
+    """The files that a page quotes in full, if the quote differs from the file."""
+    for path, quote in QUOTE.findall(markdown):
+        if Path(page.parent / path).read_text() != quote:
+            yield f"{page}: the code block below [{path}] differs from the file"
+
+
 def resolve(page, link):
     return PurePosixPath(os.path.normpath(page.parent / link))
 
@@ -48,6 +60,7 @@ def assemble(folder):
     problems = []
     for chapter in chapters:
         text = Path(chapter).read_text()
+        problems.extend(outdated_quotes(chapter, text))
         target = source / chapter
         if target.name == "README.md":
             target = target.with_name("index.md")
@@ -72,10 +85,12 @@ def copy_folder(folder, target):
     """Copies a folder and gives it a page that lists its files: a static site has no listings."""
     shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     files = sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
-    items = "".join(f'<li><a href="{name}">{name}</a></li>' for name in map(html.escape, map(str, files)))
+    names = [html.escape(str(file)) for file in files]
+    items = "".join(f'<li><a href="{name}">{name}</a></li>' for name in names)
     title = html.escape(f"{folder}/")
     (target / "index.html").write_text(
-        f'<!doctype html><meta charset="utf-8"><title>{title}</title><h1>{title}</h1><ul>{items}</ul>\n'
+        f'<!doctype html><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>'
+        f"<ul>{items}</ul>\n"
     )
 
 
@@ -107,7 +122,9 @@ def check(folder):
             if parts.scheme or parts.netloc:
                 continue
             count += 1
-            target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            target = path
+            if parts.path:
+                target = Path(os.path.normpath(path.parent / unquote(parts.path)))
             if target.is_dir():
                 target /= "index.html"
             if not target.is_file():

@@ -6,7 +6,8 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::asking::{ask, refused};
-use crate::world::{World, finished, header, managed_template, text};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, header, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_submitted_request_is_stored_and_told_under_which_name() {
@@ -83,7 +84,7 @@ async fn a_taken_name_is_not_known_when_the_request_is_stored() {
     // Of two that are stored either may come first.
     world.until_last("simple-job-a", "ADDED").await;
     let second = ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    let letter = world.rejection(second["requestSeq"].as_u64().unwrap()).await;
+    let letter = world.dead_letter(second["requestSeq"].as_u64().unwrap()).await;
     assert_eq!(header(&letter, "Job-Error"), "NameTaken");
     assert_eq!(header(&letter, "Job-Request-Id"), text(&second["requestId"]));
 }

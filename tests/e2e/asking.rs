@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Request};
 use serde_json::Value;
 
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::rights::{self, Right};
+use dispatcher_tests::rbac::{self, Right};
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 use crate::asking::ask;
 use crate::explanations::{end, template};
-use crate::world::{PATIENCE, World, header};
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// The audit log of an API server.
 struct Audit {
@@ -60,7 +61,7 @@ async fn the_role_gives_each_right_that_is_used_and_no_other() {
     only_on_kubernetes!("the local cluster knows no rights");
     let audit = Audit::new();
     let kubernetes = or_skip!(Kubernetes::control_plane(audit.options()).await);
-    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
     let (_folder, templates) = template(|_| {});
     // The rig itself has asked in the dispatcher's name whether its rights are in force.
     let before = audit.read().len();
@@ -74,9 +75,9 @@ async fn the_role_gives_each_right_that_is_used_and_no_other() {
     the_lease_is_renewed(&world).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rights::given(world.namespace.objects()).unwrap();
-    let calls = rights::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
-    let difference = rights::compare(&given, &calls);
+    let given = rbac::given(world.namespace.objects()).unwrap();
+    let calls = rbac::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
+    let difference = rbac::compare(&given, &calls);
     assert_eq!(difference.refused, [].into(), "refused to the dispatcher");
     assert_eq!(difference.unused, [].into(), "given in deploy/base/rbac.yaml and used by nothing");
     // Every account has it, by the ClusterRole system:basic-user: may I?
@@ -91,7 +92,7 @@ async fn the_role_gives_each_right_that_is_used_and_no_other() {
 
 /// Creates a Job, watches it and its pods, reads the pod's log (nobody has one here), settles it.
 async fn a_job_fails(world: &World) {
-    world.request_as("fails", r#"{"foo":"fails"}"#).await;
+    world.request_with_id("fails", r#"{"foo":"fails"}"#).await;
     let pod = until("the Job's pod", PATIENCE, || async {
         world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
     })
@@ -107,8 +108,8 @@ async fn a_job_fails(world: &World) {
 
 /// Looks at the Job that is there.
 async fn a_name_is_taken_twice(world: &World) {
-    let sequence = world.request_as("another", r#"{"foo":"fails"}"#).await;
-    assert_eq!(header(&world.rejection(sequence).await, "Job-Error"), "NameTaken");
+    let sequence = world.request_with_id("another", r#"{"foo":"fails"}"#).await;
+    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "NameTaken");
 }
 
 /// Asks whether the right to create is there: it is, so that the refusal is another's.
@@ -131,7 +132,7 @@ async fn a_policy_refuses(world: &World) {
     })
     .await;
     let sequence = world.request(r#"{"foo":"refused"}"#).await;
-    assert_eq!(header(&world.rejection(sequence).await, "Job-Error"), "Refused");
+    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "Refused");
 }
 
 /// Deletes a Job.

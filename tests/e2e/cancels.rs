@@ -5,8 +5,9 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::asking::{Refused, ask, refused};
-use crate::run::Run;
-use crate::world::{PATIENCE, World, header};
+use dispatcher_tests::load_test::LoadTest as Run;
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 async fn cancel(world: &World, query: Value) -> Result<Value, Refused> {
     ask(&world.client, "cancel", &[], &query.to_string()).await
@@ -48,12 +49,12 @@ async fn a_running_job_is_deleted_and_its_outcome_is_cancelled() {
         [("wait-a", json!({"name": "wait-a"})), ("wait-b", json!({"requestId": "of-wait-b"}))]
     {
         run.request(name, "ADDED").await;
-        assert_eq!(result(&run.world, query).await, "deleted");
-        assert_eq!(run.world.outcome(name).await["result"], "Cancelled");
-        let again = result(&run.world, json!({ "name": name })).await;
+        assert_eq!(result(&run.env, query).await, "deleted");
+        assert_eq!(run.env.outcome(name).await["result"], "Cancelled");
+        let again = result(&run.env, json!({ "name": name })).await;
         assert_eq!(again, "finished", "its outcome is told");
     }
-    until_nothing_is_written_down(&run.world).await;
+    until_nothing_is_written_down(&run.env).await;
     run.finish().await;
 }
 
@@ -61,14 +62,14 @@ async fn a_running_job_is_deleted_and_its_outcome_is_cancelled() {
 async fn a_finished_job_keeps_its_outcome_and_an_unknown_one_is_told() {
     let run = or_skip!(Run::start().await);
     run.request("done", "OUTCOME").await;
-    assert_eq!(result(&run.world, json!({"name": "done"})).await, "finished");
-    assert_eq!(run.world.outcome("done").await["result"], "Complete");
-    let unknown = cancel(&run.world, json!({"name": "nobody"})).await;
+    assert_eq!(result(&run.env, json!({"name": "done"})).await, "finished");
+    assert_eq!(run.env.outcome("done").await["result"], "Complete");
+    let unknown = cancel(&run.env, json!({"name": "nobody"})).await;
     assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
-    let unknown = cancel(&run.world, json!({"requestId": "nobody"})).await;
+    let unknown = cancel(&run.env, json!({"requestId": "nobody"})).await;
     assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
     for bad in [json!({}), json!({"name": "a", "requestId": "b"}), json!({"name": "a.b"})] {
-        assert_eq!(refused(cancel(&run.world, bad).await), (400, "BadRequest".to_owned()));
+        assert_eq!(refused(cancel(&run.env, bad).await), (400, "BadRequest".to_owned()));
     }
     run.finish().await;
 }
@@ -76,32 +77,32 @@ async fn a_finished_job_keeps_its_outcome_and_an_unknown_one_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queued_request_is_rejected_and_tomorrows_of_that_name_is_not() {
     let run = or_skip!(Run::start().await);
-    hold_the_queue(&run.world).await;
+    hold_the_queue(&run.env).await;
     let publish =
         async |id: &str, payload: &str| run.recorder.publish("simple", payload, Some(id)).await.unwrap();
     let by_name = publish("one", r#"{"foo":"x","name":"wait-a"}"#).await;
     let by_id = publish("two", r#"{"foo":"x","name":"wait-b"}"#).await;
     for _ in 0..2 {
-        assert_eq!(result(&run.world, json!({"name": "wait-a"})).await, "pending");
+        assert_eq!(result(&run.env, json!({"name": "wait-a"})).await, "pending");
     }
-    assert_eq!(result(&run.world, json!({"requestId": "two"})).await, "pending");
+    assert_eq!(result(&run.env, json!({"requestId": "two"})).await, "pending");
     publish("three", r#"{"foo":"x","name":"wait-a"}"#).await;
     publish("four", r#"{"foo":"x","name":"wait-b"}"#).await;
     // A crash between: it is written down.
     run.dispatcher.kill().await;
-    let_the_queue_go(&run.world).await;
+    let_the_queue_go(&run.env).await;
     run.dispatcher.restart().await;
     for sequence in [by_name, by_id] {
-        assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "Cancelled");
+        assert_eq!(header(&run.env.dead_letter(sequence).await, "Job-Error"), "Cancelled");
     }
     for (name, id) in [("wait-a", "three"), ("wait-b", "four")] {
-        assert_eq!(run.world.until_last(name, "ADDED").await["requestId"], id);
+        assert_eq!(run.env.until_last(name, "ADDED").await["requestId"], id);
     }
-    until_nothing_is_written_down(&run.world).await;
+    until_nothing_is_written_down(&run.env).await;
     // The entries are gone: nothing is left that could concern a later one.
     publish("five", r#"{"foo":"x","name":"wait-c"}"#).await;
-    run.world.until_last("wait-c", "ADDED").await;
-    run.end(&["wait-a", "wait-b", "wait-c"]).await;
+    run.env.until_last("wait-c", "ADDED").await;
+    run.complete(&["wait-a", "wait-b", "wait-c"]).await;
     run.finish().await;
 }
 
@@ -111,10 +112,10 @@ async fn a_caller_that_waits_hears_that_its_request_is_cancelled() {
     let run = or_skip!(Run::start().await);
     let wait = [("Job-Wait", "outcome"), ("Nats-Msg-Id", "one")];
     let payload = r#"{"foo":"x","name":"wait-a"}"#;
-    let call = ask(&run.world.client, "submit", &wait, payload);
+    let call = ask(&run.env.client, "submit", &wait, payload);
     let stop = async {
-        run.world.until_last("wait-a", "ADDED").await;
-        assert_eq!(result(&run.world, json!({"name": "wait-a"})).await, "deleted");
+        run.env.until_last("wait-a", "ADDED").await;
+        assert_eq!(result(&run.env, json!({"name": "wait-a"})).await, "deleted");
     };
     let (answer, ()) = tokio::join!(call, stop);
     assert_eq!(answer.unwrap()["outcome"]["result"], "Cancelled", "a running one has an outcome");
@@ -128,24 +129,24 @@ async fn what_is_written_down_is_done_by_whoever_comes_next() {
     for name in ["wait-there", "wait-gone", "wait-slipped"] {
         run.request(name, "ADDED").await;
     }
-    run.world.until_queue_is_empty().await;
+    run.env.until_queue_is_empty().await;
     run.dispatcher.kill().await;
     for name in ["wait-there", "wait-gone"] {
-        let uid = run.world.job(name).await.metadata.uid.unwrap();
+        let uid = run.env.job(name).await.metadata.uid.unwrap();
         let entry = json!({"cancel": "job", "template": "simple", "name": name, "uid": uid});
-        put(&run.world, &format!("job.{uid}"), &entry).await;
+        put(&run.env, &format!("job.{uid}"), &entry).await;
     }
     // Cancelled while it was created: the Job slipped through.
     let entry = json!({"cancel": "name", "template": "simple", "name": "wait-slipped", "upTo": 1000});
-    put(&run.world, "name.simple.wait-slipped", &entry).await;
+    put(&run.env, "name.simple.wait-slipped", &entry).await;
     let delete = kube::api::DeleteParams::background();
-    run.world.namespace.jobs.delete("wait-gone", &delete).await.unwrap();
+    run.env.namespace.jobs.delete("wait-gone", &delete).await.unwrap();
     run.dispatcher.restart().await;
     for name in ["wait-there", "wait-gone", "wait-slipped"] {
-        assert_eq!(run.world.outcome(name).await["result"], "Cancelled", "{name}");
+        assert_eq!(run.env.outcome(name).await["result"], "Cancelled", "{name}");
     }
-    until_nothing_is_written_down(&run.world).await;
-    assert!(run.world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.is_empty());
+    until_nothing_is_written_down(&run.env).await;
+    assert!(run.env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.is_empty());
     run.finish().await;
 }
 
@@ -166,11 +167,11 @@ async fn cancelled_at_any_moment_each_request_still_ends_once() {
                 json!({"requestId": format!("request-{n}")})
             };
             // Whatever it answers: it may not be published yet, or be over.
-            let _ = cancel(&run.world, query).await;
+            let _ = cancel(&run.env, query).await;
         }
     };
     tokio::join!(run.load(0, 100), cancels);
-    run.world.until_queue_is_empty().await;
-    until_nothing_is_written_down(&run.world).await;
+    run.env.until_queue_is_empty().await;
+    until_nothing_is_written_down(&run.env).await;
     run.finish().await;
 }

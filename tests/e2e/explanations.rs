@@ -8,7 +8,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, World, event, header, text};
+use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// The shipped template of `simple`, changed; its Jobs fail at their first failure, after a moment.
 pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
@@ -186,7 +187,7 @@ async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
 
 /// Ends a pod as a kubelet would.
 pub(crate) async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
-    let now = crate::world::now();
+    let now = dispatcher_tests::job_controller::now();
     let terminated = json!({"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
         "message": message, "startedAt": now, "finishedAt": now});
     let status = json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "startTime": now,
@@ -199,7 +200,7 @@ pub(crate) async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successful_job_hands_back_the_termination_message_of_its_container() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
     let (_folder, templates) = template(|_| {});
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"x"}"#).await;

@@ -5,12 +5,14 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use crate::world::{PATIENCE, World, event, finished, header, managed_template, text};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A world without deduplication, whose Jobs wait for the test.
 async fn start() -> Result<(World, Dispatcher, tempfile::TempDir), String> {
     let world = World::start().await?;
-    world.make_streams_without_deduplication().await;
+    world.create_streams_without_deduplication().await;
     let (folder, templates) = managed_template();
     let dispatcher = world.dispatcher().templates(templates).start().await;
     Ok((world, dispatcher, folder))
@@ -36,7 +38,7 @@ async fn publish_again(world: &World, id: &str, payload: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_message_again_is_the_same_job() {
     let (world, dispatcher, _folder) = or_skip!(start().await);
-    let first = world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    let first = world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     let added = world.until_last("simple-job-a", "ADDED").await;
     assert_eq!((added["requestId"].clone(), added["requestSeq"].clone()), (json!("order-1"), json!(first)));
 
@@ -61,21 +63,21 @@ async fn the_same_message_again_is_the_same_job() {
     world.until_queue_is_empty().await;
 
     assert!(jobs(&world).await.is_empty(), "no second Job");
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
     let uids: Vec<_> = world.history("simple-job-a").await.iter().map(|m| header(m, "Job-Uid")).collect();
     assert!(uids.iter().all(|uid| *uid == text(&added["uid"])), "{uids:?}");
-    assert_eq!(world.types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count(), 1);
+    assert_eq!(world.event_types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_id_with_another_request_is_told_so() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
-    world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     let before = world.job("simple-job-a").await;
     for payload in [r#"{"foo":"a","fail":true}"#, r#"{"foo":"b","name":"simple-job-a"}"#] {
         let again = publish_again(&world, "order-1", payload).await;
-        let letter = world.rejection(again).await;
+        let letter = world.dead_letter(again).await;
         assert_eq!(header(&letter, "Job-Error"), "RequestIdReused", "{:?}", letter.headers);
         assert_eq!(&letter.payload[..], payload.as_bytes());
     }
@@ -90,7 +92,7 @@ async fn the_same_id_with_another_request_is_told_so() {
     world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
     until("the Job to be gone", PATIENCE, || async { jobs(&world).await.is_empty().then_some(()) }).await;
     let again = publish_again(&world, "order-1", r#"{"foo":"a","fail":true}"#).await;
-    assert_eq!(header(&world.rejection(again).await, "Job-Error"), "RequestIdReused");
+    assert_eq!(header(&world.dead_letter(again).await, "Job-Error"), "RequestIdReused");
     assert!(jobs(&world).await.is_empty());
 }
 
@@ -100,7 +102,7 @@ async fn a_taken_name_is_told_with_the_way_out() {
     world.request(r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     let taken = world.request(r#"{"foo":"a"}"#).await;
-    let letter = world.rejection(taken).await;
+    let letter = world.dead_letter(taken).await;
     assert_eq!(header(&letter, "Job-Error"), "NameTaken");
     assert_eq!(header(&letter, "Job-Name"), "simple-job-a");
     assert!(header(&letter, "Job-Error-Message").contains("generateName"), "{:?}", letter.headers);
@@ -112,7 +114,7 @@ async fn a_taken_name_is_told_with_the_way_out() {
     (spec.selector, spec.template.metadata) = (None, None);
     let theirs = world.namespace.jobs.create(&PostParams::default(), &other).await.unwrap();
     let taken = world.request(r#"{"foo":"b"}"#).await;
-    assert_eq!(header(&world.rejection(taken).await, "Job-Error"), "NameTaken");
+    assert_eq!(header(&world.dead_letter(taken).await, "Job-Error"), "NameTaken");
     assert_eq!(world.job("simple-job-b").await.metadata.resource_version, theirs.metadata.resource_version);
     assert_eq!(world.history("simple-job-b").await.len(), 0);
 }
@@ -127,14 +129,14 @@ async fn generate_name_gives_each_request_a_name_of_its_own() {
     let names: Vec<_> = jobs(&world).await.into_iter().map(|job| job.metadata.name.unwrap()).collect();
     assert_eq!(names.len(), 3, "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("nightly-")), "{names:?}");
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_remembered_when_another_has_used_its_name_since() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
     for id in ["order-1", "order-2"] {
-        world.request_as(id, r#"{"foo":"a"}"#).await;
+        world.request_with_id(id, r#"{"foo":"a"}"#).await;
         world.until_last("simple-job-a", "ADDED").await;
         world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
         world.outcome("simple-job-a").await;
@@ -142,7 +144,7 @@ async fn a_request_is_remembered_when_another_has_used_its_name_since() {
     publish_again(&world, "order-1", r#"{"foo":"a"}"#).await;
     world.until_queue_is_empty().await;
     assert!(jobs(&world).await.is_empty(), "no second Job of order-1");
-    assert_eq!(world.types("simple-job-a").await.iter().filter(|t| *t == "ADDED").count(), 2);
+    assert_eq!(world.event_types("simple-job-a").await.iter().filter(|t| *t == "ADDED").count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,10 +167,10 @@ async fn a_name_that_comes_free_is_used_again_and_its_history_goes_on() {
         .await;
         world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
         until("the Job to be gone", PATIENCE, || async { jobs(&world).await.is_empty().then_some(()) }).await;
-        let outcomes = world.types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count();
+        let outcomes = world.event_types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count();
         assert_eq!(outcomes, round);
     }
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +187,7 @@ async fn a_job_that_loses_its_label_is_not_deleted_and_goes_on() {
     .await;
     world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "words")).await;
     assert_eq!(world.outcome("simple-job-a").await["result"], "Failed");
-    let types = world.types("simple-job-a").await;
+    let types = world.event_types("simple-job-a").await;
     assert!(!types.contains(&"DELETED".to_owned()), "{types:?}");
 }
 
@@ -217,7 +219,7 @@ async fn a_job_whose_marks_were_changed_is_told_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settled_job_is_known_when_its_history_is_gone() {
     let (world, dispatcher, _folder) = or_skip!(start().await);
-    world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-a").await;
@@ -230,6 +232,6 @@ async fn a_settled_job_is_known_when_its_history_is_gone() {
     world.until_queue_is_empty().await;
     assert_eq!(world.history("simple-job-a").await.len(), 0, "nothing more is said of it");
     let again = publish_again(&world, "order-1", r#"{"foo":"a","fail":true}"#).await;
-    assert_eq!(header(&world.rejection(again).await, "Job-Error"), "RequestIdReused");
+    assert_eq!(header(&world.dead_letter(again).await, "Job-Error"), "RequestIdReused");
     assert!(!dispatcher.log().contains("put back"), "{}", dispatcher.log());
 }

@@ -1,11 +1,11 @@
-//! A container engine: the one that runs here, else one of the rig's own for this test process.
+//! A container engine: the one that runs here, else one of the testbed's own for this test process.
 
 use std::os::unix::net::UnixStream;
 
 use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
@@ -14,7 +14,7 @@ const DEFAULT: &str = "unix:///var/run/docker.sock";
 pub struct Docker {
     /// The value for `DOCKER_HOST`.
     pub host: String,
-    /// Whether it is the rig's own, which holds no images but those that the rig gave it.
+    /// Whether it is the testbed's own, which holds no images but those that the testbed gave it.
     pub ours: bool,
     _helper: Option<Helper>,
 }
@@ -39,7 +39,7 @@ impl Docker {
             if let Some(host) = running() {
                 return Ok(Self { host, ours: false, _helper: None });
             }
-            let (helper, ready) = Helper::start(&["docker"], &[], PATIENCE).await?;
+            let (helper, ready) = Helper::start(&["docker"], &[], TIMEOUT).await?;
             let host = ready["host"].as_str().ok_or("no host in the answer")?.to_owned();
             Ok(Self { host, ours: true, _helper: Some(helper) })
         };

@@ -1,0 +1,214 @@
+//! The testbed itself: that pods run, that NATS keeps what it stored, and that nothing outlives a test.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::process::{Command, Stdio};
+
+use async_nats::jetstream;
+use dispatcher_tests::docker::Docker;
+use dispatcher_tests::kubernetes::ready;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, LogParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_simple_job_runs_to_its_end() {
+    let kubernetes = or_skip!(Kubernetes::shared().await);
+    let namespace = kubernetes.namespace().await;
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "simple"},
+        "spec": {
+            "restartPolicy": "Never", "serviceAccountName": "job", "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "simple", "image": concat!("simple-job:", env!("CARGO_PKG_VERSION")), "imagePullPolicy": "Never",
+                "env": [{"name": "FOO", "value": "testbed"}, {"name": "SLEEP_SECONDS", "value": "0.1"}],
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                                    "capabilities": {"drop": ["ALL"]}}
+            }]
+        }
+    }))
+    .unwrap();
+    namespace.pods.create(&PostParams::default(), &pod).await.unwrap();
+    until("the pod to succeed", PATIENCE, || async {
+        let status = namespace.pods.get_status("simple").await.map_err(|error| error.to_string())?.status;
+        let phase = status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase == Some("Succeeded") { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let log = namespace.pods.logs("simple", &LogParams::default()).await.unwrap();
+    assert_eq!(log, "Simple Job with foo=\"testbed\" is done.\n");
+    let args = ["get", "pod", "simple", "--namespace", &namespace.name, "--output=name"];
+    assert_eq!(kubernetes.kubectl(&args).await.unwrap(), "pod/simple\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
+    only_on_kubernetes!("the local cluster knows no rights");
+    let kubernetes = or_skip!(Kubernetes::shared().await);
+    let namespace = kubernetes.namespace().await;
+    let client = ready::client(&namespace.dispatcher_kubeconfig).unwrap();
+    let jobs: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client.clone(), &namespace.name);
+    jobs.list(&ListParams::default()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace.name);
+    pods.list(&ListParams::default()).await.unwrap();
+    let error = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap_err();
+    assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");
+    let elsewhere: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client, "default");
+    let error = elsewhere.list(&ListParams::default()).await.unwrap_err();
+    assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_keeps_a_stored_message_over_a_kill() {
+    only_on_kubernetes!("NATS runs in a container only beside a real Kubernetes");
+    let docker = Docker::shared().await;
+    let nats = Nats::start().await;
+    assert_eq!(nats.in_container(), docker.is_ok(), "a container wherever there is an engine");
+    keeps_a_message(nats).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_as_a_process_keeps_a_stored_message_over_a_kill() {
+    keeps_a_message(Nats::process().await).await;
+}
+
+async fn keeps_a_message(nats: Nats) {
+    let context = jetstream::new(nats.client().await);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    context.publish("s", "kept".into()).await.unwrap().await.unwrap();
+    nats.kill().await;
+    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server answers");
+    nats.restart().await;
+    nats.pause().await;
+    nats.unpause().await;
+    let context = jetstream::new(nats.client().await);
+    let stream = until("the stream after a restart", PATIENCE, || context.get_stream("S")).await;
+    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
+    let nats = Nats::cluster().await;
+    let context = jetstream::new(nats.client().await);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let made = context.create_stream(config).await.unwrap();
+    context.publish("s", "kept".into()).await.unwrap().await.unwrap();
+    let first = nats.stream_leader("S").await;
+    first.kill().await;
+    let second = until("another leader", PATIENCE, || async {
+        let leader = nats.stream_leader("S").await;
+        (leader.name != first.name).then_some(leader)
+    })
+    .await;
+    let context = jetstream::new(nats.client().await);
+    let stream = until("the stream under its new leader", PATIENCE, || context.get_stream("S")).await;
+    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
+    // The dispatcher tells by it whether a stream is still the same one.
+    assert_eq!(stream.cached_info().created, made.cached_info().created);
+    first.start().await;
+    nats.until_whole().await;
+    nats.step_down("S").await;
+    second.lame_duck().await;
+    second.ended().await;
+    nats.stream_leader("S").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_survives_the_kill_of_its_parts() {
+    only_on_kubernetes!("the parts are those of Kubernetes");
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kubernetes.client());
+    let uid = namespaces.get("default").await.unwrap().metadata.uid;
+    kubernetes.kill_apiserver().await;
+    assert!(namespaces.get("default").await.is_err(), "a killed API server answers");
+    kubernetes.start_apiserver().await;
+    kubernetes.kill_etcd().await;
+    kubernetes.start_etcd().await;
+    kubernetes.compact_etcd().await;
+    kubernetes.stop("scheduler").await;
+    kubernetes.cont("scheduler").await;
+    assert_eq!(namespaces.get("default").await.unwrap().metadata.uid, uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
+    only_on_kubernetes!("it shows that the testbed compacts etcd");
+    let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
+    let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
+    let map = |name: &str| ConfigMap {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..ConfigMap::default()
+    };
+    let old = maps.create(&PostParams::default(), &map("first")).await.unwrap();
+    maps.create(&PostParams::default(), &map("second")).await.unwrap();
+    kubernetes.compact_etcd().await;
+    kubernetes.kill_apiserver().await;
+    kubernetes.start_apiserver().await;
+    let version = old.metadata.resource_version.unwrap();
+    let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
+    let event = timeout(PATIENCE, events.next()).await.expect("an event").expect("not the end");
+    assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
+}
+
+/// Names the file that [`hold_until_killed`] writes to, in the process that is to be killed.
+const HOLD: &str = "TESTBED_HOLD";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_outlives_a_test_process_that_is_killed() {
+    let folder = paths::temp_dir("leak").unwrap();
+    let file = folder.path().join("addresses");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "testbed::hold_until_killed", "--nocapture"]).env(HOLD, &file);
+    let mut test = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let addresses = until("the other test process to have started its parts", PATIENCE, || {
+        assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
+        std::future::ready(std::fs::read_to_string(&file))
+    })
+    .await;
+    test.kill().unwrap();
+    test.wait().unwrap();
+    for address in addresses.lines() {
+        until(&format!("{address} to be left"), PATIENCE, || async {
+            TcpStream::connect(address).await.err()
+        })
+        .await;
+    }
+}
+
+/// Does something only as the process that [`nothing_outlives_a_test_process_that_is_killed`] kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn hold_until_killed() {
+    let Some(file) = std::env::var_os(HOLD).map(PathBuf::from) else { return };
+    let nats = Nats::start().await;
+    let plain = Nats::process().await;
+    let mut addresses = vec![nats.url.clone(), plain.url.clone()];
+    let kubernetes = Kubernetes::control_plane(Options::default()).await;
+    if let Ok(kubernetes) = &kubernetes {
+        let kubeconfig = std::fs::read_to_string(kubernetes.kubeconfig_path()).unwrap();
+        let kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).unwrap();
+        addresses.push(kubeconfig["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned());
+    }
+    let addresses: Vec<_> = addresses.iter().filter_map(|url| url.split("//").nth(1)).collect();
+    // Written whole or not at all.
+    let half = file.with_extension("half");
+    std::fs::write(&half, addresses.join("\n")).unwrap();
+    std::fs::rename(half, file).unwrap();
+    std::future::pending::<()>().await;
+}
