@@ -222,8 +222,8 @@ async fn what_the_api_server_refuses_is_counted() {
         &dispatcher,
         &[
             (r#"dispatcher_requests_total{template="simple",result="created"}"#, 1.0),
-            (r#"dispatcher_requests_total{template="simple",result="retried"}"#, 2.0),
-            (r#"dispatcher_job_create_duration_seconds_count{result="retry"}"#, 2.0),
+            (r#"dispatcher_requests_total{template="simple",result="retrying"}"#, 2.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="transient"}"#, 2.0),
         ],
     )
     .await;

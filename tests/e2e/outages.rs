@@ -87,7 +87,7 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
     until("it to be ready as one that does not report", PATIENCE, || async {
         let (status, body) = run.dispatcher.get("/readyz").await?;
         let (_, reports) = run.dispatcher.get("/leader").await?;
-        let done = status == 200 && reports.contains("\"reports\":false");
+        let done = status == 200 && reports.contains("\"leader\":false");
         if done { Ok(()) } else { Err(format!("{body}{reports}")) }
     })
     .await;

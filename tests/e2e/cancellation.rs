@@ -1,48 +1,48 @@
-//! `cancel`: of a running Job, a queued request, a finished Job and an unknown one; over crashes too.
+//! `cancel` of a running Job, a queued request, a finished Job and an unknown Job, also after crashes.
 
 use dispatcher_tests::{or_skip, until};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::asking::{Refused, ask, refused};
+use crate::service_client::{ServiceError, call_service, code_and_error};
 use crate::run::Run;
 use crate::world::{PATIENCE, World, header};
 
-async fn cancel(world: &World, query: Value) -> Result<Value, Refused> {
-    ask(&world.client, "cancel", &[], &query.to_string()).await
+async fn cancel(world: &World, query: Value) -> Result<Value, ServiceError> {
+    call_service(&world.client, "cancel", &[], &query.to_string()).await
 }
 
 async fn result(world: &World, query: Value) -> String {
     cancel(world, query).await.unwrap()["result"].as_str().unwrap().to_owned()
 }
 
-async fn until_nothing_is_written_down(world: &World) {
-    until("an empty bucket", PATIENCE, || async {
+async fn until_no_cancellation_is_stored(world: &World) {
+    until("JOB_CANCELS to be empty", PATIENCE, || async {
         let stream = world.jetstream.get_stream("KV_JOB_CANCELS").await.map_err(|e| e.to_string())?;
         match stream.cached_info().state.messages {
             0 => Ok(()),
-            left => Err(format!("{left} entries are left")),
+            left => Err(format!("{left} entries left")),
         }
     })
     .await;
 }
 
-/// Requests stay in the queue. (Taken away, the consumer would be made again.)
-async fn hold_the_queue(world: &World) {
+/// Pauses the consumer. A deleted consumer would be recreated.
+async fn pause_queue(world: &World) {
     let until = json!({"pause_until": "2100-01-01T00:00:00Z"});
     let paused: Value =
         world.jetstream.request("CONSUMER.PAUSE.JOBS.dispatcher-simple", &until).await.unwrap();
     assert_eq!(paused["paused"], true, "{paused}");
 }
 
-/// The next start makes another one.
-async fn let_the_queue_go(world: &World) {
+/// Deletes the paused consumer; the next start of the dispatcher creates a new one.
+async fn resume_queue(world: &World) {
     let queue = world.jetstream.get_stream("JOBS").await.unwrap();
     queue.delete_consumer("dispatcher-simple").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_job_is_deleted_and_its_outcome_is_cancelled() {
+async fn cancelled_running_job_is_deleted_and_its_outcome_is_cancelled() {
     let run = or_skip!(Run::start().await);
     for (name, query) in
         [("wait-a", json!({"name": "wait-a"})), ("wait-b", json!({"requestId": "of-wait-b"}))]
@@ -50,33 +50,33 @@ async fn a_running_job_is_deleted_and_its_outcome_is_cancelled() {
         run.request(name, "ADDED").await;
         assert_eq!(result(&run.world, query).await, "deleted");
         assert_eq!(run.world.outcome(name).await["result"], "Cancelled");
-        let again = result(&run.world, json!({ "name": name })).await;
-        assert_eq!(again, "finished", "its outcome is told");
+        let repeated = result(&run.world, json!({ "name": name })).await;
+        assert_eq!(repeated, "finished", "the outcome is published");
     }
-    until_nothing_is_written_down(&run.world).await;
+    until_no_cancellation_is_stored(&run.world).await;
     run.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_finished_job_keeps_its_outcome_and_an_unknown_one_is_told() {
+async fn cancel_reports_a_finished_job_and_refuses_an_unknown_one() {
     let run = or_skip!(Run::start().await);
     run.request("done", "OUTCOME").await;
     assert_eq!(result(&run.world, json!({"name": "done"})).await, "finished");
     assert_eq!(run.world.outcome("done").await["result"], "Complete");
-    let unknown = cancel(&run.world, json!({"name": "nobody"})).await;
-    assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
-    let unknown = cancel(&run.world, json!({"requestId": "nobody"})).await;
-    assert_eq!(refused(unknown), (404, "NotFound".to_owned()));
+    let unknown = cancel(&run.world, json!({"name": "unknown"})).await;
+    assert_eq!(code_and_error(unknown), (404, "NotFound".to_owned()));
+    let unknown = cancel(&run.world, json!({"requestId": "unknown"})).await;
+    assert_eq!(code_and_error(unknown), (404, "NotFound".to_owned()));
     for bad in [json!({}), json!({"name": "a", "requestId": "b"}), json!({"name": "a.b"})] {
-        assert_eq!(refused(cancel(&run.world, bad).await), (400, "BadRequest".to_owned()));
+        assert_eq!(code_and_error(cancel(&run.world, bad).await), (400, "BadRequest".to_owned()));
     }
     run.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queued_request_is_rejected_and_tomorrows_of_that_name_is_not() {
+async fn cancelled_queued_request_is_rejected_and_a_later_one_of_the_same_name_is_not() {
     let run = or_skip!(Run::start().await);
-    hold_the_queue(&run.world).await;
+    pause_queue(&run.world).await;
     let publish =
         async |id: &str, payload: &str| run.recorder.publish("simple", payload, Some(id)).await.unwrap();
     let by_name = publish("one", r#"{"foo":"x","name":"wait-a"}"#).await;
@@ -87,9 +87,9 @@ async fn a_queued_request_is_rejected_and_tomorrows_of_that_name_is_not() {
     assert_eq!(result(&run.world, json!({"requestId": "two"})).await, "pending");
     publish("three", r#"{"foo":"x","name":"wait-a"}"#).await;
     publish("four", r#"{"foo":"x","name":"wait-b"}"#).await;
-    // A crash between: it is written down.
+    // The cancellations survive a crash.
     run.dispatcher.kill().await;
-    let_the_queue_go(&run.world).await;
+    resume_queue(&run.world).await;
     run.dispatcher.restart().await;
     for sequence in [by_name, by_id] {
         assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "Cancelled");
@@ -97,54 +97,52 @@ async fn a_queued_request_is_rejected_and_tomorrows_of_that_name_is_not() {
     for (name, id) in [("wait-a", "three"), ("wait-b", "four")] {
         assert_eq!(run.world.until_last(name, "ADDED").await["requestId"], id);
     }
-    until_nothing_is_written_down(&run.world).await;
-    // The entries are gone: nothing is left that could concern a later one.
+    until_no_cancellation_is_stored(&run.world).await;
+    // No stored cancellation affects a later request.
     publish("five", r#"{"foo":"x","name":"wait-c"}"#).await;
     run.world.until_last("wait-c", "ADDED").await;
     run.end(&["wait-a", "wait-b", "wait-c"]).await;
     run.finish().await;
 }
 
-/// One who waits for a request that is cancelled is told so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_waits_hears_that_its_request_is_cancelled() {
+async fn caller_that_waits_for_the_outcome_gets_the_cancellation() {
     let run = or_skip!(Run::start().await);
     let wait = [("Job-Wait", "outcome"), ("Nats-Msg-Id", "one")];
     let payload = r#"{"foo":"x","name":"wait-a"}"#;
-    let call = ask(&run.world.client, "submit", &wait, payload);
-    let stop = async {
+    let call = call_service(&run.world.client, "submit", &wait, payload);
+    let cancel = async {
         run.world.until_last("wait-a", "ADDED").await;
         assert_eq!(result(&run.world, json!({"name": "wait-a"})).await, "deleted");
     };
-    let (answer, ()) = tokio::join!(call, stop);
-    assert_eq!(answer.unwrap()["outcome"]["result"], "Cancelled", "a running one has an outcome");
+    let (answer, ()) = tokio::join!(call, cancel);
+    assert_eq!(answer.unwrap()["outcome"]["result"], "Cancelled");
 }
 
-/// The dispatcher dies between what is written down and the deletion: the next one finishes it. The entry is put there by
-/// hand, as the crash would leave it.
+/// The test stores the entries itself, as a dispatcher leaves them that crashes before the deletion.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_down_is_done_by_whoever_comes_next() {
+async fn stored_cancellation_is_completed_after_a_restart() {
     let run = or_skip!(Run::start().await);
-    for name in ["wait-there", "wait-gone", "wait-slipped"] {
+    for name in ["wait-present", "wait-deleted", "wait-raced"] {
         run.request(name, "ADDED").await;
     }
     run.world.until_queue_is_empty().await;
     run.dispatcher.kill().await;
-    for name in ["wait-there", "wait-gone"] {
+    for name in ["wait-present", "wait-deleted"] {
         let uid = run.world.job(name).await.metadata.uid.unwrap();
         let entry = json!({"cancel": "job", "template": "simple", "name": name, "uid": uid});
         put(&run.world, &format!("job.{uid}"), &entry).await;
     }
-    // Cancelled while it was created: the Job slipped through.
-    let entry = json!({"cancel": "name", "template": "simple", "name": "wait-slipped", "upTo": 1000});
-    put(&run.world, "name.simple.wait-slipped", &entry).await;
+    // A cancellation of a queued request whose Job was created at the same moment.
+    let entry = json!({"cancel": "name", "template": "simple", "name": "wait-raced", "upTo": 1000});
+    put(&run.world, "name.simple.wait-raced", &entry).await;
     let delete = kube::api::DeleteParams::background();
-    run.world.namespace.jobs.delete("wait-gone", &delete).await.unwrap();
+    run.world.namespace.jobs.delete("wait-deleted", &delete).await.unwrap();
     run.dispatcher.restart().await;
-    for name in ["wait-there", "wait-gone", "wait-slipped"] {
+    for name in ["wait-present", "wait-deleted", "wait-raced"] {
         assert_eq!(run.world.outcome(name).await["result"], "Cancelled", "{name}");
     }
-    until_nothing_is_written_down(&run.world).await;
+    until_no_cancellation_is_stored(&run.world).await;
     assert!(run.world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.is_empty());
     run.finish().await;
 }
@@ -154,23 +152,23 @@ async fn put(world: &World, key: &str, entry: &Value) {
     world.jetstream.publish(subject, entry.to_string().into()).await.unwrap().await.unwrap();
 }
 
-/// Cancellations at any moment of a request's life, among others that go on: each request ends once.
+/// Cancels requests in every state, while other requests continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelled_at_any_moment_each_request_still_ends_once() {
+async fn requests_cancelled_at_any_moment_end_exactly_once() {
     let run = or_skip!(Run::start().await);
-    let cancels = async {
+    let cancellations = async {
         for n in 0..60 {
             let query = if n % 2 == 0 {
                 json!({"name": format!("simple-job-{n}")})
             } else {
                 json!({"requestId": format!("request-{n}")})
             };
-            // Whatever it answers: it may not be published yet, or be over.
+            // The answer varies: the request may not be published yet, or the Job may have finished.
             let _ = cancel(&run.world, query).await;
         }
     };
-    tokio::join!(run.load(0, 100), cancels);
+    tokio::join!(run.load(0, 100), cancellations);
     run.world.until_queue_is_empty().await;
-    until_nothing_is_written_down(&run.world).await;
+    until_no_cancellation_is_stored(&run.world).await;
     run.finish().await;
 }

@@ -1,4 +1,5 @@
-//! Why a Job failed, and why it does not run: attempts and stalls, on pods that really run and on pods that are played.
+//! `ATTEMPT` and `STALLED`: why a Job failed or does not run. Some tests run pods, others patch their
+//! status.
 
 use std::path::PathBuf;
 
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::world::{PATIENCE, World, event, header, text};
 
-/// The shipped template of `simple`, changed; its Jobs fail at their first failure, after a moment.
-pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+/// The shipped template `simple` with `change` applied. Its Jobs sleep 0.1 s and are not retried.
+pub(crate) fn modified_template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
     let folder = paths::temp_dir("templates").unwrap();
     let path = paths::workspace().join("deploy/templates/simple.yaml");
     let mut simple: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -22,17 +23,17 @@ pub(crate) fn template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, P
         }
     }
     change(&mut simple);
-    // JSON is YAML.
+    // JSON is valid YAML.
     std::fs::write(folder.path().join("simple.yaml"), simple.to_string()).unwrap();
     let path = folder.path().to_owned();
     (folder, path)
 }
 
-fn container(template: &mut Value) -> &mut Value {
-    &mut template["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]
+fn container(manifest: &mut Value) -> &mut Value {
+    &mut manifest["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]
 }
 
-/// The events of one type of a Job, waited for until there is one.
+/// Waits for an event of this type and returns all of them.
 async fn events(world: &World, name: &str, type_: &str) -> Vec<Value> {
     until(&format!("{type_} of {name}"), PATIENCE, || async {
         let history: Vec<Value> = world.history(name).await.iter().map(event).collect();
@@ -49,34 +50,34 @@ fn last_line(attempt: &Value) -> String {
 const FAILED: &str = "Simple Job with foo=\"bad\" failed, as FAIL asked for.";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_attempt_is_told_with_exit_code_and_log_before_the_outcome_that_lists_it() {
+async fn failed_attempt_is_published_with_exit_code_and_log_before_the_outcome_lists_it() {
     let world = or_skip!(World::start().await);
-    let (_folder, templates) = template(|_| {});
+    let (_folder, templates) = modified_template(|_| {});
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"bad","fail":true}"#).await;
     let outcome = world.outcome("simple-job-bad").await;
     assert_eq!(outcome["reason"], "BackoffLimitExceeded", "{outcome}");
 
-    let told = &events(&world, "simple-job-bad", "ATTEMPT").await[0];
-    let attempt = &told["attempt"];
-    assert_eq!((&attempt["exitCode"], &attempt["reason"]), (&json!(1), &json!("Error")), "{told}");
-    assert!(text(&attempt["pod"]).starts_with("simple-job-bad-"), "{told}");
-    assert!(!text(&attempt["node"]).is_empty() && !text(&attempt["finishedAt"]).is_empty(), "{told}");
+    let published = &events(&world, "simple-job-bad", "ATTEMPT").await[0];
+    let attempt = &published["attempt"];
+    assert_eq!((&attempt["exitCode"], &attempt["reason"]), (&json!(1), &json!("Error")), "{published}");
+    assert!(text(&attempt["pod"]).starts_with("simple-job-bad-"), "{published}");
+    assert!(!text(&attempt["node"]).is_empty() && !text(&attempt["finishedAt"]).is_empty(), "{published}");
     let attempts = outcome["attempts"].as_array().unwrap();
     assert_eq!((attempts.len(), &attempts[0]["pod"]), (1, &attempt["pod"]), "{outcome}");
     assert_eq!(last_line(&attempts[0]), FAILED, "{outcome}");
     assert!(outcome.get("attemptsOmitted").is_none(), "{outcome}");
 
-    // Its headers tell of the Job as it was last said, and nothing is told after the outcome.
+    // An ATTEMPT carries the resource version of the preceding event. The OUTCOME is last.
     let history = world.history("simple-job-bad").await;
-    let place = history.iter().position(|message| event(message)["type"] == "ATTEMPT").unwrap();
-    let before = header(&history[place - 1], "Job-Resource-Version");
-    assert_eq!(header(&history[place], "Job-Resource-Version"), before);
+    let index = history.iter().position(|message| event(message)["type"] == "ATTEMPT").unwrap();
+    let before = header(&history[index - 1], "Job-Resource-Version");
+    assert_eq!(header(&history[index], "Job-Resource-Version"), before);
     assert_eq!(event(history.last().unwrap())["type"], "OUTCOME");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_out_of_memory_kill_is_told_with_reason_exit_code_limit_and_log() {
+async fn oom_killed_attempt_has_reason_exit_code_memory_limit_and_log() {
     let world = or_skip!(World::start().await);
     let _dispatcher = world.dispatcher().start().await;
     let request = r#"{"foo":"big","reqBytes":"32Mi","limBytes":"32Mi","allocBytes":"256Mi"}"#;
@@ -95,13 +96,13 @@ async fn an_out_of_memory_kill_is_told_with_reason_exit_code_limit_and_log() {
         "{outcome}"
     );
     assert_eq!((&attempt["exitCode"], &attempt["memoryLimit"]), (&json!(137), &json!("32Mi")), "{outcome}");
-    assert!(!last_line(attempt).is_empty(), "what it was about to do: {outcome}");
+    assert!(!last_line(attempt).is_empty(), "no log: {outcome}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_the_template_turns_off_is_not_told() {
+async fn disabled_log_tail_is_not_published() {
     let world = or_skip!(World::start().await);
-    let (_folder, templates) = template(|simple| simple["logTail"] = false.into());
+    let (_folder, templates) = modified_template(|simple| simple["spec"]["logTail"] = false.into());
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"bad","fail":true}"#).await;
     let outcome = world.outcome("simple-job-bad").await;
@@ -111,14 +112,14 @@ async fn a_log_that_the_template_turns_off_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_ended_while_the_dispatcher_was_down_are_explained_after_its_start() {
+async fn attempts_that_ended_during_downtime_are_published_after_the_start() {
     let world = or_skip!(World::start().await);
-    let (_folder, templates) = template(|_| {});
+    let (_folder, templates) = modified_template(|_| {});
     let dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"bad","fail":true}"#).await;
     world.until_queue_is_empty().await;
     dispatcher.kill().await;
-    until("the Job to be failed", PATIENCE, || async {
+    until("the Job to have failed", PATIENCE, || async {
         let status = world.namespace.jobs.get("simple-job-bad").await.ok()?.status?;
         status.conditions?.iter().any(|c| c.type_ == "Failed" && c.status == "True").then_some(())
     })
@@ -130,10 +131,10 @@ async fn pods_that_ended_while_the_dispatcher_was_down_are_explained_after_its_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_does_not_exist_is_told_as_a_stall_and_by_the_deadline_as_an_outcome() {
-    only_on_kubernetes!("the local cluster pulls no images");
+async fn missing_image_is_published_as_a_stall_and_in_the_outcome() {
+    only_on_kubernetes!("the local cluster does not pull images");
     let world = or_skip!(World::start().await);
-    let (_folder, templates) = template(|simple| {
+    let (_folder, templates) = modified_template(|simple| {
         simple["spec"]["job"]["spec"]["activeDeadlineSeconds"] = 20.into();
         container(simple)["image"] = "simple-job:none".into();
     });
@@ -143,23 +144,23 @@ async fn an_image_that_does_not_exist_is_told_as_a_stall_and_by_the_deadline_as_
     assert_eq!((&outcome["result"], &outcome["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
     assert_eq!(outcome["stall"]["reason"], "ErrImageNeverPull", "{outcome}");
     assert_eq!(outcome["attempts"][0]["reason"], "Deleted", "{outcome}");
-    assert!(outcome["attempts"][0].get("exitCode").is_none(), "none ran: {outcome}");
-    // The reason was there before the end, once.
+    assert!(outcome["attempts"][0].get("exitCode").is_none(), "no container ran: {outcome}");
+    // The stall was published once, before the deadline.
     let stalls = events(&world, "simple-job-x", "STALLED").await;
     assert_eq!((stalls.len(), &stalls[0]["stall"]["reason"]), (1, &json!("ErrImageNeverPull")), "{stalls:?}");
     assert!(text(&stalls[0]["stall"]["message"]).contains("simple-job:none"), "{stalls:?}");
     let conditions = stalls[0]["status"]["conditions"].as_array().map_or(0, Vec::len);
-    assert_eq!(conditions, 0, "long before the deadline: {stalls:?}");
+    assert_eq!(conditions, 0, "{stalls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_on_pods_is_told_in_its_own_words() {
-    only_on_kubernetes!("the local cluster knows no quotas");
+async fn exceeded_pod_quota_is_published_as_a_stall_with_the_message_of_kubernetes() {
+    only_on_kubernetes!("the local cluster has no quotas");
     let world = or_skip!(World::start().await);
     let quotas: Api<ResourceQuota> = Api::namespaced(world.namespace.client.clone(), &world.namespace.name);
     let quota = json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
-    until("the quota to count", PATIENCE, || async {
+    until("the quota to be in force", PATIENCE, || async {
         quotas.get("no-pods").await.ok()?.status?.used?.contains_key("pods").then_some(())
     })
     .await;
@@ -171,10 +172,10 @@ async fn a_quota_on_pods_is_told_in_its_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
-    only_on_kubernetes!("the local cluster knows no Pod Security");
+async fn pod_security_violation_is_published_as_a_stall_with_the_message_of_kubernetes() {
+    only_on_kubernetes!("the local cluster has no Pod Security admission");
     let world = or_skip!(World::start().await);
-    let (_folder, templates) = template(|simple| {
+    let (_folder, templates) = modified_template(|simple| {
         simple["spec"]["job"]["spec"]["template"]["spec"]["securityContext"] = json!({});
     });
     let _dispatcher = world.dispatcher().templates(templates).start().await;
@@ -184,8 +185,8 @@ async fn a_refusal_by_pod_security_is_told_in_its_own_words() {
     assert!(text(&stall["message"]).contains("violates PodSecurity \"restricted"), "{stall}");
 }
 
-/// Ends a pod as a kubelet would.
-pub(crate) async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
+/// Sets the status of a terminated pod, as a kubelet does.
+pub(crate) async fn terminate_pod(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
     let now = crate::world::now();
     let terminated = json!({"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
         "message": message, "startedAt": now, "finishedAt": now});
@@ -197,17 +198,17 @@ pub(crate) async fn end(pods: &Api<Pod>, name: &str, code: i32, message: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_successful_job_hands_back_the_termination_message_of_its_container() {
+async fn outcome_of_a_successful_job_has_the_termination_message_of_its_container() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
-    let (_folder, templates) = template(|_| {});
+    let (_folder, templates) = modified_template(|_| {});
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     world.request(r#"{"foo":"x"}"#).await;
     let pod = until("the Job's pod", PATIENCE, || async {
         world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
     })
     .await;
-    end(&world.namespace.pods, &pod, 0, "{\"rows\":7}\u{1b}").await;
+    terminate_pod(&world.namespace.pods, &pod, 0, "{\"rows\":7}\u{1b}").await;
     let outcome = world.outcome("simple-job-x").await;
     assert_eq!(outcome["result"], "Complete", "{outcome}");
     assert_eq!(outcome["attempts"][0]["message"], "{\"rows\":7}\\x1b", "{outcome}");
