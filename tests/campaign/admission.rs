@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::stage::{Stage, repeat};
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// How many requests are published at once; one in twenty is bad.
 const REQUESTS: usize = 100;
@@ -27,10 +27,10 @@ async fn a_right_is_taken_away_and_given_back() {
         println!("the right to {verb}");
         tokio::join!(stage.load(0, REQUESTS), async {
             stage.until_jobs(random.usize(0..80)).await;
-            stage.world.namespace.take_right(verb).await;
+            stage.env.namespace.take_right(verb).await;
             // The fault itself lasts this long.
             sleep(Duration::from_millis(random.u64(1_000..8_000))).await;
-            stage.world.namespace.give_right(verb).await;
+            stage.env.namespace.give_right(verb).await;
             let given = Instant::now();
             stage.until_works("after").await;
             stage.recovered("a right given back", given);
@@ -45,19 +45,17 @@ async fn a_quota_is_exceeded_then_raised() {
     only_on_kubernetes!("the local cluster knows no quotas");
     repeat("a quota of Jobs is exceeded, then raised", async |stage, random| {
         let quotas: Api<ResourceQuota> =
-            Api::namespaced(stage.world.namespace.client.clone(), &stage.world.namespace.name);
+            Api::namespaced(stage.env.namespace.client.clone(), &stage.env.namespace.name);
         let quota = |jobs: usize| {
             json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
                    "spec": {"hard": {"count/jobs.batch": jobs.to_string()}}})
         };
         let most = random.usize(1..60);
         quotas.create(&PostParams::default(), &serde_json::from_value(quota(most)).unwrap()).await.unwrap();
-        until("the quota to count", PATIENCE, || async {
-            quotas.get("q").await.ok()?.status?.used.map(drop)
-        })
-        .await;
+        until("the quota to count", TIMEOUT, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
+            .await;
         stage.load(0, REQUESTS).await;
-        until("a refusal in the log", PATIENCE, || async {
+        until("a refusal in the log", TIMEOUT, || async {
             stage.dispatcher.log().contains("exceeded quota").then_some(())
         })
         .await;
@@ -76,8 +74,8 @@ async fn until_refused(stage: &Stage, refused: bool) {
         "spec": {"template": template}}))
     .unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("an admission to be in force, or not", PATIENCE, || async {
-        let answer = stage.world.namespace.jobs.create(&dry, &job).await;
+    until("an admission to be in force, or not", TIMEOUT, || async {
+        let answer = stage.env.namespace.jobs.create(&dry, &job).await;
         if answer.is_err() == refused { Ok(()) } else { Err(format!("{:?}", answer.err())) }
     })
     .await;
@@ -89,7 +87,7 @@ fn of<K: serde::de::DeserializeOwned>(object: Value) -> K {
 
 /// Of this namespace only: others run beside it.
 fn selector(stage: &Stage) -> Value {
-    json!({"matchLabels": {"kubernetes.io/metadata.name": stage.world.namespace.name}})
+    json!({"matchLabels": {"kubernetes.io/metadata.name": stage.env.namespace.name}})
 }
 
 fn rules() -> Value {
@@ -100,7 +98,7 @@ fn rules() -> Value {
 /// What it refuses is rejected, and stays so; the rest goes on.
 async fn policy(fault: &str, reason: &'static str) {
     repeat(fault, async |stage, random| {
-        let (client, name) = (stage.world.namespace.client.clone(), &stage.world.namespace.name);
+        let (client, name) = (stage.env.namespace.client.clone(), &stage.env.namespace.name);
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
         stage.load(0, random.usize(1..60)).await;
@@ -114,9 +112,11 @@ async fn policy(fault: &str, reason: &'static str) {
         bindings.create(&PostParams::default(), &of(binding)).await.unwrap();
         until_refused(stage, true).await;
         stage.load(REQUESTS, random.usize(40..REQUESTS)).await;
-        stage.world.until_queue_is_empty().await;
-        let refused = stage.world.rejections().await;
-        let refused = refused.iter().filter(|letter| crate::world::header(letter, "Job-Error") == "Refused");
+        stage.env.until_queue_is_empty().await;
+        let refused = stage.env.dead_letters().await;
+        let refused = refused
+            .iter()
+            .filter(|letter| dispatcher_tests::test_env::header(letter, "Job-Error") == "Refused");
         assert!(refused.count() > 0, "the policy rejects");
         bindings.delete(name, &DeleteParams::default()).await.unwrap();
         policies.delete(name, &DeleteParams::default()).await.unwrap();
@@ -143,8 +143,8 @@ async fn a_policy_refuses_as_forbidden() {
 async fn a_webhook_is_away() {
     only_on_kubernetes!("the local cluster knows no webhooks");
     repeat("an admission webhook cannot be reached, and is removed", async |stage, random| {
-        let name = &stage.world.namespace.name;
-        let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(stage.world.namespace.client.clone());
+        let name = &stage.env.namespace.name;
+        let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(stage.env.namespace.client.clone());
         let webhook = json!({"metadata": {"name": name}, "webhooks": [{
             "name": "away.tests.example.org", "admissionReviewVersions": ["v1"], "sideEffects": "None",
             "failurePolicy": "Fail", "timeoutSeconds": 2, "rules": rules(), "namespaceSelector": selector(stage),
@@ -161,9 +161,9 @@ async fn a_webhook_is_away() {
             stage.until_works("after").await;
             stage.recovered("a webhook removed that was away", removed);
         });
-        let letters = stage.world.rejections().await;
+        let letters = stage.env.dead_letters().await;
         assert!(
-            letters.iter().all(|letter| crate::world::header(letter, "Job-Error") != "Refused"),
+            letters.iter().all(|letter| dispatcher_tests::test_env::header(letter, "Job-Error") != "Refused"),
             "nothing is rejected for it"
         );
     })

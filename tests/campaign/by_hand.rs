@@ -7,21 +7,21 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::stage::{Stage, repeat};
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// How many requests are published at once; one in twenty is bad.
 const REQUESTS: usize = 100;
 
 /// The names of the Jobs that there are.
 async fn names(stage: &Stage) -> Vec<String> {
-    let list = stage.world.namespace.jobs.list(&ListParams::default()).await.unwrap();
+    let list = stage.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
     list.items.iter().map(ResourceExt::name_any).collect()
 }
 
 async fn delete(stage: &Stage, names: &[String]) {
     let delete = async |name: &String| {
         // Its TTL may have been quicker.
-        let _ = stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await;
+        let _ = stage.env.namespace.jobs.delete(name, &DeleteParams::background()).await;
     };
     stream::iter(names).map(delete).buffer_unordered(16).collect::<Vec<()>>().await;
 }
@@ -34,8 +34,8 @@ async fn ask(stage: &Stage, name: &str, id: &str) {
 
 /// Waits for the Job of that name that a request became.
 async fn until_job_of(stage: &Stage, name: &str, id: &str) {
-    until(&format!("the Job {name} of the request {id}"), PATIENCE, || async {
-        let job = stage.world.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
+    until(&format!("the Job {name} of the request {id}"), TIMEOUT, || async {
+        let job = stage.env.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
         let found = job.annotations().get("natsjobs.dev/request-id").cloned();
         if found.as_deref() == Some(id) { Ok(()) } else { Err(format!("{found:?}")) }
     })
@@ -43,8 +43,8 @@ async fn until_job_of(stage: &Stage, name: &str, id: &str) {
 }
 
 async fn until_gone(stage: &Stage, name: &str) {
-    until(&format!("the Job {name} to be gone"), PATIENCE, || async {
-        match stage.world.namespace.jobs.get_opt(name).await {
+    until(&format!("the Job {name} to be gone"), TIMEOUT, || async {
+        match stage.env.namespace.jobs.get_opt(name).await {
             Ok(None) => Ok(()),
             other => Err(format!("{other:?}")),
         }
@@ -70,7 +70,7 @@ async fn jobs_are_deleted_by_hand() {
 async fn again(stage: &Stage, name: String, id: String) {
     ask(stage, &name, &id).await;
     until_job_of(stage, &name, &id).await;
-    stage.world.namespace.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
+    stage.env.namespace.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
     until_gone(stage, &name).await;
 }
 
@@ -102,13 +102,13 @@ async fn jobs_get_a_ttl_of_0() {
                 ask(stage, name, name).await;
             }
             for name in &names {
-                stage.world.job(name).await;
+                stage.env.job(name).await;
                 let ttl = Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": 0}}));
-                stage.world.namespace.jobs.patch(name, &PatchParams::default(), &ttl).await.unwrap();
+                stage.env.namespace.jobs.patch(name, &PatchParams::default(), &ttl).await.unwrap();
             }
             let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
             random.shuffle(&mut names);
-            stage.end(&names).await;
+            stage.complete(&names).await;
         });
     })
     .await;

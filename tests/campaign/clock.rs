@@ -8,9 +8,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use tempfile::TempDir;
 
-use crate::run::Run;
 use crate::stage::{Stage, repeat, repeat_on};
-use crate::world::{PATIENCE, World};
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// The settings with which a program goes by a clock of its own: it is off by what a file says.
 fn clock(folder: &TempDir) -> Result<Vec<(String, String)>, String> {
@@ -38,12 +39,12 @@ fn set(folder: &TempDir, seconds: i64) {
     std::fs::rename(half, file(folder)).unwrap();
 }
 
-async fn start(folder: &TempDir) -> Result<Run, String> {
+async fn start(folder: &TempDir) -> Result<LoadTest, String> {
     let settings = clock(folder)?;
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let mut world = World::of(Nats::process().await, namespace).await;
-    world.settings = settings;
-    Ok(Run::of(world).await)
+    let mut env = TestEnv::new(Nats::process().await, namespace).await;
+    env.settings = settings;
+    Ok(LoadTest::new(env).await)
 }
 
 /// By minutes or hours, forwards or back.
@@ -63,7 +64,7 @@ async fn the_clock_is_stepped() {
                     let name = format!("wait-{round}");
                     stage.until_works(&name).await;
                     stage.recovered("clock stepped", stepped);
-                    stage.end(&[&name]).await;
+                    stage.complete(&[&name]).await;
                 }
             });
             assert!(clock_is_off(stage), "the log has times that are off");
@@ -87,7 +88,7 @@ async fn one_of_two_replicas_is_an_hour_off() {
     let settings = or_skip!(clock(&folder));
     repeat("of two replicas one has a clock that is an hour off", async |stage, random| {
         set(&folder, if random.bool() { 3600 } else { -3600 });
-        let builder = settings.iter().fold(stage.next_replica(), |all, (name, value)| all.env(name, value));
+        let builder = settings.iter().fold(stage.replica(), |all, (name, value)| all.env(name, value));
         let off = builder.start().await;
         tokio::join!(stage.load(0, 150), async {
             stage.until_jobs(random.usize(1..100)).await;
@@ -101,7 +102,7 @@ async fn one_of_two_replicas_is_an_hour_off() {
                 leader.restart().await;
                 let name = format!("wait-{round}");
                 stage.until_works(&name).await;
-                stage.end(&[&name]).await;
+                stage.complete(&[&name]).await;
             }
         });
         stage.redeliver_now().await;
@@ -110,8 +111,7 @@ async fn one_of_two_replicas_is_an_hour_off() {
 }
 
 async fn holder(stage: &Stage) -> Result<String, String> {
-    let leases: Api<Lease> =
-        Api::namespaced(stage.world.namespace.client.clone(), &stage.world.namespace.name);
+    let leases: Api<Lease> = Api::namespaced(stage.env.namespace.client.clone(), &stage.env.namespace.name);
     let lease = leases.get("dispatcher").await.map_err(|error| error.to_string())?;
     Ok(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
 }
@@ -119,7 +119,7 @@ async fn holder(stage: &Stage) -> Result<String, String> {
 /// The one that reports, and the other one.
 async fn roles<'a>(stage: &'a Stage, second: &'a Dispatcher) -> (&'a Dispatcher, &'a Dispatcher) {
     let first = &stage.dispatcher;
-    until("one of the two to report", PATIENCE, || async {
+    until("one of the two to report", TIMEOUT, || async {
         match holder(stage).await? {
             holder if holder == first.pod => Ok((first, second)),
             holder if holder == second.pod => Ok((second, first)),
@@ -130,7 +130,7 @@ async fn roles<'a>(stage: &'a Stage, second: &'a Dispatcher) -> (&'a Dispatcher,
 }
 
 async fn until_holds(stage: &Stage, dispatcher: &Dispatcher) {
-    until("the other one to report", PATIENCE, || async {
+    until("the other one to report", TIMEOUT, || async {
         let holder = holder(stage).await?;
         if holder == dispatcher.pod { Ok(()) } else { Err(holder) }
     })

@@ -7,22 +7,22 @@ use dispatcher_tests::{Kubernetes, Nats};
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use crate::run::Run;
 use crate::stage::{Stage, repeat_on};
-use crate::world::World;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
 
 const CONSUMER: &str = "JOBS.dispatcher-simple";
 
-async fn start() -> Result<Run, String> {
+async fn start() -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let run = Run::of(World::of(Nats::cluster().await, namespace).await).await;
+    let run = LoadTest::new(TestEnv::new(Nats::cluster().await, namespace).await).await;
     run.recorder.expect_gaps();
     Ok(run)
 }
 
 /// A server is killed under load, and brought back when all works without it.
 async fn lose(stage: &Stage, random: &mut Rng, what: &str, choose: impl AsyncFn(&Nats) -> &Node) {
-    let nats = &stage.world.nats;
+    let nats = &stage.env.nats;
     tokio::join!(stage.load(0, 200), async {
         stage.until_jobs(random.usize(1..150)).await;
         let node = choose(nats).await;
@@ -83,7 +83,7 @@ async fn leaders_step_down() {
                 stage.until_jobs(round * 50 + random.usize(1..50)).await;
                 let what = ["JOBS", "JOB_STATUS", "JOB_REJECTED", CONSUMER];
                 let stepped = Instant::now();
-                stage.world.nats.step_down(what[random.usize(..what.len())]).await;
+                stage.env.nats.step_down(what[random.usize(..what.len())]).await;
                 stage.works_again("JetStream leader stepped down", stepped).await;
             }
         });
@@ -96,7 +96,7 @@ async fn leaders_step_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_lost_and_brought_back() {
     repeat_on("one of three NATS servers is away for a while", start, async |stage, random| {
-        let nats = &stage.world.nats;
+        let nats = &stage.env.nats;
         let node = &nats.nodes[random.usize(..nats.nodes.len())];
         tokio::join!(stage.load(0, 300), async {
             stage.until_jobs(random.usize(1..80)).await;
@@ -119,7 +119,7 @@ async fn a_leader_is_frozen() {
         "the JetStream leader of JOBS or JOB_STATUS is frozen for 5 to 30 s",
         start,
         async |stage, random| {
-            let nats = &stage.world.nats;
+            let nats = &stage.env.nats;
             tokio::join!(stage.load(0, 200), async {
                 stage.until_jobs(random.usize(1..150)).await;
                 let stream = if random.bool() { "JOBS" } else { "JOB_STATUS" };
@@ -140,7 +140,7 @@ async fn a_leader_is_frozen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart() {
     repeat_on("a rolling restart of three NATS servers", start, async |stage, random| {
-        let nats = &stage.world.nats;
+        let nats = &stage.env.nats;
         tokio::join!(stage.load(0, 300), async {
             for (round, node) in nats.nodes.iter().enumerate() {
                 stage.until_jobs(round * 70 + random.usize(1..70)).await;
@@ -166,7 +166,7 @@ async fn a_rolling_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_three_are_lost() {
     repeat_on("two of three NATS servers are lost for some seconds", start, async |stage, random| {
-        let nats = &stage.world.nats;
+        let nats = &stage.env.nats;
         let kept = random.usize(..nats.nodes.len());
         let lost: Vec<_> = (0..nats.nodes.len()).filter(|at| *at != kept).map(|at| &nats.nodes[at]).collect();
         tokio::join!(stage.load(0, 200), async {
@@ -192,11 +192,11 @@ async fn all_three_are_killed() {
     repeat_on("all three NATS servers are killed and restarted", start, async |stage, random| {
         tokio::join!(stage.load(0, 200), async {
             stage.until_jobs(random.usize(1..150)).await;
-            stage.world.nats.kill().await;
-            stage.world.nats.restart().await;
+            stage.env.nats.kill().await;
+            stage.env.nats.restart().await;
             stage.works_again("restart of all three NATS servers", Instant::now()).await;
         });
-        stage.world.nats.until_whole().await;
+        stage.env.nats.until_whole().await;
         stage.redeliver_now().await;
     })
     .await;

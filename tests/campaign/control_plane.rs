@@ -9,14 +9,15 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::run::Run;
 use crate::stage::{Stage, repeat, repeat_on};
-use crate::world::World;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
 
 /// Each fault has a control plane of its own, for all its runs.
 async fn repeat_beside(fault: &str, kubernetes: &Kubernetes, play: impl AsyncFn(&mut Stage, &mut Rng)) {
-    let start =
-        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    let start = async || {
+        Ok(LoadTest::new(TestEnv::new(Nats::start().await, kubernetes.namespace().await).await).await)
+    };
     repeat_on(fault, start, play).await;
 }
 
@@ -33,7 +34,7 @@ async fn the_api_server_is_killed() {
                 let name = format!("wait-after-{round}");
                 stage.until_works(&name).await;
                 stage.recovered("API server restart", back);
-                stage.end(&[&name]).await;
+                stage.complete(&[&name]).await;
             });
         }
     })
@@ -54,7 +55,7 @@ async fn the_api_server_does_not_answer() {
             let back = Instant::now();
             stage.until_works("wait-after").await;
             stage.recovered("API server answers again after being frozen", back);
-            stage.end(&["wait-after"]).await;
+            stage.complete(&["wait-after"]).await;
         });
         stage.redeliver_now().await;
     })
@@ -75,7 +76,7 @@ async fn etcd_is_killed() {
             let back = Instant::now();
             stage.until_works("wait-after").await;
             stage.recovered("etcd restart", back);
-            stage.end(&["wait-after"]).await;
+            stage.complete(&["wait-after"]).await;
         });
         stage.redeliver_now().await;
     })
@@ -94,14 +95,14 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         }
         random.shuffle(&mut names);
         stage.load(0, random.usize(1..60)).await;
-        stage.world.until_queue_is_empty().await;
+        stage.env.until_queue_is_empty().await;
         stage.dispatcher.stop_signal().await;
         // Its connection is gone before anything happens, so that nothing waits for it in a socket.
         kubernetes.kill_apiserver().await;
         kubernetes.start_apiserver().await;
-        stage.end(&[&names[0], &names[1]]).await;
+        stage.complete(&[&names[0], &names[1]]).await;
         for name in &names[2..4] {
-            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+            stage.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
         }
         kubernetes.compact_etcd().await;
         kubernetes.kill_apiserver().await;
@@ -111,11 +112,11 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         stage.dispatcher.cont_signal().await;
         let on = Instant::now();
         for (name, result) in [(0, "Complete"), (1, "Complete"), (2, "Deleted"), (3, "Deleted")] {
-            assert_eq!(stage.world.outcome(&names[name]).await["result"], result);
+            assert_eq!(stage.env.outcome(&names[name]).await["result"], result);
         }
         stage.recovered("a watch that expired (410), until missed outcomes are told", on);
         assert!(comparisons() > before, "it could not resume");
-        stage.end(&[&names[4], &names[5]]).await;
+        stage.complete(&[&names[4], &names[5]]).await;
     })
     .await;
 }
@@ -129,13 +130,13 @@ async fn the_namespace_is_deleted_and_made_again() {
     repeat(fault, async |stage, random| {
         stage.request("wait-a", "ADDED").await;
         let maps: Api<ConfigMap> =
-            Api::namespaced(stage.world.namespace.client.clone(), &stage.world.namespace.name);
+            Api::namespaced(stage.env.namespace.client.clone(), &stage.env.namespace.name);
         // It terminates for as long as this is there.
         let hold = json!({"metadata": {"name": "hold", "finalizers": ["tests.example.org/hold"]}});
         maps.create(&PostParams::default(), &serde_json::from_value(hold).unwrap()).await.unwrap();
         tokio::join!(stage.load(0, 60), async {
             stage.until_jobs(random.usize(1..50)).await;
-            stage.world.namespace.delete().await;
+            stage.env.namespace.delete().await;
         });
         stage.until_not_ready("").await;
         let before = stage.dispatcher.log().lines().count();
@@ -144,14 +145,14 @@ async fn the_namespace_is_deleted_and_made_again() {
         tokio::time::sleep(Duration::from_millis(random.u64(0..8000))).await;
         let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         maps.patch("hold", &PatchParams::default(), &release).await.unwrap();
-        stage.world.namespace.make_again().await;
+        stage.env.namespace.make_again().await;
         let made = Instant::now();
         let lines = stage.dispatcher.log().lines().count() - before;
         assert!(lines < 2000, "no flood of log lines: {lines}");
         stage.until_works("wait-after").await;
         stage.recovered("namespace made again", made);
-        assert_eq!(stage.world.outcome("wait-a").await["result"], "Deleted");
-        stage.end(&["wait-after"]).await;
+        assert_eq!(stage.env.outcome("wait-a").await["result"], "Deleted");
+        stage.complete(&["wait-after"]).await;
         stage.until_ready().await;
     })
     .await;

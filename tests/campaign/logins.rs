@@ -7,9 +7,9 @@ use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::run::Run;
 use crate::stage::repeat_on;
-use crate::world::World;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
 
 /// The dispatcher has a password; everybody else is let in, and sees all.
 fn config(password: &str, denied: &str) -> String {
@@ -22,15 +22,15 @@ fn config(password: &str, denied: &str) -> String {
 }
 
 /// A run whose dispatcher logs in with the password in a file.
-async fn start(folder: &TempDir) -> Result<Run, String> {
+async fn start(folder: &TempDir) -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let mut world = World::of(Nats::process_configured(&config("first", "")).await, namespace).await;
+    let mut env = TestEnv::new(Nats::process_configured(&config("first", "")).await, namespace).await;
     let file = folder.path().join("password");
     std::fs::write(&file, "first").unwrap();
-    world.settings = [("NATS_USER", "dispatcher"), ("NATS_PASSWORD_FILE", &file.display().to_string())]
+    env.settings = [("NATS_USER", "dispatcher"), ("NATS_PASSWORD_FILE", &file.display().to_string())]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-    Ok(Run::of(world).await)
+    Ok(LoadTest::new(env).await)
 }
 
 /// As an operator does it: first the file that the dispatcher reads, then the server.
@@ -46,7 +46,7 @@ async fn the_password_is_rotated() {
                     stage.until_jobs(round * 80 + random.usize(1..80)).await;
                     std::fs::write(folder.path().join("password"), password).unwrap();
                     let rotated = Instant::now();
-                    stage.world.nats.configure(&config(password, "")).await;
+                    stage.env.nats.configure(&config(password, "")).await;
                     stage.works_again("NATS credentials rotated", rotated).await;
                 }
             });
@@ -67,7 +67,7 @@ async fn the_password_comes_late() {
         async |stage, random| {
             tokio::join!(stage.load(0, 200), async {
                 stage.until_jobs(random.usize(1..150)).await;
-                stage.world.nats.configure(&config("second", "")).await;
+                stage.env.nats.configure(&config("second", "")).await;
                 let before = stage.dispatcher.log().lines().count();
                 // The fault itself lasts this long.
                 sleep(Duration::from_millis(random.u64(1_000..10_000))).await;
@@ -100,15 +100,15 @@ async fn permissions_are_taken_away() {
             tokio::join!(stage.load(0, 200), async {
                 stage.until_jobs(random.usize(1..150)).await;
                 let denied = rights[random.usize(..rights.len())];
-                stage.world.nats.configure(&config("first", denied)).await;
-                let calls = stage.world.client.subscribe("$JS.API.>").await.unwrap();
+                stage.env.nats.configure(&config("first", denied)).await;
+                let calls = stage.env.client.subscribe("$JS.API.>").await.unwrap();
                 let before = stage.dispatcher.log().lines().count();
                 let seconds = random.u64(3..12);
                 // The fault itself lasts this long.
                 let calls = calls.take_until(Box::pin(sleep(Duration::from_secs(seconds)))).count().await;
                 let lines = stage.dispatcher.log().lines().count() - before;
                 println!("without {denied}, in {seconds} s: {calls} calls, {lines} lines");
-                stage.world.nats.configure(&config("first", "")).await;
+                stage.env.nats.configure(&config("first", "")).await;
                 stage.works_again("NATS permissions given back", Instant::now()).await;
                 assert!(
                     calls < 1000 && lines < 1000,

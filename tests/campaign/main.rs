@@ -15,8 +15,6 @@ mod by_hand;
 mod clock;
 mod cluster;
 mod control_plane;
-#[path = "../e2e/controller.rs"]
-mod controller;
 mod crashes;
 mod logins;
 mod nats;
@@ -24,12 +22,6 @@ mod partitions;
 mod process;
 mod redelivery;
 mod replicas;
-#[path = "../e2e/run.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end suite")]
-mod run;
 mod scale;
 mod soak;
 mod stage;
-#[path = "../e2e/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end suite")]
-mod world;

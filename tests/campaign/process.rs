@@ -7,7 +7,8 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::stage::repeat;
-use crate::world::{PATIENCE, START, finished};
+use dispatcher_tests::job_controller::{START_TIME, finished_status};
+use dispatcher_tests::wait::TIMEOUT;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_killed_again_and_again() {
@@ -41,7 +42,7 @@ async fn it_is_killed_and_works_again() {
         stage.until_works("wait-after").await;
         stage.recovered("dispatcher restart, until the next request's ADDED", started);
         stage.redeliver_now().await;
-        stage.end(&["wait-after"]).await;
+        stage.complete(&["wait-after"]).await;
     })
     .await;
 }
@@ -79,7 +80,7 @@ async fn it_is_frozen_and_its_requests_are_delivered_to_another() {
 }
 
 async fn pending(stage: &crate::stage::Stage) -> Value {
-    let answer = stage.world.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
+    let answer = stage.env.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
     let info: Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
     info["num_ack_pending"].clone()
 }
@@ -95,7 +96,7 @@ async fn it_is_told_to_stop() {
             });
             assert_eq!(pending(stage).await, 0, "a graceful stop leaves nothing pending");
             stage.dispatcher.restart().await;
-            stage.world.until_queue_is_empty().await;
+            stage.env.until_queue_is_empty().await;
         }
     })
     .await;
@@ -111,18 +112,18 @@ async fn jobs_end_and_vanish_while_it_is_down() {
         random.shuffle(&mut names);
         // Of some of them more is said than the ADDED.
         for name in &names[..random.usize(0..8)] {
-            stage.world.set_status(name, json!({"startTime": START, "active": 1, "ready": 0})).await;
-            stage.world.until_last(name, "MODIFIED").await;
+            stage.env.set_status(name, json!({"startTime": START_TIME, "active": 1, "ready": 0})).await;
+            stage.env.until_last(name, "MODIFIED").await;
         }
-        stage.world.until_queue_is_empty().await;
+        stage.env.until_queue_is_empty().await;
         stage.dispatcher.kill().await;
         random.shuffle(&mut names);
         let delete = async |name: &str| {
-            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+            stage.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
         };
-        stage.end(&[&names[0], &names[1]]).await;
-        let failed = finished("Failed", 4, "BackoffLimitExceeded", "words");
-        stage.world.set_status(&names[2], failed).await;
+        stage.complete(&[&names[0], &names[1]]).await;
+        let failed = finished_status("Failed", 4, "BackoffLimitExceeded", "words");
+        stage.env.set_status(&names[2], failed).await;
         for name in &names[3..6] {
             delete(name).await;
         }
@@ -134,15 +135,15 @@ async fn jobs_end_and_vanish_while_it_is_down() {
         for (name, result) in
             [(0, "Complete"), (1, "Complete"), (2, "Failed"), (3, "Deleted"), (4, "Deleted")]
         {
-            assert_eq!(stage.world.outcome(&names[name]).await["result"], result, "{}", names[name]);
+            assert_eq!(stage.env.outcome(&names[name]).await["result"], result, "{}", names[name]);
         }
         stage.recovered("dispatcher restart, until missed outcomes are told", started);
-        until("the second Job of that name", PATIENCE, || async {
-            let types = stage.world.types(&names[5]).await;
+        until("the second Job of that name", TIMEOUT, || async {
+            let types = stage.env.event_types(&names[5]).await;
             (types.iter().filter(|type_| *type_ == "ADDED").count() == 2).then_some(()).ok_or(types)
         })
         .await;
-        stage.end(&[&names[5], &names[6], &names[7]]).await;
+        stage.complete(&[&names[5], &names[6], &names[7]]).await;
     })
     .await;
 }
@@ -153,7 +154,7 @@ async fn it_starts_beside_one_that_is_not_gone() {
     repeat("two start at once, one is killed at its start", async |stage, random| {
         tokio::join!(stage.load(0, 80), async {
             stage.until_jobs(random.usize(1..20)).await;
-            let second: Dispatcher = stage.replica().await;
+            let second: Dispatcher = stage.start_replica().await;
             second.kill().await;
             tokio::join!(second.restart(), async {
                 stage.dispatcher.kill().await;

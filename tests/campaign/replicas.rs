@@ -7,9 +7,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
 
-use crate::run::Run;
 use crate::stage::{Stage, repeat, repeat_on};
-use crate::world::{PATIENCE, World};
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// A Lease's duration and some: who was frozen that long has lost it.
 const LONGER_THAN_THE_LEASE: Duration = Duration::from_secs(12);
@@ -27,7 +28,7 @@ impl<'a> Pair<'a> {
     }
 
     fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.stage.world.namespace.client.clone(), &self.stage.world.namespace.name)
+        Api::namespaced(self.stage.env.namespace.client.clone(), &self.stage.env.namespace.name)
     }
 
     async fn holder(&self) -> Result<String, String> {
@@ -38,7 +39,7 @@ impl<'a> Pair<'a> {
     /// The one that reports, and the one that does not.
     async fn roles(&self) -> (&Dispatcher, &Dispatcher) {
         let first = &self.stage.dispatcher;
-        let holder = until("one of the two to report", PATIENCE, || async {
+        let holder = until("one of the two to report", TIMEOUT, || async {
             let holder = self.holder().await?;
             if holder == first.pod || holder == self.second.pod { Ok(holder) } else { Err(holder) }
         })
@@ -47,7 +48,7 @@ impl<'a> Pair<'a> {
     }
 
     async fn until_reports(&self, dispatcher: &Dispatcher) {
-        until("the other one to report", PATIENCE, || async {
+        until("the other one to report", TIMEOUT, || async {
             let holder = self.holder().await?;
             if holder == dispatcher.pod { Ok(()) } else { Err(holder) }
         })
@@ -56,7 +57,7 @@ impl<'a> Pair<'a> {
 }
 
 async fn until_says(dispatcher: &Dispatcher, reports: &str) {
-    until(&format!("/leader to say {reports}"), PATIENCE, || async {
+    until(&format!("/leader to say {reports}"), TIMEOUT, || async {
         let (_, body) = dispatcher.get("/leader").await?;
         if body.trim_end() == reports { Ok(()) } else { Err(body) }
     })
@@ -118,16 +119,16 @@ async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
         });
         let killed = Instant::now();
         stage.redeliver_now().await;
-        stage.end(&["wait-ends", "wait-ends-and-vanishes"]).await;
+        stage.complete(&["wait-ends", "wait-ends-and-vanishes"]).await;
         for name in ["wait-vanishes", "wait-ends-and-vanishes"] {
-            stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+            stage.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
         }
-        assert_eq!(stage.world.outcome("wait-ends").await["result"], "Complete");
-        assert_eq!(stage.world.outcome("wait-vanishes").await["result"], "Deleted");
+        assert_eq!(stage.env.outcome("wait-ends").await["result"], "Complete");
+        assert_eq!(stage.env.outcome("wait-vanishes").await["result"], "Deleted");
         // It did not report then, and watched all the same.
-        assert_eq!(stage.world.outcome("wait-ends-and-vanishes").await["result"], "Complete");
+        assert_eq!(stage.env.outcome("wait-ends-and-vanishes").await["result"], "Complete");
         stage.recovered("outcomes told after a leader was killed", killed);
-        stage.end(&["wait-stays"]).await;
+        stage.complete(&["wait-stays"]).await;
     })
     .await;
 }
@@ -140,13 +141,13 @@ async fn a_rolling_upgrade() {
         tokio::join!(stage.load(0, 200), async {
             stage.until_jobs(random.usize(1..100)).await;
             // As a Deployment does it: the new one is ready before an old one goes.
-            let surge = stage.replica().await;
+            let surge = stage.start_replica().await;
             for old in [&stage.dispatcher, pair.second] {
                 let told = Instant::now();
                 let reports = pair.holder().await.as_deref() == Ok(&old.pod);
                 assert_eq!(old.terminate().await, Some(0));
                 if reports {
-                    until("another one to report", PATIENCE, || async {
+                    until("another one to report", TIMEOUT, || async {
                         let holder = pair.holder().await?;
                         if holder.is_empty() || holder == old.pod { Err(holder) } else { Ok(()) }
                     })
@@ -205,17 +206,17 @@ async fn the_lease_is_deleted_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_to_the_lease_is_taken_away() {
     repeat("the right to the Lease is taken away and given back", async |stage, random| {
-        stage.world.namespace.take_right_to("update", "leases").await;
+        stage.env.namespace.take_right_to("update", "leases").await;
         stage.load(0, random.usize(1..60)).await;
         stage.until_not_ready("cannot update resource \"leases\"").await;
         stage.request("wait-a", "ADDED").await;
-        stage.end(&["wait-a"]).await;
+        stage.complete(&["wait-a"]).await;
         let lines = stage.dispatcher.log().lines().count();
-        stage.world.namespace.give_right_to("update", "leases").await;
+        stage.env.namespace.give_right_to("update", "leases").await;
         let given = Instant::now();
         stage.until_ready().await;
         stage.recovered("right to the Lease given back", given);
-        assert_eq!(stage.world.outcome("wait-a").await["result"], "Complete");
+        assert_eq!(stage.env.outcome("wait-a").await["result"], "Complete");
         assert!(lines < 1000, "no flood of log lines: {lines}");
     })
     .await;
@@ -224,8 +225,9 @@ async fn the_right_to_the_lease_is_taken_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_is_away_for_longer_than_the_lease() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
-    let start =
-        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    let start = async || {
+        Ok(LoadTest::new(TestEnv::new(Nats::start().await, kubernetes.namespace().await).await).await)
+    };
     repeat_on("the API server is away for longer than the Lease", start, async |stage, random| {
         let pair = Pair::of(stage).await;
         let stage = pair.stage;
@@ -239,7 +241,7 @@ async fn the_api_server_is_away_for_longer_than_the_lease() {
             pair.roles().await;
             stage.until_works("wait-after").await;
             stage.recovered("API server back after 12 s, two replicas", back);
-            stage.end(&["wait-after"]).await;
+            stage.complete(&["wait-after"]).await;
         });
     })
     .await;

@@ -11,9 +11,11 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::run::Run;
 use crate::stage::repeat_on;
-use crate::world::{PATIENCE, World, finished};
+use dispatcher_tests::job_controller::finished_status;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// Calls at once while a namespace is filled.
 const AT_ONCE: usize = 32;
@@ -22,8 +24,9 @@ const AT_ONCE: usize = 32;
 async fn many_requests_are_queued_at_the_start() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let count = campaign::scaled(10_000);
-    let start =
-        async || Ok(Run::of(World::of(Nats::start().await, kubernetes.namespace().await).await).await);
+    let start = async || {
+        Ok(LoadTest::new(TestEnv::new(Nats::start().await, kubernetes.namespace().await).await).await)
+    };
     let fault = format!("{count} requests in the queue at the start, killed on the way");
     repeat_on(&fault, start, async |stage, random| {
         assert_eq!(stage.dispatcher.terminate().await, Some(0));
@@ -34,7 +37,7 @@ async fn many_requests_are_queued_at_the_start() {
         stage.dispatcher.kill().await;
         stage.redeliver_now().await;
         stage.dispatcher.restart().await;
-        stage.world.until_queue_is_empty().await;
+        stage.env.until_queue_is_empty().await;
         stage.recovered(&format!("{count} queued requests worked off, with a kill on the way"), started);
     })
     .await;
@@ -47,10 +50,10 @@ async fn many_finished_jobs_are_there_at_the_start() {
     let count = campaign::scaled(20_000);
     let namespace = Arc::new(kubernetes.namespace().await);
     {
-        let run = Run::of(World::of(Nats::start().await, namespace.clone()).await).await;
+        let run = LoadTest::new(TestEnv::new(Nats::start().await, namespace.clone()).await).await;
         run.request("model", "OUTCOME").await;
-        let model = until("the model to be settled", PATIENCE, || async {
-            let job = run.world.job("model").await;
+        let model = until("the model to be settled", TIMEOUT, || async {
+            let job = run.env.job("model").await;
             let labels = job.metadata.labels.clone().unwrap_or_default();
             labels.contains_key("natsjobs.dev/outcome").then_some(job)
         })
@@ -61,7 +64,7 @@ async fn many_finished_jobs_are_there_at_the_start() {
         // Nobody waits for the Lease of the run before, whose dispatcher was killed.
         let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
         let _ = leases.delete("dispatcher", &DeleteParams::default()).await;
-        Ok(Run::of(World::of(Nats::start().await, namespace.clone()).await).await)
+        Ok(LoadTest::new(TestEnv::new(Nats::start().await, namespace.clone()).await).await)
     };
     let fault = format!("{count} finished Jobs in the namespace at the start, killed under load");
     repeat_on(&fault, start, async |stage, random| {
@@ -98,7 +101,7 @@ async fn fill(jobs: &Api<Job>, model: Job, count: usize) {
     if let Some(labels) = &mut job.metadata.labels {
         labels.retain(|label, _| !label.contains("controller-uid") && !label.contains("job-name"));
     }
-    let status = json!({"status": finished("Complete", 0, "CompletionsReached", "done")});
+    let status = json!({"status": finished_status("Complete", 0, "CompletionsReached", "done")});
     let made = (0..count).map(|number| {
         let mut job = job.clone();
         // The played controller leaves those with this word alone.

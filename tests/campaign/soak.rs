@@ -18,9 +18,9 @@ use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::run::Run;
 use crate::stage::{Stage, repeat_on};
-use crate::world::World;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
 
 /// Between two requests.
 const PACE: Duration = Duration::from_millis(250);
@@ -166,27 +166,27 @@ impl Soak<'_> {
     }
 
     async fn of_nats(&self, fault: Fault, lasts: Duration) {
-        let world = &self.stage.world;
+        let env = &self.stage.env;
         match fault {
             Fault::NatsKilled => {
-                world.nats.kill().await;
+                env.nats.kill().await;
                 sleep(lasts).await;
-                world.nats.restart().await;
+                env.nats.restart().await;
             }
             Fault::NatsPaused => {
-                world.nats.pause().await;
+                env.nats.pause().await;
                 sleep(lasts).await;
-                world.nats.unpause().await;
+                env.nats.unpause().await;
             }
             Fault::ConsumerDeleted => {
-                if let Ok(stream) = world.jetstream.get_stream("JOBS").await {
+                if let Ok(stream) = env.jetstream.get_stream("JOBS").await {
                     // It is being made again by one that was deleted just before.
                     let _ = stream.delete_consumer("dispatcher-simple").await;
                 }
             }
             _ => {
                 // Not where the consumer is just being made again.
-                if world.jetstream.get_stream("JOBS").await.is_ok() && self.has_consumer().await {
+                if env.jetstream.get_stream("JOBS").await.is_ok() && self.has_consumer().await {
                     self.stage.redeliver_now().await;
                 }
             }
@@ -194,14 +194,14 @@ impl Soak<'_> {
     }
 
     async fn has_consumer(&self) -> bool {
-        match self.stage.world.jetstream.get_stream("JOBS").await {
+        match self.stage.env.jetstream.get_stream("JOBS").await {
             Ok(stream) => stream.consumer_info("dispatcher-simple").await.is_ok(),
             Err(_) => false,
         }
     }
 
     async fn of_cluster(&self, fault: Fault, lasts: Duration, random: &mut Rng) {
-        let namespace = &self.stage.world.namespace;
+        let namespace = &self.stage.env.namespace;
         match fault {
             Fault::ApiServerKilled => {
                 self.kubernetes.kill_apiserver().await;
@@ -246,7 +246,7 @@ impl Soak<'_> {
 
     async fn delete(&self, names: &[String]) {
         for name in names {
-            let _ = self.stage.world.namespace.jobs.delete(name, &DeleteParams::background()).await;
+            let _ = self.stage.env.namespace.jobs.delete(name, &DeleteParams::background()).await;
         }
     }
 
@@ -298,7 +298,7 @@ impl Soak<'_> {
             let minutes = self.begun.elapsed().as_secs() / 60;
             if minutes > told {
                 told = minutes;
-                println!("after {told} min: {} Jobs, {}", self.stage.jobs().await, self.memory().await);
+                println!("after {told} min: {} Jobs, {}", self.stage.job_count().await, self.memory().await);
             }
         }
     }
@@ -334,14 +334,14 @@ async fn soak() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let shared = Mutex::new(None);
     let start = async || {
-        let mut world = World::of(Nats::start().await, kubernetes.namespace().await).await;
-        let api = ApiProxy::start(&world.namespace.dispatcher_kubeconfig).await;
-        let nats = NatsProxy::start(&world.nats.url).await;
+        let mut env = TestEnv::new(Nats::start().await, kubernetes.namespace().await).await;
+        let api = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
+        let nats = NatsProxy::start(&env.nats.url).await;
         let set = |name: &str, value: String| (name.to_owned(), value);
-        world.settings =
+        env.settings =
             vec![set("NATS_URL", nats.url.clone()), set("KUBECONFIG", api.kubeconfig.display().to_string())];
         *shared.lock().unwrap() = Some(Arc::new(Ways { api, nats }));
-        Ok(Run::of(world).await)
+        Ok(LoadTest::new(env).await)
     };
     repeat_on("any faults in any mix", start, async |stage, random| {
         stage.add_replica().await;
@@ -360,9 +360,9 @@ async fn soak() {
         stage.recovered("both ready after all faults", ended);
         println!("{}", soak.memory().await);
         stage.redeliver_now().await;
-        stage.world.until_queue_is_empty().await;
+        stage.env.until_queue_is_empty().await;
         // What waits was to be deleted and was not: its request was made into a Job only later, or nobody answered.
-        let left = stage.world.namespace.jobs.list(&ListParams::default()).await.unwrap();
+        let left = stage.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
         let names = left.into_iter().filter_map(|job| job.metadata.name);
         soak.delete(&names.filter(|name| name.starts_with("wait-")).collect::<Vec<_>>()).await;
     })

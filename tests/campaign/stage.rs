@@ -11,21 +11,22 @@ use dispatcher_tests::proxy::{ApiProxy, NatsProxy};
 use dispatcher_tests::{Dispatcher, campaign, kubernetes, or_skip, until};
 use fastrand::Rng;
 
-use crate::run::{REST, Run};
-use crate::world::{PATIENCE, Proxies, World};
+use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest};
+use dispatcher_tests::test_env::{Proxies, TestEnv};
+use dispatcher_tests::wait::TIMEOUT;
 
 /// See the module.
 pub(crate) struct Stage {
-    pub(crate) run: Run,
+    pub(crate) run: LoadTest,
     /// Beside the first; they live as long as the stage.
     pub(crate) replicas: Vec<Dispatcher>,
     recoveries: Mutex<BTreeMap<String, f64>>,
 }
 
 impl Deref for Stage {
-    type Target = Run;
+    type Target = LoadTest;
 
-    fn deref(&self) -> &Run {
+    fn deref(&self) -> &LoadTest {
         &self.run
     }
 }
@@ -40,22 +41,22 @@ impl campaign::Stage for Stage {
     }
 
     async fn finish(self) -> Result<History, String> {
-        self.run.recorder.finish(REST).await
+        self.run.recorder.finish(DRAIN_TIMEOUT).await
     }
 }
 
 /// Plays a fault on a stage with all that a usual run has; see [`campaign::repeat`].
 pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)) {
-    repeat_on(fault, async || Run::start().await, play).await;
+    repeat_on(fault, async || LoadTest::start().await, play).await;
 }
 
 /// The same with proxies between the dispatcher and its two systems.
 pub(crate) async fn repeat_behind_proxies(fault: &str, play: impl AsyncFn(&mut Stage, &mut Rng)) {
     let start = async || {
-        let world = World::start().await?;
-        let api = ApiProxy::start(&world.namespace.dispatcher_kubeconfig).await;
-        let nats = NatsProxy::start(&world.nats.url).await;
-        Ok(Run::of(World { proxies: Some(Proxies { api, nats }), ..world }).await)
+        let env = TestEnv::start().await?;
+        let api = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
+        let nats = NatsProxy::start(&env.nats.url).await;
+        Ok(LoadTest::new(TestEnv { proxies: Some(Proxies { api, nats }), ..env }).await)
     };
     repeat_on(fault, start, play).await;
 }
@@ -63,7 +64,7 @@ pub(crate) async fn repeat_behind_proxies(fault: &str, play: impl AsyncFn(&mut S
 /// The same on a run that is made otherwise.
 pub(crate) async fn repeat_on(
     fault: &str,
-    start: impl AsyncFn() -> Result<Run, String>,
+    start: impl AsyncFn() -> Result<LoadTest, String>,
     play: impl AsyncFn(&mut Stage, &mut Rng),
 ) {
     if kubernetes::is_local() && std::env::var_os("FAULT_RUNS").is_none() {
@@ -79,24 +80,24 @@ pub(crate) async fn repeat_on(
 impl Stage {
     /// Starts a further replica.
     pub(crate) async fn add_replica(&mut self) {
-        let replica = self.run.replica().await;
+        let replica = self.run.start_replica().await;
         self.replicas.push(replica);
     }
 
     /// The proxy before the API server.
     pub(crate) fn api(&self) -> &ApiProxy {
-        &self.run.world.proxies.as_ref().expect("behind proxies").api
+        &self.run.env.proxies.as_ref().expect("behind proxies").api
     }
 
     /// The proxy before NATS.
     pub(crate) fn nats(&self) -> &NatsProxy {
-        &self.run.world.proxies.as_ref().expect("behind proxies").nats
+        &self.run.env.proxies.as_ref().expect("behind proxies").nats
     }
 
     /// Another replica, that nothing goes wrong for.
     pub(crate) async fn replica_without_proxies(&self) -> Dispatcher {
-        let builder = self.run.world.dispatcher_without_proxies();
-        builder.templates(self.run.folder.path()).start().await
+        let builder = self.run.env.dispatcher_without_proxies();
+        builder.templates(self.run.templates.path()).start().await
     }
 
     /// Notes how long something took to be as before; the longest of a run counts.
@@ -112,15 +113,15 @@ impl Stage {
         let payload = format!(r#"{{"foo":"x","name":"{name}"}}"#);
         let sent = self.run.recorder.publish("simple", payload, Some(&format!("of-{name}"))).await;
         sent.unwrap_or_else(|error| panic!("{name}: {error}"));
-        until(&format!("an event of {name}"), PATIENCE, || async {
-            self.run.world.last(name).await.ok_or("nothing is said")
+        until(&format!("an event of {name}"), TIMEOUT, || async {
+            self.run.env.last_event(name).await.ok_or("nothing is said")
         })
         .await;
     }
 
     /// Has the server deliver again what is not acknowledged, as it would after `ack_wait`, a minute later.
     pub(crate) async fn redeliver_now(&self) {
-        let stream = self.run.world.jetstream.get_stream("JOBS").await.unwrap();
+        let stream = self.run.env.jetstream.get_stream("JOBS").await.unwrap();
         let info = stream.consumer_info("dispatcher-simple").await.unwrap();
         let set = async |ack_wait| {
             let config = async_nats::jetstream::consumer::Config { ack_wait, ..info.config.clone() };

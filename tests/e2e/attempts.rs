@@ -9,7 +9,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, World, event, header, text};
+use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// The shipped template `simple` with `change` applied. Its Jobs sleep 0.1 s and are not retried.
 pub(crate) fn modified_template(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {

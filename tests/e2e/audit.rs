@@ -131,7 +131,7 @@ async fn refuse_a_job_by_policy(world: &World) {
     })
     .await;
     let sequence = world.request(r#"{"foo":"refused"}"#).await;
-    assert_eq!(header(&world.rejection(sequence).await, "Job-Error"), "Refused");
+    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "Refused");
 }
 
 /// Deletes a Job.

@@ -82,9 +82,9 @@ async fn cancelled_queued_request_is_rejected_and_a_later_one_of_the_same_name_i
     let by_name = publish("one", r#"{"foo":"x","name":"wait-a"}"#).await;
     let by_id = publish("two", r#"{"foo":"x","name":"wait-b"}"#).await;
     for _ in 0..2 {
-        assert_eq!(result(&run.world, json!({"name": "wait-a"})).await, "pending");
+        assert_eq!(result(&run.env, json!({"name": "wait-a"})).await, "pending");
     }
-    assert_eq!(result(&run.world, json!({"requestId": "two"})).await, "pending");
+    assert_eq!(result(&run.env, json!({"requestId": "two"})).await, "pending");
     publish("three", r#"{"foo":"x","name":"wait-a"}"#).await;
     publish("four", r#"{"foo":"x","name":"wait-b"}"#).await;
     // The cancellations survive a crash.
@@ -92,16 +92,16 @@ async fn cancelled_queued_request_is_rejected_and_a_later_one_of_the_same_name_i
     resume_queue(&run.world).await;
     run.dispatcher.restart().await;
     for sequence in [by_name, by_id] {
-        assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "Cancelled");
+        assert_eq!(header(&run.env.dead_letter(sequence).await, "Job-Error"), "Cancelled");
     }
     for (name, id) in [("wait-a", "three"), ("wait-b", "four")] {
-        assert_eq!(run.world.until_last(name, "ADDED").await["requestId"], id);
+        assert_eq!(run.env.until_last(name, "ADDED").await["requestId"], id);
     }
     until_no_cancellation_is_stored(&run.world).await;
     // No stored cancellation affects a later request.
     publish("five", r#"{"foo":"x","name":"wait-c"}"#).await;
-    run.world.until_last("wait-c", "ADDED").await;
-    run.end(&["wait-a", "wait-b", "wait-c"]).await;
+    run.env.until_last("wait-c", "ADDED").await;
+    run.complete(&["wait-a", "wait-b", "wait-c"]).await;
     run.finish().await;
 }
 
@@ -126,12 +126,12 @@ async fn stored_cancellation_is_completed_after_a_restart() {
     for name in ["wait-present", "wait-deleted", "wait-raced"] {
         run.request(name, "ADDED").await;
     }
-    run.world.until_queue_is_empty().await;
+    run.env.until_queue_is_empty().await;
     run.dispatcher.kill().await;
     for name in ["wait-present", "wait-deleted"] {
         let uid = run.world.job(name).await.metadata.uid.unwrap();
         let entry = json!({"cancel": "job", "template": "simple", "name": name, "uid": uid});
-        put(&run.world, &format!("job.{uid}"), &entry).await;
+        put(&run.env, &format!("job.{uid}"), &entry).await;
     }
     // A cancellation of a queued request whose Job was created at the same moment.
     let entry = json!({"cancel": "name", "template": "simple", "name": "wait-raced", "upTo": 1000});

@@ -6,12 +6,13 @@ use dispatcher_tests::{Kubernetes, Nats, or_skip, until};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::run::Run;
-use crate::world::{PATIENCE, World};
+use dispatcher_tests::load_test::LoadTest as Run;
+use dispatcher_tests::test_env::TestEnv as World;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 async fn run() -> Result<Run, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    Ok(Run::of(World::of(Nats::cluster().await, namespace).await).await)
+    Ok(Run::new(World::new(Nats::cluster().await, namespace).await).await)
 }
 
 /// `NATS_URL` names all three; the streams have the replicas that the operator gave them, and a restart keeps them.
@@ -22,13 +23,13 @@ async fn streams_with_three_replicas_are_taken_as_they_are() {
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     run.dispatcher.restart().await;
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
-        let found = run.world.jetstream.get_stream(stream).await.unwrap();
+        let found = run.env.jetstream.get_stream(stream).await.unwrap();
         assert_eq!(found.cached_info().config.num_replicas, 3, "{stream}");
     }
-    let asked = run.world.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
+    let asked = run.env.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
     let info: Value = serde_json::from_slice(&asked.unwrap().payload).unwrap();
     assert_eq!(info["cluster"]["replicas"].as_array().map(Vec::len), Some(2), "{info}");
-    run.end(&["wait-a"]).await;
+    run.complete(&["wait-a"]).await;
     run.finish().await;
 }
 
@@ -37,9 +38,9 @@ async fn streams_with_three_replicas_are_taken_as_they_are() {
 async fn it_starts_with_one_of_three_servers_frozen() {
     let run = or_skip!(run().await);
     assert_eq!(run.dispatcher.terminate().await, Some(0));
-    let frozen = run.world.nats.stream_leader("JOBS").await;
+    let frozen = run.env.nats.stream_leader("JOBS").await;
     frozen.stop().await;
-    until("the dispatcher to start", PATIENCE, || run.world.dispatcher().try_start()).await;
+    until("the dispatcher to start", PATIENCE, || run.env.dispatcher().try_start()).await;
     frozen.cont().await;
 }
 

@@ -10,8 +10,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt, api::ListParams};
 use tokio::task::JoinHandle;
 
-use crate::controller::Controller;
-use crate::world::{PATIENCE, World, managed_template};
+use dispatcher_tests::job_controller::JobController as Controller;
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::TestEnv as World;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// Every name that was there, and the most unfinished Jobs of the template that were there at once.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use dispatcher_tests::{paths, ports, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A running `dispatcher dev`. Dropping it ends the process and its children.
 struct Dev {

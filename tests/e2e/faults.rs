@@ -2,28 +2,30 @@
 //! guarantees over all streams and the cluster. The deduplication window is at its minimum, so no
 //! guarantee depends on it.
 
-use dispatcher_tests::checker::{History, assert_kept};
+use dispatcher_tests::checker::{History, assert_guarantees};
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::run::{REST, Run};
-use crate::world::{PATIENCE, START, World, finished, header, managed_template};
+use dispatcher_tests::job_controller::{START_TIME as START, finished_status as finished, managed_template};
+use dispatcher_tests::load_test::{DRAIN_TIMEOUT as REST, LoadTest as Run};
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A full JOB_STATUS stores no event, so the kill comes between the creation and the first event.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_after_job_creation_loses_no_event() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let open = run.world.fill_status_stream().await;
+    let open = run.env.fill_status_stream().await;
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-b"}"#, Some("b")).await.unwrap();
-    run.world.job("wait-b").await;
+    run.env.job("wait-b").await;
     run.dispatcher.kill().await;
-    assert_eq!(run.world.history("wait-b").await.len(), 0);
-    run.world.jetstream.update_stream(open).await.unwrap();
+    assert_eq!(run.env.history("wait-b").await.len(), 0);
+    run.env.jetstream.update_stream(open).await.unwrap();
     run.dispatcher.restart().await;
-    run.world.until_last("wait-b", "ADDED").await;
-    run.end(&["wait-a", "wait-b"]).await;
+    run.env.until_last("wait-b", "ADDED").await;
+    run.complete(&["wait-a", "wait-b"]).await;
     run.finish().await;
 }
 
@@ -37,14 +39,14 @@ async fn with_mute_user() -> Result<(Run, tempfile::TempDir), String> {
     let nats =
         Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let run = Run::of(World::of(nats, namespace).await).await;
+    let run = Run::new(World::new(nats, namespace).await).await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     Ok((run, folder))
 }
 
 async fn start_mute(run: &Run) -> (Dispatcher, tempfile::TempDir) {
     let (folder, templates) = managed_template();
-    let mute = run.world.dispatcher().templates(templates).env("NATS_USER", "mute").env("NATS_PASSWORD", "m");
+    let mute = run.env.dispatcher().templates(templates).env("NATS_USER", "mute").env("NATS_PASSWORD", "m");
     (mute.start().await, folder)
 }
 
@@ -61,7 +63,7 @@ async fn kill_before_the_acknowledgement_creates_no_second_job() {
     mute.kill().await;
     assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
-    run.end(&["wait-a"]).await;
+    run.complete(&["wait-a"]).await;
     run.finish().await;
 }
 
@@ -70,7 +72,7 @@ async fn kill_between_dead_letter_and_acknowledgement_keeps_one_dead_letter() {
     let (run, _accounts) = or_skip!(with_mute_user().await);
     let (mute, _folder) = start_mute(&run).await;
     let sequence = run.recorder.publish("simple", r#"{"foo":7}"#, Some("bad")).await.unwrap();
-    run.world.rejection(sequence).await;
+    run.env.dead_letter(sequence).await;
     mute.kill().await;
     assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
@@ -87,9 +89,9 @@ async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
     run.request("wait-a", "ADDED").await;
     let second = r#"{"foo":"x","name":"wait-a"}"#;
     let sequence = run.recorder.publish("simple", second, Some("second")).await.unwrap();
-    assert_eq!(header(&run.world.rejection(sequence).await, "Job-Error"), "NameTaken");
+    assert_eq!(header(&run.env.dead_letter(sequence).await, "Job-Error"), "NameTaken");
     mute.kill().await;
-    run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
+    run.env.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
     run.dispatcher.restart().await;
     run.finish().await;
 }
@@ -99,13 +101,13 @@ async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
 async fn purged_history_still_ends_in_one_outcome() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let stream = run.world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    let stream = run.env.jetstream.get_stream("JOB_STATUS").await.unwrap();
     stream.purge().filter("jobs.simple.status.wait-a").await.unwrap();
     run.end(&["wait-a"]).await;
     run.world.outcome("wait-a").await;
     // The live subscription received the purged messages, so it differs from the stream.
     let history = History { live: None, ..run.recorder.finish(REST).await.unwrap() };
-    assert_kept(&history);
+    assert_guarantees(&history);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +121,7 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
         run.world.set_status(name, json!({"startTime": START, "active": 1, "ready": 0})).await;
         run.world.until_last(name, "MODIFIED").await;
     }
-    run.world.until_queue_is_empty().await;
+    run.env.until_queue_is_empty().await;
     run.dispatcher.kill().await;
     run.end(&["wait-done", "wait-done-and-deleted"]).await;
     run.world.set_status("wait-failed", finished("Failed", 4, "BackoffLimitExceeded", "message")).await;
@@ -135,7 +137,7 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
         ("wait-deleted", "Deleted"),
         ("wait-added", "Deleted"),
     ] {
-        assert_eq!(run.world.outcome(name).await["result"], result, "{name}");
+        assert_eq!(run.env.outcome(name).await["result"], result, "{name}");
     }
     run.world.outcome("wait-done-and-deleted").await;
     run.world.until_last("wait-reused", "ADDED").await;
@@ -155,5 +157,5 @@ async fn assert_guarantees_except_unobserved_ends(run: Run) {
     for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-deleted") {
         job.ended = dispatcher_tests::checker::history::Ended::Unknown;
     }
-    assert_kept(&history);
+    assert_guarantees(&history);
 }

@@ -5,12 +5,14 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use crate::world::{PATIENCE, World, event, finished, header, managed_template, text};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A dispatcher without deduplication in NATS, whose Jobs do not run.
 async fn start() -> Result<(World, Dispatcher, tempfile::TempDir), String> {
     let world = World::start().await?;
-    world.make_streams_without_deduplication().await;
+    world.create_streams_without_deduplication().await;
     let (folder, templates) = managed_template();
     let dispatcher = world.dispatcher().templates(templates).start().await;
     Ok((world, dispatcher, folder))
@@ -36,7 +38,7 @@ async fn republish(world: &World, id: &str, payload: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_request_creates_no_second_job() {
     let (world, dispatcher, _folder) = or_skip!(start().await);
-    let first = world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    let first = world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     let added = world.until_last("simple-job-a", "ADDED").await;
     assert_eq!((added["requestId"].clone(), added["requestSeq"].clone()), (json!("order-1"), json!(first)));
 
@@ -64,13 +66,13 @@ async fn repeated_request_creates_no_second_job() {
     assert_eq!(world.rejections().await.len(), 0);
     let uids: Vec<_> = world.history("simple-job-a").await.iter().map(|m| header(m, "Job-Uid")).collect();
     assert!(uids.iter().all(|uid| *uid == text(&added["uid"])), "{uids:?}");
-    assert_eq!(world.types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count(), 1);
+    assert_eq!(world.event_types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reused_request_id_with_another_request_is_rejected() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
-    world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     let before = world.job("simple-job-a").await;
     for payload in [r#"{"foo":"a","fail":true}"#, r#"{"foo":"b","name":"simple-job-a"}"#] {
@@ -100,7 +102,7 @@ async fn taken_name_is_rejected_with_a_hint_at_generate_name() {
     world.request(r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     let taken = world.request(r#"{"foo":"a"}"#).await;
-    let letter = world.rejection(taken).await;
+    let letter = world.dead_letter(taken).await;
     assert_eq!(header(&letter, "Job-Error"), "NameTaken");
     assert_eq!(header(&letter, "Job-Name"), "simple-job-a");
     assert!(header(&letter, "Job-Error-Message").contains("generateName"), "{:?}", letter.headers);
@@ -127,14 +129,14 @@ async fn generate_name_gives_each_request_a_unique_name() {
     let names: Vec<_> = jobs(&world).await.into_iter().map(|job| job.metadata.name.unwrap()).collect();
     assert_eq!(names.len(), 3, "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("nightly-")), "{names:?}");
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_request_is_recognized_after_its_name_was_reused() {
     let (world, _dispatcher, _folder) = or_skip!(start().await);
     for id in ["order-1", "order-2"] {
-        world.request_as(id, r#"{"foo":"a"}"#).await;
+        world.request_with_id(id, r#"{"foo":"a"}"#).await;
         world.until_last("simple-job-a", "ADDED").await;
         world.namespace.jobs.delete("simple-job-a", &DeleteParams::background()).await.unwrap();
         world.outcome("simple-job-a").await;
@@ -168,7 +170,7 @@ async fn released_name_is_reusable_and_its_history_continues() {
         let outcomes = world.types("simple-job-a").await.iter().filter(|t| *t == "OUTCOME").count();
         assert_eq!(outcomes, round);
     }
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +187,7 @@ async fn job_without_its_template_label_is_not_published_as_deleted() {
     .await;
     world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "message")).await;
     assert_eq!(world.outcome("simple-job-a").await["result"], "Failed");
-    let types = world.types("simple-job-a").await;
+    let types = world.event_types("simple-job-a").await;
     assert!(!types.contains(&"DELETED".to_owned()), "{types:?}");
 }
 
@@ -217,7 +219,7 @@ async fn job_with_changed_labels_and_annotations_gets_its_outcome() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_request_of_a_retired_job_is_recognized_without_its_history() {
     let (world, dispatcher, _folder) = or_skip!(start().await);
-    world.request_as("order-1", r#"{"foo":"a"}"#).await;
+    world.request_with_id("order-1", r#"{"foo":"a"}"#).await;
     world.until_last("simple-job-a", "ADDED").await;
     world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
     world.outcome("simple-job-a").await;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::installed::Installed;
 use self::user::User;
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// One after the other, as each takes the place of the one before.
 #[tokio::test(flavor = "multi_thread")]

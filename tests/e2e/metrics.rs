@@ -5,7 +5,9 @@ use dispatcher_tests::{Dispatcher, or_skip, until};
 use local_cluster::faults::{Calls, Failure, WatchFault};
 use serde_json::json;
 
-use crate::world::{PATIENCE, World, finished, managed_template};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::TestEnv as World;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// The value of a series, written as in the text; `None` where it is absent.
 async fn value(dispatcher: &Dispatcher, series: &str) -> Result<Option<f64>, String> {
@@ -37,7 +39,7 @@ async fn until_all(dispatcher: &Dispatcher, all: &[(&str, f64)]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     let world = or_skip!(World::start().await);
-    world.make_streams_without_deduplication().await;
+    world.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
     let dispatcher = world.dispatcher().templates(templates).start().await;
     until_all(
@@ -56,10 +58,10 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
     .await;
     // A request, and the same one again once the stream has forgotten it.
     let payload = r#"{"foo":"a"}"#;
-    let first = world.request_as("one", payload).await;
+    let first = world.request_with_id("one", payload).await;
     world.until_last("simple-job-a", "ADDED").await;
     until("the stream to take it again", PATIENCE, || async {
-        let again = world.request_as("one", payload).await;
+        let again = world.request_with_id("one", payload).await;
         (again != first).then_some(())
     })
     .await;
@@ -187,7 +189,12 @@ async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
     world.until_last("simple-job-a", "ADDED").await;
     let status = world.jetstream.get_stream("JOB_STATUS").await.unwrap();
     status.purge().filter("jobs.simple.status.simple-job-a").await.unwrap();
-    world.set_status("simple-job-a", json!({"active": 1, "startTime": crate::world::START})).await;
+    world
+        .set_status(
+            "simple-job-a",
+            json!({"active": 1, "startTime": dispatcher_tests::job_controller::START_TIME}),
+        )
+        .await;
     let fenced = r#"dispatcher_event_publish_duration_seconds_count{result="fenced"}"#;
     until_is(&dispatcher, fenced, |count| count >= 1.0).await;
     world.until_last("simple-job-a", "ADDED").await;

@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::{Map, Value, json};
 
-use crate::world::{PATIENCE, World, finished, managed_template, shipped};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 fn file() -> PathBuf {
     paths::workspace().join("nats-config/nack.yaml")
@@ -177,7 +179,7 @@ async fn a_dispatcher_without_provisioning_works_with_what_the_control_loop_of_n
 async fn nack_makes_it(mode: Mode) {
     only_on_kubernetes!("the local cluster knows no CRDs");
     let kubernetes = or_skip!(with_crds().await);
-    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
     let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &world.nats.url, mode).await);
     let path = file().display().to_string();
     apply(&kubernetes, &path).await.unwrap();
@@ -214,7 +216,7 @@ async fn nack_makes_it(mode: Mode) {
 async fn until_made(world: &World) {
     for (name, _) in names() {
         until(&format!("{name} as shipped"), PATIENCE, || async {
-            let differences = world.unlike_shipped(&name).await;
+            let differences = world.differences_from_shipped(&name).await;
             if differences.is_empty() { Ok(()) } else { Err(differences) }
         })
         .await;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use crate::picture::{self, Marks, Panel};
-use crate::world::{PATIENCE, World};
+use dispatcher_tests::test_env::TestEnv as World;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// Names the file that the picture is drawn into (`make dashboard-picture`); then the run lasts two minutes.
 const PICTURE: &str = "DASHBOARD_PICTURE";

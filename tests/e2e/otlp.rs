@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::explanations::template;
 use crate::traces::publish;
-use crate::world::{PATIENCE, World, header, managed_template};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -62,7 +64,7 @@ async fn a_request_without_a_trace_begins_one_and_a_rejected_one_is_an_error() {
     let dispatcher = world.dispatcher().templates(templates).env(ENDPOINT, &receiver.endpoint());
     let dispatcher = dispatcher.env("OTEL_SERVICE_NAME", "jobs-of-tests").start().await;
     let sequence = world.request(r#"{"foo":7}"#).await;
-    let letter = header(&world.rejection(sequence).await, "traceparent");
+    let letter = header(&world.dead_letter(sequence).await, "traceparent");
     // Not sampled by whoever asks: no span, and it is passed on as it came.
     let not_sampled = PARENT.replace("-01", "-00");
     publish(&world, &[("traceparent", &not_sampled)], json!({"foo": "a"})).await;

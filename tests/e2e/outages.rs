@@ -7,15 +7,15 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::run::Run;
-use crate::world::PATIENCE;
+use dispatcher_tests::load_test::LoadTest as Run;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quota_reached_then_raised() {
     only_on_kubernetes!("the local cluster knows no quotas");
     let run = or_skip!(Run::start().await);
     let quotas: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
-        kube::Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+        kube::Api::namespaced(run.env.namespace.client.clone(), &run.env.namespace.name);
     let quota = |jobs: u32| {
         json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
                "spec": {"hard": {"count/jobs.batch": jobs.to_string()}}})
@@ -32,10 +32,10 @@ async fn quota_reached_then_raised() {
         run.dispatcher.log().contains("exceeded quota").then_some(())
     })
     .await;
-    assert_eq!(run.jobs().await, 5);
-    let letters = run.world.rejections().await;
+    assert_eq!(run.job_count().await, 5);
+    let letters = run.env.dead_letters().await;
     assert!(
-        letters.iter().all(|l| crate::world::header(l, "Job-Error") != "Refused"),
+        letters.iter().all(|l| dispatcher_tests::test_env::header(l, "Job-Error") != "Refused"),
         "a quota rejects nothing"
     );
     quotas.patch("q", &PatchParams::default(), &Patch::Merge(quota(1000))).await.unwrap();
@@ -45,13 +45,13 @@ async fn quota_reached_then_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn right_taken_away_then_given_back() {
     let run = or_skip!(Run::start().await);
-    run.world.namespace.take_right("create").await;
+    run.env.namespace.take_right("create").await;
     run.load(0, 20).await;
     run.until_not_ready("cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "no flood of log lines: {lines}");
-    assert_eq!(run.jobs().await, 0);
-    run.world.namespace.give_right("create").await;
+    assert_eq!(run.job_count().await, 0);
+    run.env.namespace.give_right("create").await;
     run.until_jobs(1).await;
     run.until_ready().await;
     run.finish().await;
@@ -62,13 +62,13 @@ async fn right_taken_away_then_given_back() {
 async fn a_full_status_stream_is_told_and_nothing_spins() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let open = run.world.fill_status_stream().await;
-    run.end(&["wait-a"]).await;
+    let open = run.env.fill_status_stream().await;
+    run.complete(&["wait-a"]).await;
     run.until_not_ready("JOB_STATUS").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 60, "no flood of log lines: {lines}");
-    run.world.jetstream.update_stream(open).await.unwrap();
-    run.world.outcome("wait-a").await;
+    run.env.jetstream.update_stream(open).await.unwrap();
+    run.env.outcome("wait-a").await;
     run.until_ready().await;
     run.finish().await;
 }
@@ -78,10 +78,10 @@ async fn a_full_status_stream_is_told_and_nothing_spins() {
 async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    let open = run.world.fill_status_stream().await;
-    run.end(&["wait-a"]).await;
+    let open = run.env.fill_status_stream().await;
+    run.complete(&["wait-a"]).await;
     run.until_not_ready("JOB_STATUS").await;
-    let leases: Api<Lease> = Api::namespaced(run.world.namespace.client.clone(), &run.world.namespace.name);
+    let leases: Api<Lease> = Api::namespaced(run.env.namespace.client.clone(), &run.env.namespace.name);
     let of_another = json!({"spec": {"holderIdentity": "another", "leaseDurationSeconds": 60}});
     leases.patch("dispatcher", &PatchParams::default(), &Patch::Merge(of_another)).await.unwrap();
     until("it to be ready as one that does not report", PATIENCE, || async {
@@ -91,9 +91,9 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
         if done { Ok(()) } else { Err(format!("{body}{reports}")) }
     })
     .await;
-    run.world.jetstream.update_stream(open).await.unwrap();
+    run.env.jetstream.update_stream(open).await.unwrap();
     leases.delete("dispatcher", &DeleteParams::default()).await.unwrap();
-    run.world.outcome("wait-a").await;
+    run.env.outcome("wait-a").await;
     run.until_ready().await;
     run.finish().await;
 }
@@ -103,13 +103,13 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
 async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    run.world.namespace.take_right("patch").await;
+    run.env.namespace.take_right("patch").await;
     // More than calls are made at once.
     run.load(0, 60).await;
     run.until_not_ready("cannot mark the Job").await;
-    run.world.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
-    assert_eq!(run.world.outcome("wait-a").await["result"], "Deleted");
-    run.world.namespace.give_right("patch").await;
+    run.env.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
+    assert_eq!(run.env.outcome("wait-a").await["result"], "Deleted");
+    run.env.namespace.give_right("patch").await;
     run.until_ready().await;
     run.finish().await;
 }

@@ -8,7 +8,9 @@ use futures::{StreamExt, future::join_all};
 use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, START, World, event, finished, header, managed_template, text};
+use dispatcher_tests::job_controller::{START_TIME as START, finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_job_that_succeeds() {
@@ -98,11 +100,11 @@ async fn three_and_four_failed_pods_are_both_judged_by_the_conditions_alone() {
         let status = json!({"startTime": START, "failed": failed, "ready": 0, "terminating": 0});
         world.set_status(&name, status).await;
         until("the failed pods to be told", PATIENCE, || async {
-            let last = world.last(&name).await;
+            let last = world.last_event(&name).await;
             last.as_ref().is_some_and(|l| l["status"]["failed"] == failed).then_some(()).ok_or(last)
         })
         .await;
-        assert_eq!(world.last(&name).await.unwrap()["type"], "MODIFIED");
+        assert_eq!(world.last_event(&name).await.unwrap()["type"], "MODIFIED");
         let message = "Job has reached the specified backoff limit";
         world.set_status(&name, finished("Failed", failed, "BackoffLimitExceeded", message)).await;
         let outcome = world.outcome(&name).await;
@@ -159,14 +161,13 @@ async fn two_hundred_jobs_at_once_each_end_in_one_outcome_and_a_rejected_request
     let sequences: BTreeSet<u64> = join_all(requests).await.into_iter().collect();
     assert_eq!(sequences.len(), JOBS + 1);
     world.until_queue_is_empty().await;
-    assert_eq!(world.rejections().await.len(), 1);
+    assert_eq!(world.dead_letters().await.len(), 1);
     let names: Vec<_> = (0..=JOBS).filter(|n| *n != JOBS / 2).map(|n| format!("simple-job-{n}")).collect();
     until("every Job to have its outcome", PATIENCE * 3, || async {
-        let open = join_all(
-            names
-                .iter()
-                .map(|name| async { world.last(name).await.is_none_or(|last| last["type"] != "OUTCOME") }),
-        );
+        let open =
+            join_all(names.iter().map(|name| async {
+                world.last_event(name).await.is_none_or(|last| last["type"] != "OUTCOME")
+            }));
         match open.await.into_iter().filter(|open| *open).count() {
             0 => Ok(()),
             open => Err(format!("{open} are open")),

@@ -1,11 +1,12 @@
 //! Requests that NATS stores and that the client library cannot read: none is lost, and none stops the next.
 
 use dispatcher_tests::or_skip;
-use dispatcher_tests::wait::{PATIENCE, until};
+use dispatcher_tests::wait::{TIMEOUT as PATIENCE, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{World, header, managed_template};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, header};
 
 /// Publishes as no client library would, and waits until the server has taken it.
 async fn publish_raw(world: &World, headers: &[u8], payload: &[u8]) {
@@ -29,7 +30,7 @@ async fn a_request_whose_headers_are_no_text_is_rejected_and_stops_no_other() {
     let bad: [&[u8]; 2] = [b"NATS/1.0\r\nA: \xff\r\n\r\n", b"NATS/1.0\r\nno colon\r\n\r\n"];
     for (sequence, headers) in (1..).zip(bad) {
         publish_raw(&world, headers, br#"{"foo":"bad"}"#).await;
-        let letter = world.rejection(sequence).await;
+        let letter = world.dead_letter(sequence).await;
         assert_eq!(header(&letter, "Job-Error"), "InvalidHeaders");
         assert!(header(&letter, "Job-Error-Message").contains("headers"), "{:?}", letter.headers);
         assert_eq!(&letter.payload[..], br#"{"foo":"bad"}"#);
@@ -37,7 +38,7 @@ async fn a_request_whose_headers_are_no_text_is_rejected_and_stops_no_other() {
     world.request(r#"{"foo":"next"}"#).await;
     world.until_last("simple-job-next", "ADDED").await;
     world.until_queue_is_empty().await;
-    assert_eq!(world.rejections().await.len(), bad.len());
+    assert_eq!(world.dead_letters().await.len(), bad.len());
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
@@ -56,7 +57,7 @@ async fn a_request_that_ends_the_client_library_is_rejected_at_the_next_start() 
     dispatcher.restart().await;
     world.until_last("simple-job-next", "ADDED").await;
     until("both to be rejected", PATIENCE, || async {
-        let letters = world.rejections().await;
+        let letters = world.dead_letters().await;
         if letters.len() == 2 { Ok(()) } else { Err(letters.len()) }
     })
     .await;

@@ -6,7 +6,7 @@ use std::pin::pin;
 use async_nats::jetstream;
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::proxy::{ApiProxy, NatsProxy, Publish};
-use dispatcher_tests::wait::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 use dispatcher_tests::{Kubernetes, Namespace, Nats, or_skip, until};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;

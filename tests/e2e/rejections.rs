@@ -7,7 +7,9 @@ use futures::StreamExt;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::world::{PATIENCE, World, header, managed_template};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// Payload, the reason's word, and what the message must name.
 const BAD: [(&[u8], &str, &str); 15] = [
@@ -40,7 +42,7 @@ async fn each_bad_request_is_kept_with_its_reason_and_told_to_who_watches() {
         sent.insert(world.publish(payload.to_vec(), None).await, (payload, reason, names));
     }
     for (sequence, (payload, reason, names)) in &sent {
-        let letter = world.rejection(*sequence).await;
+        let letter = world.dead_letter(*sequence).await;
         let shown = String::from_utf8_lossy(payload);
         assert_eq!(&letter.payload[..], *payload, "the payload is kept as it was");
         assert_eq!(header(&letter, "Job-Error"), *reason, "{shown}");
@@ -72,7 +74,7 @@ async fn each_bad_request_is_kept_with_its_reason_and_told_to_who_watches() {
     world.until_last("simple-job-next", "ADDED").await;
     world.until_queue_is_empty().await;
     assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
-    assert_eq!(world.rejections().await.len(), sent.len());
+    assert_eq!(world.dead_letters().await.len(), sent.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +87,7 @@ async fn a_job_that_kubernetes_refuses_is_rejected_with_its_words() {
     std::fs::write(folder.path().join("simple.yaml"), refused).unwrap();
     let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
     let sequence = world.request(r#"{"foo":"a"}"#).await;
-    let letter = world.rejection(sequence).await;
+    let letter = world.dead_letter(sequence).await;
     assert_eq!(header(&letter, "Job-Error"), "Refused");
     assert!(header(&letter, "Job-Error-Message").contains("restartPolicy"), "{:?}", letter.headers);
     assert_eq!(header(&letter, "Job-Name"), "simple-job-a");

@@ -3,7 +3,8 @@
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
 use serde_json::Value;
 
-use crate::world::{World, managed_template, shipped};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_live_and_ready_and_ends_gracefully() {
@@ -23,7 +24,10 @@ async fn the_log_tells_each_change_and_the_end_of_watching() {
     world.request(r#"{"foo":"log"}"#).await;
     world.job("simple-job-log").await;
     world
-        .set_status("simple-job-log", crate::world::finished("Complete", 0, "CompletionsReached", "done"))
+        .set_status(
+            "simple-job-log",
+            dispatcher_tests::job_controller::finished_status("Complete", 0, "CompletionsReached", "done"),
+        )
         .await;
     world.outcome("simple-job-log").await;
     assert_eq!(dispatcher.terminate().await, Some(0));
@@ -55,7 +59,7 @@ async fn the_shipped_streams_are_those_that_it_creates() {
     let dispatcher = world.dispatcher().start().await;
     for (name, config) in &printed {
         assert_eq!(&shipped(name), config, "nats-config/{name}.json is stale: make nats-config");
-        assert_eq!(world.unlike_shipped(name).await, Vec::<String>::new(), "{name}");
+        assert_eq!(world.differences_from_shipped(name).await, Vec::<String>::new(), "{name}");
     }
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
@@ -64,7 +68,7 @@ async fn the_shipped_streams_are_those_that_it_creates() {
 async fn streams_made_from_the_shipped_files_are_taken_as_they_are() {
     let world = or_skip!(World::start().await);
     for name in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
-        world.make_stream(&shipped(name)).await;
+        world.create_stream(&shipped(name)).await;
     }
     let (_folder, templates) = managed_template();
     let _dispatcher = world.dispatcher().templates(templates).start().await;

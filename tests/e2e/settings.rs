@@ -4,7 +4,7 @@ use dispatcher_tests::kubernetes::is_local;
 use dispatcher_tests::{Dispatcher, dispatcher::Builder, or_skip, paths, ports};
 use serde_json::{Value, json};
 
-use crate::world::{World, shipped};
+use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
 
 /// The service refuses to start: exit code 2, and one line names `setting` and says `why`.
 pub(crate) async fn refuses(builder: Builder, setting: &str, why: &str) {
@@ -109,7 +109,7 @@ async fn a_stream_on_which_no_promise_can_rest_is_refused_by_field() {
         let world = or_skip!(World::start().await);
         let mut config = shipped(stream);
         config[field] = value;
-        world.make_stream(&config).await;
+        world.create_stream(&config).await;
         refuses(world.dispatcher(), setting, "must be").await;
     }
 }
@@ -120,7 +120,7 @@ async fn no_provision_creates_nothing() {
     refuses(world.dispatcher().arg("--no-provision"), "stream JOBS", "is not there").await;
     assert!(world.jetstream.get_stream("JOBS").await.is_err());
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
-        world.make_stream(&shipped(stream)).await;
+        world.create_stream(&shipped(stream)).await;
     }
     refuses(world.dispatcher().arg("--no-provision"), "stream JOB_STATUS", "metadata").await;
     // A start that may provision adds what lacks; from then on verifying is enough.
@@ -161,7 +161,7 @@ async fn a_new_kind_adds_its_subject_and_keeps_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_waits_longer_than_finished_jobs_stay_is_refused() {
     let world = or_skip!(World::start().await);
-    world.make_stream(&shipped("JOBS")).await;
+    world.create_stream(&shipped("JOBS")).await;
     let mut config = shipped("dispatcher-simple");
     config["ack_wait"] = 700_000_000_000_u64.into();
     let subject = "CONSUMER.DURABLE.CREATE.JOBS.dispatcher-simple";

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::bad_requests::bad_requests;
-use crate::world::{PATIENCE, World, header, managed_template};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A template of the tests' own: it runs the shipped workload.
 const GREET: &str = r#"
@@ -314,7 +316,7 @@ async fn each_payload_of_the_corpus_is_kept_with_its_reason_and_stops_nothing() 
     world.request(r#"{"foo":"good"}"#).await;
     world.until_last("simple-job-good", "ADDED").await;
     world.until_queue_is_empty().await;
-    let letters = world.rejections().await;
+    let letters = world.dead_letters().await;
     assert_eq!(letters.len(), corpus.len());
     for letter in letters {
         let sequence: u64 = header(&letter, "Job-Request-Seq").parse().unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use async_nats::jetstream;
 use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::wait::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};

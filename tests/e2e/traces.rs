@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::asking::ask;
 use crate::explanations::template;
-use crate::world::{PATIENCE, World, header, managed_template};
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const STATE: &str = "vendor=a$b";
@@ -71,7 +73,7 @@ async fn a_request_without_a_valid_trace_is_a_job_like_any_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_is_no_part_of_a_requests_identity() {
     let world = or_skip!(World::start().await);
-    world.make_streams_without_deduplication().await;
+    world.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     publish(&world, &traced("same"), json!({"foo": "a"})).await;
@@ -79,7 +81,7 @@ async fn the_trace_is_no_part_of_a_requests_identity() {
     let other = PARENT.replace("b7ad", "beef");
     publish(&world, &[("traceparent", &other), ("Nats-Msg-Id", "same")], json!({"foo": "a"})).await;
     world.until_queue_is_empty().await;
-    assert!(world.rejections().await.is_empty());
+    assert!(world.dead_letters().await.is_empty());
     let annotations = world.job("simple-job-a").await.metadata.annotations.unwrap();
     assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "that of the request that made it");
 }
@@ -92,7 +94,7 @@ async fn a_rejection_and_an_answered_request_tell_their_trace() {
     let mut notices = world.client.subscribe("jobs.simple.status._rejected").await.unwrap();
     world.client.flush().await.unwrap();
     let bad = publish(&world, &traced("bad"), json!({"foo": 7})).await;
-    let letter = world.rejection(bad).await;
+    let letter = world.dead_letter(bad).await;
     assert_eq!(
         (header(&letter, "traceparent"), header(&letter, "tracestate")),
         (PARENT.into(), STATE.into())

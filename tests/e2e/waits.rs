@@ -7,7 +7,9 @@ use futures::{StreamExt, future::join_all};
 use serde_json::{Value, json};
 
 use crate::asking::{Refused, ask, refused, try_ask};
-use crate::world::{PATIENCE, World, finished, managed_template};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::TestEnv as World;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 const CREATED: (&str, &str) = ("Job-Wait", "created");
 const OUTCOME: (&str, &str) = ("Job-Wait", "outcome");
@@ -25,7 +27,7 @@ async fn a_job_is_a_remote_call() {
     let answer = ask(&world.client, "submit", &[OUTCOME], r#"{"foo":"a"}"#).await.unwrap();
     assert_eq!((&answer["type"], &answer["name"]), (&json!("OUTCOME"), &json!("simple-job-a")));
     assert_eq!(answer["outcome"]["result"], "Complete");
-    assert_eq!(world.last("simple-job-a").await.unwrap(), answer, "as it is stored");
+    assert_eq!(world.last_event("simple-job-a").await.unwrap(), answer, "as it is stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,11 +83,11 @@ async fn a_job_outlives_its_callers_patience_and_the_same_id_gets_the_stored_out
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stored_outcome_is_found_when_the_name_was_used_again() {
     let world = or_skip!(World::start().await);
-    world.make_streams_without_deduplication().await;
+    world.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
     let _dispatcher = world.dispatcher().templates(templates).start().await;
     for id in ["order-1", "order-2"] {
-        world.request_as(id, r#"{"foo":"a"}"#).await;
+        world.request_with_id(id, r#"{"foo":"a"}"#).await;
         world.until_last("simple-job-a", "ADDED").await;
         let delete = kube::api::DeleteParams::background();
         world.namespace.jobs.delete("simple-job-a", &delete).await.unwrap();

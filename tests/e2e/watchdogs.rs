@@ -6,7 +6,9 @@ use dispatcher_tests::{Dispatcher, or_skip, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, World, finished, managed_template, shipped};
+use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
+use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 async fn until_ready(dispatcher: &Dispatcher, code: u16, why: &str) {
     until(&format!("/readyz to say {code}, {why:?}"), PATIENCE, || async {
@@ -92,5 +94,5 @@ async fn a_queue_that_is_deleted_is_told_and_taken_when_it_is_back() {
     dispatcher.restart().await;
     world.request(r#"{"foo":"b"}"#).await;
     world.until_last("simple-job-b", "ADDED").await;
-    assert_eq!(world.rejections().await.len(), 0);
+    assert_eq!(world.dead_letters().await.len(), 0);
 }

@@ -11,12 +11,7 @@
 )]
 
 mod calls;
-#[path = "../e2e/controller.rs"]
-mod controller;
 mod mixed;
 mod service;
 mod stage;
 mod watches;
-#[path = "../e2e/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end suite")]
-mod world;

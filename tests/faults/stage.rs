@@ -16,9 +16,11 @@ use local_cluster::faults::Calls;
 use local_cluster::{Faults, LocalCluster, Options};
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
 use crate::service::Service;
-use crate::world::{PATIENCE, finished, managed_template, shipped};
+use dispatcher_tests::job_controller::JobController;
+use dispatcher_tests::job_controller::{finished_status, managed_template};
+use dispatcher_tests::test_env::shipped_config;
+use dispatcher_tests::wait::TIMEOUT;
 
 /// The namespace of the Jobs.
 pub(crate) const JOBS: &str = "jobs";
@@ -33,7 +35,7 @@ pub(crate) struct Stage {
     jetstream: jetstream::Context,
     nats: Nats,
     service: Option<Service>,
-    _controller: Controller,
+    _controller: JobController,
     templates: tempfile::TempDir,
 }
 
@@ -49,7 +51,7 @@ impl Stage {
         let jetstream = jetstream::new(nats.client().await);
         // With the shortest deduplication window that there is, so that nothing can lean on it.
         for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
-            let mut config = shipped(stream);
+            let mut config = shipped_config(stream);
             config["duplicate_window"] = 100_000_000.into();
             let made: Value = jetstream.request(format!("STREAM.CREATE.{stream}"), &config).await.unwrap();
             assert!(made["error"].is_null(), "{made}");
@@ -59,7 +61,7 @@ impl Stage {
         recorder.expect_ttl("simple", Some(600));
         let jobs: Api<Job> = Api::default_namespaced(unstruck);
         let (templates, _) = managed_template();
-        let (faults, controller) = (cluster.faults(), Controller::start(jobs.clone()));
+        let (faults, controller) = (cluster.faults(), JobController::start(jobs.clone()));
         let mut this = Self {
             faults,
             jobs,
@@ -117,7 +119,7 @@ impl Stage {
 
     /// Says of a Job that it is complete.
     pub(crate) async fn end(&self, name: &str) {
-        let patch = json!({"status": finished("Complete", 0, "CompletionsReached", "done")});
+        let patch = json!({"status": finished_status("Complete", 0, "CompletionsReached", "done")});
         self.jobs.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
@@ -125,9 +127,9 @@ impl Stage {
     pub(crate) async fn until_last(&self, name: &str, type_: &str) -> Value {
         let stream = self.jetstream.get_stream_no_info("JOB_STATUS").await.unwrap();
         let subject = format!("jobs.simple.status.{name}");
-        until(&format!("{type_} as the last event of {name}"), PATIENCE, || async {
+        until(&format!("{type_} as the last event of {name}"), TIMEOUT, || async {
             let last = stream.get_last_raw_message_by_subject(&subject).await.map_err(|e| e.to_string())?;
-            let event = crate::world::event(&last);
+            let event = dispatcher_tests::test_env::event(&last);
             if event["type"] == type_ { Ok(event) } else { Err(event.to_string()) }
         })
         .await
@@ -135,7 +137,7 @@ impl Stage {
 
     /// Waits until so many Jobs were created.
     pub(crate) async fn until_jobs(&self, count: usize) {
-        until(&format!("{count} Jobs"), PATIENCE, || async {
+        until(&format!("{count} Jobs"), TIMEOUT, || async {
             self.assert_runs();
             let found = self.jobs.list(&ListParams::default()).await.unwrap().items.len();
             if found >= count { Ok(()) } else { Err(found) }
@@ -145,7 +147,7 @@ impl Stage {
 
     /// Waits until every fault of calls has struck.
     pub(crate) async fn until_struck(&self) {
-        until("every fault to have struck", PATIENCE, || async {
+        until("every fault to have struck", TIMEOUT, || async {
             match self.faults.remaining() {
                 0 => Ok(()),
                 left => Err(left),
@@ -182,7 +184,7 @@ impl campaign::Stage for Stage {
     async fn finish(mut self) -> Result<History, String> {
         self.faults.clear();
         self.assert_runs();
-        let history = self.recorder.finish(PATIENCE).await?;
+        let history = self.recorder.finish(TIMEOUT).await?;
         self.assert_runs();
         self.service.take().expect("it runs").stop().await;
         Ok(history)

@@ -67,7 +67,7 @@ fn left(history: &History, found: &mut Vec<Violation>) {
 ///
 /// # Panics
 /// Where [`check`] finds anything.
-pub fn assert_kept(history: &History) {
+pub fn assert_guarantees(history: &History) {
     let found = check(history);
     let lines: Vec<_> = found.iter().map(ToString::to_string).collect();
     assert!(found.is_empty(), "{} violations in {}:\n{}", found.len(), history.summary(), lines.join("\n"));

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
 use crate::nats::Nats;
-use crate::wait::{PATIENCE, try_until, until};
+use crate::wait::{TIMEOUT, try_until, until};
 use crate::{paths, ports};
 
 /// How many lines of its log the message of a failure holds.
@@ -109,7 +109,7 @@ impl Builder {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).expect("plain data");
-        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
+        let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let admin_url = format!("http://{admin}");
         let dispatcher = Dispatcher { admin_url, pod, helper, log, _folder: folder };
         if self.wait {
@@ -162,7 +162,7 @@ impl Dispatcher {
 
     /// Waits until `/readyz` answers 200.
     pub async fn until_ready(&self) -> Result<(), String> {
-        self.ready_within(PATIENCE).await
+        self.ready_within(TIMEOUT).await
     }
 
     async fn ready_within(&self, deadline: Duration) -> Result<(), String> {
@@ -240,11 +240,11 @@ impl Dispatcher {
 
     /// The same as a kubelet does it: where it ends by itself, NATS being away for one, it is started once more.
     pub async fn keep_running(&self) {
-        until("the dispatcher, kept running, to be ready", PATIENCE, || async {
+        until("the dispatcher, kept running, to be ready", TIMEOUT, || async {
             // Refused where it runs.
             let _ = self.helper.call("start").await;
             // So that what is missing is told where it never gets ready.
-            self.ready_within(PATIENCE / 8).await.map_err(Seen)
+            self.ready_within(TIMEOUT / 8).await.map_err(Seen)
         })
         .await;
     }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
@@ -39,7 +39,7 @@ impl Docker {
             if let Some(host) = running() {
                 return Ok(Self { host, ours: false, _helper: None });
             }
-            let (helper, ready) = Helper::start(&["docker"], &[], PATIENCE).await?;
+            let (helper, ready) = Helper::start(&["docker"], &[], TIMEOUT).await?;
             let host = ready["host"].as_str().ok_or("no host in the answer")?.to_owned();
             Ok(Self { host, ours: true, _helper: Some(helper) })
         };

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::paths;
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// How long a helper may take to end what it started.
 const TEAR_DOWN: Duration = Duration::from_secs(30);
@@ -79,7 +79,7 @@ impl Helper {
         self.with_pipe(move |pipe| {
             let stdin = pipe.stdin.as_mut().expect("open until dropped");
             stdin.write_all(line.as_bytes()).map_err(|error| format!("the rig helper is gone: {error}"))?;
-            pipe.answer(PATIENCE)
+            pipe.answer(TIMEOUT)
         })
         .await
     }

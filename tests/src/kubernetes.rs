@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
 use crate::paths;
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 pub use local::Local;
 pub use namespace::Namespace;
 
@@ -115,7 +115,7 @@ impl Kubernetes {
             return Ok(Self { kubeconfig: local.kubeconfig().to_owned(), parts: Parts::Local(local) });
         }
         let options = serde_json::to_string(options).expect("plain data");
-        let (helper, ready) = Helper::start(&["kubernetes", &options], &[], PATIENCE).await?;
+        let (helper, ready) = Helper::start(&["kubernetes", &options], &[], TIMEOUT).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
         Ok(Self { kubeconfig: text("kubeconfig")?, parts: Parts::Rig { helper, folder: text("folder")? } })
     }

@@ -23,9 +23,11 @@ pub mod checker;
 pub mod dispatcher;
 pub mod docker;
 pub mod helper;
+pub mod job_controller;
 pub mod kubernetes;
 #[cfg(test)]
 mod links;
+pub mod load_test;
 pub mod nack;
 pub mod nats;
 pub mod otlp;
@@ -35,6 +37,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod rights;
 pub mod skip;
+pub mod test_env;
 pub mod wait;
 
 pub use dispatcher::Dispatcher;
@@ -42,4 +45,5 @@ pub use kubernetes::{Kubernetes, Namespace, Options};
 pub use nack::Nack;
 pub use nats::Nats;
 pub use prometheus::Prometheus;
+pub use test_env::TestEnv;
 pub use wait::until;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::helper::{Helper, Program};
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 use crate::{paths, ports};
 
 /// In which of its two modes it runs.
@@ -51,7 +51,7 @@ impl Nack {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).expect("plain data");
-        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
+        let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         Ok(Self { _helper: helper, log, _folder: folder })
     }
 }

@@ -15,7 +15,7 @@ pub use self::node::Node;
 use crate::docker::Docker;
 use crate::helper::Helper;
 use crate::kubernetes::is_local;
-use crate::wait::{PATIENCE, try_until};
+use crate::wait::{TIMEOUT, try_until};
 use crate::{paths, ports};
 
 /// Between two tries of a test's client to connect again.
@@ -116,7 +116,7 @@ impl Nats {
         if docker.ours {
             env.push(("RIG_OWN_ENGINE", "1"));
         }
-        let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, PATIENCE).await?;
+        let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, TIMEOUT).await?;
         let (name, url) = ("nats".to_owned(), format!("nats://127.0.0.1:{port}"));
         let node = Node { name, url, monitor: None, helper, folder: None };
         Self::ready(node, true, ConnectOptions::default()).await
@@ -129,7 +129,7 @@ impl Nats {
 
     /// Waits until JetStream answers.
     pub async fn until_ready(&self) -> Result<(), String> {
-        try_until("JetStream to answer", PATIENCE, || async {
+        try_until("JetStream to answer", TIMEOUT, || async {
             let client = self.try_client().await?;
             let account = jetstream::new(client).query_account().await;
             account.map(drop).map_err(|error| error.to_string())

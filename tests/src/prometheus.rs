@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::dispatcher::get;
 use crate::helper::{Helper, Program};
-use crate::wait::{PATIENCE, try_until};
+use crate::wait::{TIMEOUT, try_until};
 use crate::{paths, ports};
 
 /// A running Prometheus; it ends when this is dropped.
@@ -59,9 +59,9 @@ impl Prometheus {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).expect("plain data");
-        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
+        let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let this = Self { address, _helper: helper, log, _folder: folder };
-        let ready = try_until("Prometheus to be ready", PATIENCE, || this.get("/-/ready")).await;
+        let ready = try_until("Prometheus to be ready", TIMEOUT, || this.get("/-/ready")).await;
         ready.map_err(|error| format!("{error}\n{}", paths::tail(&this.log, 30)))?;
         Ok(this)
     }

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 /// How long anything may take that has to come: so long that a busy machine makes no test fail, and that a test which
 /// waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(480);
+pub const TIMEOUT: Duration = Duration::from_secs(480);
 
 /// The pause between two looks: short beside what is waited for, long beside what a look costs.
 const PAUSE: Duration = Duration::from_millis(50);

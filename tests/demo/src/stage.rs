@@ -24,7 +24,7 @@ use crate::screen::Screen;
 const FLAGS: [&str; 5] =
     ["dev", "--temporary", "--time-scale=0.02", "--restart-delay=3", "--sleep-seconds=1"];
 /// How long it may take to be ready, and to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// It runs; clones are handles of the same one.
 #[derive(Clone)]
@@ -72,10 +72,10 @@ impl Stage {
         }
         let running = Running { child, reading, _guard: guard, _folder: folder };
         let running = Arc::new(Mutex::new(Some(running)));
-        match timeout(PATIENCE, dispatcher.wait_for(|dispatcher| dispatcher.pid.is_some())).await {
+        match timeout(TIMEOUT, dispatcher.wait_for(|dispatcher| dispatcher.pid.is_some())).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err("`dispatcher dev` has ended; it says why above".to_owned()),
-            Err(_) => return Err(format!("`dispatcher dev` is not ready after {} s", PATIENCE.as_secs())),
+            Err(_) => return Err(format!("`dispatcher dev` is not ready after {} s", TIMEOUT.as_secs())),
         }
         screen.note(&format!(
             "`dispatcher dev` is ready after {:.1} s: NATS, a local cluster, the dispatcher",
@@ -119,7 +119,7 @@ impl Stage {
             let _ = kill_process(pid, Signal::TERM);
         }
         // Dropped after that, and killed where it has not ended.
-        let _ = timeout(PATIENCE, running.child.wait()).await;
+        let _ = timeout(TIMEOUT, running.child.wait()).await;
         running.reading.abort_all();
     }
 }

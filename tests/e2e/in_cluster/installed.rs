@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::gate::Gate;
 use super::user::User;
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// Applies an overlay of `deploy/` with the components of `deploy/observability`, a patch of the dispatcher's Deployment and
 /// images that this cluster has, as an operator's own overlay does it.

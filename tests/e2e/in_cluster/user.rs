@@ -4,7 +4,7 @@ use async_nats::{Client, jetstream};
 use dispatcher_tests::until;
 use serde_json::Value;
 
-use crate::world::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A client of the NATS that the dispatcher uses.
 pub(super) struct User {

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{PATIENCE, World, shipped};
+use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// See the module.
 pub(crate) struct Place {
@@ -108,7 +109,7 @@ pub(crate) fn passwords() -> Vec<(&'static str, String)> {
 /// A world on this server, whose dispatcher logs in by password.
 pub(crate) async fn world(nats: Nats) -> Result<World, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let mut world = World::of(nats, namespace).await;
+    let mut world = World::new(nats, namespace).await;
     let login = [("NATS_USER", "dispatcher".to_owned()), ("NATS_PASSWORD", password("dispatcher"))];
     world.settings = login.map(|(name, value)| (name.to_owned(), value)).to_vec();
     Ok(world)
@@ -142,7 +143,7 @@ pub(crate) async fn make_streams(world: &World) {
         if stream == "JOB_STATUS" {
             config["metadata"] = json!({"natsjobs.dev/namespace-uid": uid(world).await});
         }
-        world.make_stream(&config).await;
+        world.create_stream(&config).await;
     }
     for template in ["memory", "simple"] {
         let name = format!("dispatcher-{template}");

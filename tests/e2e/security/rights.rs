@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::place::{Place, client, make_consumer_of_reader, make_streams, say, world};
 use crate::asking::ask;
-use crate::world::{PATIENCE, World, header};
+use dispatcher_tests::test_env::{TestEnv as World, header};
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// What JetStream of the dispatcher's account is called in the readers'.
 const API: &str = "JS.DISPATCHER.API";
@@ -63,7 +64,7 @@ async fn main_job(world: &World, job: &str) {
     stored.await.expect("the PubAck comes through");
     let bad = publisher.publish("jobs.simple.create", "{}".into()).await.unwrap().await.unwrap().sequence;
     assert_eq!(world.outcome(&name).await["result"], "Complete");
-    assert_eq!(header(&world.rejection(bad).await, "Job-Error"), "InvalidRequest");
+    assert_eq!(header(&world.dead_letter(bad).await, "Job-Error"), "InvalidRequest");
     // The reader: live, by direct get, and by the consumer.
     let mut seen = vec![];
     while seen.last().map(String::as_str) != Some("OUTCOME") {
@@ -114,7 +115,7 @@ async fn seldom(world: &World) {
     let illegible = format!("HPUB jobs.simple.create {sizes}\r\n{headers}{{}}\r\n");
     say(&world.nats, "submitter", illegible.as_bytes()).await.unwrap();
     until("the request to be rejected", PATIENCE, || async {
-        let letters = world.rejections().await;
+        let letters = world.dead_letters().await;
         letters.iter().any(|letter| header(letter, "Job-Error") == "InvalidHeaders").then_some(())
     })
     .await;

@@ -143,7 +143,7 @@ const ROLES: [Role; 4] = [
     },
 ];
 
-async fn sizes(world: &crate::world::World) -> Vec<u64> {
+async fn sizes(world: &dispatcher_tests::test_env::TestEnv) -> Vec<u64> {
     let mut sizes = vec![];
     for stream in WATCHED {
         sizes.push(world.jetstream.get_stream(stream).await.unwrap().cached_info().state.messages);

@@ -1,13 +1,13 @@
 //! Credentials that change while requests come in: the dispatcher goes on with the new ones, and no request is lost.
 
-use dispatcher_tests::wait::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 use dispatcher_tests::{Kubernetes, Nats, or_skip, until};
 use nkeys::KeyPair;
 
 use super::jwt::Operator;
 use super::place::{Place, password, world};
-use crate::run::Run;
-use crate::world::World;
+use dispatcher_tests::load_test::LoadTest as Run;
+use dispatcher_tests::test_env::TestEnv as World;
 
 /// How often a client named `dispatcher` has logged in.
 fn logins(nats: &Nats) -> usize {
@@ -19,7 +19,7 @@ fn logins(nats: &Nats) -> usize {
 
 async fn until_logged_in_again(run: &Run, before: usize) {
     until("the dispatcher to log in again", PATIENCE, || async {
-        let now = logins(&run.world.nats);
+        let now = logins(&run.env.nats);
         if now > before { Ok(()) } else { Err(now) }
     })
     .await;
@@ -39,13 +39,13 @@ async fn a_credentials_file_is_replaced_and_the_old_user_revoked() {
     let creds = |at: usize| operator.dispatcher.creds(&users[at], Some("dispatcher"));
     let file = place.write("dispatcher.creds", &creds(0));
     let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
-    let mut world = World::of(nats, namespace).await;
+    let mut world = World::new(nats, namespace).await;
     world.settings = vec![("NATS_CREDS".to_owned(), file)];
-    let run = Run::of(world).await;
+    let run = Run::new(world).await;
     tokio::join!(run.load(0, 300), async {
         for (round, jobs) in [(1, 60), (2, 160)] {
             run.until_jobs(jobs).await;
-            let before = logins(&run.world.nats);
+            let before = logins(&run.env.nats);
             place.write("dispatcher.creds", &creds(round));
             let revoked: Vec<_> = users[..round].iter().collect();
             operator.revoke(&system, &revoked).await;
@@ -68,14 +68,14 @@ async fn a_password_is_changed_by_a_reload() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
     assert_ne!(password("dispatcher"), "first");
-    let run = Run::of(world).await;
+    let run = Run::new(world).await;
     tokio::join!(run.load(0, 300), async {
         for (new, jobs) in [("second", 60), ("third", 160)] {
             run.until_jobs(jobs).await;
-            let before = logins(&run.world.nats);
+            let before = logins(&run.env.nats);
             place.write("password", &format!("{new}\n"));
             place.write("passwords.conf", &passwords(new));
-            run.world.nats.reload().await;
+            run.env.nats.reload().await;
             until_logged_in_again(&run, before).await;
         }
     });

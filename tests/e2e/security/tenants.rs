@@ -2,7 +2,7 @@
 
 use async_nats::{Subscriber, jetstream};
 use dispatcher_tests::or_skip;
-use dispatcher_tests::wait::PATIENCE;
+use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 use futures::StreamExt;
 use serde_json::{Value, json};
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 use super::history::{Ended, JobSeen};
 
@@ -50,8 +50,8 @@ impl JobWatch {
         let (listed, mut first) = watch::channel(false);
         let task = tokio::spawn(run(api.clone(), table.clone(), listed));
         let this = Self { api, table, task };
-        let first = timeout(PATIENCE, first.wait_for(|listed| *listed)).await;
-        first.map(drop).map_err(|_| format!("no list of the Jobs in {namespace} within {PATIENCE:?}"))?;
+        let first = timeout(TIMEOUT, first.wait_for(|listed| *listed)).await;
+        first.map(drop).map_err(|_| format!("no list of the Jobs in {namespace} within {TIMEOUT:?}"))?;
         Ok(this)
     }
 

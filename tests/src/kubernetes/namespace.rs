@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use self::rights::Rights;
 use super::{Kubernetes, Local};
 use crate::paths;
-use crate::wait::{PATIENCE, try_until};
+use crate::wait::{TIMEOUT, try_until};
 
 /// The namespace of the Jobs in `deploy/`.
 const JOBS: &str = "jobs";
@@ -246,12 +246,12 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
 async fn wait_for_rights(kubeconfig: &Path, namespace: &str) -> Result<(), String> {
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(super::ready::client(kubeconfig)?);
     let what = format!("the dispatcher's rights in {namespace}");
-    try_until(&what, PATIENCE, || async { namespaces.get(namespace).await.map(drop) }).await
+    try_until(&what, TIMEOUT, || async { namespaces.get(namespace).await.map(drop) }).await
 }
 
 /// Pods are refused in a namespace until its controller has made the ServiceAccount `default`.
 async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<(), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("the ServiceAccount default in {namespace}");
-    try_until(&what, PATIENCE, || async { accounts.get("default").await.map(drop) }).await
+    try_until(&what, TIMEOUT, || async { accounts.get("default").await.map(drop) }).await
 }

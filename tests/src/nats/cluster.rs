@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::{Nats, Node};
-use crate::wait::{PATIENCE, until};
+use crate::wait::{TIMEOUT, until};
 use crate::{dispatcher, paths, ports};
 
 /// How many servers: one may be lost.
@@ -39,7 +39,7 @@ impl Nats {
     /// Waits until each server says that it is up to date with all that it holds.
     pub async fn until_whole(&self) {
         let healthy = self.nodes.iter().map(|node| async move {
-            until(&format!("{} to be up to date", node.name), PATIENCE, || async {
+            until(&format!("{} to be up to date", node.name), TIMEOUT, || async {
                 match node.ask("/healthz").await? {
                     (200, _) => Ok(()),
                     (status, body) => Err(format!("{status}: {body}")),
@@ -64,7 +64,7 @@ impl Nats {
     pub async fn step_down(&self, what: &str) {
         let kind = if what.contains('.') { "CONSUMER" } else { "STREAM" };
         let context = jetstream::new(self.client().await);
-        until("a leader to step down", PATIENCE, || async {
+        until("a leader to step down", TIMEOUT, || async {
             let asked = context.request(format!("{kind}.LEADER.STEPDOWN.{what}"), &json!({})).await;
             let answer: Value = asked.map_err(|error| error.to_string())?;
             if answer["success"] == true { Ok(()) } else { Err(answer.to_string()) }
@@ -74,7 +74,7 @@ impl Nats {
 
     /// The server that the dispatcher is connected to, waited for.
     pub async fn dispatchers(&self) -> &Node {
-        until("the dispatcher to be connected", PATIENCE, || async {
+        until("the dispatcher to be connected", TIMEOUT, || async {
             for node in &self.nodes {
                 let Ok((200, body)) = node.ask("/connz").await else { continue };
                 let answer: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Nats {
 
     async fn leader(&self, subject: &str) -> &Node {
         let context = jetstream::new(self.client().await);
-        until(&format!("the leader by {subject}"), PATIENCE, || async {
+        until(&format!("the leader by {subject}"), TIMEOUT, || async {
             let answer: Value =
                 context.request(subject.to_owned(), &json!({})).await.map_err(|error| error.to_string())?;
             let node = self.nodes.iter().find(|node| answer["cluster"]["leader"] == node.name);

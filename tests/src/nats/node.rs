@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::helper::{Helper, Program};
 use crate::paths;
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// A server; it ends when this is dropped.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Node {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).expect("plain data");
-        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await?;
+        let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let (name, url) = (name.to_owned(), format!("nats://127.0.0.1:{port}"));
         let monitor = monitor.map(|port| format!("127.0.0.1:{port}"));
         Ok(Self { name, url, monitor, helper, folder: Some(folder) })

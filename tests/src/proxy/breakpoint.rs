@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// One call or message that is held, or will be. Dropped, it lets go on what it holds.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl Breakpoint {
     pub async fn reached(&self) {
         let mut stage = self.point.stage.subscribe();
         // It cannot be closed: `self` holds the sender.
-        let reached = timeout(PATIENCE, stage.wait_for(|stage| *stage != Stage::Armed)).await;
-        assert!(reached.is_ok(), "waited {PATIENCE:?} in vain for {}", self.what);
+        let reached = timeout(TIMEOUT, stage.wait_for(|stage| *stage != Stage::Armed)).await;
+        assert!(reached.is_ok(), "waited {TIMEOUT:?} in vain for {}", self.what);
     }
 
     /// Lets it go on. One that holds nothing yet will hold nothing.

@@ -5,7 +5,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 
 use super::{Namespace, apply, wait_for_rights};
-use crate::wait::{PATIENCE, until};
+use crate::wait::{TIMEOUT, until};
 
 impl Namespace {
     /// Deletes it with all that is in it; it terminates from now on.
@@ -20,7 +20,7 @@ impl Namespace {
     /// Where that fails.
     pub async fn make_again(&self) {
         let namespaces: Api<v1::Namespace> = Api::all(self.client.clone());
-        until(&format!("the end of namespace {}", self.name), PATIENCE, || async {
+        until(&format!("the end of namespace {}", self.name), TIMEOUT, || async {
             match namespaces.get_opt(&self.name).await {
                 Ok(None) => Ok(()),
                 other => Err(format!("{:?}", other.map(|found| found.and_then(|found| found.status)))),
