@@ -1,31 +1,32 @@
 //! `submit` and `get` without `Job-Wait`: every answer and every error.
 
 use async_nats::jetstream::stream;
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::or_skip;
+use dispatcher_tests::test_env::{TestEnv, header, text};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::service_client::{call_service, code_and_error};
-use crate::world::{World, finished, header, managed_template, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_stores_the_request_and_returns_the_job_name() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    let accepted = call_service(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    let accepted = call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
     assert_eq!(accepted["name"], "simple-job-a");
     assert_eq!(accepted["template"], "simple");
     assert_eq!(accepted["statusSubject"], "jobs.simple.status.simple-job-a");
-    let event = world.until_last("simple-job-a", "ADDED").await;
+    let event = env.until_last("simple-job-a", "ADDED").await;
     assert_eq!(event["requestId"], accepted["requestId"]);
     assert_eq!(event["requestSeq"], accepted["requestSeq"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_refuses_an_invalid_request_and_names_the_field() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
     let long = format!(r#"{{"foo":"{}"}}"#, "x".repeat(2000));
     for (payload, headers, expected, fragment) in [
         ("", &[][..], "InvalidJson", "nothing"),
@@ -37,101 +38,104 @@ async fn submit_refuses_an_invalid_request_and_names_the_field() {
         (r#"{"foo":"a"}"#, &[("Nats-Msg-Id", "")], "InvalidRequestId", "Nats-Msg-Id"),
         (r#"{"foo":"a"}"#, &[("Job-Wait", "end")], "BadRequest", "Job-Wait"),
     ] {
-        let error = call_service(&world.client, "submit", headers, payload).await.unwrap_err();
+        let error = call_service(&env.client, "submit", headers, payload).await.unwrap_err();
         assert_eq!((error.code, error.error.as_str()), (400, expected), "{payload}");
         assert!(error.message.contains(fragment), "{payload}: {}", error.message);
     }
-    let queue = world.jetstream.get_stream("JOBS").await.unwrap();
+    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(queue.cached_info().state.last_sequence, 0, "a refused request is stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_refuses_a_request_above_the_size_limit_of_the_stream() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
     let spaces = " ".repeat(70_000);
-    let answer = call_service(&world.client, "submit", &[], &format!("{{\"foo\":\"a\"{spaces}}}")).await;
+    let answer = call_service(&env.client, "submit", &[], &format!("{{\"foo\":\"a\"{spaces}}}")).await;
     assert_eq!(code_and_error(answer), (413, "TooLarge".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_request_id_gets_the_same_answer_and_creates_one_job() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
     let order = [("Nats-Msg-Id", "order-1")];
-    let first = call_service(&world.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
-    let repeated = call_service(&world.client, "submit", &order, r#"{ "fail": true, "foo": "a" }"#).await.unwrap();
+    let first = call_service(&env.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
+    let repeated =
+        call_service(&env.client, "submit", &order, r#"{ "fail": true, "foo": "a" }"#).await.unwrap();
     assert_eq!(first, repeated);
-    world.until_last("simple-job-a", "ADDED").await;
-    world.until_queue_is_empty().await;
-    let after_creation = call_service(&world.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
+    env.until_last("simple-job-a", "ADDED").await;
+    env.until_queue_is_empty().await;
+    let after_creation =
+        call_service(&env.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
     assert_eq!(first, after_creation);
     for different in [r#"{"foo":"a"}"#, r#"{"foo":"b"}"#] {
-        let answer = call_service(&world.client, "submit", &order, different).await;
+        let answer = call_service(&env.client, "submit", &order, different).await;
         assert_eq!(code_and_error(answer), (409, "RequestIdReused".to_owned()), "{different}");
     }
-    assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    assert_eq!(env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_without_wait_accepts_a_taken_name_that_becomes_a_dead_letter() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    call_service(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
     // If both requests were queued, either could create the Job.
-    world.until_last("simple-job-a", "ADDED").await;
-    let second = call_service(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    let letter = world.rejection(second["requestSeq"].as_u64().unwrap()).await;
-    assert_eq!(header(&letter, "Job-Error"), "NameTaken");
-    assert_eq!(header(&letter, "Job-Request-Id"), text(&second["requestId"]));
+    env.until_last("simple-job-a", "ADDED").await;
+    let second = call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let dead_letter = env.dead_letter(second["requestSeq"].as_u64().unwrap()).await;
+    assert_eq!(header(&dead_letter, "Job-Error"), "NameTaken");
+    assert_eq!(header(&dead_letter, "Job-Request-Id"), text(&second["requestId"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_distinguishes_a_full_queue_from_a_missing_stream() {
-    let world = or_skip!(World::start().await);
-    let dispatcher = world.dispatcher().start().await;
-    let mut queue = world.jetstream.get_stream("JOBS").await.unwrap();
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
+    let mut queue = env.jetstream.get_stream("JOBS").await.unwrap();
     let config = queue.info().await.unwrap().config.clone();
     let full = stream::Config { max_messages_per_subject: 1, ..config };
-    world.jetstream.update_stream(full).await.unwrap();
+    env.jetstream.update_stream(full).await.unwrap();
     // Without its consumer the queue is not drained.
     queue.delete_consumer("dispatcher-simple").await.unwrap();
-    call_service(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    let answer = call_service(&world.client, "submit", &[], r#"{"foo":"b"}"#).await;
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let answer = call_service(&env.client, "submit", &[], r#"{"foo":"b"}"#).await;
     assert_eq!(code_and_error(answer), (429, "QueueFull".to_owned()));
-    world.jetstream.delete_stream("JOBS").await.unwrap();
-    let answer = call_service(&world.client, "submit", &[], r#"{"foo":"c"}"#).await;
+    env.jetstream.delete_stream("JOBS").await.unwrap();
+    let answer = call_service(&env.client, "submit", &[], r#"{"foo":"c"}"#).await;
     assert_eq!(code_and_error(answer), (503, "NotReady".to_owned()));
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn get_distinguishes_the_last_event_a_queued_request_and_an_unknown_job() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    let get = async |name: &str| call_service(&world.client, "get", &[], &json!({ "name": name }).to_string()).await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let get =
+        async |name: &str| call_service(&env.client, "get", &[], &json!({ "name": name }).to_string()).await;
 
     assert_eq!(code_and_error(get("simple-job-a").await), (404, "NotFound".to_owned()));
-    world.request(r#"{"foo":"a"}"#).await;
-    let running = world.until_last("simple-job-a", "ADDED").await;
+    env.request(r#"{"foo":"a"}"#).await;
+    let running = env.until_last("simple-job-a", "ADDED").await;
     assert_eq!(get("simple-job-a").await.unwrap(), running);
-    world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "message")).await;
-    world.outcome("simple-job-a").await;
+    env.set_status("simple-job-a", finished_status("Failed", 1, "BackoffLimitExceeded", "message")).await;
+    env.outcome("simple-job-a").await;
     let done: Value = get("simple-job-a").await.unwrap();
     assert_eq!((&done["type"], &done["outcome"]["result"]), (&json!("OUTCOME"), &json!("Failed")));
 
-    let queue = world.jetstream.get_stream("JOBS").await.unwrap();
+    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
     queue.delete_consumer("dispatcher-simple").await.unwrap();
-    world.request(r#"{"foo":"other"}"#).await;
-    world.request(r#"{"foo":"b"}"#).await;
+    env.request(r#"{"foo":"other"}"#).await;
+    env.request(r#"{"foo":"b"}"#).await;
     assert_eq!(code_and_error(get("simple-job-b").await), (404, "Queued".to_owned()));
     assert_eq!(code_and_error(get("simple-job-c").await), (404, "NotFound".to_owned()));
     for bad in ["", "{}", r#"{"name":"a.b"}"#, r#"{"name":"a","more":1}"#] {
         assert_eq!(
-            code_and_error(call_service(&world.client, "get", &[], bad).await),
+            code_and_error(call_service(&env.client, "get", &[], bad).await),
             (400, "BadRequest".to_owned()),
             "{bad}"
         );
@@ -141,13 +145,13 @@ async fn get_distinguishes_the_last_event_a_queued_request_and_an_unknown_job() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_service_answers_ping_info_and_stats() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    call_service(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    call_service(&world.client, "submit", &[], "{}").await.unwrap_err();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    call_service(&env.client, "submit", &[], "{}").await.unwrap_err();
     let query = async |verb: &str| -> Value {
-        let answer = world.client.request(format!("$SRV.{verb}.dispatcher"), "".into()).await.unwrap();
+        let answer = env.client.request(format!("$SRV.{verb}.dispatcher"), "".into()).await.unwrap();
         serde_json::from_slice(&answer.payload).unwrap()
     };
     assert_eq!(query("PING").await["version"], env!("CARGO_PKG_VERSION"));
@@ -155,7 +159,10 @@ async fn nats_service_answers_ping_info_and_stats() {
     for endpoint_name in ["submit", "get"] {
         let find = |list: &Value| {
             let mut endpoints = list["endpoints"].as_array().unwrap().iter();
-            endpoints.find(|e| e["subject"] == format!("jobs.simple.{endpoint_name}")).cloned().expect(endpoint_name)
+            endpoints
+                .find(|e| e["subject"] == format!("jobs.simple.{endpoint_name}"))
+                .cloned()
+                .expect(endpoint_name)
         };
         let endpoint = find(&info);
         assert_eq!(endpoint["queue_group"], "dispatcher");
@@ -168,5 +175,8 @@ async fn nats_service_answers_ping_info_and_stats() {
     let stats = stats["endpoints"].as_array().unwrap().iter().find(|e| e["name"] == "submit-simple").unwrap();
     assert_eq!((&stats["num_requests"], &stats["num_errors"]), (&json!(2), &json!(1)));
     assert_eq!(dispatcher.terminate().await, Some(0));
-    assert!(world.client.request("$SRV.PING.dispatcher", "".into()).await.is_err(), "the service still answers");
+    assert!(
+        env.client.request("$SRV.PING.dispatcher", "".into()).await.is_err(),
+        "the service still answers"
+    );
 }

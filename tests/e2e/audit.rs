@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::rights::{self, Right};
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -19,7 +21,6 @@ use serde_json::{Value, json};
 
 use crate::attempts::{modified_template, terminate_pod};
 use crate::service_client::call_service;
-use crate::world::{PATIENCE, World, header};
 
 /// The audit log of an API server.
 struct Audit {
@@ -60,22 +61,22 @@ async fn role_grants_each_used_permission_and_no_other() {
     only_on_kubernetes!("the local cluster does not enforce permissions");
     let audit = Audit::new();
     let kubernetes = or_skip!(Kubernetes::control_plane(audit.options()).await);
-    let world = World::of(Nats::start().await, kubernetes.namespace().await).await;
+    let env = TestEnv::new(Nats::start().await, kubernetes.namespace().await).await;
     let (_folder, templates) = modified_template(|_| {});
     // The testbed itself has made calls as the dispatcher, to verify its permissions.
     let before = audit.log().len();
 
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    fail_a_job(&world).await;
-    request_a_taken_name(&world).await;
-    refuse_a_job_by_policy(&world).await;
-    cancel_a_running_job(&world).await;
-    delete_a_job_during_downtime(&world, &dispatcher).await;
-    wait_for_lease_renewal(&world).await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    fail_a_job(&env).await;
+    request_a_taken_name(&env).await;
+    refuse_a_job_by_policy(&env).await;
+    cancel_a_running_job(&env).await;
+    delete_a_job_during_downtime(&env, &dispatcher).await;
+    wait_for_lease_renewal(&env).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rights::given(world.namespace.objects()).unwrap();
-    let calls = rights::calls(&audit.log()[before..], &world.namespace.user_of("dispatcher")).unwrap();
+    let given = rights::given(env.namespace.objects()).unwrap();
+    let calls = rights::calls(&audit.log()[before..], &env.namespace.user_of("dispatcher")).unwrap();
     let difference = rights::compare(&given, &calls);
     assert_eq!(difference.refused, [].into(), "denied to the dispatcher");
     assert_eq!(difference.unused, [].into(), "granted in deploy/base/rbac.yaml and unused");
@@ -90,30 +91,30 @@ async fn role_grants_each_used_permission_and_no_other() {
 }
 
 /// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the Job.
-async fn fail_a_job(world: &World) {
-    world.request_as("fails", r#"{"foo":"fails"}"#).await;
-    let pod = until("the Job's pod", PATIENCE, || async {
-        world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
+async fn fail_a_job(env: &TestEnv) {
+    env.request_with_id("fails", r#"{"foo":"fails"}"#).await;
+    let pod = until("the Job's pod", TIMEOUT, || async {
+        env.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
     })
     .await;
-    terminate_pod(&world.namespace.pods, &pod, 1, "").await;
-    assert_eq!(world.outcome("simple-job-fails").await["result"], "Failed");
-    until("the Job to be retired", PATIENCE, || async {
-        let spec = world.namespace.jobs.get("simple-job-fails").await.ok()?.spec?;
+    terminate_pod(&env.namespace.pods, &pod, 1, "").await;
+    assert_eq!(env.outcome("simple-job-fails").await["result"], "Failed");
+    until("the Job to be retired", TIMEOUT, || async {
+        let spec = env.namespace.jobs.get("simple-job-fails").await.ok()?.spec?;
         spec.ttl_seconds_after_finished
     })
     .await;
 }
 
 /// Reads the existing Job.
-async fn request_a_taken_name(world: &World) {
-    let sequence = world.request_as("another", r#"{"foo":"fails"}"#).await;
-    assert_eq!(header(&world.rejection(sequence).await, "Job-Error"), "NameTaken");
+async fn request_a_taken_name(env: &TestEnv) {
+    let sequence = env.request_with_id("another", r#"{"foo":"fails"}"#).await;
+    assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "NameTaken");
 }
 
 /// Reviews the permission to create Jobs. It is granted, so the policy caused the refusal.
-async fn refuse_a_job_by_policy(world: &World) {
-    let client = &world.namespace.client;
+async fn refuse_a_job_by_policy(env: &TestEnv) {
+    let client = &env.namespace.client;
     let rules = json!([{"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}]);
     let policy = json!({"metadata": {"name": "no-refused"}, "spec": {"matchConstraints": {"resourceRules": rules},
         "validations": [{"expression": "!object.metadata.name.contains('refused')", "reason": "Forbidden"}]}});
@@ -126,38 +127,40 @@ async fn refuse_a_job_by_policy(world: &World) {
     let pod = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}});
     let job = parse(json!({"metadata": {"name": "refused"}, "spec": {"template": pod}}));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("the admission policy to be in force", PATIENCE, || async {
-        world.namespace.jobs.create(&dry, &job).await.err()
+    until("the admission policy to be in force", TIMEOUT, || async {
+        env.namespace.jobs.create(&dry, &job).await.err()
     })
     .await;
-    let sequence = world.request(r#"{"foo":"refused"}"#).await;
-    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "Refused");
+    let sequence = env.request(r#"{"foo":"refused"}"#).await;
+    assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "Refused");
 }
 
 /// Deletes a Job.
-async fn cancel_a_running_job(world: &World) {
-    world.request(r#"{"foo":"cancelled"}"#).await;
-    world.until_last("simple-job-cancelled", "MODIFIED").await;
-    let answer = call_service(&world.client, "cancel", &[], r#"{"name":"simple-job-cancelled"}"#).await.unwrap();
+async fn cancel_a_running_job(env: &TestEnv) {
+    env.request(r#"{"foo":"cancelled"}"#).await;
+    env.until_last("simple-job-cancelled", "MODIFIED").await;
+    let answer =
+        call_service(&env.client, "cancel", &[], r#"{"name":"simple-job-cancelled"}"#).await.unwrap();
     assert_eq!(answer["result"], "deleted", "{answer}");
-    assert_eq!(world.outcome("simple-job-cancelled").await["result"], "Cancelled");
+    assert_eq!(env.outcome("simple-job-cancelled").await["result"], "Cancelled");
 }
 
 /// Releases and reacquires the Lease, resyncs, and verifies that the Job is missing.
-async fn delete_a_job_during_downtime(world: &World, dispatcher: &Dispatcher) {
-    world.request(r#"{"foo":"lost"}"#).await;
-    world.until_last("simple-job-lost", "MODIFIED").await;
+async fn delete_a_job_during_downtime(env: &TestEnv, dispatcher: &Dispatcher) {
+    env.request(r#"{"foo":"lost"}"#).await;
+    env.until_last("simple-job-lost", "MODIFIED").await;
     dispatcher.terminate().await;
-    world.namespace.jobs.delete("simple-job-lost", &DeleteParams::background()).await.unwrap();
+    env.namespace.jobs.delete("simple-job-lost", &DeleteParams::background()).await.unwrap();
     dispatcher.restart().await;
-    assert_eq!(world.outcome("simple-job-lost").await["result"], "Deleted");
+    assert_eq!(env.outcome("simple-job-lost").await["result"], "Deleted");
 }
 
-async fn wait_for_lease_renewal(world: &World) {
-    let leases: Api<Lease> = Api::namespaced(world.namespace.client.clone(), &world.namespace.name);
+async fn wait_for_lease_renewal(env: &TestEnv) {
+    let leases: Api<Lease> = Api::namespaced(env.namespace.client.clone(), &env.namespace.name);
     let renewed = async || leases.get("dispatcher").await.ok()?.spec?.renew_time;
-    let first = until("the Lease", PATIENCE, &renewed).await;
-    until("the Lease to be renewed", PATIENCE, || async { renewed().await.filter(|time| *time > first) }).await;
+    let first = until("the Lease", TIMEOUT, &renewed).await;
+    until("the Lease to be renewed", TIMEOUT, || async { renewed().await.filter(|time| *time > first) })
+        .await;
 }
 
 /// The rules of a user in a namespace, including cluster-wide ones.
@@ -194,11 +197,11 @@ async fn service_account_of_the_jobs_has_only_the_default_permissions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_of_a_job_gets_no_service_account_token() {
     only_on_kubernetes!("the local cluster issues no tokens");
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().sleep_seconds("0.1").start().await;
-    world.request(r#"{"foo":"x"}"#).await;
-    let pod = until("the Job's pod", PATIENCE, || async {
-        world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().sleep_seconds("0.1").start().await;
+    env.request(r#"{"foo":"x"}"#).await;
+    let pod = until("the Job's pod", TIMEOUT, || async {
+        env.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()
     })
     .await;
     assert_eq!(pod.spec.as_ref().unwrap().service_account_name.as_deref(), Some("job"));
@@ -211,7 +214,7 @@ async fn pod_of_a_job_gets_no_service_account_token() {
         let pod = json!({"metadata": {"name": "default-mount"}, "spec": {"serviceAccountName": account,
             "containers": [{"name": "a", "image": "a", "securityContext": restricted}]}});
         let dry = PostParams { dry_run: true, ..PostParams::default() };
-        has_token(&world.namespace.pods.create(&dry, &parse(pod)).await.unwrap())
+        has_token(&env.namespace.pods.create(&dry, &parse(pod)).await.unwrap())
     };
     assert!(!mounts_token("job").await);
     assert!(mounts_token("default").await);

@@ -7,11 +7,10 @@ use std::process::Command;
 use async_nats::jetstream;
 use dispatcher_tests::helper::{Helper, Program};
 use dispatcher_tests::only_on_local;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{paths, ports, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A running `dispatcher dev`. Dropping it ends the process and its children.
 struct Dev {
@@ -41,7 +40,7 @@ impl Dev {
             folder: Some(folder.path().to_owned()),
         };
         let program = serde_json::to_string(&program).unwrap();
-        let (helper, _) = Helper::start(&["run", &program], &[], PATIENCE).await.unwrap();
+        let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await.unwrap();
         let dev = Self { helper, ports, folder };
         dev.until_output_contains("Ready after").await;
         dev
@@ -53,7 +52,7 @@ impl Dev {
 
     async fn until_output_contains(&self, text: &str) {
         let check = || async { self.output().contains(text).then_some(()).ok_or_else(|| self.output()) };
-        until(text, PATIENCE, check).await;
+        until(text, TIMEOUT, check).await;
     }
 
     async fn jetstream(&self) -> jetstream::Context {
@@ -72,7 +71,7 @@ impl Dev {
         let jetstream = self.jetstream().await;
         let stream = jetstream.get_stream("JOB_STATUS").await.unwrap();
         let subject = format!("jobs.simple.status.{job}");
-        until(&format!("{wanted} of {job}"), PATIENCE, || async {
+        until(&format!("{wanted} of {job}"), TIMEOUT, || async {
             let message =
                 stream.get_last_raw_message_by_subject(&subject).await.map_err(|e| e.to_string())?;
             let event: Value = serde_json::from_slice(&message.payload).map_err(|e| e.to_string())?;
@@ -92,7 +91,7 @@ impl Dev {
             let open = |port: &&u16| TcpStream::connect((Ipv4Addr::LOCALHOST, **port)).is_ok();
             self.ports.iter().find(open).map_or(Ok(()), Err)
         };
-        until("all ports to be closed", PATIENCE, closed).await;
+        until("all ports to be closed", TIMEOUT, closed).await;
     }
 }
 

@@ -3,19 +3,18 @@
 //! guarantee depends on it.
 
 use dispatcher_tests::checker::{History, assert_guarantees};
+use dispatcher_tests::job_controller::{START_TIME, finished_status, managed_template};
+use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest};
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use dispatcher_tests::job_controller::{START_TIME as START, finished_status as finished, managed_template};
-use dispatcher_tests::load_test::{DRAIN_TIMEOUT as REST, LoadTest as Run};
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
 /// A full JOB_STATUS stores no event, so the kill comes between the creation and the first event.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_after_job_creation_loses_no_event() {
-    let run = or_skip!(Run::start().await);
+    let run = or_skip!(LoadTest::start().await);
     run.request("wait-a", "ADDED").await;
     let open = run.env.fill_status_stream().await;
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-b"}"#, Some("b")).await.unwrap();
@@ -31,7 +30,7 @@ async fn kill_after_job_creation_loses_no_event() {
 
 /// NATS with a user `mute` that may not acknowledge, and a run on it. A dispatcher with this user does
 /// its work, but its requests stay in the queue.
-async fn with_mute_user() -> Result<(Run, tempfile::TempDir), String> {
+async fn with_mute_user() -> Result<(LoadTest, tempfile::TempDir), String> {
     let folder = dispatcher_tests::paths::temp_dir("accounts").unwrap();
     let users = r#"{user: default, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
     let config = format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: default\n");
@@ -39,19 +38,19 @@ async fn with_mute_user() -> Result<(Run, tempfile::TempDir), String> {
     let nats =
         Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let run = Run::new(World::new(nats, namespace).await).await;
+    let run = LoadTest::new(TestEnv::new(nats, namespace).await).await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     Ok((run, folder))
 }
 
-async fn start_mute(run: &Run) -> (Dispatcher, tempfile::TempDir) {
+async fn start_mute(run: &LoadTest) -> (Dispatcher, tempfile::TempDir) {
     let (folder, templates) = managed_template();
     let mute = run.env.dispatcher().templates(templates).env("NATS_USER", "mute").env("NATS_PASSWORD", "m");
     (mute.start().await, folder)
 }
 
-async fn assert_unacknowledged(run: &Run) {
-    let jobs = run.world.jetstream.get_stream("JOBS").await.unwrap();
+async fn assert_unacknowledged(run: &LoadTest) {
+    let jobs = run.env.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(jobs.cached_info().state.messages, 1);
 }
 
@@ -76,12 +75,12 @@ async fn kill_between_dead_letter_and_acknowledgement_keeps_one_dead_letter() {
     mute.kill().await;
     assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
-    run.world.until_queue_is_empty().await;
-    assert_eq!(run.world.rejections().await.len(), 1, "a second dead letter");
+    run.env.until_queue_is_empty().await;
+    assert_eq!(run.env.dead_letters().await.len(), 1, "a second dead dead_letter");
     run.finish().await;
 }
 
-/// The Job that caused the rejection is deleted between the dead letter and the acknowledgement.
+/// The Job that caused the rejection is deleted between the dead dead_letter and the acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
     let (run, _accounts) = or_skip!(with_mute_user().await);
@@ -99,34 +98,36 @@ async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
 /// After the purge the expected last sequence of the subject is 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn purged_history_still_ends_in_one_outcome() {
-    let run = or_skip!(Run::start().await);
+    let run = or_skip!(LoadTest::start().await);
     run.request("wait-a", "ADDED").await;
     let stream = run.env.jetstream.get_stream("JOB_STATUS").await.unwrap();
     stream.purge().filter("jobs.simple.status.wait-a").await.unwrap();
-    run.end(&["wait-a"]).await;
-    run.world.outcome("wait-a").await;
+    run.complete(&["wait-a"]).await;
+    run.env.outcome("wait-a").await;
     // The live subscription received the purged messages, so it differs from the stream.
-    let history = History { live: None, ..run.recorder.finish(REST).await.unwrap() };
+    let history = History { live: None, ..run.recorder.finish(DRAIN_TIMEOUT).await.unwrap() };
     assert_guarantees(&history);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
-    let run = or_skip!(Run::start().await);
+    let run = or_skip!(LoadTest::start().await);
     // For the last two only ADDED is published.
-    for name in ["wait-done", "wait-failed", "wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"] {
+    for name in
+        ["wait-done", "wait-failed", "wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"]
+    {
         run.request(name, "ADDED").await;
     }
     for name in ["wait-done", "wait-failed", "wait-deleted", "wait-done-and-deleted"] {
-        run.world.set_status(name, json!({"startTime": START, "active": 1, "ready": 0})).await;
-        run.world.until_last(name, "MODIFIED").await;
+        run.env.set_status(name, json!({"startTime": START_TIME, "active": 1, "ready": 0})).await;
+        run.env.until_last(name, "MODIFIED").await;
     }
     run.env.until_queue_is_empty().await;
     run.dispatcher.kill().await;
-    run.end(&["wait-done", "wait-done-and-deleted"]).await;
-    run.world.set_status("wait-failed", finished("Failed", 4, "BackoffLimitExceeded", "message")).await;
+    run.complete(&["wait-done", "wait-done-and-deleted"]).await;
+    run.env.set_status("wait-failed", finished_status("Failed", 4, "BackoffLimitExceeded", "message")).await;
     for name in ["wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"] {
-        run.world.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
+        run.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
     }
     // A second Job with the name of one that was deleted during the downtime.
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-reused"}"#, Some("reused")).await.unwrap();
@@ -139,11 +140,11 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
     ] {
         assert_eq!(run.env.outcome(name).await["result"], result, "{name}");
     }
-    run.world.outcome("wait-done-and-deleted").await;
-    run.world.until_last("wait-reused", "ADDED").await;
-    run.end(&["wait-reused"]).await;
-    until("the outcomes of both Jobs of that name", PATIENCE, || async {
-        let types = run.world.types("wait-reused").await;
+    run.env.outcome("wait-done-and-deleted").await;
+    run.env.until_last("wait-reused", "ADDED").await;
+    run.complete(&["wait-reused"]).await;
+    until("the outcomes of both Jobs of that name", TIMEOUT, || async {
+        let types = run.env.event_types("wait-reused").await;
         (types.iter().filter(|t| *t == "OUTCOME").count() == 2).then_some(()).ok_or(types)
     })
     .await;
@@ -152,8 +153,8 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
 
 /// A Job that finished and was deleted during the downtime gets the outcome `Deleted`. The recorder
 /// observed its real end, so the checker must not compare the two.
-async fn assert_guarantees_except_unobserved_ends(run: Run) {
-    let mut history = run.recorder.finish(REST).await.unwrap();
+async fn assert_guarantees_except_unobserved_ends(run: LoadTest) {
+    let mut history = run.recorder.finish(DRAIN_TIMEOUT).await.unwrap();
     for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-deleted") {
         job.ended = dispatcher_tests::checker::history::Ended::Unknown;
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dispatcher_tests::dispatcher::get;
 use dispatcher_tests::kubernetes::ready;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -19,9 +20,8 @@ use serde_json::{Value, json};
 
 use self::installed::Installed;
 use self::user::User;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
-/// One after the other, as each takes the place of the one before.
+/// One after the other, as each takes the config of the one before.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shipped_runs_in_a_cluster_and_does_its_job() {
     only_on_kubernetes!("the local cluster runs no pods with networks of their own");
@@ -86,13 +86,14 @@ fn as_narrow_as_it_says(pods: &[Pod]) {
 /// The components of `deploy/observability`: what a Prometheus and a Grafana know by name, and whom the monitor means.
 async fn observed(kubernetes: &Kubernetes, pods: &[Pod]) {
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "dispatcher");
-    let shipped = |file| std::fs::read_to_string(paths::workspace().join("deploy/observability").join(file));
+    let shipped_file =
+        |file| std::fs::read_to_string(paths::workspace().join("deploy/observability").join(file));
     for (map, key, file) in [
         ("dispatcher-rules", "rules.yaml", "rules.yaml"),
         ("dispatcher-dashboard", "dispatcher.json", "dashboard.json"),
     ] {
         let found = maps.get(map).await.unwrap();
-        assert_eq!(found.data.unwrap()[key], shipped(file).unwrap(), "{map}");
+        assert_eq!(found.data.unwrap()[key], shipped_file(file).unwrap(), "{map}");
     }
     let dashboards = maps.list(&ListParams::default().labels("grafana_dashboard=1")).await.unwrap();
     assert_eq!(dashboards.items.len(), 1);
@@ -138,7 +139,7 @@ async fn highly_available(kubernetes: &Kubernetes, installed: &Installed<'_>, us
         assert_eq!(user.outcome("simple", name).await["result"], "Complete", "{name}");
     }
     // The queue is empty: each request was acknowledged by whoever took it.
-    until("an empty queue", PATIENCE, || async {
+    until("an empty queue", TIMEOUT, || async {
         let mut stream = user.jetstream.get_stream("JOBS").await.map_err(|error| error.to_string())?;
         let left = stream.info().await.map_err(|error| error.to_string())?.state.messages;
         if left == 0 { Ok(()) } else { Err(format!("{left} requests")) }
@@ -146,19 +147,19 @@ async fn highly_available(kubernetes: &Kubernetes, installed: &Installed<'_>, us
     .await;
 }
 
-/// As `kubectl drain` does it: the PodDisruptionBudget lets one go, and no second before another stands in its place.
+/// As `kubectl drain` does it: the PodDisruptionBudget lets one go, and no second before another stands in its config.
 async fn evicted_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
     let name = |at: usize| pods[at].metadata.name.as_deref().unwrap();
     // Of a fourth replica, which the rollout before had, its controller has to know that it is gone.
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(kubernetes.client(), "dispatcher");
-    until("the budget to let one go", PATIENCE, || async {
+    until("the budget to let one go", TIMEOUT, || async {
         let found = budgets.get("dispatcher").await.map_err(|error| error.to_string())?.status;
         let status = found.unwrap_or_default();
         let counts = [status.expected_pods, status.current_healthy, status.disruptions_allowed];
         if counts == [3, 3, 1] { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
-    // kube's client would ask again and again, as 429 is what an API server without a place answers too.
+    // kube's client would ask again and again, as 429 is what an API server without a config answers too.
     let mut config = ready::config(kubernetes.kubeconfig_path()).unwrap();
     config.default_retry = false;
     let pods: Api<Pod> = Api::namespaced(Client::try_from(config).unwrap(), "dispatcher");

@@ -4,15 +4,14 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::nack::Mode;
+use dispatcher_tests::test_env::{TestEnv, shipped_config};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nack, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::{Map, Value, json};
-
-use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
-use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 fn file() -> PathBuf {
     paths::workspace().join("nats-config/nack.yaml")
@@ -104,7 +103,7 @@ fn each_resource_says_what_the_file_says() {
             assert_eq!(resource["spec"]["streamName"], "JOBS");
             said.insert("name".to_owned(), durable);
         }
-        assert_eq!(Value::Object(said), shipped(&name), "{name}: make nats-config");
+        assert_eq!(Value::Object(said), shipped_config(&name), "{name}: make nats-config");
         assert_eq!(resource["spec"]["preventDelete"], true, "{name}");
     }
 }
@@ -179,44 +178,44 @@ async fn a_dispatcher_without_provisioning_works_with_what_the_control_loop_of_n
 async fn nack_makes_it(mode: Mode) {
     only_on_kubernetes!("the local cluster knows no CRDs");
     let kubernetes = or_skip!(with_crds().await);
-    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
-    let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &world.nats.url, mode).await);
+    let env = TestEnv::new(Nats::start().await, kubernetes.namespace().await).await;
+    let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &env.nats.url, mode).await);
     let path = file().display().to_string();
     apply(&kubernetes, &path).await.unwrap();
-    until_made(&world).await;
+    until_made(&env).await;
 
     // As nats-config/README.md says it.
-    let namespaces: Api<Namespace> = Api::all(world.namespace.client.clone());
-    let uid = namespaces.get(&world.namespace.name).await.unwrap().metadata.uid.unwrap();
+    let namespaces: Api<Namespace> = Api::all(env.namespace.client.clone());
+    let uid = namespaces.get(&env.namespace.name).await.unwrap().metadata.uid.unwrap();
     let patch = json!({"spec": {"metadata": {"natsjobs.dev/namespace-uid": uid}}}).to_string();
     let patched = ["patch", "streams.jetstream.nats.io", "job-status", "--type=merge", "--patch", &patch];
     kubernetes.kubectl(&patched).await.unwrap();
-    until("the uid on JOB_STATUS", PATIENCE, || async {
-        let found = world.config("JOB_STATUS").await["metadata"]["natsjobs.dev/namespace-uid"].clone();
+    until("the uid on JOB_STATUS", TIMEOUT, || async {
+        let found = env.config("JOB_STATUS").await["metadata"]["natsjobs.dev/namespace-uid"].clone();
         if found == uid { Ok(()) } else { Err(found) }
     })
     .await;
 
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).arg("--no-provision").start().await;
-    world.request(r#"{"foo":"x"}"#).await;
-    world.job("simple-job-x").await;
-    let status = finished("Complete", 0, "CompletionsReached", "done");
-    world.set_status("simple-job-x", status).await;
-    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+    let dispatcher = env.dispatcher().templates(templates).arg("--no-provision").start().await;
+    env.request(r#"{"foo":"x"}"#).await;
+    env.job("simple-job-x").await;
+    let status = finished_status("Complete", 0, "CompletionsReached", "done");
+    env.set_status("simple-job-x", status).await;
+    assert_eq!(env.outcome("simple-job-x").await["result"], "Complete");
 
     // The streams outlive the resources.
     kubernetes.kubectl(&["delete", "--timeout=120s", "-f", &path]).await.unwrap();
-    until_made(&world).await;
-    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+    until_made(&env).await;
+    assert_eq!(env.outcome("simple-job-x").await["result"], "Complete");
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
 /// Waits until each stream and consumer is there as the shipped file has it.
-async fn until_made(world: &World) {
+async fn until_made(env: &TestEnv) {
     for (name, _) in names() {
-        until(&format!("{name} as shipped"), PATIENCE, || async {
-            let differences = world.differences_from_shipped(&name).await;
+        until(&format!("{name} as shipped"), TIMEOUT, || async {
+            let differences = env.differences_from_shipped(&name).await;
             if differences.is_empty() { Ok(()) } else { Err(differences) }
         })
         .await;

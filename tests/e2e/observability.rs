@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dispatcher_tests::prometheus::{Series, promtool};
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Prometheus, or_skip, paths, until};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
-use crate::picture::{self, Marks, Panel};
-use dispatcher_tests::test_env::TestEnv as World;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use crate::dashboard_svg::{self, Marks, Panel};
 
 /// Names the file that the picture is drawn into (`make dashboard-picture`); then the run lasts two minutes.
 const PICTURE: &str = "DASHBOARD_PICTURE";
@@ -97,7 +97,7 @@ fn the_panels_of_the_dashboard_have_each_their_place() {
 
 /// Two replicas under load, with Jobs that run a while, at most twelve of them at once.
 struct Watched {
-    world: World,
+    env: TestEnv,
     replicas: [Dispatcher; 2],
     prometheus: Prometheus,
     _templates: tempfile::TempDir,
@@ -106,13 +106,13 @@ struct Watched {
 impl Watched {
     async fn start() -> Result<Self, String> {
         paths::prometheus("prometheus")?;
-        let world = World::start().await?;
+        let env = TestEnv::start().await?;
         let templates = templates();
-        let start = || world.dispatcher().templates(templates.path()).start();
+        let start = || env.dispatcher().templates(templates.path()).start();
         let replicas = [start().await, start().await];
         let targets = replicas.each_ref().map(|replica| replica.admin_url.trim_start_matches("http://"));
         let prometheus = Prometheus::start(&targets, &folder().join("rules.yaml")).await?;
-        Ok(Self { world, replicas, prometheus, _templates: templates })
+        Ok(Self { env, replicas, prometheus, _templates: templates })
     }
 
     /// Requests: each tenth is a bad one, each ninth of a Job that fails.
@@ -124,12 +124,12 @@ impl Watched {
                 _ if n % 9 == 0 => json!({"foo": format!("{n}"), "fail": true}),
                 _ => json!({"foo": format!("{n}")}),
             };
-            self.world.request(request.to_string()).await;
+            self.env.request(request.to_string()).await;
         }
     }
 
     async fn reporting(&self) -> &Dispatcher {
-        until("a replica to report", PATIENCE, || async {
+        until("a replica to report", TIMEOUT, || async {
             for replica in &self.replicas {
                 if replica.get("/leader").await.is_ok_and(|(_, body)| body.contains("\"leader\":true")) {
                     return Ok(replica);
@@ -141,7 +141,7 @@ impl Watched {
     }
 
     async fn until_value(&self, expression: &str, told: impl Fn(f64) -> bool) {
-        until(&format!("{expression} to be as told"), PATIENCE, || async {
+        until(&format!("{expression} to be as told"), TIMEOUT, || async {
             let found = self.prometheus.query(expression).await?;
             let is = found.iter().flat_map(|series| &series.points).any(|point| told(point.1));
             if is { Ok(()) } else { Err(format!("{found:?}")) }
@@ -199,10 +199,10 @@ async fn play(watched: &Watched, long: bool) -> Marks {
             marks.push((seconds(start), "it is started again"));
         }
         if second == away {
-            watched.world.nats.kill().await;
+            watched.env.nats.kill().await;
             marks.push((seconds(start), "NATS is killed, and started again"));
             watched.until_value("sum(dispatcher_nats_disconnects_total)", |lost| lost >= 2.0).await;
-            watched.world.nats.restart().await;
+            watched.env.nats.restart().await;
         }
     }
     marks
@@ -229,13 +229,13 @@ async fn each_query_of_the_dashboard_has_an_answer_of_a_real_run() {
         }
         panels.push(Panel { panel: panel.clone(), series });
     }
-    until("each rule to be evaluated", PATIENCE, || async {
+    until("each rule to be evaluated", TIMEOUT, || async {
         let rules = watched.prometheus.rules().await?;
         let bad: Vec<_> = rules.into_iter().filter(|rule| rule["health"] != "ok").collect();
         if bad.is_empty() { Ok(()) } else { Err(format!("{bad:?}")) }
     })
     .await;
-    let svg = picture::draw(&panels, &marks, (start, now()));
+    let svg = dashboard_svg::draw(&panels, &marks, (start, now()));
     assert!(svg.contains("Requests by answer"));
     if let Some(path) = picture {
         let path = paths::workspace().join(Path::new(&path));
@@ -248,7 +248,7 @@ async fn each_query_of_the_dashboard_has_an_answer_of_a_real_run() {
 /// What a query gives over the run; waits until that is something, but where nothing means that all is well.
 async fn answer(prometheus: &Prometheus, expression: &str, start: f64) -> Vec<Series> {
     let may_be_empty = EMPTY_WHEN_ALL_IS_WELL.iter().any(|part| expression.contains(part));
-    until(&format!("an answer to {expression}"), PATIENCE, || async {
+    until(&format!("an answer to {expression}"), TIMEOUT, || async {
         let found = prometheus.range(expression, start, now(), 1).await?;
         let has_values = found.iter().any(|series| !series.points.is_empty());
         if has_values || may_be_empty { Ok(found) } else { Err("no value".to_owned()) }

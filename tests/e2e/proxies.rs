@@ -6,7 +6,7 @@ use std::pin::pin;
 use async_nats::jetstream;
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::proxy::{ApiProxy, NatsProxy, Publish};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Namespace, Nats, or_skip, until};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -117,21 +117,21 @@ async fn an_api_watch_stalls_and_is_struck() {
     let version = jobs.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let mut events = pin!(jobs.watch(&WatchParams::default(), &version).await.unwrap());
     create(&namespace.jobs, "one").await.unwrap();
-    assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "one");
+    assert_eq!(next(timeout(TIMEOUT, events.next()).await.unwrap()), "one");
     proxy.faults.set_behaviour(watches(), Behaviour::Stall);
     create(&namespace.jobs, "two").await.unwrap();
     // Another watch, that is not behind the proxy, has it.
     let mut seen = pin!(watcher(namespace.jobs.clone(), watcher::Config::default()).applied_objects());
     for _ in 0..2 {
-        timeout(PATIENCE, seen.next()).await.unwrap().unwrap().unwrap();
+        timeout(TIMEOUT, seen.next()).await.unwrap().unwrap().unwrap();
     }
     assert!(futures::poll!(events.next()).is_pending(), "the proxied one has not");
     proxy.faults.reset_behaviours();
-    assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "two");
+    assert_eq!(next(timeout(TIMEOUT, events.next()).await.unwrap()), "two");
     proxy.faults.inject(watches(), WatchFault::Error(410));
-    let event = timeout(PATIENCE, events.next()).await.unwrap();
+    let event = timeout(TIMEOUT, events.next()).await.unwrap();
     assert!(matches!(&event, Some(Ok(WatchEvent::Error(error))) if error.code == 410), "{event:?}");
-    assert!(timeout(PATIENCE, events.next()).await.unwrap().is_none(), "it ends");
+    assert!(timeout(TIMEOUT, events.next()).await.unwrap().is_none(), "it ends");
 }
 
 /// A server with a stream `S` of all that is published below `s`, a proxy before it, and a stream handle that is not behind it.
@@ -198,7 +198,7 @@ async fn nats_is_away_half_open_and_slow() {
     async_nats::connect(&proxy.url).await.unwrap_err();
     proxy.heal();
     let publish = |payload: &'static str| {
-        until("a publish to be stored", PATIENCE, || async {
+        until("a publish to be stored", TIMEOUT, || async {
             context
                 .publish("s.a", payload.into())
                 .await

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Request};
+use dispatcher_tests::wait::TIMEOUT;
 use serde_json::Value;
-
-use crate::world::PATIENCE;
 
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub(crate) async fn call_service(
     payload: &str,
 ) -> Result<Value, ServiceError> {
     let subject = format!("jobs.simple.{endpoint}");
-    try_call_service(client, &subject, headers, payload, PATIENCE)
+    try_call_service(client, &subject, headers, payload, TIMEOUT)
         .await
         .unwrap_or_else(|error| panic!("no answer on {subject} to {payload}: {error}"))
 }

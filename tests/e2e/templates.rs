@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::ListParams;
@@ -10,9 +13,6 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::bad_requests::bad_requests;
-use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A template of the tests' own: it runs the shipped workload.
 const GREET: &str = r#"
@@ -67,16 +67,16 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 /// Publishes a request of any template; its sequence.
-async fn request(world: &World, template: &str, payload: Value) -> u64 {
-    let sent = world.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
+async fn request(env: &TestEnv, template: &str, payload: Value) -> u64 {
+    let sent = env.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
     sent.unwrap().await.expect("the request is stored").sequence
 }
 
 /// The outcome of a Job of any template, waited for.
-async fn outcome(world: &World, template: &str, name: &str) -> Value {
+async fn outcome(env: &TestEnv, template: &str, name: &str) -> Value {
     let subject = format!("jobs.{template}.status.{name}");
-    until(&format!("the outcome on {subject}"), PATIENCE, || async {
-        let stream = world.jetstream.get_stream_no_info("JOB_STATUS").await.map_err(|e| e.to_string())?;
+    until(&format!("the outcome on {subject}"), TIMEOUT, || async {
+        let stream = env.jetstream.get_stream_no_info("JOB_STATUS").await.map_err(|e| e.to_string())?;
         let last = stream.get_last_raw_message_by_subject(&subject).await.map_err(|e| e.to_string())?;
         let event: Value = serde_json::from_slice(&last.payload).map_err(|e| e.to_string())?;
         if event["outcome"].is_null() { Err(event.to_string()) } else { Ok(event["outcome"].clone()) }
@@ -84,11 +84,11 @@ async fn outcome(world: &World, template: &str, name: &str) -> Value {
     .await
 }
 
-/// The dead letter of a request of any template, waited for: reason and message.
-async fn rejection(world: &World, template: &str, sequence: u64) -> (String, String) {
+/// The dead dead_letter of a request of any template, waited for: reason and message.
+async fn rejection(env: &TestEnv, template: &str, sequence: u64) -> (String, String) {
     let subject = format!("jobs.{template}.rejected");
-    until(&format!("the rejection of {sequence}"), PATIENCE, || async {
-        let stream = world.jetstream.get_stream_no_info("JOB_REJECTED").await.map_err(|e| e.to_string())?;
+    until(&format!("the rejection of {sequence}"), TIMEOUT, || async {
+        let stream = env.jetstream.get_stream_no_info("JOB_REJECTED").await.map_err(|e| e.to_string())?;
         let last = stream.get_last_raw_message_by_subject(&subject).await.map_err(|e| e.to_string())?;
         if header(&last, "Job-Request-Seq") == sequence.to_string() {
             Ok((header(&last, "Job-Error"), header(&last, "Job-Error-Message")))
@@ -107,21 +107,21 @@ async fn check(args: &[&str]) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_is_added_as_a_file_works_without_a_rebuild() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let simple = std::fs::read_to_string(shipped("templates/simple.yaml")).unwrap();
     let folder = folder(&[("simple.yaml", &simple)]);
-    let dispatcher = world.dispatcher().templates(folder.path()).start().await;
-    let unknown = world.jetstream.publish("jobs.greet.create", "{}".into()).await.unwrap().await;
+    let dispatcher = env.dispatcher().templates(folder.path()).start().await;
+    let unknown = env.jetstream.publish("jobs.greet.create", "{}".into()).await.unwrap().await;
     assert!(unknown.is_err(), "no stream takes a template that is not there");
     std::fs::write(folder.path().join("greet.yaml"), GREET).unwrap();
     assert_eq!(dispatcher.terminate().await, Some(0));
     dispatcher.restart().await;
-    request(&world, "greet", json!({"who": "you", "times": 3.0, "loud": true})).await;
-    request(&world, "greet", json!({"who": "me"})).await;
+    request(&env, "greet", json!({"who": "you", "times": 3.0, "loud": true})).await;
+    request(&env, "greet", json!({"who": "me"})).await;
     for (who, times, loud) in [("you", "3", Some("true")), ("me", "1", None)] {
         let name = format!("greet-{who}");
-        assert_eq!(outcome(&world, "greet", &name).await["result"], "Complete");
-        let job = world.job(&name).await;
+        assert_eq!(outcome(&env, "greet", &name).await["result"], "Complete");
+        let job = env.job(&name).await;
         assert_eq!(job.metadata.labels.unwrap()["team"], who);
         let pod = job.spec.unwrap().template.spec.unwrap();
         let env = pod.containers[0].env.clone().unwrap();
@@ -134,11 +134,11 @@ async fn a_kind_that_is_added_as_a_file_works_without_a_rebuild() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_wrong_values_is_rejected_by_field() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let folder = folder(&[("greet.yaml", GREET)]);
-    let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
-    let sequence = request(&world, "greet", json!({"who": "a", "times": 10, "loud": "yes"})).await;
-    let (reason, message) = rejection(&world, "greet", sequence).await;
+    let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
+    let sequence = request(&env, "greet", json!({"who": "a", "times": 10, "loud": "yes"})).await;
+    let (reason, message) = rejection(&env, "greet", sequence).await;
     assert_eq!(reason, "InvalidRequest");
     assert_eq!(
         message,
@@ -148,27 +148,27 @@ async fn a_request_of_wrong_values_is_rejected_by_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_limits_hold_for_all_kinds() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let folder = folder(&[("greet.yaml", GREET)]);
     let dispatcher =
-        world.dispatcher().templates(folder.path()).env("DISPATCHER_ALLOWED_IMAGES", "simple-job:*");
+        env.dispatcher().templates(folder.path()).env("DISPATCHER_ALLOWED_IMAGES", "simple-job:*");
     let dispatcher = dispatcher
         .env("DISPATCHER_ALLOWED_SERVICE_ACCOUNTS", "job")
         .env("DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS", "300");
     let _dispatcher = dispatcher.start().await;
-    let sequence = request(&world, "greet", json!({"who": "a", "image": "evil:1"})).await;
-    let (reason, message) = rejection(&world, "greet", sequence).await;
+    let sequence = request(&env, "greet", json!({"who": "a", "image": "evil:1"})).await;
+    let (reason, message) = rejection(&env, "greet", sequence).await;
     assert_eq!(reason, "Refused");
     assert!(
         message.contains("containers[0].image: found \"evil:1\", the operator allows simple-job:*"),
         "{message}"
     );
-    request(&world, "greet", json!({"who": "b"})).await;
-    assert_eq!(world.job("greet-b").await.spec.unwrap().active_deadline_seconds, Some(300));
-    assert_eq!(outcome(&world, "greet", "greet-b").await["result"], "Complete");
+    request(&env, "greet", json!({"who": "b"})).await;
+    assert_eq!(env.job("greet-b").await.spec.unwrap().active_deadline_seconds, Some(300));
+    assert_eq!(outcome(&env, "greet", "greet-b").await["result"], "Complete");
     // What is fixed in a template is told at the start.
     let elsewhere =
-        world.dispatcher().templates(folder.path()).env("DISPATCHER_ALLOWED_SERVICE_ACCOUNTS", "other");
+        env.dispatcher().templates(folder.path()).env("DISPATCHER_ALLOWED_SERVICE_ACCOUNTS", "other");
     let refused = elsewhere.without_waiting().start().await;
     assert_eq!(refused.wait().await, Some(2));
     assert!(
@@ -183,7 +183,7 @@ async fn what_check_renders_is_taken_by_kubernetes() {
     only_on_kubernetes!(
         "the local cluster has no OpenAPI, by which kubectl and the server look at every field"
     );
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let greet = folder(&[("greet.yaml", GREET)]);
     for (file, request) in [
@@ -205,7 +205,7 @@ async fn what_check_renders_is_taken_by_kubernetes() {
         let path = greet.path().join("job.json");
         std::fs::write(&path, &rendered.stdout).unwrap();
         let path = path.display().to_string();
-        let namespace = &world.namespace.name;
+        let namespace = &env.namespace.name;
         let dry =
             kubernetes.kubectl(&["apply", "--namespace", namespace, "--dry-run=server", "-f", &path]).await;
         let expected = format!("job.batch/{} created (server dry run)", job.metadata.name.unwrap());
@@ -218,7 +218,7 @@ async fn what_check_renders_is_taken_by_kubernetes() {
     std::fs::write(&path, check(&[&file, "--render", &over]).await.stdout).unwrap();
     let path = path.display().to_string();
     let refused = kubernetes
-        .kubectl(&["apply", "--namespace", &world.namespace.name, "--dry-run=server", "-f", &path])
+        .kubectl(&["apply", "--namespace", &env.namespace.name, "--dry-run=server", "-f", &path])
         .await;
     assert!(refused.unwrap_err().contains("must be less than or equal to memory limit"));
 }
@@ -257,14 +257,14 @@ async fn check_tells_all_problems_of_all_files_and_ends_with_code_2() {
 /// What is Kubernetes' and Kueue's own business: the Job that is there has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_a_job_passes_through() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let text = GREET
         .replace("backoffLimit: 0", "completions: 2\n      completionMode: Indexed\n      backoffLimitPerIndex: 1\n      suspend: true\n      activeDeadlineSeconds: 60\n      podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {operator: In, values: [42]}}]}")
         .replace("labels: {team: \"${who}\"}", "labels: {kueue.x-k8s.io/queue-name: \"${who}\"}");
     let folder = folder(&[("greet.yaml", &text)]);
-    let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
-    request(&world, "greet", json!({"who": "batch"})).await;
-    let job = world.job("greet-batch").await;
+    let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
+    request(&env, "greet", json!({"who": "batch"})).await;
+    let job = env.job("greet-batch").await;
     assert_eq!(job.metadata.labels.as_ref().unwrap()["kueue.x-k8s.io/queue-name"], "batch");
     let spec = serde_json::to_value(job.spec.unwrap()).unwrap();
     for (field, value) in [
@@ -277,13 +277,13 @@ async fn the_rest_of_a_job_passes_through() {
         assert_eq!(spec[field], value, "{field}");
     }
     assert_eq!(spec["podFailurePolicy"]["rules"][0]["action"], "FailIndex");
-    assert_eq!(world.namespace.pods.list(&ListParams::default()).await.unwrap().items.len(), 0, "suspended");
+    assert_eq!(env.namespace.pods.list(&ListParams::default()).await.unwrap().items.len(), 0, "suspended");
 }
 
 /// The exit code and reason of the one container of a Job's one pod.
-async fn ended(world: &World, job: &str) -> (i32, String) {
+async fn ended(env: &TestEnv, job: &str) -> (i32, String) {
     let pods =
-        world.namespace.pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await.unwrap();
+        env.namespace.pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await.unwrap();
     let status = pods.items[0].status.clone().unwrap();
     let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
     (ended.exit_code, ended.reason.unwrap_or_default())
@@ -291,48 +291,52 @@ async fn ended(world: &World, job: &str) -> (i32, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_job_is_killed_over_its_limit_and_done_below_it() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
     let bytes = |foo: &str, alloc: &str| json!({"foo": foo, "reqBytes": "16Mi", "limBytes": "64Mi", "allocBytes": alloc});
-    request(&world, "memory", bytes("much", "256Mi")).await;
-    request(&world, "memory", bytes("little", "16Mi")).await;
-    let much = outcome(&world, "memory", "memory-job-much").await;
+    request(&env, "memory", bytes("much", "256Mi")).await;
+    request(&env, "memory", bytes("little", "16Mi")).await;
+    let much = outcome(&env, "memory", "memory-job-much").await;
     assert_eq!((&much["result"], &much["reason"]), (&json!("Failed"), &json!("BackoffLimitExceeded")));
-    assert_eq!(ended(&world, "memory-job-much").await, (137, "OOMKilled".to_owned()));
-    assert_eq!(outcome(&world, "memory", "memory-job-little").await["result"], "Complete");
-    assert_eq!(ended(&world, "memory-job-little").await, (0, "Completed".to_owned()));
+    assert_eq!(ended(&env, "memory-job-much").await, (137, "OOMKilled".to_owned()));
+    assert_eq!(outcome(&env, "memory", "memory-job-little").await["result"], "Complete");
+    assert_eq!(ended(&env, "memory-job-little").await, (0, "Completed".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_payload_of_the_corpus_is_kept_with_its_reason_and_stops_nothing() {
-    let world = or_skip!(World::start().await);
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
     let corpus = bad_requests();
     let mut sent = std::collections::BTreeMap::new();
     for bad in &corpus {
-        sent.insert(world.publish(bad.payload.clone(), None).await, bad);
+        sent.insert(env.publish(bad.payload.clone(), None).await, bad);
     }
-    world.request(r#"{"foo":"good"}"#).await;
-    world.until_last("simple-job-good", "ADDED").await;
-    world.until_queue_is_empty().await;
-    let letters = world.dead_letters().await;
-    assert_eq!(letters.len(), corpus.len());
-    for letter in letters {
-        let sequence: u64 = header(&letter, "Job-Request-Seq").parse().unwrap();
+    env.request(r#"{"foo":"good"}"#).await;
+    env.until_last("simple-job-good", "ADDED").await;
+    env.until_queue_is_empty().await;
+    let dead_letters = env.dead_letters().await;
+    assert_eq!(dead_letters.len(), corpus.len());
+    for dead_letter in dead_letters {
+        let sequence: u64 = header(&dead_letter, "Job-Request-Seq").parse().unwrap();
         let bad = sent.remove(&sequence).expect("each once");
-        assert!(letter.payload[..] == bad.payload[..], "the payload of {sequence} is kept as it was");
-        assert_eq!(header(&letter, "Job-Error"), bad.reason, "{sequence}");
-        assert!(header(&letter, "Job-Error-Message").contains(&bad.told), "{sequence}: {:?}", letter.headers);
+        assert!(dead_letter.payload[..] == bad.payload[..], "the payload of {sequence} is kept as it was");
+        assert_eq!(header(&dead_letter, "Job-Error"), bad.reason, "{sequence}");
+        assert!(
+            header(&dead_letter, "Job-Error-Message").contains(&bad.told),
+            "{sequence}: {:?}",
+            dead_letter.headers
+        );
         let known = ["Job-Error", "Job-Error-Message", "Job-Request-Id", "Job-Request-Seq", "Job-Name"];
-        for (name, values) in letter.headers.iter() {
+        for (name, values) in dead_letter.headers.iter() {
             let name = name.to_string();
             let is_known = known.contains(&name.as_str()) || name.starts_with("Nats-");
             assert!(is_known, "{sequence}: a header that nobody wrote: {name}");
             assert_eq!(values.len(), 1, "{sequence}: {name}");
         }
     }
-    assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    assert_eq!(env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
 /// The example of the documentation is the file.

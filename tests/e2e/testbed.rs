@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use async_nats::jetstream;
 use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -36,7 +36,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
     }))
     .unwrap();
     namespace.pods.create(&PostParams::default(), &pod).await.unwrap();
-    until("the pod to succeed", PATIENCE, || async {
+    until("the pod to succeed", TIMEOUT, || async {
         let status = namespace.pods.get_status("simple").await.map_err(|error| error.to_string())?.status;
         let phase = status.as_ref().and_then(|status| status.phase.as_deref());
         if phase == Some("Succeeded") { Ok(()) } else { Err(format!("{status:?}")) }
@@ -94,7 +94,7 @@ async fn keeps_a_message(nats: Nats) {
     nats.pause().await;
     nats.unpause().await;
     let context = jetstream::new(nats.client().await);
-    let stream = until("the stream after a restart", PATIENCE, || context.get_stream("S")).await;
+    let stream = until("the stream after a restart", TIMEOUT, || context.get_stream("S")).await;
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
 }
 
@@ -112,13 +112,13 @@ async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
     context.publish("s", "kept".into()).await.unwrap().await.unwrap();
     let first = nats.stream_leader("S").await;
     first.kill().await;
-    let second = until("another leader", PATIENCE, || async {
+    let second = until("another leader", TIMEOUT, || async {
         let leader = nats.stream_leader("S").await;
         (leader.name != first.name).then_some(leader)
     })
     .await;
     let context = jetstream::new(nats.client().await);
-    let stream = until("the stream under its new leader", PATIENCE, || context.get_stream("S")).await;
+    let stream = until("the stream under its new leader", TIMEOUT, || context.get_stream("S")).await;
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
     // The dispatcher tells by it whether a stream is still the same one.
     assert_eq!(stream.cached_info().created, made.cached_info().created);
@@ -163,21 +163,21 @@ async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
     kubernetes.start_apiserver().await;
     let version = old.metadata.resource_version.unwrap();
     let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
-    let event = timeout(PATIENCE, events.next()).await.expect("an event").expect("not the end");
+    let event = timeout(TIMEOUT, events.next()).await.expect("an event").expect("not the end");
     assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
 }
 
 /// Names the file that [`hold_until_killed`] writes to, in the process that is to be killed.
-const HOLD: &str = "RIG_HOLD";
+const HOLD: &str = "TESTBED_HOLD";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_test_process_that_is_killed() {
     let folder = paths::temp_dir("leak").unwrap();
     let file = folder.path().join("addresses");
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "rig::hold_until_killed", "--nocapture"]).env(HOLD, &file);
+    command.args(["--exact", "testbed::hold_until_killed", "--nocapture"]).env(HOLD, &file);
     let mut test = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let addresses = until("the other test process to have started its parts", PATIENCE, || {
+    let addresses = until("the other test process to have started its parts", TIMEOUT, || {
         assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
         std::future::ready(std::fs::read_to_string(&file))
     })
@@ -185,7 +185,7 @@ async fn nothing_outlives_a_test_process_that_is_killed() {
     test.kill().unwrap();
     test.wait().unwrap();
     for address in addresses.lines() {
-        until(&format!("{address} to be left"), PATIENCE, || async {
+        until(&format!("{address} to be left"), TIMEOUT, || async {
             TcpStream::connect(address).await.err()
         })
         .await;

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, paths, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 
 use super::gate::Gate;
 use super::user::User;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// Applies an overlay of `deploy/` with the components of `deploy/observability`, a patch of the dispatcher's Deployment and
 /// images that this cluster has, as an operator's own overlay does it.
@@ -54,7 +54,7 @@ async fn volume(kubernetes: &Kubernetes) {
 }
 
 async fn address(pods: &Api<Pod>, name: &str) -> IpAddr {
-    let pod = until(&format!("pod {name} to be ready"), PATIENCE, || async {
+    let pod = until(&format!("pod {name} to be ready"), TIMEOUT, || async {
         let pod = pods.get(name).await.map_err(|error| error.to_string())?;
         if is_ready(&pod) { Ok(pod) } else { Err(format!("{:?}", pod.status)) }
     })
@@ -131,7 +131,7 @@ impl<'a> Installed<'a> {
     /// The pods of the dispatcher, once all are ready and of the newest template.
     pub(super) async fn until_rolled_out(&self) -> Vec<Pod> {
         let deployments: Api<Deployment> = Api::namespaced(self.kubernetes.client(), "dispatcher");
-        until("the dispatcher to be rolled out", PATIENCE, || async {
+        until("the dispatcher to be rolled out", TIMEOUT, || async {
             let found = deployments.get("dispatcher").await.map_err(|error| error.to_string())?;
             let (meta, status) = (found.metadata, found.status.unwrap_or_default());
             let wanted = found.spec.unwrap().replicas;

@@ -7,17 +7,17 @@ use serde_json::json;
 
 use super::installed::Installed;
 use super::user::User;
-use crate::security::jwt::{Operator, by_tls};
-use crate::security::place::Place;
+use crate::security::config_folder::ConfigFolder;
+use crate::security::jwt::{Operator, with_tls};
 
 /// Makes or replaces the Secret from files.
-async fn secret(kubernetes: &Kubernetes, place: &Place) {
-    let of = |key: &str, file: &str| format!("--from-file={key}={}", place.text(file));
+async fn secret(kubernetes: &Kubernetes, config: &ConfigFolder) {
+    let of = |key: &str, file: &str| format!("--from-file={key}={}", config.text(file));
     let files = [of("dispatcher.creds", "dispatcher.creds"), of("ca.crt", "ca.pem")];
     let args = ["--namespace", "dispatcher", "create", "secret", "generic", "dispatcher-nats"];
     let made =
         [&args[..], &files.each_ref().map(String::as_str), &["--dry-run=client", "-o", "yaml"]].concat();
-    let manifest = place.write("secret.yaml", &kubernetes.kubectl(&made).await.unwrap());
+    let manifest = config.write("secret.yaml", &kubernetes.kubectl(&made).await.unwrap());
     kubernetes.kubectl(&["apply", "-f", &manifest]).await.unwrap();
 }
 
@@ -26,13 +26,13 @@ pub(super) async fn by_tls_with_credentials_from_a_secret(
     installed: &Installed<'_>,
 ) {
     // Given
-    let (place, operator) = (Place::new(), Operator::new());
-    let nats = operator.serve_by_tls(&place).await;
+    let (config, operator) = (ConfigFolder::new(), Operator::new());
+    let nats = operator.serve_with_tls(&config).await;
     let gate = installed.elsewhere(&nats).await;
     let keys = [KeyPair::new_user(), KeyPair::new_user()];
     let creds = |at: usize| operator.dispatcher.creds(&keys[at], Some("dispatcher"));
-    place.write("dispatcher.creds", &creds(0));
-    secret(kubernetes, &place).await;
+    config.write("dispatcher.creds", &creds(0));
+    secret(kubernetes, &config).await;
     // When
     installed.change_to("nats-tls").await;
     installed.until_rolled_out().await;
@@ -42,9 +42,9 @@ pub(super) async fn by_tls_with_credentials_from_a_secret(
     assert_eq!(user.outcome("simple", "simple-job-sealed").await["result"], "Complete");
 
     // When: the old credentials are worth nothing before the kubelet has brought the new ones.
-    place.write("dispatcher.creds", &creds(1));
-    secret(kubernetes, &place).await;
-    let system = by_tls(&place, operator.system.options()).connect(&nats.url).await.unwrap();
+    config.write("dispatcher.creds", &creds(1));
+    secret(kubernetes, &config).await;
+    let system = with_tls(&config, operator.system.options()).connect(&nats.url).await.unwrap();
     operator.revoke(&system, &[&keys[0]]).await;
     user.request("simple", &json!({"foo": "renewed"})).await;
     // Then

@@ -2,9 +2,8 @@
 
 use async_nats::{Client, jetstream};
 use dispatcher_tests::until;
+use dispatcher_tests::wait::TIMEOUT;
 use serde_json::Value;
-
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 /// A client of the NATS that the dispatcher uses.
 pub(super) struct User {
@@ -36,7 +35,7 @@ impl User {
 
     /// The first event of this type of a Job.
     pub(super) async fn event(&self, template: &str, name: &str, what: &str) -> Value {
-        until(&format!("{what} of {name}"), PATIENCE, || async {
+        until(&format!("{what} of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
             events.iter().find(|event| event["type"] == what).cloned().ok_or(events)
         })
@@ -45,7 +44,7 @@ impl User {
 
     /// The one outcome of a Job, its last event.
     pub(super) async fn outcome(&self, template: &str, name: &str) -> Value {
-        let events = until(&format!("the outcome of {name}"), PATIENCE, || async {
+        let events = until(&format!("the outcome of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
             let ended = events.last().is_some_and(|last| last["type"] == "OUTCOME");
             if ended { Ok(events) } else { Err(events.last().cloned()) }
