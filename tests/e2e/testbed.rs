@@ -1,4 +1,4 @@
-//! The rig itself: that pods run, that NATS keeps what it stored, and that nothing outlives a test.
+//! The testbed itself: that pods run, that NATS keeps what it stored, and that nothing outlives a test.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -28,7 +28,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "simple", "image": concat!("simple-job:", env!("CARGO_PKG_VERSION")), "imagePullPolicy": "Never",
-                "env": [{"name": "FOO", "value": "rig"}, {"name": "SLEEP_SECONDS", "value": "0.1"}],
+                "env": [{"name": "FOO", "value": "testbed"}, {"name": "SLEEP_SECONDS", "value": "0.1"}],
                 "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                                     "capabilities": {"drop": ["ALL"]}}
             }]
@@ -43,7 +43,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
     })
     .await;
     let log = namespace.pods.logs("simple", &LogParams::default()).await.unwrap();
-    assert_eq!(log, "Simple Job with foo=\"rig\" is done.\n");
+    assert_eq!(log, "Simple Job with foo=\"testbed\" is done.\n");
     let args = ["get", "pod", "simple", "--namespace", &namespace.name, "--output=name"];
     assert_eq!(kubernetes.kubectl(&args).await.unwrap(), "pod/simple\n");
 }
@@ -149,7 +149,7 @@ async fn a_control_plane_survives_the_kill_of_its_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
-    only_on_kubernetes!("it shows that the rig compacts etcd");
+    only_on_kubernetes!("it shows that the testbed compacts etcd");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
     let map = |name: &str| ConfigMap {

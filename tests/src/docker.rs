@@ -1,4 +1,4 @@
-//! A container engine: the one that runs here, else one of the rig's own for this test process.
+//! A container engine: the one that runs here, else one of the testbed's own for this test process.
 
 use std::os::unix::net::UnixStream;
 
@@ -14,7 +14,7 @@ const DEFAULT: &str = "unix:///var/run/docker.sock";
 pub struct Docker {
     /// The value for `DOCKER_HOST`.
     pub host: String,
-    /// Whether it is the rig's own, which holds no images but those that the rig gave it.
+    /// Whether it is the testbed's own, which holds no images but those that the testbed gave it.
     pub ours: bool,
     _helper: Option<Helper>,
 }

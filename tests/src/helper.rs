@@ -1,4 +1,4 @@
-//! The test's end of the pipe to a `rig` helper: commands as lines, one JSON object as the answer to each.
+//! The test's end of the pipe to a `testbed` helper: commands as lines, one JSON object as the answer to each.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use crate::wait::TIMEOUT;
 /// How long a helper may take to end what it started.
 const TEAR_DOWN: Duration = Duration::from_secs(30);
 
-/// A program for `rig run`, as its JSON argument.
+/// A program for `testbed run`, as its JSON argument.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Program {
     /// The name that commands know it by.
@@ -51,17 +51,17 @@ struct Pipe {
 }
 
 impl Helper {
-    /// Starts `rig` with these arguments and waits for its first line: it is ready, or says why not.
+    /// Starts `testbed` with these arguments and waits for its first line: it is ready, or says why not.
     pub async fn start(
         args: &[&str],
         env: &[(&str, &str)],
         deadline: Duration,
     ) -> Result<(Self, Value), String> {
-        let mut command = Command::new(paths::built("rig")?);
+        let mut command = Command::new(paths::built("testbed")?);
         command.args(args).envs(env.iter().copied());
         // A group of its own: ^C at the terminal is for the test alone, whose end is then the helper's.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|error| format!("rig: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("testbed: {error}"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout is piped");
         let (sender, answers) = channel();
@@ -78,13 +78,15 @@ impl Helper {
         let line = format!("{command}\n");
         self.with_pipe(move |pipe| {
             let stdin = pipe.stdin.as_mut().expect("open until dropped");
-            stdin.write_all(line.as_bytes()).map_err(|error| format!("the rig helper is gone: {error}"))?;
+            stdin
+                .write_all(line.as_bytes())
+                .map_err(|error| format!("the testbed helper is gone: {error}"))?;
             pipe.answer(TIMEOUT)
         })
         .await
     }
 
-    /// Like [`Helper::call`], for commands that cannot fail but by a fault of the rig.
+    /// Like [`Helper::call`], for commands that cannot fail but by a fault of the testbed.
     pub async fn must(&self, command: &str) -> Value {
         self.call(command).await.unwrap_or_else(|error| panic!("`{command}`: {error}"))
     }
@@ -106,7 +108,7 @@ impl Pipe {
     fn answer(&mut self, deadline: Duration) -> Result<Value, String> {
         let line = self.answers.recv_timeout(deadline);
         let line =
-            line.map_err(|error| format!("no answer of the rig helper within {deadline:?}: {error}"))?;
+            line.map_err(|error| format!("no answer of the testbed helper within {deadline:?}: {error}"))?;
         let value: Value = serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}"))?;
         match value.get("error").and_then(Value::as_str) {
             Some(error) => Err(error.to_owned()),
@@ -121,7 +123,7 @@ impl Drop for Pipe {
         let end = Instant::now() + TEAR_DOWN;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() > end {
-                let _ = writeln!(std::io::stderr(), "the rig helper {} does not end", self.child.id());
+                let _ = writeln!(std::io::stderr(), "the testbed helper {} does not end", self.child.id());
                 return;
             }
             thread::sleep(Duration::from_millis(5));

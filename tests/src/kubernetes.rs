@@ -1,4 +1,4 @@
-//! The cluster of the tests: a real Kubernetes that `rig kubernetes` runs, the one that `TEST_KUBECONFIG` names, or, with
+//! The cluster of the tests: a real Kubernetes that `testbed kubernetes` runs, the one that `TEST_KUBECONFIG` names, or, with
 //! `TEST_CLUSTER=local`, the local cluster.
 
 pub mod local;
@@ -19,7 +19,7 @@ use crate::wait::TIMEOUT;
 pub use local::Local;
 pub use namespace::Namespace;
 
-/// What a Kubernetes of the rig consists of, and how its components are set.
+/// What a Kubernetes of the testbed consists of, and how its components are set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Options {
@@ -51,7 +51,7 @@ pub struct Kubernetes {
 enum Parts {
     /// Whatever `TEST_KUBECONFIG` leads to: not ours to kill.
     Given,
-    Rig {
+    Testbed {
         helper: Helper,
         folder: PathBuf,
     },
@@ -117,7 +117,10 @@ impl Kubernetes {
         let options = serde_json::to_string(options).expect("plain data");
         let (helper, ready) = Helper::start(&["kubernetes", &options], &[], TIMEOUT).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
-        Ok(Self { kubeconfig: text("kubeconfig")?, parts: Parts::Rig { helper, folder: text("folder")? } })
+        Ok(Self {
+            kubeconfig: text("kubeconfig")?,
+            parts: Parts::Testbed { helper, folder: text("folder")? },
+        })
     }
 
     /// The kubeconfig of an administrator.
@@ -126,11 +129,11 @@ impl Kubernetes {
         &self.kubeconfig
     }
 
-    /// The folder with the components' logs, where the rig started them.
+    /// The folder with the components' logs, where the testbed started them.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         match &self.parts {
-            Parts::Rig { folder, .. } => Some(folder),
+            Parts::Testbed { folder, .. } => Some(folder),
             Parts::Given | Parts::Local(_) => None,
         }
     }
@@ -142,7 +145,7 @@ impl Kubernetes {
         if let Some(local) = self.local() {
             return local.cluster().internal_client("default");
         }
-        ready::client(&self.kubeconfig).expect("a kubeconfig made by the rig, or a valid TEST_KUBECONFIG")
+        ready::client(&self.kubeconfig).expect("a kubeconfig made by the testbed, or a valid TEST_KUBECONFIG")
     }
 
     /// Runs `kubectl` with an administrator's rights and returns its output.
@@ -177,7 +180,7 @@ impl Kubernetes {
     pub fn local(&self) -> Option<&Local> {
         match &self.parts {
             Parts::Local(local) => Some(local),
-            Parts::Given | Parts::Rig { .. } => None,
+            Parts::Given | Parts::Testbed { .. } => None,
         }
     }
 
@@ -226,7 +229,7 @@ impl Kubernetes {
         }
     }
 
-    /// Gives the node of the rig an image that `tests/images/build` has saved.
+    /// Gives the node of the testbed an image that `tests/images/build` has saved.
     pub async fn import(&self, image: &str) {
         self.helper().must(&format!("import {image}")).await;
     }
@@ -243,8 +246,8 @@ impl Kubernetes {
 
     fn helper(&self) -> &Helper {
         match &self.parts {
-            Parts::Rig { helper, .. } => helper,
-            Parts::Given | Parts::Local(_) => panic!("only a Kubernetes of the rig has this part"),
+            Parts::Testbed { helper, .. } => helper,
+            Parts::Given | Parts::Local(_) => panic!("only a Kubernetes of the testbed has this part"),
         }
     }
 

@@ -1,14 +1,14 @@
-//! The rig of the end-to-end tests: a real NATS, a real Kubernetes and the real dispatcher, for tests that see them from
+//! The testbed of the end-to-end tests: a real NATS, a real Kubernetes and the real dispatcher, for tests that see them from
 //! outside only.
 //!
-//! Whatever runs is a child of the helper program `rig`, which ends it when the pipe from the test closes; so nothing
+//! Whatever runs is a child of the helper program `testbed`, which ends it when the pipe from the test closes; so nothing
 //! outlives a test process, not even one that was killed.
 //!
 //! ```text
-//! test process ── pipe ──▶ rig kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
-//!              ── pipe ──▶ rig docker     ──▶ dockerd
-//!              ── pipe ──▶ rig nats       ──▶ a container in that dockerd
-//!              ── pipe ──▶ rig run        ──▶ the dispatcher, Prometheus, NACK
+//! test process ── pipe ──▶ testbed kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
+//!              ── pipe ──▶ testbed docker     ──▶ dockerd
+//!              ── pipe ──▶ testbed nats       ──▶ a container in that dockerd
+//!              ── pipe ──▶ testbed run        ──▶ the dispatcher, Prometheus, NACK
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@
     reason = "test code: it stops at once where something is not as given"
 )]
 
-pub mod campaign;
+pub mod chaos;
 pub mod checker;
 pub mod dispatcher;
 pub mod docker;
@@ -35,7 +35,7 @@ pub mod paths;
 pub mod ports;
 pub mod prometheus;
 pub mod proxy;
-pub mod rights;
+pub mod rbac;
 pub mod skip;
 pub mod test_env;
 pub mod wait;

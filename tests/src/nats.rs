@@ -114,7 +114,7 @@ impl Nats {
         let port = ports::free();
         let mut env = vec![("DOCKER_HOST", docker.host.as_str())];
         if docker.ours {
-            env.push(("RIG_OWN_ENGINE", "1"));
+            env.push(("TESTBED_OWN_ENGINE", "1"));
         }
         let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, TIMEOUT).await?;
         let (name, url) = ("nats".to_owned(), format!("nats://127.0.0.1:{port}"));

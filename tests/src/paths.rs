@@ -113,7 +113,7 @@ pub fn skips() -> PathBuf {
 
 /// A new folder with a short path (sockets live in it; their paths are limited to 108 bytes).
 pub fn temp_dir(name: &str) -> Result<tempfile::TempDir, String> {
-    let prefix = format!("rig-{name}-");
+    let prefix = format!("testbed-{name}-");
     tempfile::Builder::new()
         .prefix(&prefix)
         .tempdir_in("/tmp")

@@ -17,7 +17,7 @@ static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 /// A port of 127.0.0.1 that nobody listens on; this process keeps it to its end.
 #[must_use]
 pub fn free() -> u16 {
-    let folder = std::env::temp_dir().join(format!("rig-ports-{}", rustix::process::getuid().as_raw()));
+    let folder = std::env::temp_dir().join(format!("testbed-ports-{}", rustix::process::getuid().as_raw()));
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let start = SystemTime::UNIX_EPOCH.elapsed().map(|time| time.subsec_nanos()).unwrap_or_default();
     for number in 0..COUNT {

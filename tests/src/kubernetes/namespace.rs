@@ -1,7 +1,7 @@
 //! A namespace for one test, with the objects of `deploy/` that Jobs and the dispatcher need.
 
+mod rbac;
 mod renewal;
-mod rights;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use self::rights::Rights;
+use self::rbac::Permissions;
 use super::{Kubernetes, Local};
 use crate::paths;
 use crate::wait::{TIMEOUT, try_until};
@@ -39,7 +39,7 @@ pub struct Namespace {
     pub pods: Api<Pod>,
     /// A client with an administrator's rights.
     pub client: Client,
-    rights: Rights,
+    permissions: Permissions,
     /// What it was made of.
     objects: Vec<Value>,
     remove: Option<Removal>,
@@ -78,11 +78,11 @@ impl Namespace {
         let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
         write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, &token, &name)?;
         wait_for_default_account(&client, &name).await?;
-        wait_for_rights(&dispatcher_kubeconfig, &name).await?;
+        wait_for_permissions(&dispatcher_kubeconfig, &name).await?;
         Ok(Self {
             jobs: Api::namespaced(client.clone(), &name),
             pods: Api::namespaced(client.clone(), &name),
-            rights: Rights::Role(Box::new(Api::namespaced(client.clone(), &name))),
+            permissions: Permissions::Role(Box::new(Api::namespaced(client.clone(), &name))),
             client,
             name,
             dispatcher_kubeconfig,
@@ -110,7 +110,7 @@ impl Namespace {
         Ok(Self {
             jobs: Api::namespaced(client.clone(), &name),
             pods: Api::namespaced(client.clone(), &name),
-            rights: Rights::Faults(local.faults()),
+            permissions: Permissions::Faults(local.faults()),
             client,
             name,
             dispatcher_kubeconfig,
@@ -243,7 +243,7 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
 }
 
 /// A busy API server takes a while until it goes by a Role that it has stored.
-async fn wait_for_rights(kubeconfig: &Path, namespace: &str) -> Result<(), String> {
+async fn wait_for_permissions(kubeconfig: &Path, namespace: &str) -> Result<(), String> {
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(super::ready::client(kubeconfig)?);
     let what = format!("the dispatcher's rights in {namespace}");
     try_until(&what, TIMEOUT, || async { namespaces.get(namespace).await.map(drop) }).await

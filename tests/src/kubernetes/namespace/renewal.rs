@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1;
 use kube::Api;
 use kube::api::DeleteParams;
 
-use super::{Namespace, apply, wait_for_rights};
+use super::{Namespace, apply, wait_for_permissions};
 use crate::wait::{TIMEOUT, until};
 
 impl Namespace {
@@ -30,6 +30,8 @@ impl Namespace {
         for object in &self.objects {
             apply(&self.client, object).await.expect("it was applied before");
         }
-        wait_for_rights(&self.dispatcher_kubeconfig, &self.name).await.expect("its rights were there before");
+        wait_for_permissions(&self.dispatcher_kubeconfig, &self.name)
+            .await
+            .expect("its rights were there before");
     }
 }
