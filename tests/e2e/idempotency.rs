@@ -226,5 +226,7 @@ async fn repeated_request_of_a_retired_job_is_recognized_without_its_history() {
     assert_eq!(env.history("simple-job-a").await.len(), 0, "a retired Job got an event");
     let reused = republish(&env, "order-1", r#"{"foo":"a","fail":true}"#).await;
     assert_eq!(header(&env.dead_letter(reused).await, "Job-Error"), "RequestIdReused");
-    assert!(!dispatcher.log().contains("put back"), "{}", dispatcher.log());
+    let (_, metrics) = dispatcher.get("/metrics").await.unwrap();
+    let retried = r#"dispatcher_requests_total{template="simple",result="retrying"} 0"#;
+    assert!(metrics.lines().any(|line| line == retried), "{metrics}");
 }

@@ -1,4 +1,4 @@
-//! `/metrics`: each metric moves as told.
+//! `/metrics`: each metric changes as documented.
 
 use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::proxy::ApiProxy;
@@ -8,21 +8,21 @@ use dispatcher_tests::{Dispatcher, or_skip, until};
 use local_cluster::faults::{Calls, Failure, WatchFault};
 use serde_json::json;
 
-/// The value of a series, written as in the text; `None` where it is absent.
+/// The value of a series in the text format; `None` if the series is absent.
 async fn value(dispatcher: &Dispatcher, series: &str) -> Result<Option<f64>, String> {
     let (status, text) = dispatcher.get("/metrics").await?;
     assert_eq!(status, 200);
-    assert!(text.ends_with("# EOF\n"), "OpenMetrics: {text}");
+    assert!(text.ends_with("# EOF\n"), "no end marker of OpenMetrics: {text}");
     let mut values =
         text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
     Ok(values.next())
 }
 
-/// Waits until a series is as told.
-async fn until_is(dispatcher: &Dispatcher, series: &str, told: impl Fn(f64) -> bool) -> f64 {
-    until(&format!("{series} to be as told"), TIMEOUT, || async {
+/// Waits until a series has an expected value, and returns the value.
+async fn until_is(dispatcher: &Dispatcher, series: &str, is_expected: impl Fn(f64) -> bool) -> f64 {
+    until(&format!("an expected value of {series}"), TIMEOUT, || async {
         match value(dispatcher, series).await? {
-            Some(found) if told(found) => Ok(found),
+            Some(found) if is_expected(found) => Ok(found),
             found => Err(format!("{found:?}")),
         }
     })
@@ -36,7 +36,7 @@ async fn until_all(dispatcher: &Dispatcher, all: &[(&str, f64)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
+async fn request_is_counted_from_the_queue_to_the_outcome() {
     let env = or_skip!(TestEnv::start().await);
     env.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
@@ -55,13 +55,13 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // A request, and the same one again once the stream has forgotten it.
+    // A request, and the same request after the deduplication window.
     let payload = r#"{"foo":"a"}"#;
     let first = env.request_with_id("one", payload).await;
     env.until_last("simple-job-a", "ADDED").await;
-    until("the stream to take it again", TIMEOUT, || async {
-        let again = env.request_with_id("one", payload).await;
-        (again != first).then_some(())
+    until("the deduplication window to pass", TIMEOUT, || async {
+        let sequence = env.request_with_id("one", payload).await;
+        (sequence != first).then_some(())
     })
     .await;
     until_all(
@@ -76,7 +76,7 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // Its end.
+    // The outcome.
     env.set_status("simple-job-a", finished_status("Complete", 0, "CompletionsReached", "done")).await;
     env.outcome("simple-job-a").await;
     until_all(
@@ -89,7 +89,7 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // A Job that vanishes: Kubernetes does not say when, so it has no lag.
+    // The time of a deletion is unknown, so the outcome of a deleted Job has no lag.
     env.request(r#"{"foo":"b"}"#).await;
     env.until_last("simple-job-b", "ADDED").await;
     env.namespace.jobs.delete("simple-job-b", &kube::api::DeleteParams::background()).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // Bad ones.
+    // Invalid requests.
     env.request(r#"{"foo":7}"#).await;
     env.request(r#"{"foo":"Upper"}"#).await;
     until_all(
@@ -118,7 +118,7 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
+async fn queued_requests_are_counted_with_their_age() {
     let env = or_skip!(TestEnv::start().await);
     let (folder, templates) = managed_template();
     let path = folder.path().join("simple.yaml");
@@ -151,7 +151,7 @@ async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_takeover_and_a_lost_connection_are_counted() {
+async fn takeover_and_lost_nats_connection_are_counted() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let first = env.dispatcher().templates(&templates).start().await;
@@ -169,18 +169,18 @@ async fn a_takeover_and_a_lost_connection_are_counted() {
     until_is(&second, r#"dispatcher_component_failures_total{component="nats"}"#, |found| found >= 1.0).await;
     until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 0.0).await;
     let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#).await.unwrap();
-    assert_eq!(age, None, "nobody knows");
+    assert_eq!(age, None, "the age is unknown without NATS");
     env.nats.restart().await;
     until_is(&second, "dispatcher_nats_connects_total", |found| found >= 2.0).await;
     until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 1.0).await;
-    // What NATS may have lost is compared anew.
+    // A reconnect triggers a resync, as NATS may have lost messages.
     until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found > listed).await;
     until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 1.0).await;
 }
 
-/// Somebody takes away what was said: the fence refuses what rests on it, and all is said anew.
+/// After a purge the fence refuses the next event, and the dispatcher publishes the Job again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
+async fn fenced_and_failed_publishes_are_counted() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let dispatcher = env.dispatcher().templates(templates).start().await;
@@ -213,9 +213,8 @@ async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
         .await;
 }
 
-/// What is put back comes again, and each delivery counts; so does each watch that cannot resume.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_api_server_refuses_is_counted() {
+async fn retried_creates_and_expired_watches_are_counted() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let proxy = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;

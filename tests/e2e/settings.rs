@@ -37,34 +37,24 @@ async fn invalid_setting_is_named_in_one_line() {
     let text = |name: &str| path(name).display().to_string();
 
     let dispatcher = || env.dispatcher();
-    assert_refused(
-        dispatcher().env("NATS_URL", &unused_address),
-        "NATS_URL",
-        "cannot connect to nats://127.0.0.1:",
-    )
-    .await;
+    assert_refused(dispatcher().env("NATS_URL", &unused_address), "NATS_URL", "nats://127.0.0.1:").await;
     assert_refused(dispatcher().env("NATS_CREDS", &text("none")), "NATS_CREDS", "No such file").await;
     assert_refused(dispatcher().env("KUBECONFIG", &text("none")), "KUBECONFIG", "none").await;
-    assert_refused(dispatcher().env("KUBECONFIG", &text("kubeconfig")), "KUBECONFIG", "cannot be reached")
+    assert_refused(dispatcher().env("KUBECONFIG", &text("kubeconfig")), "KUBECONFIG", "refused").await;
+    assert_refused(dispatcher().env("DISPATCHER_NAMESPACE", "Not_One"), "DISPATCHER_NAMESPACE", "Not_One")
         .await;
-    assert_refused(
-        dispatcher().env("DISPATCHER_NAMESPACE", "Not_One"),
-        "DISPATCHER_NAMESPACE",
-        "no name of a namespace",
-    )
-    .await;
     if !is_local() {
         // The local cluster does not enforce permissions.
         assert_refused(
             dispatcher().env("DISPATCHER_NAMESPACE", "kube-system"),
             "DISPATCHER_NAMESPACE",
-            "a right is missing",
+            "forbidden",
         )
         .await;
     }
-    assert_refused(dispatcher().templates(path("none")), "DISPATCHER_TEMPLATES", "cannot be read").await;
-    assert_refused(dispatcher().templates(path("empty")), "DISPATCHER_TEMPLATES", "holds no template").await;
-    assert_refused(dispatcher().templates(path("bad")), "DISPATCHER_TEMPLATES", "spec").await;
+    assert_refused(dispatcher().templates(path("none")), "DISPATCHER_TEMPLATES", "No such file").await;
+    assert_refused(dispatcher().templates(path("empty")), "DISPATCHER_TEMPLATES", ".yaml").await;
+    assert_refused(dispatcher().templates(path("bad")), "DISPATCHER_TEMPLATES", "a.yaml: apiVersion").await;
     assert_refused(
         dispatcher().env("DISPATCHER_ADMIN_ADDR", env.nats.url.trim_start_matches("nats://")),
         "DISPATCHER_ADMIN_ADDR",
@@ -92,7 +82,7 @@ async fn unknown_namespace_is_refused() {
     let admin =
         or_skip!(dispatcher_tests::Kubernetes::shared().await).kubeconfig_path().display().to_string();
     let dispatcher = Dispatcher::builder_with(&env.nats.url, &admin, "unknown");
-    assert_refused(dispatcher, "DISPATCHER_NAMESPACE", "there is no namespace \"unknown\"").await;
+    assert_refused(dispatcher, "DISPATCHER_NAMESPACE", "\"unknown\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +125,7 @@ async fn stream_without_a_required_setting_is_refused_by_field() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_provision_creates_no_stream() {
     let env = or_skip!(TestEnv::start().await);
-    assert_refused(env.dispatcher().arg("--no-provision"), "stream JOBS", "is not there").await;
+    assert_refused(env.dispatcher().arg("--no-provision"), "stream JOBS", "--no-provision").await;
     assert!(env.jetstream.get_stream("JOBS").await.is_err());
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         env.create_stream(&shipped_config(stream)).await;
@@ -153,7 +143,7 @@ async fn status_stream_of_another_namespace_is_refused_without_adopt() {
     let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
     let other = kubernetes.namespace().await;
     let elsewhere = || Dispatcher::builder(&env.nats, &other);
-    assert_refused(elsewhere(), "stream JOB_STATUS", "tells of another cluster's Jobs").await;
+    assert_refused(elsewhere(), "stream JOB_STATUS", "--adopt").await;
     assert_eq!(elsewhere().arg("--adopt").start().await.terminate().await, Some(0));
     assert_eq!(elsewhere().start().await.terminate().await, Some(0));
 }
@@ -186,5 +176,5 @@ async fn ack_wait_longer_than_the_ttl_of_finished_jobs_is_refused() {
     let created: Value =
         env.jetstream.request(subject, &json!({"stream_name": "JOBS", "config": config})).await.unwrap();
     assert!(created["error"].is_null(), "{created}");
-    assert_refused(env.dispatcher(), "DISPATCHER_TEMPLATES", "must be more than 700").await;
+    assert_refused(env.dispatcher(), "DISPATCHER_TEMPLATES", "700").await;
 }

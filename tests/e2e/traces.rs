@@ -1,4 +1,4 @@
-//! W3C Trace Context from the request to the container, and to all that is told of it.
+//! Propagation of the W3C Trace Context from a request to its Job, its container and its status events.
 
 use async_nats::HeaderMap;
 use dispatcher_tests::job_controller::managed_template;
@@ -29,9 +29,9 @@ pub(crate) async fn publish(env: &TestEnv, headers: &[(&str, &str)], payload: Va
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
+async fn trace_context_is_propagated_to_job_container_and_events() {
     let env = or_skip!(TestEnv::start().await);
-    // What the container finds in its environment is in the line that it prints.
+    // The container prints its environment variables.
     let (_folder, templates) = modified_template(|simple| {
         let env = &mut simple["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
         env[0]["value"] = "$(TRACEPARENT) $(TRACESTATE)".into();
@@ -45,7 +45,7 @@ async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
     assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT);
     assert_eq!(annotations["natsjobs.dev/tracestate"], STATE);
     let history = env.history("traced").await;
-    assert!(history.len() >= 4, "ADDED, ATTEMPT and OUTCOME among them");
+    assert!(history.len() >= 4, "too few events");
     for message in &history {
         assert_eq!(
             (header(message, "traceparent"), header(message, "tracestate")),
@@ -55,7 +55,7 @@ async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_valid_trace_is_a_job_like_any_other() {
+async fn invalid_trace_context_is_ignored() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let _dispatcher = env.dispatcher().templates(templates).start().await;
@@ -71,7 +71,7 @@ async fn a_request_without_a_valid_trace_is_a_job_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_trace_is_no_part_of_a_requests_identity() {
+async fn repeated_request_with_another_trace_creates_no_second_job() {
     let env = or_skip!(TestEnv::start().await);
     env.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
@@ -83,11 +83,11 @@ async fn the_trace_is_no_part_of_a_requests_identity() {
     env.until_queue_is_empty().await;
     assert!(env.dead_letters().await.is_empty());
     let annotations = env.job("simple-job-a").await.metadata.annotations.unwrap();
-    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "that of the request that made it");
+    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "the first request created the Job");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_and_an_answered_request_tell_their_trace() {
+async fn trace_context_is_propagated_to_dead_letter_notice_and_submitted_request() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let _dispatcher = env.dispatcher().templates(templates).start().await;
@@ -99,7 +99,7 @@ async fn a_rejection_and_an_answered_request_tell_their_trace() {
         (header(&dead_letter, "traceparent"), header(&dead_letter, "tracestate")),
         (PARENT.into(), STATE.into())
     );
-    let notice = tokio::time::timeout(TIMEOUT, notices.next()).await.expect("a notice").unwrap();
+    let notice = tokio::time::timeout(TIMEOUT, notices.next()).await.expect("no rejection notice").unwrap();
     assert_eq!(notice.headers.unwrap().get("traceparent").unwrap().as_str(), PARENT);
 
     let headers = [("traceparent", PARENT), ("tracestate", STATE)];
