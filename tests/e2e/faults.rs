@@ -153,7 +153,7 @@ async fn jobs_end_and_vanish_while_it_is_down() {
 async fn assert_kept_but_for_unseen_ends(run: Run) {
     let mut history = run.recorder.finish(REST).await.unwrap();
     for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-gone") {
-        job.ended = dispatcher_tests::checker::history::Ended::Unknown;
+        job.finish = dispatcher_tests::checker::history::Finish::Unknown;
     }
     assert_guarantees(&history);
 }
