@@ -2,6 +2,7 @@
 //! guarantees over all streams and the cluster. The deduplication window is at its minimum, so no
 //! guarantee depends on it.
 
+use dispatcher_tests::checker::history::Finish;
 use dispatcher_tests::checker::{History, assert_guarantees};
 use dispatcher_tests::job_controller::{START_TIME, finished_status, managed_template};
 use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest};
@@ -156,7 +157,7 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
 async fn assert_guarantees_except_unobserved_ends(run: LoadTest) {
     let mut history = run.recorder.finish(DRAIN_TIMEOUT).await.unwrap();
     for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-deleted") {
-        job.ended = dispatcher_tests::checker::history::Ended::Unknown;
+        job.finish = Finish::Unknown;
     }
     assert_guarantees(&history);
 }
