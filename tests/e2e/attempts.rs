@@ -1,5 +1,5 @@
-//! `ATTEMPT` and `STALLED`: why a Job failed or does not run. Some tests run pods, others patch their
-//! status.
+//! `ATTEMPT` and `STALLED`: why a Job failed or does not run. Some tests run pods, others patch
+//! their status.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Kubernetes permissions: by the API server's audit log, the dispatcher's Role grants each permission
-//! that is used and no other. The ServiceAccount of the Jobs has no permissions.
+//! Kubernetes permissions: by the API server's audit log, the dispatcher's Role grants each
+//! permission that is used and no other. The ServiceAccount of the Jobs has no permissions.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +90,8 @@ async fn role_grants_each_used_permission_and_no_other() {
     assert_eq!(difference.not_given, [access_review].into(), "used and not granted in deploy/base/rbac.yaml");
 }
 
-/// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the Job.
+/// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the
+/// Job.
 async fn fail_a_job(env: &TestEnv) {
     env.request_with_id("fails", r#"{"foo":"fails"}"#).await;
     let pod = until("the Job's pod", TIMEOUT, || async {

@@ -1,4 +1,5 @@
-//! `cancel` of a running Job, a queued request, a finished Job and an unknown Job, also after crashes.
+//! `cancel` of a running Job, a queued request, a finished Job and an unknown Job, also after
+//! crashes.
 
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::{TestEnv, header};
@@ -119,7 +120,8 @@ async fn caller_that_waits_for_the_outcome_gets_the_cancellation() {
     assert_eq!(answer.unwrap()["outcome"]["result"], "Cancelled");
 }
 
-/// The test stores the entries itself, as a dispatcher leaves them that crashes before the deletion.
+/// The test stores the entries itself, as a dispatcher leaves them that crashes before the
+/// deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_cancellation_is_completed_after_a_restart() {
     let run = or_skip!(LoadTest::start().await);
@@ -163,7 +165,8 @@ async fn requests_cancelled_at_any_moment_end_exactly_once() {
             } else {
                 json!({"requestId": format!("request-{n}")})
             };
-            // The answer varies: the request may not be published yet, or the Job may have finished.
+            // The answer varies: the request may not be published yet, or the Job may have
+            // finished.
             let _ = cancel(&run.env, query).await;
         }
     };

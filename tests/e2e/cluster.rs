@@ -32,7 +32,8 @@ async fn streams_with_three_replicas_are_accepted_and_unchanged() {
     run.finish().await;
 }
 
-/// A server that accepts connections and does not answer must not prevent a connection to the others.
+/// A server that accepts connections and does not answer must not prevent a connection to the
+/// others.
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatcher_starts_while_one_of_three_servers_is_frozen() {
     let run = or_skip!(start().await);
@@ -43,8 +44,8 @@ async fn dispatcher_starts_while_one_of_three_servers_is_frozen() {
     frozen.cont().await;
 }
 
-/// A consumer may run on a replica that lags behind the stream. A scan must not report its messages as
-/// complete.
+/// A consumer may run on a replica that lags behind the stream. A scan must not report its messages
+/// as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn scan_is_complete_while_a_replica_catches_up() {
     const MESSAGES: u64 = 60_000;

@@ -42,7 +42,7 @@ impl Dev {
         let program = serde_json::to_string(&program).unwrap();
         let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await.unwrap();
         let dev = Self { helper, ports, folder };
-        dev.until_output_contains("Ready after").await;
+        dev.until_starts(1).await;
         dev
     }
 
@@ -50,9 +50,31 @@ impl Dev {
         std::fs::read_to_string(self.folder.path().join("dev.log")).unwrap()
     }
 
-    async fn until_output_contains(&self, text: &str) {
-        let check = || async { self.output().contains(text).then_some(()).ok_or_else(|| self.output()) };
-        until(text, TIMEOUT, check).await;
+    /// Waits for an output line that contains all `parts`.
+    async fn until_line_contains(&self, parts: &[&str]) {
+        until(&format!("an output line with {parts:?}"), TIMEOUT, || async {
+            let output = self.output();
+            let found = output.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+            if found { Ok(()) } else { Err(output) }
+        })
+        .await;
+    }
+
+    /// The process ids of the dispatcher, one for each start: the output has the command that kills it.
+    fn dispatcher_pids(&self) -> Vec<String> {
+        let output = self.output();
+        let commands = output.lines().filter(|line| !line.contains("nats-server"));
+        let pids = commands.filter_map(|line| Some(line.split_once("kill -9 ")?.1));
+        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect();
+        pids.map(digits).collect()
+    }
+
+    /// Waits for this number of starts of the dispatcher.
+    async fn until_starts(&self, count: usize) {
+        until(&format!("{count} starts of the dispatcher"), TIMEOUT, || async {
+            if self.dispatcher_pids().len() == count { Ok(()) } else { Err(self.output()) }
+        })
+        .await;
     }
 
     async fn jetstream(&self) -> jetstream::Context {
@@ -102,17 +124,15 @@ async fn dispatcher_dev_runs_jobs_restarts_a_killed_dispatcher_and_stops_on_ctrl
     let dev = Dev::start(data.path(), &["--temporary", "--sleep-seconds=0"]).await;
     dev.request(r#"{"foo":"one"}"#).await;
     assert_eq!(dev.last("simple-job-one", "OUTCOME").await["outcome"]["result"], "Complete");
-    dev.until_output_contains("simple/simple-job-one  Complete CompletionsReached").await;
+    dev.until_line_contains(&["simple-job-one", "Complete", "CompletionsReached"]).await;
 
     // Kill the dispatcher with the command that the banner shows.
-    let output = dev.output();
-    let (_, pid) = output.split_once("kill -9 ").unwrap();
-    let pid = pid.split_whitespace().next().unwrap();
+    let pid = &dev.dispatcher_pids()[0];
     assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
     // A request delivered to the killed process would be redelivered only after `ack_wait`.
-    dev.until_output_contains("the dispatcher was killed by signal 9").await;
+    dev.until_line_contains(&["dispatcher", "signal 9"]).await;
     dev.request(r#"{"foo":"two"}"#).await;
-    dev.until_output_contains("the dispatcher runs again").await;
+    dev.until_starts(2).await;
     assert_eq!(dev.last("simple-job-two", "OUTCOME").await["outcome"]["result"], "Complete");
 
     assert_eq!(dev.interrupt().await, 0, "{}", dev.output());
@@ -157,9 +177,10 @@ fn all_ports_in_use_are_reported_together() {
         .output()
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let line = |flag, port| {
-        format!("dispatcher: {flag}: port {port} is taken; name another one, or 0 for any that is free\n")
-    };
-    assert_eq!(stderr, line("--nats-port", nats) + &line("--api-port", api));
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    for (line, (flag, port)) in stderr.lines().zip([("--nats-port", nats), ("--api-port", api)]) {
+        assert!(line.starts_with(&format!("dispatcher: {flag}: ")), "{line}");
+        assert!(line.contains(&port.to_string()), "{line}");
+    }
     assert_eq!(json!(output.status.code()), 2);
 }

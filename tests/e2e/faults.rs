@@ -29,8 +29,8 @@ async fn kill_after_job_creation_loses_no_event() {
     run.finish().await;
 }
 
-/// NATS with a user `mute` that may not acknowledge, and a run on it. A dispatcher with this user does
-/// its work, but its requests stay in the queue.
+/// NATS with a user `mute` that may not acknowledge, and a run on it. A dispatcher with this user
+/// does its work, but its requests stay in the queue.
 async fn with_mute_user() -> Result<(LoadTest, tempfile::TempDir), String> {
     let folder = dispatcher_tests::paths::temp_dir("accounts").unwrap();
     let users = r#"{user: default, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
@@ -77,11 +77,12 @@ async fn kill_between_dead_letter_and_acknowledgement_keeps_one_dead_letter() {
     assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
     run.env.until_queue_is_empty().await;
-    assert_eq!(run.env.dead_letters().await.len(), 1, "a second dead dead_letter");
+    assert_eq!(run.env.dead_letters().await.len(), 1, "a second dead letter");
     run.finish().await;
 }
 
-/// The Job that caused the rejection is deleted between the dead dead_letter and the acknowledgement.
+/// The Job that caused the rejection is deleted between the dead letter and the
+/// acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
     let (run, _accounts) = or_skip!(with_mute_user().await);

@@ -106,7 +106,8 @@ async fn taken_name_is_rejected_with_a_hint_at_generate_name() {
     assert_eq!(header(&dead_letter, "Job-Name"), "simple-job-a");
     assert!(header(&dead_letter, "Job-Error-Message").contains("generateName"), "{:?}", dead_letter.headers);
 
-    // A Job that the dispatcher does not manage also takes the name. It stays unchanged and has no events.
+    // A Job that the dispatcher does not manage also takes the name. It stays unchanged and has no
+    // events.
     let mut other = env.job("simple-job-a").await;
     other.metadata = serde_json::from_value(json!({"name": "simple-job-b"})).unwrap();
     let spec = other.spec.as_mut().unwrap();

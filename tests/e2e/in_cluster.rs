@@ -34,8 +34,8 @@ async fn shipped_overlays_run_in_a_cluster() {
     assert_pod_security(&pods);
     let user = installed.user().await;
     request_both_templates(&user).await;
-    // `deploy` is `deploy/with-nats` without NATS. The second apply must change nothing, so that `kubectl diff`
-    // shows only manual changes.
+    // `deploy` is `deploy/with-nats` without NATS. The second apply must change nothing, so that
+    // `kubectl diff` shows only manual changes.
     let applied = installed.change_to(".").await;
     assert!(applied.lines().all(|line| line.ends_with(" unchanged")), "{applied}");
     assert_observability(kubernetes, &pods).await;
@@ -83,8 +83,8 @@ fn assert_pod_security(pods: &[Pod]) {
     }
 }
 
-/// The components of `deploy/observability`: ConfigMaps of the rules and the dashboard, and a PodMonitor
-/// that selects the pods.
+/// The components of `deploy/observability`: ConfigMaps of the rules and the dashboard, and a
+/// PodMonitor that selects the pods.
 async fn assert_observability(kubernetes: &Kubernetes, pods: &[Pod]) {
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "dispatcher");
     let shipped_file =
@@ -148,7 +148,8 @@ async fn survive_eviction_and_rollout(kubernetes: &Kubernetes, installed: &Insta
     .await;
 }
 
-/// Evicts pods as `kubectl drain` does. The PodDisruptionBudget allows one eviction and denies the second.
+/// Evicts pods as `kubectl drain` does. The PodDisruptionBudget allows one eviction and denies the
+/// second.
 async fn evict_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
     let name = |at: usize| pods[at].metadata.name.as_deref().unwrap();
     // The controller must have observed the end of the surge pod of the last rollout.
@@ -171,7 +172,8 @@ async fn evict_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
     }
 }
 
-/// `deploy/examples/my-template` with a NATS outside the cluster. The image of its template does not exist.
+/// `deploy/examples/my-template` with a NATS outside the cluster. The image of its template does
+/// not exist.
 async fn deploy_an_own_template(installed: &Installed<'_>) {
     let nats = Nats::process().await;
     let forwarder = installed.expose(&nats).await;

@@ -1,5 +1,5 @@
-//! `nats-config/nack.yaml`: it equals the JSON files, an API server with the CRDs of NACK accepts it, and the
-//! dispatcher works with the streams that NACK creates from it.
+//! `nats-config/nack.yaml`: it equals the JSON files, an API server with the CRDs of NACK accepts
+//! it, and the dispatcher works with the streams that NACK creates from it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,8 +30,8 @@ fn resources_by_name() -> Vec<(String, Value)> {
     resources().into_iter().map(|resource| (name(&resource), resource)).collect()
 }
 
-/// The name of a field of a resource in the API of the server, from the reference of the CRDs. `None` if the
-/// field concerns NACK only.
+/// The name of a field of a resource in the API of the server, from the reference of the CRDs.
+/// `None` if the field concerns NACK only.
 fn server_name(field: &str) -> Option<&str> {
     Some(match field {
         "ackPolicy" => "ack_policy",

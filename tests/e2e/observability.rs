@@ -1,5 +1,5 @@
-//! `deploy/observability/`: tests the alerts with promtool, and the dashboard with a real Prometheus that
-//! scrapes running dispatchers.
+//! `deploy/observability/`: tests the alerts with promtool, and the dashboard with a real
+//! Prometheus that scrapes running dispatchers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use tokio::time::{Instant, interval};
 
 use crate::dashboard_svg::{self, Marks, Panel};
 
-/// Environment variable with the path of the picture (`make dashboard-picture`). With it, the load lasts two
-/// minutes.
+/// Environment variable with the path of the picture (`make dashboard-picture`). With it, the load
+/// lasts two minutes.
 const PICTURE: &str = "DASHBOARD_PICTURE";
 /// Metrics whose queries have no result while nothing fails.
 const EMPTY_WITHOUT_ERRORS: [&str; 1] = ["dispatcher_watch_errors_total"];
@@ -191,7 +191,8 @@ async fn run_load(setup: &Setup, long: bool) -> Marks {
     let mut sent = 0;
     for second in 0..last {
         pace.tick().await;
-        // Alternates between more and less than the concurrency limit, so that the queue grows and shrinks.
+        // Alternates between more and less than the concurrency limit, so that the queue grows and
+        // shrinks.
         let count = if second % 40 < 12 { 6 } else { 2 };
         setup.load(sent..sent + count).await;
         sent += count;

@@ -74,7 +74,8 @@ async fn full_status_stream_makes_the_dispatcher_unready_without_busy_retries() 
     run.finish().await;
 }
 
-/// The new leader publishes the pending event. The former leader stops retrying and must become ready.
+/// The new leader publishes the pending event. The former leader stops retrying and must become
+/// ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_that_loses_the_lease_during_a_failed_publish_becomes_ready() {
     let run = or_skip!(LoadTest::start().await);

@@ -1,4 +1,5 @@
-//! A request becomes a Job, each of its states is published, and the outcome follows from its conditions.
+//! A request becomes a Job, each of its states is published, and the outcome follows from its
+//! conditions.
 
 use std::collections::BTreeSet;
 
@@ -76,8 +77,8 @@ async fn successful_job_has_all_events_the_outcome_label_and_a_ttl() {
     env.until_queue_is_empty().await;
 }
 
-/// With `backoffLimit: 3` Kubernetes waits 10, 20 and 40 s between the attempts, so this test takes at least
-/// 75 s on a real cluster.
+/// With `backoffLimit: 3` Kubernetes waits 10, 20 and 40 s between the attempts, so this test takes
+/// at least 75 s on a real cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcome_of_a_failed_job_has_reason_and_message_of_its_condition() {
     let env = or_skip!(TestEnv::start().await);

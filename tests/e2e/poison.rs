@@ -1,5 +1,5 @@
-//! Poison messages: requests that NATS stores and that the client library cannot decode. Each becomes a
-//! dead letter, and none blocks the next request.
+//! Poison messages: requests that NATS stores and that the client library cannot decode. Each
+//! becomes a dead letter, and none blocks the next request.
 
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::or_skip;
@@ -42,8 +42,8 @@ async fn request_with_undecodable_headers_is_rejected_and_blocks_no_other() {
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
-/// A carriage return in a header value closes the client permanently, so the dispatcher exits. Its next
-/// start removes the message before it is redelivered.
+/// A carriage return in a header value closes the client permanently, so the dispatcher exits. Its
+/// next start removes the message before it is redelivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_that_closes_the_client_is_rejected_at_the_next_start() {
     let env = or_skip!(TestEnv::start().await);

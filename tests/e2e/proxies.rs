@@ -1,5 +1,5 @@
-//! The proxies of the testbed: they forward everything, inject the requested faults, and hold exactly one
-//! call or message.
+//! The proxies of the testbed: they forward everything, inject the requested faults, and hold
+//! exactly one call or message.
 
 use std::pin::pin;
 

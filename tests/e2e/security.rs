@@ -1,5 +1,5 @@
-//! NATS accounts, permissions and authentication, with the shipped files of `nats-config/` on a real
-//! server.
+//! NATS accounts, permissions and authentication, with the shipped files of `nats-config/` on a
+//! real server.
 
 mod certificates;
 pub(crate) mod config_folder;

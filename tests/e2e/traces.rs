@@ -1,4 +1,5 @@
-//! Propagation of the W3C Trace Context from a request to its Job, its container and its status events.
+//! Propagation of the W3C Trace Context from a request to its Job, its container and its status
+//! events.
 
 use async_nats::HeaderMap;
 use dispatcher_tests::job_controller::managed_template;

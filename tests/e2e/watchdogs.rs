@@ -1,5 +1,5 @@
-//! Streams and consumers that are deleted at runtime: the dispatcher becomes unready, retries with backoff,
-//! and recovers without a restart when they are recreated.
+//! Streams and consumers that are deleted at runtime: the dispatcher becomes unready, retries with
+//! backoff, and recovers without a restart when they are recreated.
 
 use std::time::Duration;
 

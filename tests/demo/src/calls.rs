@@ -1,4 +1,5 @@
-//! Part 3: requests that wait for the outcome of their Job. One Job completes, and one is OOM-killed.
+//! Part 3: requests that wait for the outcome of their Job. One Job completes, and one is
+//! OOM-killed.
 
 use crate::Demo;
 use crate::event::Attempt;

@@ -47,7 +47,8 @@ impl Client {
         if text.contains("\"error\"") { Err(format!("the stream refused a request: {text}")) } else { Ok(()) }
     }
 
-    /// Submits a request with the header `Job-Wait: outcome`. The answer is the last event of the Job.
+    /// Submits a request with the header `Job-Wait: outcome`. The answer is the last event of the
+    /// Job.
     pub(crate) async fn submit(&self, template: &str, payload: &'static str) -> Result<Event, String> {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Job-Wait", "outcome");

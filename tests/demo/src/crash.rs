@@ -1,4 +1,5 @@
-//! Part 2: the dispatcher is killed while Jobs run, and publishes the missed outcomes after its restart.
+//! Part 2: the dispatcher is killed while Jobs run, and publishes the missed outcomes after its
+//! restart.
 
 use kube::api::DeleteParams;
 use kube::runtime::conditions::{is_deleted, is_job_completed};

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 
 use crate::screen::Screen;
 
-/// Shortens the backoff between attempts, and delays the restart of the dispatcher so that the downtime is
-/// visible.
+/// Shortens the backoff between attempts, and delays the restart of the dispatcher so that the
+/// downtime is visible.
 const FLAGS: [&str; 5] =
     ["dev", "--temporary", "--time-scale=0.02", "--restart-delay=3", "--sleep-seconds=1"];
 /// How long the start and the stop may take.
@@ -131,7 +131,8 @@ fn pid_of(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
 
-/// Reads the output of `dispatcher dev`, which has the process id of the dispatcher after each start.
+/// Reads the output of `dispatcher dev`, which has the process id of the dispatcher after each
+/// start.
 async fn read_output(stdout: ChildStdout, sender: watch::Sender<Dispatcher>) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {

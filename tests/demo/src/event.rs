@@ -86,10 +86,10 @@ impl Status {
         let uncounted = &self.uncounted_terminated_pods;
         let is_final = self.conditions.iter().any(|condition| condition.status == "True");
         match (self.active, self.ready) {
-            _ if is_final || self.succeeded > 0 || !uncounted.succeeded.is_empty() => "ending",
+            _ if is_final || self.succeeded > 0 || !uncounted.succeeded.is_empty() => "finishing",
             (1.., 1..) => "running",
             (1.., 0) => "starting",
-            (0, _) if self.failed > 0 || !uncounted.failed.is_empty() => "waiting",
+            (0, _) if self.failed > 0 || !uncounted.failed.is_empty() => "backoff",
             (0, _) => "created",
         }
     }

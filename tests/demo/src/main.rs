@@ -1,10 +1,12 @@
-//! `make demo`: runs NATS, a local cluster and the dispatcher on this machine, and shows what a NATS client sees.
+//! `make demo`: runs NATS, a local cluster and the dispatcher on this machine, and shows what a
+//! NATS client sees.
 //!
 //! ```text
 //! `dispatcher dev` ─▶ part 1: requests ─▶ part 2: crash ─▶ part 3: calls ─▶ summary
 //! ```
 //!
-//! Each part is a module with `JOBS`, its Jobs and their expected outcomes. Add a new part to [`JOBS`] and to [`run_parts`].
+//! Each part is a module with `JOBS`, its Jobs and their expected outcomes. Add a new part to
+//! [`JOBS`] and to [`run_parts`].
 
 mod calls;
 mod client;

@@ -106,12 +106,12 @@ mod tests {
             (json!({"active": 1}), "starting    1 attempt "),
             (json!({"active": 1, "ready": 1}), "running     1 attempt "),
             (json!({"active": 1, "ready": 1, "failed": 2}), "running     3 attempts"),
-            (json!({"failed": 2}), "waiting     2 attempts"),
-            (json!({"uncountedTerminatedPods": {"failed": ["x"]}}), "waiting     1 attempt "),
-            (json!({"uncountedTerminatedPods": {"succeeded": ["x"]}}), "ending      1 attempt "),
+            (json!({"failed": 2}), "backoff     2 attempts"),
+            (json!({"uncountedTerminatedPods": {"failed": ["x"]}}), "backoff     1 attempt "),
+            (json!({"uncountedTerminatedPods": {"succeeded": ["x"]}}), "finishing   1 attempt "),
             (
                 json!({"failed": 4, "conditions": [{"type": "FailureTarget", "status": "True"}]}),
-                "ending      4 attempts",
+                "finishing   4 attempts",
             ),
         ] {
             let row = row(&[json!({"status": status})]);

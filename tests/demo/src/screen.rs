@@ -1,5 +1,5 @@
-//! Terminal output. On a terminal the Jobs are a live board at the bottom, and other lines scroll above it.
-//! Otherwise each change of a Job is a line.
+//! Terminal output. On a terminal the Jobs are a live board at the bottom, and other lines scroll
+//! above it. Otherwise each change of a Job is a line.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -11,7 +11,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::event::Event;
 use crate::row::{Row, Severity};
 
-/// Redraws per second. Each line of the board is drawn separately, so the default of 20 would skip lines.
+/// Redraws per second. Each line of the board is drawn separately, so the default of 20 would skip
+/// lines.
 const REFRESH_RATE: u8 = 200;
 
 /// The output, with the elapsed time in the first column. Clones share their state.

@@ -1,4 +1,5 @@
-//! Subscribes to `jobs.*.status.>` and keeps the state of all Jobs for the screen and for the parts of the demo.
+//! Subscribes to `jobs.*.status.>` and keeps the state of all Jobs for the screen and for the parts
+//! of the demo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Applies overlays of `deploy/` to the cluster of the testbed.
 //!
-//! The cluster has no DNS and no kube-proxy, so the pods get `hostAliases`. The name of the NATS in the
-//! cluster resolves to its pod. The names of the API server and of an external NATS resolve to a
-//! [`Forwarder`].
+//! The cluster has no DNS and no kube-proxy, so the pods get `hostAliases`. The name of the NATS in
+//! the cluster resolves to its pod. The names of the API server and of an external NATS resolve to
+//! a [`Forwarder`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use super::forwarder::Forwarder;
 use super::user::User;
 
-/// Applies an overlay with the components of `deploy/observability`, with a patch of the Deployment and
-/// with local images, and returns the output of kubectl.
+/// Applies an overlay with the components of `deploy/observability`, with a patch of the Deployment
+/// and with local images, and returns the output of kubectl.
 async fn apply(kubernetes: &Kubernetes, overlay: &str, patch: &Value) -> String {
     // Inside the workspace, since kustomize refuses absolute paths.
     let parent = paths::workspace().join("target/overlays");

@@ -1,5 +1,5 @@
-//! `deploy/nats-tls`: a NATS outside the cluster that requires TLS and credentials. The Secret of the
-//! dispatcher is created and later rotated.
+//! `deploy/nats-tls`: a NATS outside the cluster that requires TLS and credentials. The Secret of
+//! the dispatcher is created and later rotated.
 
 use dispatcher_tests::Kubernetes;
 use nkeys::KeyPair;

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::config_folder::ConfigFolder;
 
-/// Creates `<authority>.pem`, and for each of `names` a `<name>.pem` signed by it and a `<name>.key`.
+/// Creates `<authority>.pem`, and for each of `names` a `<name>.pem` signed by it and a
+/// `<name>.key`.
 pub(super) fn create(config: &ConfigFolder, authority: &str, names: &[&str]) {
     let files = |name: &str| (config.text(&format!("{name}.key")), config.text(&format!("{name}.pem")));
     let (authority_key, authority_certificate) = files(authority);

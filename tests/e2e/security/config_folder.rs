@@ -135,7 +135,8 @@ async fn namespace_uid(env: &TestEnv) -> String {
     namespaces.get(&env.namespace.name).await.unwrap().metadata.uid.unwrap()
 }
 
-/// Creates the streams and consumers, as an administrator does before a start with `--no-provision`.
+/// Creates the streams and consumers, as an administrator does before a start with
+/// `--no-provision`.
 pub(crate) async fn create_streams(env: &TestEnv) {
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         let mut config = shipped_config(stream);

@@ -1,4 +1,5 @@
-//! A NATS operator with accounts and users: JWTs (version 2) signed by nkeys, as `nsc` creates them.
+//! A NATS operator with accounts and users: JWTs (version 2) signed by nkeys, as `nsc` creates
+//! them.
 
 use std::time::SystemTime;
 
@@ -54,8 +55,8 @@ impl Operator {
         sign(&self.key, account.name, &account.key.public_key(), &claims)
     }
 
-    /// Starts a server in operator mode with both accounts. The test itself has all permissions in the
-    /// account of the dispatcher.
+    /// Starts a server in operator mode with both accounts. The test itself has all permissions in
+    /// the account of the dispatcher.
     pub(crate) async fn serve(&self, config: &ConfigFolder) -> Nats {
         self.serve_with(config, &["operator.conf"], vec![], |options| options).await
     }
@@ -113,8 +114,8 @@ impl Account {
         ConnectOptions::with_credentials(&self.creds(&KeyPair::new_user(), None)).unwrap()
     }
 
-    /// The credentials file of a user of this account, with the permissions of a shipped role or with all
-    /// permissions.
+    /// The credentials file of a user of this account, with the permissions of a shipped role or
+    /// with all permissions.
     pub(crate) fn creds(&self, user: &KeyPair, role: Option<&str>) -> String {
         let (publish, subscribe) = role.map(allowed).unwrap_or_default();
         let permission = |subjects: Vec<String>| {

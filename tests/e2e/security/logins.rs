@@ -1,4 +1,5 @@
-//! Each method of authentication. With wrong credentials the dispatcher exits and names the setting.
+//! Each method of authentication. With wrong credentials the dispatcher exits and names the
+//! setting.
 
 use async_nats::ConnectOptions;
 use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, or_skip};
@@ -12,7 +13,8 @@ use crate::settings::assert_refused;
 /// Wrong settings, the setting that the error must name, and the reason it must give.
 type Wrong<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
-/// Starts the dispatcher with each of the settings `right`, and expects an error with each of `wrong`.
+/// Starts the dispatcher with each of the settings `right`, and expects an error with each of
+/// `wrong`.
 async fn assert_logins(nats: &Nats, namespace: &Namespace, right: &[&[(&str, &str)]], wrong: &[Wrong<'_>]) {
     let with = |settings: &[(&str, &str)]| {
         settings

@@ -1,4 +1,5 @@
-//! The NATS permissions of the dispatcher: they suffice for all its work, and each of them is needed.
+//! The NATS permissions of the dispatcher: they suffice for all its work, and each of them is
+//! needed.
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use dispatcher_tests::test_env::{TestEnv, header};

@@ -1,4 +1,5 @@
-//! The permissions of each role. Every subject is tried on a server with the shipped `accounts.conf`.
+//! The permissions of each role. Every subject is tried on a server with the shipped
+//! `accounts.conf`.
 
 use dispatcher_tests::{Nats, or_skip};
 
