@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::rbac::{self, Right};
+use dispatcher_tests::rbac::{self, Permission};
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -75,19 +75,19 @@ async fn the_role_gives_each_right_that_is_used_and_no_other() {
     the_lease_is_renewed(&world).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rbac::given(world.namespace.objects()).unwrap();
+    let given = rbac::granted(world.namespace.objects()).unwrap();
     let calls = rbac::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
     let difference = rbac::compare(&given, &calls);
     assert_eq!(difference.refused, [].into(), "refused to the dispatcher");
     assert_eq!(difference.unused, [].into(), "given in deploy/base/rbac.yaml and used by nothing");
     // Every account has it, by the ClusterRole system:basic-user: may I?
-    let may_i = Right {
+    let may_i = Permission {
         group: "authorization.k8s.io".to_owned(),
         resource: "selfsubjectaccessreviews".to_owned(),
         verb: "create".to_owned(),
         name: None,
     };
-    assert_eq!(difference.not_given, [may_i].into(), "used and not given in deploy/base/rbac.yaml");
+    assert_eq!(difference.not_granted, [may_i].into(), "used and not given in deploy/base/rbac.yaml");
 }
 
 /// Creates a Job, watches it and its pods, reads the pod's log (nobody has one here), settles it.

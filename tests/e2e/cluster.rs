@@ -39,9 +39,9 @@ async fn it_starts_with_one_of_three_servers_frozen() {
     let run = or_skip!(run().await);
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     let frozen = run.env.nats.stream_leader("JOBS").await;
-    frozen.stop().await;
+    frozen.freeze().await;
     until("the dispatcher to start", PATIENCE, || run.env.dispatcher().try_start()).await;
-    frozen.cont().await;
+    frozen.resume().await;
 }
 
 /// A consumer may be on a replica that has not all of the stream yet: what is read there is not taken for all.
@@ -71,7 +71,7 @@ async fn a_scan_gives_everything_while_a_replica_catches_up() {
     node.lose_store();
     node.start().await;
     let stream = context.get_stream_no_info("S").await.unwrap();
-    let whole = std::pin::pin!(nats.until_whole());
+    let whole = std::pin::pin!(nats.until_in_sync());
     let scans = async {
         let (mut good, mut failed) = (0, 0);
         loop {

@@ -45,13 +45,13 @@ async fn quota_reached_then_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn right_taken_away_then_given_back() {
     let run = or_skip!(Run::start().await);
-    run.env.namespace.take_right("create").await;
+    run.env.namespace.revoke("create").await;
     run.load(0, 20).await;
     run.until_not_ready("cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "no flood of log lines: {lines}");
     assert_eq!(run.job_count().await, 0);
-    run.env.namespace.give_right("create").await;
+    run.env.namespace.grant("create").await;
     run.until_jobs(1).await;
     run.until_ready().await;
     run.finish().await;
@@ -103,13 +103,13 @@ async fn a_replica_that_loses_the_lease_while_it_cannot_say_something_gets_ready
 async fn the_right_to_patch_taken_away_holds_up_no_outcome() {
     let run = or_skip!(Run::start().await);
     run.request("wait-a", "ADDED").await;
-    run.env.namespace.take_right("patch").await;
+    run.env.namespace.revoke("patch").await;
     // More than calls are made at once.
     run.load(0, 60).await;
     run.until_not_ready("cannot mark the Job").await;
     run.env.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
     assert_eq!(run.env.outcome("wait-a").await["result"], "Deleted");
-    run.env.namespace.give_right("patch").await;
+    run.env.namespace.grant("patch").await;
     run.until_ready().await;
     run.finish().await;
 }

@@ -123,7 +123,7 @@ async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
     // The dispatcher tells by it whether a stream is still the same one.
     assert_eq!(stream.cached_info().created, made.cached_info().created);
     first.start().await;
-    nats.until_whole().await;
+    nats.until_in_sync().await;
     nats.step_down("S").await;
     second.lame_duck().await;
     second.ended().await;
@@ -142,8 +142,8 @@ async fn a_control_plane_survives_the_kill_of_its_parts() {
     kubernetes.kill_etcd().await;
     kubernetes.start_etcd().await;
     kubernetes.compact_etcd().await;
-    kubernetes.stop("scheduler").await;
-    kubernetes.cont("scheduler").await;
+    kubernetes.freeze("scheduler").await;
+    kubernetes.resume("scheduler").await;
     assert_eq!(namespaces.get("default").await.unwrap().metadata.uid, uid);
 }
 

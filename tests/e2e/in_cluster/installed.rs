@@ -98,8 +98,8 @@ impl<'a> Installed<'a> {
     /// Where their definitions are not on this machine.
     pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Result<Self, String> {
         kubernetes.create_crds(&paths::prometheus_operator_crds()?).await?;
-        kubernetes.import("dispatcher").await;
-        kubernetes.import("nats").await;
+        kubernetes.import_image("dispatcher").await;
+        kubernetes.import_image("nats").await;
         volume(kubernetes).await;
         // NATS first: its address is part of what the dispatcher is patched with.
         let none = json!([{"op": "replace", "path": "/spec/replicas", "value": 0}]);
