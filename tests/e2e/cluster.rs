@@ -72,7 +72,7 @@ async fn scan_is_complete_while_a_replica_catches_up() {
     node.lose_store();
     node.start().await;
     let stream = context.get_stream_no_info("S").await.unwrap();
-    let whole = std::pin::pin!(nats.until_whole());
+    let whole = std::pin::pin!(nats.until_in_sync());
     let scans = async {
         let (mut good, mut failed) = (0, 0);
         loop {

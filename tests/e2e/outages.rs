@@ -52,7 +52,7 @@ async fn revoked_create_permission_makes_the_dispatcher_unready_until_restored()
     let lines = run.dispatcher.log().lines().count();
     assert!(lines < 200, "{lines} log lines during the outage");
     assert_eq!(run.job_count().await, 0);
-    run.env.namespace.give_right("create").await;
+    run.env.namespace.grant("create").await;
     run.until_jobs(1).await;
     run.until_ready().await;
     run.finish().await;
@@ -111,7 +111,7 @@ async fn revoked_patch_permission_blocks_no_outcome() {
     run.until_not_ready("status retire").await;
     run.env.namespace.jobs.delete("wait-a", &DeleteParams::background()).await.unwrap();
     assert_eq!(run.env.outcome("wait-a").await["result"], "Deleted");
-    run.env.namespace.give_right("patch").await;
+    run.env.namespace.grant("patch").await;
     run.until_ready().await;
     run.finish().await;
 }

@@ -123,7 +123,7 @@ async fn message_survives_the_loss_of_the_stream_leader() {
     // The dispatcher identifies the incarnation of a stream by its creation time.
     assert_eq!(stream.cached_info().created, created.cached_info().created);
     first.start().await;
-    nats.until_whole().await;
+    nats.until_in_sync().await;
     nats.step_down("S").await;
     second.lame_duck().await;
     second.ended().await;
@@ -142,8 +142,8 @@ async fn control_plane_recovers_from_killed_components() {
     kubernetes.kill_etcd().await;
     kubernetes.start_etcd().await;
     kubernetes.compact_etcd().await;
-    kubernetes.stop("scheduler").await;
-    kubernetes.cont("scheduler").await;
+    kubernetes.freeze("scheduler").await;
+    kubernetes.resume("scheduler").await;
     assert_eq!(namespaces.get("default").await.unwrap().metadata.uid, uid);
 }
 
