@@ -106,7 +106,7 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         kubernetes.compact_etcd().await;
         kubernetes.kill_apiserver().await;
         kubernetes.start_apiserver().await;
-        let comparisons = || stage.dispatcher.log().matches("comparing what was said").count();
+        let comparisons = || stage.dispatcher.log().matches("resync started").count();
         let before = comparisons();
         stage.dispatcher.cont_signal().await;
         let on = Instant::now();

@@ -117,7 +117,7 @@ async fn a_stream_on_which_no_promise_can_rest_is_refused_by_field() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_provision_creates_nothing() {
     let world = or_skip!(World::start().await);
-    refuses(world.dispatcher().arg("--no-provision"), "stream JOBS", "is not there").await;
+    refuses(world.dispatcher().arg("--no-provision"), "stream JOBS", "not found").await;
     assert!(world.jetstream.get_stream("JOBS").await.is_err());
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
         world.make_stream(&shipped(stream)).await;
@@ -135,7 +135,7 @@ async fn a_status_stream_of_another_namespace_is_refused_unless_adopted() {
     let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
     let other = kubernetes.namespace().await;
     let elsewhere = || Dispatcher::builder(&world.nats, &other);
-    refuses(elsewhere(), "stream JOB_STATUS", "tells of another cluster's Jobs").await;
+    refuses(elsewhere(), "stream JOB_STATUS", "belongs to another cluster's Jobs").await;
     assert_eq!(elsewhere().arg("--adopt").start().await.terminate().await, Some(0));
     assert_eq!(elsewhere().start().await.terminate().await, Some(0));
 }

@@ -144,7 +144,8 @@ impl Handler {
         })
     }
 
-    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier delivery.
+    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier
+    /// delivery.
     async fn process(
         &self,
         delivery: &Delivery<'_>,
@@ -251,9 +252,9 @@ impl Handler {
         self.dead_letters.reject(letter).await
     }
 
-    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a server
-    /// is killed. If no confirmation arrives, the request is delivered again and finds its Job. The
-    /// client's `double_ack` would take "no responders" for a confirmation.
+    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a
+    /// server is killed. If no confirmation arrives, the request is delivered again and finds its
+    /// Job. The client's `double_ack` would take "no responders" for a confirmation.
     async fn answer(&self, delivery: &Delivery<'_>, disposition: Disposition) -> Disposition {
         let Some(reply) = delivery.message.reply.clone() else { return disposition };
         let ack = match disposition {

@@ -53,7 +53,7 @@ impl PoisonHandler {
     async fn check_all(&self, lookahead: u64) {
         for (template, consumer) in &self.consumers {
             if let Err(error) = self.check(template, consumer, lookahead).await {
-                // The components of the pull loops report what is wrong.
+                // The components of the pull loops report the cause.
                 tracing::debug!(%template, error, "search for poison messages failed");
             }
         }
