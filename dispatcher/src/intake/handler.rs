@@ -156,7 +156,7 @@ impl Handler {
             reservation.claim(id);
         }
         if delivery.redelivered {
-            let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
+            let stored = self.dead_letters.contains(&self.template.name, *sequence, delivery.stored);
             if stored.await.map_err(HandleError::Transient)? {
                 return Ok(Disposition::Rejected);
             }
@@ -241,7 +241,7 @@ impl Handler {
             message = rejection.message,
             "request rejected"
         );
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             template: &self.template.name,
             identity,
             stored: delivery.stored,
@@ -249,7 +249,7 @@ impl Handler {
             trace: delivery.context.trace.as_ref(),
             rejection,
         };
-        self.dead_letters.reject(letter).await
+        self.dead_letters.reject(dead_letter).await
     }
 
     /// Answers the stream and waits for the server's confirmation: plain acks are lost when a

@@ -100,7 +100,7 @@ impl PoisonHandler {
             message = rejection.message,
             "poison message rejected"
         );
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             template,
             identity: &identity,
             stored: message.time,
@@ -109,7 +109,7 @@ impl PoisonHandler {
             trace: None,
             rejection: &rejection,
         };
-        self.dead_letters.reject(letter).await?;
+        self.dead_letters.reject(dead_letter).await?;
         self.jobs.remove(message.sequence).await
     }
 }
