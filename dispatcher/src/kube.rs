@@ -134,8 +134,8 @@ impl JobClient {
     /// Creates a Job.
     ///
     /// # Errors
-    /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job may
-    /// exist.
+    /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job
+    /// may exist.
     pub(crate) async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
         let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
         let request = Request::new(Job::url_path(&(), Some(&self.namespace)))

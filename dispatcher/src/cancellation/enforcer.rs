@@ -48,8 +48,8 @@ pub(crate) enum RemovalResult {
     Changed,
 }
 
-/// Deletes a Job in the observed state unless it has finished. The API server refuses if the Job has
-/// changed since.
+/// Deletes a Job in the observed state unless it has finished. The API server refuses if the Job
+/// has changed since.
 ///
 /// # Errors
 /// If the API server does not confirm the deletion.
@@ -84,7 +84,7 @@ impl Enforcer {
         }
     }
 
-    /// Works on each entry once. Returns whether none is left.
+    /// Works on each entry once. Returns whether the table is empty then.
     async fn round(&self) -> bool {
         let mut failure = None;
         let mut starts = QueueStarts::new();
@@ -133,7 +133,8 @@ impl Enforcer {
         Ok(start)
     }
 
-    /// Adds an entry for the Job of a cancelled request, if it exists. The next round deletes the Job.
+    /// Adds an entry for the Job of a cancelled request, if it exists. The next round deletes the
+    /// Job.
     async fn cancel_job(&self, cancel: &Cancel) -> Result<(), String> {
         let job = self.job(cancel).await?.filter(|state| state.outcome().is_none());
         match job {
@@ -155,7 +156,8 @@ impl Enforcer {
                 let is_of_job = matches!(cancel, Cancel::Job { uid, .. } if *uid == last.uid);
                 last.is_final() || !is_of_job
             })),
-            // Its `ADDED` is not stored yet, or somebody purged the subject. The entry is small.
+            // Its `ADDED` is not stored yet, or the subject was purged. Keeping the entry costs
+            // little.
             Ok(None) => Ok(false),
             Err(StoreError::Foreign(_)) => Ok(true),
             Err(error) => Err(error.to_string()),

@@ -69,7 +69,7 @@ impl Cancellations {
         }
     }
 
-    /// Stores a cancellation. This replica applies it at once.
+    /// Stores a cancellation. It is in effect in this replica when the call returns.
     ///
     /// # Errors
     /// If the cancellation may not be stored.
@@ -90,8 +90,8 @@ impl Cancellations {
         self.with_table(|table| table.covers(template, name, id, sequence))
     }
 
-    /// Observes a Job of the watch. If its request is cancelled, the Job escaped the intake, and the
-    /// enforcer looks for it.
+    /// Observes a Job of the watch. If its request is cancelled, the Job escaped the intake, and
+    /// the enforcer looks for it.
     pub(crate) fn observe(&self, state: &JobState) {
         if state.outcome().is_none()
             && self.covers(&state.template, &state.name, &state.request_id, state.request_seq)

@@ -1,8 +1,9 @@
 //! The pull loop of a template: permits, pulls, handlers, and the circuit breaker.
 //!
 //! A pull never asks for more requests than there are free permits, because `ack_wait` starts with
-//! the delivery. While the breaker is open, the loop pulls one request at a time as a probe: requests
-//! that wait for a redelivery count towards `max_ack_pending`, and would block those that can succeed.
+//! the delivery. While the breaker is open, the loop pulls one request at a time as a probe:
+//! requests that wait for a redelivery count towards `max_ack_pending`, and would block those that
+//! can succeed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,8 +35,8 @@ use crate::{
 
 /// How long one pull waits at the server. A deleted consumer goes unnoticed for as long.
 const PULL_EXPIRY: Duration = Duration::from_secs(5);
-/// How long the end of a pull may be overdue. Less than the client's own 5 s: after that, the client
-/// reports a silent server as an empty pull.
+/// How long the end of a pull may be overdue. Less than the client's own 5 s: after that, the
+/// client reports a silent server as an empty pull.
 const GRACE: Duration = Duration::from_secs(3);
 /// At shutdown: how long to wait for a message that is already on its way.
 const DRAIN: Duration = Duration::from_millis(250);
@@ -78,8 +79,8 @@ struct Handled {
 /// What the loop keeps between pulls.
 struct PullState {
     /// Pulls from before a reconnect. A server that did not restart still serves them. Without a
-    /// reader, their requests would return only after `ack_wait`. They hold no permits, and they are
-    /// few and brief.
+    /// reader, their requests would return only after `ack_wait`. They hold no permits, and they
+    /// are few and brief.
     old_pulls: SelectAll<BoxStream<'static, (Message, Permit)>>,
     permits: Arc<Semaphore>,
     breaker: CircuitBreaker,
@@ -102,8 +103,8 @@ impl PullState {
 }
 
 impl PullLoop {
-    /// Pulls until `stop`. Then handles the messages that are on their way, and returns once the last
-    /// handler has ended.
+    /// Pulls until `stop`. Then handles the messages that are on their way, and returns once the
+    /// last handler has ended.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut state = PullState {
             old_pulls: SelectAll::new(),
@@ -216,7 +217,8 @@ impl PullLoop {
     /// Updates the breaker and the component after a request.
     fn finish(&self, breaker: &mut CircuitBreaker, handled: Result<Handled, JoinError>) {
         let Handled { disposition, probe } = handled.unwrap_or_else(|error| {
-            // It may have been a probe. Assume so: a delay is better than handlers that keep panicking.
+            // It may have been a probe. Assume so: a delay is better than handlers that keep
+            // panicking.
             Handled { disposition: Disposition::Retrying(format!("handler panicked: {error}")), probe: true }
         });
         let was_open = breaker.is_open();

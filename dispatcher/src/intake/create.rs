@@ -1,7 +1,8 @@
 //! Creates the Job of a request: exactly one, however often the request is delivered.
 //!
-//! Idempotency lives in Kubernetes. The Job's name is deterministic, and its annotations contain the
-//! id and the hash of its request. An `AlreadyExists` leads to a lookup, never to an assumption.
+//! Idempotency lives in Kubernetes. The Job's name is deterministic, and its annotations contain
+//! the id and the hash of its request. An `AlreadyExists` leads to a lookup, never to an
+//! assumption.
 
 use std::time::Instant;
 
@@ -64,8 +65,8 @@ impl JobCreator {
     /// Creates the Job of a request.
     ///
     /// With `look_up_first`, an earlier delivery may have created the Job. Then the lookup comes
-    /// first: the API server checks quotas before names, so an exhausted quota would otherwise turn a
-    /// lost ack into a rejection.
+    /// first: the API server checks quotas before names, so an exhausted quota would otherwise turn
+    /// a lost ack into a rejection.
     ///
     /// # Errors
     /// [`HandleError`] with the class of the failure.
@@ -100,7 +101,8 @@ impl JobCreator {
                 CreateFailure::Blocked => Err(HandleError::Blocked(error.to_string())),
                 CreateFailure::Refused => Err(HandleError::Permanent(refused(request, &error))),
                 CreateFailure::Forbidden => match self.client.may("create").await {
-                    // Permitted now, but maybe not when the create failed. A policy refuses it again.
+                    // Permitted now, but maybe not when the create failed. A policy refuses it
+                    // again.
                     Ok(true) if !repeated => {
                         repeated = true;
                         continue;
@@ -141,8 +143,8 @@ impl JobCreator {
         identity: &Identity,
         hash: Option<&str>,
     ) -> Result<Found, HandleError> {
-        // An earlier delivery created the Job, and somebody deleted it before its `ADDED` was stored.
-        // Then only this process knows it.
+        // A Job that was created by an earlier delivery and deleted before its `ADDED` was stored
+        // is known only to this process.
         let pending = self.status.pending_job(template, name, &identity.id).await;
         if let Some(state) = pending.map_err(|e| HandleError::Transient(e.to_string()))? {
             return Ok(existing_of(Box::new(state), None, hash));

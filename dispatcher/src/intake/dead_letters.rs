@@ -61,11 +61,13 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If the dead letter may not be stored. The request must be delivered again.
-    pub(crate) async fn reject(&self, letter: DeadLetter<'_>) -> Result<(), String> {
-        let request = StoredAt { sequence: letter.identity.sequence, time: letter.stored };
-        self.stream.store(letter.template, request, headers(&letter), letter.payload.clone()).await?;
-        self.metrics.rejected(letter.template, letter.rejection.reason);
-        self.notify(&letter).await;
+    pub(crate) async fn reject(&self, dead_letter: DeadLetter<'_>) -> Result<(), String> {
+        let request = StoredAt { sequence: dead_letter.identity.sequence, time: dead_letter.stored };
+        self.stream
+            .store(dead_letter.template, request, headers(&dead_letter), dead_letter.payload.clone())
+            .await?;
+        self.metrics.rejected(dead_letter.template, dead_letter.rejection.reason);
+        self.notify(&dead_letter).await;
         Ok(())
     }
 
@@ -74,7 +76,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If the stream does not answer.
-    pub(crate) async fn contain(
+    pub(crate) async fn contains(
         &self,
         template: &TemplateName,
         sequence: u64,
@@ -84,37 +86,37 @@ impl DeadLetters {
     }
 
     /// Publishes the notice. No stream stores it, and the dead letter replaces a lost one.
-    async fn notify(&self, letter: &DeadLetter<'_>) {
+    async fn notify(&self, dead_letter: &DeadLetter<'_>) {
         let notice = RejectedNotice {
             event: RejectedType::Rejected,
-            template: letter.template.clone(),
-            name: letter.rejection.name.clone(),
-            request_id: letter.identity.id.to_string(),
-            request_seq: letter.identity.sequence,
+            template: dead_letter.template.clone(),
+            name: dead_letter.rejection.name.clone(),
+            request_id: dead_letter.identity.id.to_string(),
+            request_seq: dead_letter.identity.sequence,
             time: now(),
-            reason: letter.rejection.reason,
-            message: letter.rejection.message.clone(),
+            reason: dead_letter.rejection.reason,
+            message: dead_letter.rejection.message.clone(),
         };
         let payload = serde_json::to_vec(&notice).unwrap_or_default();
         let mut headers = HeaderMap::new();
-        put_trace(&mut headers, letter.trace);
-        let (client, subject) = (self.context.client(), letter.template.rejected_notice_subject());
+        put_trace(&mut headers, dead_letter.trace);
+        let (client, subject) = (self.context.client(), dead_letter.template.rejected_notice_subject());
         if let Err(error) = client.publish_with_headers(subject, headers, payload.into()).await {
             tracing::debug!(%error, "notice of a rejection not published");
         }
     }
 }
 
-fn headers(letter: &DeadLetter<'_>) -> HeaderMap {
-    let rejection = letter.rejection;
+fn headers(dead_letter: &DeadLetter<'_>) -> HeaderMap {
+    let rejection = dead_letter.rejection;
     let mut map = HeaderMap::new();
     map.insert(JOB_ERROR, rejection.reason.as_str());
     map.insert(JOB_ERROR_MESSAGE, safe_value(&rejection.message));
-    map.insert(JOB_REQUEST_ID, safe_value(letter.identity.id.as_ref()));
-    map.insert(JOB_REQUEST_SEQ, letter.identity.sequence.to_string());
+    map.insert(JOB_REQUEST_ID, safe_value(dead_letter.identity.id.as_ref()));
+    map.insert(JOB_REQUEST_SEQ, dead_letter.identity.sequence.to_string());
     if let Some(name) = &rejection.name {
         map.insert(JOB_NAME, name.as_ref());
     }
-    put_trace(&mut map, letter.trace);
+    put_trace(&mut map, dead_letter.trace);
     map
 }

@@ -146,7 +146,8 @@ impl Handler {
         })
     }
 
-    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier delivery.
+    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier
+    /// delivery.
     async fn process(
         &self,
         delivery: &Delivery<'_>,
@@ -157,7 +158,7 @@ impl Handler {
             reservation.bind(id);
         }
         if delivery.redelivered {
-            let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
+            let stored = self.dead_letters.contains(&self.template.name, *sequence, delivery.stored);
             if stored.await.map_err(HandleError::Transient)? {
                 return Ok(Disposition::Rejected);
             }
@@ -242,7 +243,7 @@ impl Handler {
             message = rejection.message,
             "request rejected"
         );
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             template: &self.template.name,
             identity,
             stored: delivery.stored,
@@ -250,12 +251,12 @@ impl Handler {
             trace: delivery.context.trace.as_ref(),
             rejection,
         };
-        self.dead_letters.reject(letter).await
+        self.dead_letters.reject(dead_letter).await
     }
 
-    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a server
-    /// is killed. If no confirmation arrives, the request is delivered again and finds its Job. The
-    /// client's `double_ack` would take "no responders" for a confirmation.
+    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a
+    /// server is killed. If no confirmation arrives, the request is delivered again and finds its
+    /// Job. The client's `double_ack` would take "no responders" for a confirmation.
     async fn answer(&self, delivery: &Delivery<'_>, disposition: Disposition) -> Disposition {
         let Some(reply) = delivery.message.reply.clone() else { return disposition };
         let ack = match disposition {

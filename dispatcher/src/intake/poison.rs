@@ -53,7 +53,7 @@ impl PoisonHandler {
     async fn check_all(&self, lookahead: u64) {
         for (template, consumer) in &self.consumers {
             if let Err(error) = self.check(template, consumer, lookahead).await {
-                // The components of the pull loops report what is wrong.
+                // The components of the pull loops report the cause.
                 tracing::debug!(%template, error, "search for poison messages failed");
             }
         }
@@ -100,7 +100,7 @@ impl PoisonHandler {
             message = rejection.message,
             "poison message rejected"
         );
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             template,
             identity: &identity,
             stored: message.time,
@@ -109,7 +109,7 @@ impl PoisonHandler {
             trace: None,
             rejection: &rejection,
         };
-        self.dead_letters.reject(letter).await?;
+        self.dead_letters.reject(dead_letter).await?;
         self.jobs.remove(message.sequence).await
     }
 }

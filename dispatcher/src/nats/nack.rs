@@ -76,8 +76,8 @@ fn consumer_field(field: &str) -> Option<NackOutput> {
     })
 }
 
-/// A resource for every stream and consumer. Deleting a resource keeps its stream (`preventDelete`),
-/// because nothing else holds the stream's messages.
+/// A resource for every stream and consumer. Deleting a resource keeps its stream
+/// (`preventDelete`), because nothing else holds the stream's messages.
 ///
 /// # Errors
 /// [`UnsupportedField`] for the first field that NACK cannot express.

@@ -116,8 +116,8 @@ impl StreamReader {
 
 /// Calls `each` with the subject, headers and sequence of every message that `subject` has now.
 ///
-/// The consumer may be on a follower. So the leader is asked for the last message first, and the
-/// scan is complete only once it has delivered that message. A million messages take seconds.
+/// The consumer may be on a follower. So the scan first reads the last message through the leader,
+/// and is complete only once the consumer has delivered it. A million messages take seconds.
 ///
 /// # Errors
 /// If the stream does not answer, or stops answering during the scan. Then `each` may have missed
@@ -148,7 +148,8 @@ pub async fn scan(
     let consumer = call("scan", stream.create_consumer(config)).await?;
     let name = consumer.cached_info().name.clone();
     let result = read_until(consumer, last, each).await;
-    // The server removes it after half a minute. Hundreds of scans per second would leave thousands.
+    // The server removes it after half a minute. Hundreds of scans per second would leave
+    // thousands.
     if let Err(error) = call("delete consumer", stream.delete_consumer(&name)).await {
         tracing::debug!(error, "consumer of a scan is left to expire");
     }

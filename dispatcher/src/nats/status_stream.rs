@@ -175,7 +175,8 @@ impl StatusStream {
         let each = |subject: &str, map: &HeaderMap, sequence| {
             match (parse_status_subject(subject), last_event(map)) {
                 (Some(subject), Some(last)) if last.is_final() => {
-                    // A consumer that the client recreates mid-scan delivers every message in order.
+                    // A consumer that the client recreates mid-scan delivers every message in
+                    // order.
                     open.remove(&subject);
                 }
                 (Some(subject), Some(last)) => {

@@ -25,7 +25,8 @@ use crate::{
     },
 };
 
-/// Listed Events of this age are ignored. The Job controller tries again at least every ten minutes.
+/// Listed Events of this age are ignored. The Job controller tries again at least every ten
+/// minutes.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(15);
 
 /// Watches the Kubernetes Events.

@@ -1,8 +1,8 @@
 //! The watch of the Jobs. As the leader, it hands each observed state to `status` and resyncs.
 //!
-//! A start, a relist after a 410, a NATS reconnect (the server may have lost what it had not synced
-//! to disk) and a leadership change each cause a resync: a scan of the open subjects, then a
-//! consistent list. `status` reconciles each pair. A follower only counts and remembers.
+//! A start, a relist after a 410, a NATS reconnect (the server may have lost unsynced messages) and
+//! a leadership change each cause a resync: a scan of the open subjects, then a consistent list.
+//! `status` reconciles each pair. A follower only counts Jobs and keeps tombstones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,7 +65,7 @@ impl JobWatch {
     /// Watches until the service stops; the caller drops the future to stop. `resyncs` counts the
     /// resyncs.
     pub(crate) async fn run(mut self, resyncs: watch::Sender<u64>) {
-        // A single replica becomes the leader at once. Without this wait, it would list twice.
+        // A single replica becomes the leader now. Without this wait, it would list a second time.
         let _ = with_deadline(LEASE_DEADLINE, self.leadership.is_known()).await;
         let watch_loop = WatchLoop {
             api: self.client.api(),
@@ -166,8 +166,8 @@ impl JobHandler {
     async fn observe_listed(&mut self, job: &JobObject) -> Result<(), Stopped> {
         let Some(state) = self.read(job).await else { return Ok(()) };
         self.resync.covered.add(&state);
-        // A subject that the scan lacks counts as empty, because the stream may have lost events that
-        // the subject's queue remembers. If it is not empty, the fence refuses one publish.
+        // A subject that the scan lacks counts as empty, because the stream may have lost events
+        // that the subject's queue remembers. If it is not empty, the fence refuses one publish.
         let key = (state.template.clone(), state.name.clone());
         let subject = self.open.remove(&key).unwrap_or_default();
         if let Some(previous) = self.tombstone_of_previous(&subject, &state) {
@@ -202,8 +202,8 @@ impl JobHandler {
         self.status.observe_job(state.with_presence(presence), None).await
     }
 
-    /// The state of a Job. If somebody changed its labels or annotations, its last event identifies
-    /// it. `None` if the dispatcher did not create the Job.
+    /// The state of a Job. If its labels or annotations were changed, its last event identifies it.
+    /// `None` if the dispatcher did not create the Job.
     async fn read(&self, job: &JobObject) -> Option<JobState> {
         let error = match JobState::from_object(job) {
             Ok(state) => return Some(state),

@@ -34,8 +34,8 @@ impl Logs {
         Self { pods, permits: Semaphore::new(MAX_CONCURRENT), warned: AtomicBool::new(false) }
     }
 
-    /// The tail of the log of a terminated container. `None` if the log is empty, the pod or its node
-    /// is gone, or the permission to read it is missing.
+    /// The tail of the log of a terminated container. `None` if the log is empty, the pod or its
+    /// node is gone, or the permission to read it is missing.
     pub(super) async fn tail(&self, pod: &str, container: &str, bounds: LogTail) -> Option<String> {
         let error = match with_deadline(DEADLINE, self.read(pod, container, bounds)).await {
             Ok(Ok(bytes)) => {

@@ -1,8 +1,8 @@
 //! The parts of a resync that need the stream `JOB_STATUS`, and the second pass after it.
 //!
 //! A Job may be created and deleted before the list, and its `ADDED` be stored after the scan. Then
-//! neither contains it, and no watch event follows. So after 40 s, a second pass verifies every open
-//! subject that neither the resync nor the watch has covered.
+//! neither contains it, and no watch event follows. So after 40 s, a second pass verifies every
+//! open subject that neither the resync nor the watch has covered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,8 +29,8 @@ use crate::{
     watch::tombstones::Tombstones,
 };
 
-/// The delay of a second pass. By then, a request whose Job existed before the resync has stored its
-/// `ADDED` or is delivered again.
+/// The delay of a second pass. If a Job existed before the resync, this is enough time for its
+/// request to store the `ADDED` or to be delivered again.
 const SECOND_PASS_DELAY: Duration = HANDLE_DEADLINE.saturating_add(Duration::from_secs(5));
 
 /// The open subjects: no `OUTCOME` follows their last event.
@@ -62,7 +62,8 @@ impl Resync {
         Self { store, status, leadership, health, tombstones, covered }
     }
 
-    /// The last message of a Job's subject, if it is a status event. Retries until the read succeeds.
+    /// The last message of a Job's subject, if it is a status event. Retries until the read
+    /// succeeds.
     pub(super) async fn last(&self, template: &TemplateName, name: &JobName) -> Option<LastMessage> {
         let read = async || match self.store.last(template, name).await {
             Err(StoreError::Foreign(_)) => Ok(None),
@@ -100,7 +101,8 @@ impl Resync {
         }
         loop {
             let passes = async {
-                // A pass that finds a Job may hide a later Job of its name, so another pass follows.
+                // A pass that finds a Job may hide a later Job of its name, so another pass
+                // follows.
                 while {
                     sleep(SECOND_PASS_DELAY).await;
                     self.second_pass().await?
@@ -135,7 +137,8 @@ impl Resync {
     }
 }
 
-/// The uids of the Jobs that a resync and the watch since have covered. Empty after the second pass.
+/// The uids of the Jobs that a resync and the watch since have covered. Empty after the second
+/// pass.
 #[derive(Debug, Default)]
 pub(super) struct CoveredJobs(Mutex<Option<HashSet<String>>>);
 

@@ -28,7 +28,8 @@ pub(crate) struct KubeCluster {
 }
 
 impl KubeCluster {
-    /// Retires Jobs with the TTL of their template. A Job of an unknown template gets only the label.
+    /// Retires Jobs with the TTL of their template. A Job of an unknown template gets only the
+    /// label.
     pub(crate) fn new(
         client: JobClient,
         templates: Arc<HashMap<TemplateName, Arc<Template>>>,

@@ -1,7 +1,8 @@
 //! Tombstones: the last states of deleted Jobs, in every replica.
 //!
-//! When the leader fails between the end of a Job and its outcome, and somebody deletes the Job
-//! meanwhile, the next leader still publishes how the Job ended.
+//! If the leader fails after a Job has ended and before its outcome is stored, the Job may be
+//! deleted before the next leader lists it. The next leader publishes the outcome from the
+//! tombstone.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,7 +11,8 @@ use std::{
 
 use dispatcher_core::contract::job::{JobState, Presence};
 
-/// The largest number of tombstones. The oldest ones go first. Each is about as large as its status.
+/// The largest number of tombstones. The oldest ones go first. Each is about as large as its
+/// status.
 const MAX_TOMBSTONES: usize = 10_000;
 
 /// The last states of Jobs that the watch observed with a final condition before their deletion.

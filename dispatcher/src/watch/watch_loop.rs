@@ -121,8 +121,8 @@ where
         }
     }
 
-    /// Waits after an error until a list succeeds. The watch itself reports only changes, so it would
-    /// leave an idle namespace unready.
+    /// Waits after an error until a list succeeds. The watch itself reports only changes, so it
+    /// would leave an idle namespace unready.
     async fn recover(&self, delays: &mut impl Iterator<Item = Duration>) {
         for delay in delays {
             sleep(delay).await;
