@@ -1,12 +1,12 @@
-//! The dispatcher: NATS messages become Kubernetes Jobs, and each Job's status events go to NATS.
+//! The dispatcher: turns NATS messages into Kubernetes Jobs, and publishes their status events.
 //!
 //! ```text
 //! jobs.<template>.create ─▶ intake ─▶ Kubernetes ─▶ watch ─▶ status ─▶ jobs.<template>.status.<name>
 //! ```
-//!
-//! [`app::run`] is the service. The rules are in `dispatcher-core`. See `docs/architecture.md`.
+//! [`app::run`] runs the service. The rules are in the crate `dispatcher-core`. See
+//! `docs/architecture.md`.
 
-pub mod admin;
+mod admin;
 pub mod app;
 pub mod cancellation;
 pub mod check;
@@ -18,10 +18,11 @@ pub mod dev;
 pub mod intake;
 pub mod kube;
 pub mod leader;
-pub mod micro;
+mod micro;
 pub mod nats;
 mod retry;
 pub mod status;
+mod supervisor;
 pub mod telemetry;
 pub mod templates;
 pub mod watch;

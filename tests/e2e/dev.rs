@@ -113,7 +113,7 @@ async fn one_command_runs_all_that_a_job_needs_and_ctrl_c_stops_it() {
     // Not before: what is delivered to one that has just died comes again only after the consumer's `ack_wait`.
     dev.until_it_says("the dispatcher was killed by signal 9").await;
     dev.request(r#"{"foo":"two"}"#).await;
-    dev.until_it_says("the dispatcher runs again").await;
+    dev.until_it_says("restarted the dispatcher").await;
     assert_eq!(dev.last("simple-job-two", "OUTCOME").await["outcome"]["result"], "Complete");
 
     assert_eq!(dev.interrupt().await, 0, "{}", dev.said());
@@ -159,7 +159,7 @@ fn everything_that_is_taken_is_told_at_once() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     let line = |flag, port| {
-        format!("dispatcher: {flag}: port {port} is taken; name another one, or 0 for any that is free\n")
+        format!("dispatcher: {flag}: port {port} is in use; choose another one, or 0 for any free port\n")
     };
     assert_eq!(said, line("--nats-port", nats) + &line("--api-port", api));
     assert_eq!(json!(output.status.code()), 2);

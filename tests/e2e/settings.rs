@@ -45,7 +45,7 @@ async fn each_wrong_setting_is_named_in_one_line() {
     refuses(
         dispatcher().env("DISPATCHER_NAMESPACE", "Not_One"),
         "DISPATCHER_NAMESPACE",
-        "no name of a namespace",
+        "not a valid namespace name",
     )
     .await;
     if !is_local() {
@@ -53,7 +53,7 @@ async fn each_wrong_setting_is_named_in_one_line() {
         refuses(
             dispatcher().env("DISPATCHER_NAMESPACE", "kube-system"),
             "DISPATCHER_NAMESPACE",
-            "a right is missing",
+            "missing permission",
         )
         .await;
     }
@@ -74,7 +74,7 @@ async fn an_unknown_namespace_is_named() {
     let admin =
         or_skip!(dispatcher_tests::Kubernetes::shared().await).kubeconfig_path().display().to_string();
     let dispatcher = Dispatcher::builder_with(&world.nats.url, &admin, "nowhere");
-    refuses(dispatcher, "DISPATCHER_NAMESPACE", "there is no namespace \"nowhere\"").await;
+    refuses(dispatcher, "DISPATCHER_NAMESPACE", "namespace \"nowhere\" does not exist").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
