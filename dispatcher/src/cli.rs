@@ -3,15 +3,18 @@
 #[cfg(feature = "dev")]
 mod dev;
 mod nats;
+mod templates;
 
-use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use dispatcher_core::template::ImagePattern;
 
 #[cfg(feature = "dev")]
-pub use crate::cli::dev::{DevSettings, Image};
-pub use crate::cli::nats::Nats;
+pub use self::dev::{DevSettings, Image};
+pub use self::{
+    nats::Nats,
+    templates::{Limits, Templates},
+};
 
 /// Turns NATS messages into Kubernetes Jobs, and publishes their status events to NATS.
 #[derive(Debug, Parser)]
@@ -69,54 +72,6 @@ pub struct Check {
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
-}
-
-/// The operator's limits on the Jobs of all templates.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Limits {
-    /// Images that containers may use, separated by commas. A trailing `*` after `/`, `:` or `@`
-    /// is a wildcard: `registry.example.org/team/*`. Default: any image.
-    #[arg(
-        id = "allowed_images",
-        long = "allowed-images",
-        env = "DISPATCHER_ALLOWED_IMAGES",
-        value_name = "IMAGES",
-        value_delimiter = ','
-    )]
-    pub images: Option<Vec<ImagePattern>>,
-
-    /// ServiceAccounts that Jobs may use, separated by commas. Default: any of the namespace.
-    #[arg(
-        id = "allowed_service_accounts",
-        long = "allowed-service-accounts",
-        env = "DISPATCHER_ALLOWED_SERVICE_ACCOUNTS",
-        value_name = "NAMES",
-        value_delimiter = ','
-    )]
-    pub service_accounts: Option<Vec<String>>,
-
-    /// `activeDeadlineSeconds`, in seconds, of Jobs whose template sets none. It ends Jobs whose
-    /// pods never start. Default: none.
-    #[arg(
-        id = "default_active_deadline_seconds",
-        long = "default-active-deadline-seconds",
-        env = "DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS",
-        value_name = "SECONDS"
-    )]
-    pub active_deadline_seconds: Option<NonZeroU32>,
-}
-
-/// Where the templates are.
-#[derive(Debug, Clone, Args)]
-pub struct Templates {
-    /// Directory of the templates, one YAML file each.
-    #[arg(
-        long = "templates",
-        env = "DISPATCHER_TEMPLATES",
-        value_name = "DIRECTORY",
-        default_value = "deploy/templates"
-    )]
-    pub folder: PathBuf,
 }
 
 /// The settings of `dispatcher run`.

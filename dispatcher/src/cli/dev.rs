@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 
-use crate::cli::Templates;
+use crate::cli::templates::Templates;
 
 /// The settings of `dispatcher dev`.
 #[derive(Debug, Clone, Args)]

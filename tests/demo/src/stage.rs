@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn the_process_is_read_from_what_a_person_would_type() {
         assert_eq!(process_in("  kill -9 4711     # the dispatcher"), Some(4711));
-        assert_eq!(process_in("── the dispatcher runs again (kill -9 8)"), Some(8));
-        assert_eq!(process_in("── nats-server runs again (kill -9 8)"), None);
+        assert_eq!(process_in("── restarted the dispatcher (kill -9 8)"), Some(8));
+        assert_eq!(process_in("── restarted nats-server (kill -9 8)"), None);
         assert_eq!(process_in("kill -9 x"), None);
     }
 }
