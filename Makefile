@@ -1,93 +1,91 @@
-# What there is to do in this repository; `make` alone lists it. `make demo` and `make dev` need nothing to be there but
-# Rust, a C compiler (Rust's linker), and Python or Go; `make test` Go, Python and, for containers, root on a Debian.
+# The targets of this repository; `make` lists them. `make demo` and `make dev` need Rust, a C compiler
+# (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers, root on
+# Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-delays bench-sync bench-memory bench-observed faults faults-build fault-table soak fuzz dashboard-picture check nats-config operator-rules schemas clean
+.PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
+	chaos-table soak fuzz dashboard-picture demo-recording docs check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
-# What is built is looked for under target/.
+# The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: ## get what the tests need: packages, NATS, Kubernetes (once)
+setup: ## install what the tests need: packages, NATS, Kubernetes (once)
 	@tests/setup
 
 build: ## build all programs
 	cargo build --workspace --bins
 
-images: setup build ## build the container images of the dispatcher and of the workload into target/images/
+images: setup build ## build the images of the dispatcher and simple-job into target/images/
 	@tests/images/build dispatcher simple-job
 	@ls -l --human-readable target/images/dispatcher.tar target/images/simple-job.tar
 
-test-images: setup build ## build the container images that the tests run
+test-images: setup build ## build the images that the tests run
 	@tests/images/build pause nats simple-job dispatcher
 
-test: test-images ## run all tests: units, then end to end on the local cluster and on a real Kubernetes
+test: test-images ## run all tests: unit tests, then end to end on the local cluster and on Kubernetes
 	@tests/run
 
-demo: dev-build ## show in a few seconds what it does: NATS, a local cluster, the dispatcher, two acts
+demo: dev-build ## run a short demo: NATS, a local cluster and the dispatcher
 	@target/debug/demo
 
-dev: dev-build ## the same system, left running for you and your clients
+dev: dev-build ## run NATS, a local cluster and the dispatcher until interrupted
 	@target/debug/dispatcher dev
 
 dev-build:
 	@tests/setup nats
 	cargo build --package dispatcher --package simple-job --package dispatcher-demo
 
-bench: setup ## compare the dispatcher's creations with those of a bare Kubernetes client
+bench: setup ## run a benchmark: make bench [WHAT=requests|delays|sync|memory|observed]
 	@cargo build --quiet --release --workspace --bins
-	@target/release/bench
+	@target/release/bench $(or $(WHAT),requests)
 
-# RUNS=20: how often each; FAULT=name: only tests whose names hold it; SEED=number: one run again; CLUSTER=local: the local cluster.
-faults: test-images faults-build ## play every fault with seeds of its own: make faults [RUNS=20] [FAULT=name] [SEED=number] [CLUSTER=local]
-	@FAULT_RUNS=$(RUNS) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --no-fail-fast --test campaign --test faults -- $(FAULT) --skip soak
+# RUNS: runs of each scenario. SCENARIO: a part of the tests' names. SEED: repeats one run.
+# CLUSTER=local: runs on the local cluster.
+chaos: test-images chaos-build ## run the chaos suite: make chaos [RUNS=20] [SCENARIO=name] [SEED=n] [CLUSTER=local]
+	@CHAOS_RUNS=$(RUNS) CHAOS_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile chaos \
+		--workspace --no-fail-fast --test chaos --test fault_injection -- $(SCENARIO) --skip soak
 
-faults-build:
-	cargo build --quiet --profile campaign --workspace --bins
+chaos-build:
+	cargo build --quiet --profile chaos --workspace --bins
 
-fault-table: build ## write the results of `make faults` into docs/reliability.md
-	@target/debug/fault-table
+chaos-table: build ## write the results of `make chaos` into docs/fault-table.md
+	@target/debug/chaos-table
 
-soak: test-images faults-build ## any faults in any mix on real parts, for as long as is asked for: make soak [MINUTES=30] [SEED=number] [CLUSTER=local]
-	@SOAK_MINUTES=$(or $(MINUTES),30) FAULT_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test --profile campaign --workspace --test campaign -- soak --nocapture
+soak: test-images chaos-build ## inject random faults for a while: make soak [MINUTES=30] [SEED=n] [CLUSTER=local]
+	@SOAK_MINUTES=$(or $(MINUTES),30) CHAOS_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test \
+		--profile chaos --workspace --test chaos -- soak --nocapture
 
-fuzz: ## look for inputs that the dispatcher cannot take, kept in dispatcher/fuzz/: make fuzz [MINUTES=10]
+fuzz: ## fuzz the dispatcher's parsers; inputs that fail are kept: make fuzz [MINUTES=10]
 	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture
 
-check: ## check formatting, lints, and what the dependencies may be
+docs: ## build the documentation site into target/docs/ and check its links
+	@tests/docs
+
+demo-recording: dev-build ## record the demo into docs/images/demo.svg, an animated picture
+	@python3 tests/recording.py docs/images/demo.svg "make demo" target/debug/demo
+
+check: ## check formatting, lints and dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	tests/deny
 
-nats-config: build ## write the stream and consumer files of the shipped templates anew
+nats-config: build ## generate nats-config/ from the shipped templates
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
 
-operator-rules: ## write the alert rules as a resource of the Prometheus operator anew
-	@cd deploy/observability && { sed '/^spec:/q' operator/prometheusrule.yaml; sed -n '/^groups:/,$$p' rules.yaml | sed 's/^./  &/'; } >operator/new && mv operator/new operator/prometheusrule.yaml
+operator-rules: ## generate the PrometheusRule resource from the alert rules
+	@cd deploy/observability && \
+		{ sed '/^spec:/q' operator/prometheusrule.yaml; sed -n '/^groups:/,$$p' rules.yaml | sed 's/^./  &/'; } \
+		>operator/new && mv operator/new operator/prometheusrule.yaml
 
-schemas: build ## write the JSON Schemas of events, rejection notices and template files anew
+schemas: build ## generate the JSON Schemas of events, rejections and template files
 	target/debug/dispatcher schemas --output docs/schemas
 
-bench-delays: setup ## measure how soon after the end of a pod its ATTEMPT and the OUTCOME are stored
-	@cargo build --quiet --release --workspace --bins
-	@target/release/bench delays
+dashboard-picture: setup build ## run the system for two minutes and draw its dashboard into docs/images/
+	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet \
+		--workspace --test e2e -- --nocapture observability::each_query
 
-bench-sync: setup ## measure what sync_interval: always of NATS costs
-	@cargo build --quiet --release --workspace --bins
-	@target/release/bench sync
-
-bench-memory: setup ## measure the memory of the dispatcher: idle, with a long queue, with a NATS that does not answer
-	@cargo build --quiet --release --workspace --bins
-	@target/release/bench memory
-
-bench-observed: setup ## measure what scrapes of the metrics and spans by OTLP cost
-	@cargo build --quiet --release --workspace --bins
-	@target/release/bench observed
-
-dashboard-picture: setup build ## draw the dashboard of a run of two minutes into docs/images/dashboard.svg
-	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet --workspace --test e2e -- --nocapture observability::each_query
-
-clean: ## remove what was built here (not what is cached for all checkouts)
+clean: ## delete target/ (not the cache that all checkouts share)
 	cargo clean

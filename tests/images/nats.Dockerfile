@@ -1,4 +1,4 @@
-# NATS for the tests, for machines that cannot pull the official image.
+# NATS for tests on machines that cannot pull the official image.
 FROM scratch
 COPY nats-server /nats-server
 EXPOSE 4222

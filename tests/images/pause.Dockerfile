@@ -1,4 +1,4 @@
-# The pod sandbox of the rig's Kubernetes, which has no registry to pull one from.
+# The pod sandbox of the testbed's Kubernetes, which has no registry.
 FROM scratch
 COPY pause /pause
 USER 65535:65535

@@ -1,4 +1,4 @@
-// The process that holds a pod's namespaces: waits until it is told to end.
+// The process that keeps a pod's namespaces alive until it gets a signal.
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>

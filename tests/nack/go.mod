@@ -1,4 +1,4 @@
-// The controller of NACK: tests/setup builds it, and takes its CRDs from the module.
+// The controller of NACK. tests/setup builds it and copies the CRDs of the module.
 module dispatcher/tests/nack
 
 go 1.26.0

@@ -1,31 +1,32 @@
-//! The rig of the end-to-end tests: a real NATS, a real Kubernetes and the real dispatcher, for tests that see them from
-//! outside only.
+//! The testbed: runs NATS, Kubernetes and the dispatcher for tests that see only their interfaces.
 //!
-//! Whatever runs is a child of the helper program `rig`, which ends it when the pipe from the test closes; so nothing
-//! outlives a test process, not even one that was killed.
+//! Every process is a child of the program `testbed`, which ends it when the pipe from the test
+//! closes. So no process outlives a test process, even one that is killed.
 //!
 //! ```text
-//! test process ── pipe ──▶ rig kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
-//!              ── pipe ──▶ rig docker     ──▶ dockerd
-//!              ── pipe ──▶ rig nats       ──▶ a container in that dockerd
-//!              ── pipe ──▶ rig run        ──▶ the dispatcher, Prometheus, NACK
+//! test process ── pipe ──▶ testbed kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
+//!              ── pipe ──▶ testbed docker     ──▶ dockerd
+//!              ── pipe ──▶ testbed nats       ──▶ a container in that dockerd
+//!              ── pipe ──▶ testbed run        ──▶ the dispatcher, Prometheus, NACK
 //! ```
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "test code panics if an assumption is wrong"
 )]
 
-pub mod campaign;
+pub mod chaos;
 pub mod checker;
 pub mod dispatcher;
 pub mod docker;
 pub mod helper;
+pub mod job_controller;
 pub mod kubernetes;
 #[cfg(test)]
 mod links;
+pub mod load_test;
 pub mod nack;
 pub mod nats;
 pub mod otlp;
@@ -33,8 +34,9 @@ pub mod paths;
 pub mod ports;
 pub mod prometheus;
 pub mod proxy;
-pub mod rights;
+pub mod rbac;
 pub mod skip;
+pub mod test_env;
 pub mod wait;
 
 pub use dispatcher::Dispatcher;
@@ -42,4 +44,5 @@ pub use kubernetes::{Kubernetes, Namespace, Options};
 pub use nack::Nack;
 pub use nats::Nats;
 pub use prometheus::Prometheus;
+pub use test_env::TestEnv;
 pub use wait::until;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer::PullConsumer};
+use async_nats::jetstream::consumer::PullConsumer;
 use dispatcher_core::contract::names::TemplateName;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
-    nats::requests,
+    nats::jobs_stream::JobsStream,
     retry::with_deadline,
     telemetry::metrics::{Metrics, QueueSample},
 };
@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Samples the queues of all templates.
 pub(super) struct QueueSampler {
-    pub(super) context: jetstream::Context,
+    pub(super) jobs: JobsStream,
     pub(super) consumers: Vec<(TemplateName, PullConsumer)>,
     pub(super) metrics: Metrics,
 }
@@ -45,7 +45,7 @@ impl QueueSampler {
     async fn sample(&self, template: &TemplateName, consumer: &PullConsumer) -> Result<QueueSample, String> {
         let info = consumer.get_info().await.map_err(|e| e.to_string())?;
         // Acknowledged requests leave the work queue, so the first stored request is the oldest.
-        let oldest = requests::first(&self.context, template, 1).await?;
+        let oldest = self.jobs.first_request(template, 1).await?;
         let age = |stored: OffsetDateTime| (OffsetDateTime::now_utc() - stored).as_seconds_f64();
         Ok(QueueSample {
             pending: info.num_pending,

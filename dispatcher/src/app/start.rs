@@ -12,17 +12,18 @@ use tokio::sync::watch;
 
 use crate::{
     app::queue_sampler::QueueSampler,
-    cancellation::{Cancellations, bucket::Bucket},
+    cancellation::Cancellations,
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
-    kube::Jobs,
+    kube::JobClient,
     micro::{history::History, lookup::Queue},
     nats::{
+        cancellation_bucket::CancellationBucket,
         connect,
         provision::{Provision, Provisioned},
+        status_stream::StatusStream,
         watchdog::Watchdog,
     },
-    status::store::Store,
     telemetry::{health::Health, metrics::Metrics},
     templates,
 };
@@ -30,12 +31,13 @@ use crate::{
 /// The connections and stores that the tasks use.
 pub(super) struct Prepared {
     pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
-    pub(super) jobs: Jobs,
+    /// The Jobs of the namespace.
+    pub(super) jobs: JobClient,
     pub(super) client: Client,
     /// Changes after each reconnect to NATS.
     pub(super) reconnects: watch::Receiver<u64>,
     pub(super) watchdog: Watchdog,
-    pub(super) store: Store,
+    pub(super) store: StatusStream,
     pub(super) poison: PoisonHandler,
     pub(super) history: History,
     pub(super) queue: Queue,
@@ -73,13 +75,12 @@ impl Prepared {
         let nats_error = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
         let poison = PoisonHandler {
-            context: context.clone(),
-            stream: provisioned.jobs.clone(),
+            jobs: provisioned.jobs.clone(),
             consumers: provisioned.consumers.clone(),
             dead_letters: dead_letters.clone(),
         };
         poison.before_pulling().await;
-        let bucket = Bucket::open(context.clone()).await.map_err(nats_error)?;
+        let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
         metrics.set_templates(&templates);
@@ -91,14 +92,14 @@ impl Prepared {
             reconnects,
             watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
             queue_sampler: QueueSampler {
-                context: context.clone(),
+                jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),
                 metrics: metrics.clone(),
             },
             cancellations,
             history: History::open(&context).await.map_err(nats_error)?,
-            queue: Queue { context: context.clone(), stream: provisioned.jobs.clone() },
-            store: Store::open(context).await.map_err(|e| nats_error(e.to_string()))?,
+            queue: Queue { jobs: provisioned.jobs.clone() },
+            store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
             poison,
             provisioned,
@@ -129,7 +130,10 @@ fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> 
     })
 }
 
-async fn connect_kubernetes(cluster: Option<::kube::Client>, config: &Config) -> Result<Jobs, StartError> {
+async fn connect_kubernetes(
+    cluster: Option<::kube::Client>,
+    config: &Config,
+) -> Result<JobClient, StartError> {
     let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
     for (setting, name, object) in [
         ("DISPATCHER_NAMESPACE", &config.namespace, "namespace"),
@@ -149,10 +153,10 @@ async fn connect_kubernetes(cluster: Option<::kube::Client>, config: &Config) ->
             .await
             .map_err(|e| StartError::new("KUBECONFIG", e))?,
     };
-    Ok(Jobs::new(client, &config.namespace))
+    Ok(JobClient::new(client, &config.namespace))
 }
 
-async fn namespace_uid(jobs: &Jobs) -> Result<String, StartError> {
+async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
     jobs.namespace_uid().await.map_err(|error| match error.code() {
         Some(404) => StartError::new(
             "DISPATCHER_NAMESPACE",

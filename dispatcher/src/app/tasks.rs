@@ -11,7 +11,7 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{consumer::Pull, create::JobCreator, handler::Handler},
+    intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
     leader::{LeaderHandle, Leadership, elector::Elector},
     micro::{
         cancel::CancelHandler,
@@ -23,11 +23,10 @@ use crate::{
     supervisor::{Spawner, Supervisor},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
     watch::{
-        events::Events,
+        events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, Pods},
+        pods::{PendingPods, PodWatch},
         retire::KubeCluster,
-        tombstones::Tombstones,
     },
 };
 
@@ -109,37 +108,36 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
-    let unstarted = PendingPods::default();
-    let pods = Pods {
-        jobs: jobs.clone(),
-        writer: status.clone(),
+    let pending = PendingPods::default();
+    let pods = PodWatch {
+        client: jobs.clone(),
+        status: status.clone(),
         health: health.component("watch pods"),
-        unstarted: unstarted.clone(),
+        pending: pending.clone(),
         leadership: leadership.clone(),
         metrics: metrics.clone(),
-        jobs_listed,
+        resyncs: jobs_listed,
         listed: pods_list,
     };
-    let events = Events {
-        jobs: jobs.clone(),
-        writer: status.clone(),
+    let events = EventWatch {
+        client: jobs.clone(),
+        status: status.clone(),
         health: health.component("watch events"),
-        unstarted,
+        pending,
         leadership: leadership.clone(),
         metrics: metrics.clone(),
         pods_listed,
     };
     let job_watch = JobWatch {
-        jobs: jobs.clone(),
+        client: jobs.clone(),
         store: store.clone(),
-        writer: status.clone(),
-        cancels: cancellations.clone(),
-        active: limiter.clone(),
+        status: status.clone(),
+        cancellations: cancellations.clone(),
+        limiter: limiter.clone(),
         health: health.component("watch"),
         resync_health: health.component("resync"),
         reconnects: reconnects.clone(),
         leadership: leadership.clone(),
-        witnessed: Tombstones::default(),
         metrics: metrics.clone(),
     };
     group.spawn_until_stop("watch pods", pods.run());
@@ -152,14 +150,14 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
     for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
         let Some(template) = prepared.templates.get(&name).cloned() else { continue };
         let creator = JobCreator {
-            jobs: prepared.jobs.clone(),
+            client: prepared.jobs.clone(),
             store: prepared.store.clone(),
             status: status.clone(),
             metrics: shared.metrics.clone(),
         };
         let handler = Handler {
             template,
-            stream: prepared.provisioned.jobs.clone(),
+            jobs: prepared.provisioned.jobs.clone(),
             maybe_seen: prepared.provisioned.last_sequence,
             creator,
             cancellations: prepared.cancellations.clone(),
@@ -168,15 +166,14 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             metrics: shared.metrics.clone(),
             spans: shared.spans.clone(),
         };
-        let pull = Pull {
+        let pull = PullLoop {
             consumer,
-            context: prepared.watchdog.context.clone(),
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
             health: shared.health.component(format!("intake {name}")),
             reconnects: prepared.reconnects.clone(),
-            active: shared.limiter.clone(),
+            limiter: shared.limiter.clone(),
         };
         group.spawn(format!("intake {name}"), |stop| pull.run(stop));
     }
@@ -213,17 +210,17 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
 
 /// Starts the tasks that watch over the streams, the connection and the cancellations.
 fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared) {
-    let Prepared { jobs, client, reconnects, watchdog, store, poison, queue, cancellations, .. } = prepared;
+    let Prepared { jobs, client, reconnects, watchdog, store, poison, cancellations, .. } = prepared;
     let enforcer = Enforcer {
-        cancels: cancellations.clone(),
-        jobs,
+        cancellations: cancellations.clone(),
+        client: jobs,
         store,
-        context: queue.context,
+        jobs: prepared.provisioned.jobs,
         health: shared.health.component("cancellation jobs"),
     };
     group.spawn_until_stop("cancellation jobs", enforcer.run());
     let health = shared.health.component("cancellation");
-    group.spawn_until_stop("cancellation", async move { cancellations.follow(health).await });
+    group.spawn_until_stop("cancellation", async move { cancellations.run(health).await });
     group.spawn_until_stop("poison messages", poison.run(reconnects));
     group.spawn_until_stop("nats", connect::ended(client));
     group.spawn_until_stop("streams", watchdog.run());

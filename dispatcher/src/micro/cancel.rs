@@ -24,7 +24,7 @@ use crate::{
         enforcer::{RemovalResult, delete},
     },
     concurrency::ConcurrencyLimiter,
-    kube::Jobs,
+    kube::JobClient,
     micro::{
         api::Target,
         error::{ErrorCode, ServiceError},
@@ -40,7 +40,7 @@ const WATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// Handles `cancel` calls.
 pub(crate) struct CancelHandler {
-    pub(crate) jobs: Jobs,
+    pub(crate) jobs: JobClient,
     pub(crate) cancellations: Cancellations,
     /// Finds the Job of a request id.
     pub(crate) limiter: ConcurrencyLimiter,
@@ -170,7 +170,7 @@ impl CancelHandler {
             }
             self.record(Cancel::job(&state)).await?;
             match delete(&self.jobs, &state).await {
-                Ok(RemovalResult::DeletionCheck) => return Ok(Some(CancelResult::Deleted)),
+                Ok(RemovalResult::Deleted) => return Ok(Some(CancelResult::Deleted)),
                 Ok(RemovalResult::Finished) => return Ok(Some(CancelResult::Finished)),
                 Ok(RemovalResult::Changed) => {}
                 Err(error) => {

@@ -1,18 +1,10 @@
 //! What the streams hold about a request: its message, its status events, its dead letter.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{
-        self,
-        consumer::DeliverPolicy,
-        message::StreamMessage,
-        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
-    },
+    jetstream::{self, consumer::DeliverPolicy, message::StreamMessage},
 };
 use bytes::Bytes;
 use dispatcher_core::{
@@ -32,14 +24,11 @@ use crate::{
     micro::api::Wait,
     nats::{
         definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
-        scan::scan,
+        scan::StreamReader,
+        status_stream::{LastMessage, StatusStream},
     },
-    retry::with_deadline,
-    status::store::{LastMessage, Store},
 };
 
-/// The deadline of one call to JetStream.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// The maximum age of a duplicate's dead letter. JetStream's duplicate window is two minutes by
 /// default.
 const DUPLICATE_AGE: Duration = Duration::from_secs(60 * 60);
@@ -47,9 +36,9 @@ const DUPLICATE_AGE: Duration = Duration::from_secs(60 * 60);
 /// Reads `JOBS`, `JOB_STATUS` and `JOB_REJECTED`.
 #[derive(Clone)]
 pub(crate) struct History {
-    jobs: Stream<()>,
-    status: Stream<()>,
-    rejected: Stream<()>,
+    jobs: StreamReader,
+    status: StreamReader,
+    rejected: StreamReader,
 }
 
 /// The request to look for, as its messages name it.
@@ -86,11 +75,10 @@ impl History {
     /// # Errors
     /// A stream's name is invalid.
     pub(crate) async fn open(context: &jetstream::Context) -> Result<Self, String> {
-        let open = async |name| context.get_stream_no_info(name).await.map_err(|e| e.to_string());
         Ok(Self {
-            jobs: open(JOBS).await?,
-            status: open(JOB_STATUS).await?,
-            rejected: open(JOB_REJECTED).await?,
+            jobs: StreamReader::open(context, JOBS).await?,
+            status: StreamReader::open(context, JOB_STATUS).await?,
+            rejected: StreamReader::open(context, JOB_REJECTED).await?,
         })
     }
 
@@ -103,15 +91,7 @@ impl History {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<StreamMessage>, String> {
-        let subject = template.status_subject(name);
-        call(JOB_STATUS, async {
-            match self.status.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => Ok(Some(message)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .await
+        self.status.last_message(&template.status_subject(name)).await
     }
 
     /// The stored event that ends the wait: the subject's last event, or an earlier one if a later
@@ -130,15 +110,14 @@ impl History {
         }
         let mut found = None;
         let subject = query.template.status_subject(&query.name);
-        scan(&self.status, subject, DeliverPolicy::All, |_, headers, sequence| {
+        let visit = |_: &str, headers: &HeaderMap, sequence| {
             if matches(headers) && wait.is_met_by(event_type(headers)) {
                 found = Some(sequence);
             }
-        })
-        .await
-        .map_err(|e| format!("stream {JOB_STATUS}: {e}"))?;
+        };
+        self.status.scan(subject, DeliverPolicy::All, visit).await?;
         let Some(sequence) = found else { return Ok(None) };
-        let message = message_at(&self.status, JOB_STATUS, sequence).await?;
+        let message = self.status.message(sequence).await?;
         Ok(message.map(|message| message.payload))
     }
 
@@ -157,15 +136,14 @@ impl History {
         let mut found = None;
         let start = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let from = DeliverPolicy::ByStartTime { start_time: start.into() };
-        scan(&self.rejected, template.rejected_subject(), from, |_, headers, sequence| {
+        let visit = |_: &str, headers: &HeaderMap, sequence| {
             if header(headers, JOB_REQUEST_SEQ).as_deref() == Some(request_seq.as_str()) {
                 found = Some(sequence);
             }
-        })
-        .await
-        .map_err(|e| format!("stream {JOB_REJECTED}: {e}"))?;
+        };
+        self.rejected.scan(template.rejected_subject(), from, visit).await?;
         let Some(sequence) = found else { return Ok(None) };
-        let Some(letter) = message_at(&self.rejected, JOB_REJECTED, sequence).await? else { return Ok(None) };
+        let Some(letter) = self.rejected.message(sequence).await? else { return Ok(None) };
         let reason = header(&letter.headers, JOB_ERROR).unwrap_or_default();
         let reason = serde_json::from_value(reason.into()).unwrap_or(Reason::Refused);
         let message = header(&letter.headers, JOB_ERROR_MESSAGE).unwrap_or_default();
@@ -181,7 +159,7 @@ impl History {
     /// A stream does not answer.
     pub(super) async fn original(
         &self,
-        store: &Store,
+        store: &StatusStream,
         query: &Query,
         sequence: u64,
     ) -> Result<Original, String> {
@@ -190,7 +168,7 @@ impl History {
             false => Original::Other,
         };
         let Query { template, name, id, .. } = query;
-        if let Some(message) = message_at(&self.jobs, JOBS, sequence).await? {
+        if let Some(message) = self.jobs.message(sequence).await? {
             let stored_id = message.headers.get(NATS_MSG_ID).map(|value| value.as_str());
             let matches =
                 message.subject.as_str() == template.create_subject() && stored_id == Some(id.as_ref());
@@ -220,26 +198,6 @@ impl History {
             _ => Original::Other,
         })
     }
-}
-
-/// The message at a sequence; `None` if it was deleted.
-async fn message_at(stream: &Stream<()>, name: &str, sequence: u64) -> Result<Option<StreamMessage>, String> {
-    call(name, async {
-        match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    })
-    .await
-}
-
-async fn call<T, E: fmt::Display>(
-    stream: &str,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    let answer = with_deadline(DEADLINE, call).await.map_err(|e| format!("stream {stream}: {e}"))?;
-    answer.map_err(|e| format!("stream {stream}: {e}"))
 }
 
 fn header(map: &HeaderMap, name: &str) -> Option<String> {

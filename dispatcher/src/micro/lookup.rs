@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, message::StreamMessage};
+use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
@@ -19,7 +19,7 @@ use crate::{
         error::{ErrorCode, ServiceError},
         history::History,
     },
-    nats::{definitions::JOBS, incarnation::StreamIncarnation, requests},
+    nats::{definitions::JOBS, jobs_stream::JobsStream},
     retry::with_deadline,
 };
 
@@ -51,8 +51,7 @@ pub(super) enum Found {
 /// bounded in number and time.
 #[derive(Clone)]
 pub(crate) struct Queue {
-    pub(crate) context: jetstream::Context,
-    pub(crate) stream: StreamIncarnation,
+    pub(crate) jobs: JobsStream,
 }
 
 impl Queue {
@@ -64,7 +63,7 @@ impl Queue {
         let end = Instant::now() + DEADLINE;
         let mut next = 1;
         for _ in 0..MAX_READ {
-            let first = requests::first(&self.context, &template.name, next);
+            let first = self.jobs.first_request(&template.name, next);
             let Ok(message) = timeout_at(end, first).await else { return Ok(Found::Unknown) };
             let Some(message) = message? else { return Ok(Found::Absent) };
             next = message.sequence.saturating_add(1);
@@ -83,7 +82,7 @@ impl Queue {
     /// # Errors
     /// The stream does not answer.
     pub(super) async fn last_sequence(&self) -> Result<u64, String> {
-        let stream = with_deadline(DEADLINE, self.context.get_stream(JOBS)).await;
+        let stream = with_deadline(DEADLINE, self.jobs.context().get_stream(JOBS)).await;
         let stream = stream.map_err(|e| format!("stream {JOBS}: {e}"))?;
         let stream = stream.map_err(|e| format!("stream {JOBS}: {e}"))?;
         Ok(stream.cached_info().state.last_sequence)
@@ -99,7 +98,7 @@ impl Queue {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
-            stream: &self.stream.name(),
+            stream: &self.jobs.incarnation(),
             sequence: message.sequence,
             stored_nanos: message.time.unix_timestamp_nanos(),
         };

@@ -33,9 +33,9 @@ use crate::{
     nats::{
         definitions::JOBS,
         headers::{put_trace, trace_of},
+        status_stream::StatusStream,
     },
     retry::backoff,
-    status::store::Store,
 };
 
 /// The deadline of one try to store a request, and the deadline of all tries.
@@ -49,7 +49,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(600);
 /// Handles `submit` calls.
 pub(crate) struct SubmitHandler {
     client: Client,
-    store: Store,
+    store: StatusStream,
     history: History,
     pub(super) waiters: Waiters,
     max_wait: Duration,
@@ -71,7 +71,7 @@ struct Stored {
 impl SubmitHandler {
     /// `max_wait` bounds the wait of one caller, and `max_waiters` the number of waiting callers.
     pub(crate) fn new(
-        (client, store, history): (Client, Store, History),
+        (client, store, history): (Client, StatusStream, History),
         (max_wait, max_waiters): (Duration, usize),
         reconnects: watch::Receiver<u64>,
         stop: CancellationToken,

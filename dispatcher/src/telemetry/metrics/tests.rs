@@ -187,13 +187,12 @@ fn text_describes_every_metric_and_ends_with_eof() {
     }
 }
 
-/// docs/operations.md has one row for each metric, with its type and labels, and no other rows.
+/// docs/metrics.md has one row for each metric, with its type and labels, and no other rows.
 #[test]
 fn documentation_describes_every_metric() {
     let metrics = serving();
     metrics.set_queue(&template("simple"), Some(sample()));
-    let docs =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).unwrap();
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
     let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     let mut documented = BTreeMap::new();
     for line in

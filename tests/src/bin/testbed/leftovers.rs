@@ -1,0 +1,53 @@
+//! What containers leave on a machine when all processes have ended: a folder, control groups, a bridge.
+//!
+//! A guard removes its own at its end. One that was killed itself cannot; the next one does it.
+
+use std::fs::File;
+use std::path::Path;
+
+use dispatcher_tests::paths;
+use tempfile::TempDir;
+
+use crate::{control_groups, docker};
+
+/// Locked as long as a guard lives.
+const LOCK: &str = "guard.lock";
+
+/// A new folder, marked as in use until the file is dropped. Removes those that are in use no more.
+pub(crate) async fn new_folder(name: &str) -> Result<(TempDir, File), String> {
+    sweep().await;
+    let folder = paths::temp_dir(name)?;
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.path().display());
+    // Under another name until it is locked, lest another guard's sweep come in between.
+    let new = folder.path().join("new.lock");
+    let lock = File::create(&new).map_err(failed)?;
+    lock.try_lock().map_err(|error| format!("{}: {error}", new.display()))?;
+    std::fs::rename(&new, folder.path().join(LOCK)).map_err(failed)?;
+    Ok((folder, lock))
+}
+
+async fn sweep() {
+    for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with("testbed-kubernetes-") && !name.starts_with("testbed-docker-") {
+            continue;
+        }
+        let lock = File::open(entry.path().join(LOCK));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            remove(&entry.path()).await;
+        }
+    }
+}
+
+/// Removes the folder of a guard and what is named after it.
+pub(crate) async fn remove(folder: &Path) {
+    docker::remove_bridge(folder).await;
+    control_groups::remove(folder).await;
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            eprintln!("testbed: {} is left over: {error}", folder.display());
+        }
+        _ => {}
+    }
+}
