@@ -1,120 +1,88 @@
-//! Settings, by flag and environment, in the field's own names.
+//! The command line: every setting by flag or environment variable.
 
+#[cfg(feature = "dev")]
+mod dev;
 mod nats;
+mod templates;
 
-use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-pub use crate::cli::nats::Nats;
-use dispatcher_core::template::ImagePattern;
+#[cfg(feature = "dev")]
+pub use self::dev::{DevSettings, Image};
+pub use self::{
+    nats::Nats,
+    templates::{Limits, Templates},
+};
 
-/// Turns NATS messages into Kubernetes Jobs, and tells on NATS what became of each.
+/// Turns NATS messages into Kubernetes Jobs, and publishes their status events to NATS.
 #[derive(Debug, Parser)]
 #[command(name = "dispatcher", version)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run(Box<Config>),
-    /// Check template files without a cluster: all problems of all files; exit code 2 where there are any.
+    /// Check template files without a cluster. Prints every problem; exits with 2 if there is one.
     Check(Check),
-    /// Run NATS, a local cluster and the service on this machine, to try it and to develop clients against it.
+    /// Run NATS, a local cluster and the service on this machine, for trials and development.
     #[cfg(feature = "dev")]
-    Dev(Box<crate::dev::Settings>),
-    /// Print the JSON Schemas of events, rejection notices and template files.
+    Dev(Box<DevSettings>),
+    /// Print the JSON Schemas of status events, rejection notices and template files.
     Schemas {
-        /// Write one file for each into this folder instead.
-        #[arg(long)]
+        /// Write one file per schema into this directory. Default: print to stdout.
+        #[arg(long, value_name = "DIRECTORY")]
         output: Option<PathBuf>,
     },
-    /// Print the streams and consumers of the loaded templates, as `nats stream add --config` takes them.
+    /// Print the streams and consumers of the templates, for `nats stream add --config`.
     NatsConfig {
-        /// The folder of the templates.
+        /// The templates.
         #[command(flatten)]
         templates: Templates,
-        /// As resources of NACK, the controller that keeps JetStream as Kubernetes objects say: YAML for `kubectl apply`.
+        /// Print them as resources of NACK (the JetStream controller), for `kubectl apply`.
+        /// Default: off.
         #[arg(long)]
         nack: bool,
-        /// Write one file for each into this folder instead; with --nack all into `nack.yaml`.
-        #[arg(long)]
+        /// Write one file per object into this directory, or `nack.yaml` with --nack. Default:
+        /// print to stdout.
+        #[arg(long, value_name = "DIRECTORY")]
         output: Option<PathBuf>,
     },
 }
 
-/// What to check.
+/// The settings of `dispatcher check`.
 #[derive(Debug, Clone, Args)]
 pub struct Check {
-    /// Template files, or folders of them.
+    /// Template files, or directories of them.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Print the Job that this request would make of the one template, for `kubectl apply --dry-run=server -f -`.
+    /// Print the Job of this request (JSON) and the only template, for
+    /// `kubectl apply --dry-run=server -f -`. Default: none.
     #[arg(long, value_name = "REQUEST")]
     pub render: Option<String>,
 
-    /// What Jobs may be.
+    /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
 }
 
-/// What the Jobs of all templates may be, beside what is refused in any case.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Limits {
-    /// Images that containers may have, separated by commas; `registry.example.org/team/*` for all that begin so.
-    /// Without it any.
-    #[arg(
-        id = "allowed_images",
-        long = "allowed-images",
-        env = "DISPATCHER_ALLOWED_IMAGES",
-        value_name = "IMAGES",
-        value_delimiter = ','
-    )]
-    pub images: Option<Vec<ImagePattern>>,
-
-    /// ServiceAccounts that Jobs may run under, separated by commas. Without it any of the namespace.
-    #[arg(
-        id = "allowed_service_accounts",
-        long = "allowed-service-accounts",
-        env = "DISPATCHER_ALLOWED_SERVICE_ACCOUNTS",
-        value_name = "NAMES",
-        value_delimiter = ','
-    )]
-    pub service_accounts: Option<Vec<String>>,
-
-    /// `activeDeadlineSeconds` of Jobs whose template sets none, so that one whose pods never start ends too.
-    #[arg(
-        id = "default_active_deadline_seconds",
-        long = "default-active-deadline-seconds",
-        env = "DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS",
-        value_name = "SECONDS"
-    )]
-    pub active_deadline_seconds: Option<NonZeroU32>,
-}
-
-/// Where the templates are.
-#[derive(Debug, Clone, Args)]
-pub struct Templates {
-    /// Folder with the templates, one YAML file for each template.
-    #[arg(long = "templates", env = "DISPATCHER_TEMPLATES", default_value = "deploy/templates")]
-    pub folder: PathBuf,
-}
-
-/// The settings of the service.
+/// The settings of `dispatcher run`.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// NATS.
+    /// The connection to NATS.
     #[command(flatten)]
     pub nats: Nats,
 
-    /// Kubeconfig file; without it the usual one, or the one of the pod it runs in.
-    #[arg(long, env = "KUBECONFIG")]
+    /// Kubeconfig file. Default: `~/.kube/config`, or the ServiceAccount of the dispatcher's pod.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
     /// Namespace of the Jobs.
@@ -129,65 +97,99 @@ pub struct Config {
     #[command(flatten)]
     pub templates: Templates,
 
-    /// What Jobs may be.
+    /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
 
-    /// Requests of each template that are worked on at once.
-    #[arg(long, env = "DISPATCHER_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Maximum number of requests in progress per template, 1 to 1024.
+    #[arg(
+        long,
+        env = "DISPATCHER_CONCURRENCY",
+        value_name = "REQUESTS",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
     pub concurrency: u16,
 
-    /// Callers of `submit` that wait for an event at once; further ones are refused.
-    #[arg(long, env = "DISPATCHER_MAX_WAITERS", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Maximum number of callers of `submit` that wait for an event, 1 to 65535. Further calls get
+    /// the error `Overloaded`.
+    #[arg(
+        long,
+        env = "DISPATCHER_MAX_WAITERS",
+        value_name = "CALLERS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub max_waiters: u16,
 
-    /// How long a caller of `submit` waits for an event at most, in seconds.
-    #[arg(long, env = "DISPATCHER_MAX_WAIT", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    /// Longest wait of a caller of `submit` for an event, in seconds, 1 to 86400.
+    #[arg(
+        long,
+        env = "DISPATCHER_MAX_WAIT",
+        value_name = "SECONDS",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
     pub max_wait: u32,
 
     /// Address of `/livez`, `/readyz`, `/leader` and `/metrics`.
-    #[arg(long, env = "DISPATCHER_ADMIN_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "DISPATCHER_ADMIN_ADDR", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub admin_addr: SocketAddr,
 
-    /// Form of the log lines; RUST_LOG sets how much is logged.
-    #[arg(long, env = "DISPATCHER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    /// Format of the log lines on stderr. RUST_LOG sets the level (default: `info`).
+    #[arg(
+        long,
+        env = "DISPATCHER_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text
+    )]
     pub log_format: LogFormat,
 
-    /// Verify the streams and consumers, and create or change none.
+    /// Verify the streams and consumers instead of creating or updating them. Default: off.
     #[arg(long)]
     pub no_provision: bool,
 
-    /// EventHandler over a JOB_STATUS that tells of another namespace or cluster: its open Jobs are taken for deleted.
+    /// Take over a JOB_STATUS stream of another namespace or cluster. Its open Jobs get the
+    /// outcome `Deleted`. Default: off.
     #[arg(long)]
     pub adopt: bool,
 }
 
-/// The Lease by which one of several replicas is elected to report.
+/// The Lease that elects the leader among the replicas.
 #[derive(Debug, Clone, Args)]
 pub struct Lease {
-    /// Name of the Lease (coordination.k8s.io/v1) by which one of several replicas is elected to report.
+    /// Name of the Lease (coordination.k8s.io/v1) that elects the leader.
     #[arg(
         id = "lease_name",
         long = "lease-name",
         env = "DISPATCHER_LEASE_NAME",
+        value_name = "NAME",
         default_value = "dispatcher"
     )]
     pub name: String,
 
-    /// Its namespace; without it that of the Jobs.
-    #[arg(id = "lease_namespace", long = "lease-namespace", env = "DISPATCHER_LEASE_NAMESPACE")]
+    /// Namespace of the Lease. Default: the namespace of the Jobs.
+    #[arg(
+        id = "lease_namespace",
+        long = "lease-namespace",
+        env = "DISPATCHER_LEASE_NAMESPACE",
+        value_name = "NAMESPACE"
+    )]
     pub namespace: Option<String>,
 
-    /// Name of this replica, which no other has; without it the host's and something random.
-    #[arg(long, env = "POD_NAME")]
+    /// Unique name of this replica in the Lease. Default: the host name and a random suffix.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
 }
 
 impl Lease {
-    /// Who this replica is. A name that stays over a restart takes its own Lease again at once.
+    /// The name of this replica in the Lease. A replica with a configured name reacquires its own
+    /// Lease immediately after a restart.
+    #[must_use]
     pub fn identity(&self) -> String {
-        let named = self.identity.clone().filter(|name| !name.is_empty());
-        named.unwrap_or_else(|| {
+        let configured = self.identity.clone().filter(|name| !name.is_empty());
+        configured.unwrap_or_else(|| {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("dispatcher");
             format!("{host}-{}", uuid::Uuid::new_v4().simple())
@@ -195,16 +197,16 @@ impl Lease {
     }
 }
 
-/// The form of the log lines.
+/// The format of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The service cannot start: one line that names the setting.
+/// A setting that prevents the start: one line that names it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {message}")]
 pub struct StartError {
@@ -213,14 +215,14 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// The setting that is wrong, and how.
+    /// An error in `setting`; the message should name the allowed values.
     pub fn new(setting: impl Into<String>, message: impl Into<String>) -> Self {
         let message: String = message.into();
         Self { setting: setting.into(), message: message.replace('\n', " ") }
     }
 }
 
-/// The prefix of the environment variables that set flags.
+/// The prefix of the dispatcher's own environment variables.
 const PREFIX: &str = "DISPATCHER_";
 
 /// Refuses environment variables that look like settings but set no flag: a misspelled setting
@@ -260,46 +262,4 @@ fn is_injected_by_kubernetes(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_list_that_is_absent_allows_everything() {
-        let limits = |args: &[&str]| match Cli::parse_from([&["dispatcher", "run"], args].concat()).command {
-            Command::Run(config) => config.limits,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(limits(&[]).images, None);
-        let images = limits(&["--allowed-images", "a:*,b/c:1"]).images.unwrap();
-        assert_eq!(images.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:*", "b/c:1"]);
-        assert!(Cli::try_parse_from(["dispatcher", "run", "--allowed-images", ""]).is_err());
-        assert!(
-            Cli::try_parse_from(["dispatcher", "run", "--default-active-deadline-seconds", "0"]).is_err()
-        );
-    }
-
-    #[test]
-    fn a_misspelled_setting_is_refused_with_the_known_ones() {
-        let check = |name: &str| check_environment([name.to_owned()]);
-        let error = check("DISPATCHER_NAMESPASE").unwrap_err().to_string();
-        assert!(error.starts_with("DISPATCHER_NAMESPASE: unknown setting"), "{error}");
-        assert!(error.contains("DISPATCHER_NAMESPACE"), "{error}");
-        for accepted in [
-            "DISPATCHER_NAMESPACE",
-            "DISPATCHER_MAX_WAIT",
-            "NAMESPACE",
-            "DISPATCHER_SERVICE_HOST",
-            "DISPATCHER_SERVICE_PORT_HTTP",
-            "DISPATCHER_PORT",
-            "DISPATCHER_PORT_8080_TCP_ADDR",
-            "DISPATCHER_METRICS_SERVICE_HOST",
-        ] {
-            assert_eq!(check(accepted), Ok(()), "{accepted}");
-        }
-    }
-}
+mod tests;

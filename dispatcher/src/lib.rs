@@ -1,28 +1,29 @@
-//! The dispatcher: NATS messages become Kubernetes Jobs, and each Job's status events go to NATS.
+//! The dispatcher: turns NATS messages into Kubernetes Jobs, and publishes their status events.
 //!
 //! ```text
 //! jobs.<template>.create ─▶ intake ─▶ Kubernetes ─▶ watch ─▶ status ─▶ jobs.<template>.status.<name>
 //! ```
-//!
-//! [`app::run`] is the service. The rules are in `dispatcher-core`. See `docs/architecture.md`.
+//! [`app::run`] runs the service. The rules are in the crate `dispatcher-core`. See
+//! `docs/architecture.md`.
 
-pub mod admin;
+mod admin;
 pub mod app;
-pub mod cancellation;
+mod cancellation;
 pub mod check;
 pub mod cli;
 mod clock;
-pub mod concurrency;
+mod concurrency;
 #[cfg(feature = "dev")]
 pub mod dev;
-pub mod intake;
-pub mod kube;
+mod intake;
+mod kube;
 mod leader;
 mod leadership;
-pub mod micro;
+mod micro;
 pub mod nats;
 mod retry;
-pub mod status;
-pub mod telemetry;
+mod status;
+mod supervisor;
+mod telemetry;
 pub mod templates;
-pub mod watch;
+mod watch;

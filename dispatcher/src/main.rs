@@ -1,4 +1,4 @@
-//! Arguments, logs, signals, exit code; the service is in the library.
+//! Parses arguments, sets up logs and signals, and returns the exit code.
 
 use std::{io::IsTerminal, path::Path, process::ExitCode, sync::Arc};
 
@@ -16,20 +16,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// A setting is wrong; as for a command line that is.
+/// The exit code for a wrong setting; clap uses it for a wrong command line.
 const WRONG_SETTING: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         #[cfg(feature = "dev")]
-        Command::Dev(settings) => return develop(*settings).await,
+        Command::Dev(settings) => return run_dev(*settings).await,
         Command::Run(config) => {
-            log_as(config.log_format);
-            // Only fails where one is installed already.
+            init_logs(config.log_format);
+            // Fails only if a provider is installed already.
             let _ = rustls::crypto::ring::default_provider().install_default();
             match check_environment(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
-                Ok(()) => run(*config, on_signal()).await,
+                Ok(()) => run(*config, signal_token()).await,
                 Err(error) => Err(error.into()),
             }
         }
@@ -51,37 +51,39 @@ async fn main() -> ExitCode {
 }
 
 #[cfg(feature = "dev")]
-async fn develop(settings: dispatcher::dev::Settings) -> ExitCode {
+async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
     use dispatcher::dev::{self, DevError};
 
-    /// As a shell says it of a program that a Ctrl-C has ended.
+    /// The exit code of shells for a program that SIGINT ended.
     const INTERRUPTED: u8 = 130;
-    // Only fails where one is installed already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Err(error) = dev::run(settings).await else { return ExitCode::SUCCESS };
     eprintln!("dispatcher: {error}");
     ExitCode::from(match error {
         DevError::Settings(_) => WRONG_SETTING,
         DevError::Ended(_) => 1,
-        DevError::Hurried => INTERRUPTED,
+        DevError::Interrupted => INTERRUPTED,
     })
 }
 
-fn log_as(format: LogFormat) {
-    // The clients' own lines repeat what /readyz tells.
+fn init_logs(format: LogFormat) {
+    // The client libraries log what the components report already.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=off"));
-    let colours = std::io::stderr().is_terminal();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     match format {
-        LogFormat::Text => lines.with_target(false).init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).init(),
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
     }
 }
 
-/// Cancelled at SIGTERM or SIGINT.
-fn on_signal() -> CancellationToken {
+/// A token that SIGTERM or SIGINT cancels.
+fn signal_token() -> CancellationToken {
     let stop = CancellationToken::new();
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let stop = stop.clone();
@@ -92,7 +94,7 @@ fn on_signal() -> CancellationToken {
                     stop.cancel();
                 });
             }
-            Err(error) => tracing::warn!(%error, "a signal cannot be handled"),
+            Err(error) => tracing::warn!(?kind, %error, "cannot handle a signal"),
         }
     }
     stop
@@ -112,9 +114,9 @@ fn nats_config(folder: &Path, as_nack: bool, output: Option<&Path>) -> Result<()
     if !as_nack {
         return print_files(definitions::files(&templates), output);
     }
-    let failed = |e: &dyn std::error::Error| StartError::new("--nack", e.to_string());
-    let resources = nack::resources(&templates).map_err(|e| failed(&e))?;
-    let yaml = serde_saphyr::to_string_multiple(&resources).map_err(|e| failed(&e))?;
+    let nack_error = |e: &dyn std::error::Error| StartError::new("--nack", e.to_string());
+    let resources = nack::resources(&templates).map_err(|e| nack_error(&e))?;
+    let yaml = serde_saphyr::to_string_multiple(&resources).map_err(|e| nack_error(&e))?;
     match output {
         None => print!("{yaml}"),
         Some(folder) => write(&folder.join("nack.yaml"), &yaml)?,
@@ -122,7 +124,7 @@ fn nats_config(folder: &Path, as_nack: bool, output: Option<&Path>) -> Result<()
     Ok(())
 }
 
-/// Prints files as one JSON object, or writes each of them into a folder.
+/// Prints files as one JSON object, or writes each into a directory.
 fn print_files(files: Vec<(String, Value)>, output: Option<&Path>) -> Result<(), StartError> {
     match output {
         None => {

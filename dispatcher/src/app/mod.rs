@@ -1,47 +1,56 @@
-//! The service: its tasks, and the order in which they are started and stopped.
+//! The service: its tasks, and the order in which they start and stop.
+//!
+//! Shutdown order: not ready, stop pulling, finish the requests in progress, publish the pending
+//! status events, drain the connection, send the spans, stop the admin server.
 
+mod queue_sampler;
 mod start;
 mod tasks;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::tasks::Tasks;
 use crate::{
     admin,
-    app::start::Prepared,
+    app::{
+        start::Prepared,
+        tasks::{Shared, start_tasks, stop_tasks},
+    },
     cli::{Config, StartError},
     concurrency::ConcurrencyLimiter,
     leadership::{Leadership, leadership},
-    telemetry::{health::Health, metrics::Metrics, spans::Spans},
+    supervisor::Supervisor,
+    telemetry::{
+        health::Health,
+        metrics::{LeaderStatus, Metrics},
+        spans::Spans,
+    },
 };
 
-/// How long what is at its very end may take: events that are under way, spans, callers of `/readyz`.
-const FLUSH: Duration = Duration::from_secs(5);
+/// The deadlines of the last spans and of the admin server at shutdown.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
-/// Why the service ended by itself.
+/// Why the service ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A setting is wrong.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A task that should run for ever has ended.
-    #[error("the task `{0}` has ended")]
-    TaskEnded(&'static str),
+    /// A task ended that should run until the service stops.
+    #[error("{0}")]
+    TaskEnded(String),
 }
 
-/// Runs the service until `stop`; then stops in this order: not ready, pull no more, finish what is worked on, flush
-/// the events, leave.
+/// Runs the service until `stop` is cancelled.
 ///
 /// # Errors
-/// [`RunError`]: wrong settings at start, or a task that died.
+/// [`RunError::Start`] for a wrong setting, and [`RunError::TaskEnded`] if a task ends by itself.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     run_on(None, config, stop).await
 }
 
-/// The same on the cluster that `client` reaches, in place of the one that the settings name. The client has to leave
+/// Like [`run`], on the cluster of `client` instead of the configured one. The client must leave
 /// retries to the service.
 ///
 /// # Errors
@@ -60,51 +69,41 @@ async fn run_on(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let health = Health::default();
-    // Before anybody can ask: without a room, all would be ready.
+    // Registered before the admin server starts: without components, `/readyz` would answer 200.
     let start = health.component("start");
-    let (lead, leadership) = leadership();
-    let active = ConcurrencyLimiter::default();
-    let metrics = Metrics::new(health.clone(), leadership.clone(), active.clone());
+    let (leader, leadership) = leadership();
+    let leader_status = leader_status(leadership.clone());
+    let limiter = ConcurrencyLimiter::default();
+    let metrics = Metrics::new(health.clone(), leader_status.clone(), limiter.clone());
     let spans = Spans::from_env()?;
+
+    let mut supervisor = Supervisor::default();
     let listener = admin::listen(config.admin_addr).await?;
-    let mut admin = Admin::start(listener, &health, leadership.clone(), metrics.clone());
+    let router = admin::router(health.clone(), Arc::new(leader_status), metrics.clone());
+    supervisor.group(LAST_STEPS).spawn("admin", |stop| admin::serve(listener, router, stop));
+
     let prepared = tokio::select! {
         prepared = Prepared::new(cluster, &config, &health, &metrics) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let mut tasks =
-        Tasks::start(prepared, &config, (&health, active, metrics, spans.clone()), (lead, leadership));
+    let client = prepared.client.clone();
+    let shared =
+        Shared { config, health: health.clone(), metrics, spans: spans.clone(), leadership, limiter };
+    start_tasks(&mut supervisor, prepared, shared, leader);
     start.ready();
+
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        task = tasks.any_ended() => Err(RunError::TaskEnded(task)),
-        _ = admin.task.join_next() => Err(RunError::TaskEnded("admin")),
+        ended = supervisor.ended() => Err(RunError::TaskEnded(ended.to_string())),
     };
     health.component("shutdown").not_ready("stopping");
-    tasks.stop().await;
-    spans.stop(FLUSH).await;
-    admin.stop().await;
+    stop_tasks(&mut supervisor, client).await;
+    spans.stop(LAST_STEPS).await;
+    supervisor.stop().await;
     tracing::info!("stopped");
     ended
 }
 
-/// `/livez`, `/readyz`, `/leader` and `/metrics`, from before everything else to after it.
-struct Admin {
-    task: JoinSet<()>,
-    stop: CancellationToken,
-}
-
-impl Admin {
-    fn start(listener: TcpListener, health: &Health, leadership: Leadership, metrics: Metrics) -> Self {
-        let (mut task, stop) = (JoinSet::new(), CancellationToken::new());
-        task.spawn(admin::serve(listener, health.clone(), leadership, metrics, stop.clone()));
-        Self { task, stop }
-    }
-
-    async fn stop(mut self) {
-        self.stop.cancel();
-        if timeout(FLUSH, self.task.join_next()).await.is_err() {
-            tracing::debug!("a caller of /readyz holds on");
-        }
-    }
+fn leader_status(leadership: Leadership) -> impl Fn() -> LeaderStatus + Clone + Send + Sync + 'static {
+    move || LeaderStatus { leader: leadership.is_ours(), synced: leadership.has_synced() }
 }

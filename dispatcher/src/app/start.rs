@@ -1,68 +1,55 @@
-//! Before the work: every setting is checked, every connection made, every stream seen to. What fails here is one line
+//! The start: checks every setting, connects, and provisions the streams. Each error is one line
 //! that names the setting.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::Client;
-use tokio::sync::watch;
-
-use crate::{
-    cancellation::Cancellations,
-    cli::{Config, StartError},
-    intake::{dead_letters::DeadLetters, poison::PoisonHandler},
-    kube::JobClient,
-    micro::{history::History, queue::Queue},
-    nats::status_stream::StatusStream,
-    nats::{
-        cancellation_bucket::CancellationBucket,
-        connect,
-        provision::{Provision, Provisioned},
-        watchdog::Watchdog,
-    },
-    telemetry::{
-        health::Health,
-        metrics::{Metrics, queue::QueueSampler},
-    },
-    templates,
-};
 use dispatcher_core::{
     contract::names::{TemplateName, is_label},
     template::Template,
 };
+use tokio::sync::watch;
 
-/// What the service works with.
+use crate::{
+    app::queue_sampler::QueueSampler,
+    cancellation::Cancellations,
+    cli::{Config, StartError},
+    intake::{dead_letters::DeadLetters, poison::PoisonHandler},
+    kube::JobClient,
+    micro::{history::History, lookup::Queue},
+    nats::{
+        cancellation_bucket::CancellationBucket,
+        connect,
+        provision::{Provision, Provisioned},
+        status_stream::StatusStream,
+        watchdog::Watchdog,
+    },
+    telemetry::{health::Health, metrics::Metrics},
+    templates,
+};
+
+/// The connections and stores that the tasks use.
 pub(super) struct Prepared {
-    /// The templates, by template.
-    pub templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+    pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     /// The Jobs of the namespace.
-    pub jobs: JobClient,
-    /// The connection to NATS.
-    pub client: Client,
-    /// Changes when NATS is connected again.
-    pub reconnects: watch::Receiver<u64>,
-    /// Looks whether the streams are there.
-    pub watchdog: Watchdog,
-    /// What was said.
-    pub store: StatusStream,
-    /// Looks after requests that no client can read.
-    pub salvage: PoisonHandler,
-    /// What the streams hold, for whoever asks.
-    pub history: History,
-    /// Requests that are still queued, for whoever asks.
-    pub queue: Queue,
-    /// What is to be cancelled.
-    pub cancels: Cancellations,
-    /// Rejected requests.
-    pub dead_letters: DeadLetters,
-    /// Looks at the queues.
-    pub queue_looks: QueueSampler,
-    /// The consumers.
-    pub provisioned: Provisioned,
+    pub(super) jobs: JobClient,
+    pub(super) client: Client,
+    /// Changes after each reconnect to NATS.
+    pub(super) reconnects: watch::Receiver<u64>,
+    pub(super) watchdog: Watchdog,
+    pub(super) store: StatusStream,
+    pub(super) poison: PoisonHandler,
+    pub(super) history: History,
+    pub(super) queue: Queue,
+    pub(super) cancellations: Cancellations,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) queue_sampler: QueueSampler,
+    pub(super) provisioned: Provisioned,
 }
 
 impl Prepared {
-    /// Checks the settings, connects, and sees to the streams. Without a client of a cluster the settings say how to reach
-    /// one.
+    /// Checks the settings, connects, and provisions the streams. `cluster` replaces the
+    /// configured cluster.
     ///
     /// # Errors
     /// [`StartError`] for the first setting that is wrong.
@@ -83,45 +70,38 @@ impl Prepared {
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = provision.run(&context, &names).await?;
-        for (name, consumer) in &provisioned.consumers {
-            // An operator's consumer may wait longer than the shipped one.
-            for template in templates.iter().filter(|template| template.name == *name) {
-                check_ttl(template, consumer.cached_info().config.ack_wait)?;
-            }
-        }
-        let in_nats = |message: String| StartError::new("NATS_URL", message);
-        let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(in_nats)?;
-        let salvage = PoisonHandler {
+        check_ttls(&templates, &provisioned)?;
+
+        let nats_error = |message: String| StartError::new("NATS_URL", message);
+        let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
+        let poison = PoisonHandler {
             jobs: provisioned.jobs.clone(),
             consumers: provisioned.consumers.clone(),
             dead_letters: dead_letters.clone(),
         };
-        salvage.before_pulling().await;
-        let bucket = CancellationBucket::open(context.clone()).await.map_err(in_nats)?;
-        let cancels = Cancellations::open(bucket).await.map_err(in_nats)?;
+        poison.before_pulling().await;
+        let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
+        let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
-        metrics.serves(&templates);
+        metrics.set_templates(&templates);
+        let health = health.component("streams");
         Ok(Self {
             templates,
             jobs,
             client,
             reconnects,
-            watchdog: Watchdog {
-                context: context.clone(),
-                health: health.component("streams"),
-                reconnects: reconnected,
-            },
-            queue_looks: QueueSampler {
+            watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
+            queue_sampler: QueueSampler {
                 jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),
                 metrics: metrics.clone(),
             },
-            cancels,
-            history: History::open(&context).await.map_err(in_nats)?,
+            cancellations,
+            history: History::open(&context).await.map_err(nats_error)?,
             queue: Queue { jobs: provisioned.jobs.clone() },
-            store: StatusStream::open(context).await.map_err(|e| in_nats(e.to_string()))?,
+            store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
-            salvage,
+            poison,
             provisioned,
         })
     }
@@ -130,6 +110,18 @@ impl Prepared {
 fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
     templates::load(&config.templates.folder, &config.limits.policy())
         .map_err(|error| StartError::new("DISPATCHER_TEMPLATES", error.to_string()))
+}
+
+/// Checks each template's TTL against the `ack_wait` of its consumer, which an operator may have
+/// created with a longer one than the shipped configuration.
+fn check_ttls(templates: &[Arc<Template>], provisioned: &Provisioned) -> Result<(), StartError> {
+    for (name, consumer) in &provisioned.consumers {
+        let ack_wait = consumer.cached_info().config.ack_wait;
+        for template in templates.iter().filter(|template| template.name == *name) {
+            check_ttl(template, ack_wait)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> {
@@ -143,13 +135,16 @@ async fn connect_kubernetes(
     config: &Config,
 ) -> Result<JobClient, StartError> {
     let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
-    for (setting, name, of) in [
-        ("DISPATCHER_NAMESPACE", &config.namespace, "a namespace"),
-        ("DISPATCHER_LEASE_NAMESPACE", lease_namespace, "a namespace"),
-        ("DISPATCHER_LEASE_NAME", &config.lease.name, "a Lease"),
+    for (setting, name, object) in [
+        ("DISPATCHER_NAMESPACE", &config.namespace, "namespace"),
+        ("DISPATCHER_LEASE_NAMESPACE", lease_namespace, "namespace"),
+        ("DISPATCHER_LEASE_NAME", &config.lease.name, "Lease"),
     ] {
         if !is_label(name) {
-            return Err(StartError::new(setting, format!("{name:?} is no name of {of}")));
+            let message = format!(
+                "{name:?} is not a valid {object} name (allowed: lower-case letters, digits and `-`)"
+            );
+            return Err(StartError::new(setting, message));
         }
     }
     let client = match cluster {
@@ -163,13 +158,14 @@ async fn connect_kubernetes(
 
 async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
     jobs.namespace_uid().await.map_err(|error| match error.code() {
-        Some(404) => {
-            StartError::new("DISPATCHER_NAMESPACE", format!("there is no namespace {:?}", jobs.namespace()))
-        }
+        Some(404) => StartError::new(
+            "DISPATCHER_NAMESPACE",
+            format!("namespace {:?} does not exist", jobs.namespace()),
+        ),
         Some(401) => {
-            StartError::new("KUBECONFIG", format!("the API server does not know who this is: {error}"))
+            StartError::new("KUBECONFIG", format!("the API server rejects the credentials: {error}"))
         }
-        Some(403) => StartError::new("DISPATCHER_NAMESPACE", format!("a right is missing: {error}")),
+        Some(403) => StartError::new("DISPATCHER_NAMESPACE", format!("missing permission: {error}")),
         _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
     })
 }

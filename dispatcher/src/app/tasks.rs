@@ -1,34 +1,27 @@
-//! The tasks of the two halves and the writer between them; none dies unseen.
+//! Wires the modules together: starts their tasks in two groups, and stops them in order.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
-use futures::FutureExt;
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinSet},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::FLUSH;
 use crate::{
     app::start::Prepared,
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
     intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
-    kube::JobClient,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
     micro::{
-        cancel::Cancelling,
-        handler::{Handler as ServiceHandler, Serve},
-        submit::Submit,
-        waiting::Waiting,
+        cancel::CancelHandler,
+        handler::{Handler as ServiceHandler, NatsService},
+        submit::SubmitHandler,
     },
     nats::connect,
     status::{self, StatusHandle},
+    supervisor::{Spawner, Supervisor},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
     watch::{
         events::EventWatch,
@@ -38,273 +31,199 @@ use crate::{
     },
 };
 
-/// After a stop is asked for: how long requests that are worked on may take.
-const FINISH: Duration = Duration::from_secs(20);
+/// How long the requests in progress may take at shutdown.
+const REQUESTS: Duration = Duration::from_secs(20);
+/// How long the pending status events may take at shutdown, and how long the connection's drain.
+const FLUSH: Duration = Duration::from_secs(5);
 
-/// See the module.
-pub(super) struct Tasks {
-    work: JoinSet<&'static str>,
-    stop_work: CancellationToken,
-    writer: JoinSet<&'static str>,
-    abort_writer: CancellationToken,
-    client: Client,
+/// What all tasks share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+    pub(super) spans: Spans,
+    pub(super) leadership: Leadership,
+    pub(super) limiter: ConcurrencyLimiter,
 }
 
-impl Tasks {
-    /// Starts all.
-    pub(super) fn start(
-        prepared: Prepared,
-        config: &Config,
-        (health, active, metrics, spans): (&Health, ConcurrencyLimiter, Metrics, Spans),
-        (lead, leadership): (LeaderHandle, Leadership),
-    ) -> Self {
-        let stop_work = CancellationToken::new();
-        let serve = service(&prepared, &active, config, health, &stop_work);
-        let reap = reap(&prepared, health);
-        let Prepared {
-            templates,
-            jobs,
-            client,
-            reconnects,
-            watchdog,
-            store,
-            salvage,
-            dead_letters,
-            cancels,
-            provisioned,
-            queue_looks,
-            ..
-        } = prepared;
-        let mut tasks = Self {
-            work: JoinSet::new(),
-            stop_work,
-            writer: JoinSet::new(),
-            abort_writer: CancellationToken::new(),
-            client,
-        };
-        let settler = Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancels.clone()));
-        let elector = Elector::new(&jobs, &config.lease, lead, health.component("leader"));
-        tasks.work.spawn(named("leader", elector.run(tasks.stop_work.clone())));
-        let abort = tasks.abort_writer.clone();
-        let (writer, write) = status::start(
-            store.clone(),
-            settler,
-            (health, metrics.clone(), spans.clone()),
-            leadership.clone(),
-            abort,
-        );
-        tasks.writer.spawn(named("status", write));
+/// Starts all tasks. The newest group holds the sources of status events, the one before it the
+/// publisher.
+pub(super) fn start_tasks(
+    supervisor: &mut Supervisor,
+    mut prepared: Prepared,
+    shared: Shared,
+    leader: LeaderHandle,
+) {
+    let status = spawn_status(&mut supervisor.group(FLUSH), &prepared, &shared);
+    let mut group = supervisor.group(REQUESTS);
+    spawn_elector(&mut group, &prepared, &shared, leader);
+    spawn_watch_side(&mut group, &prepared, &shared, &status);
+    spawn_intake(&mut group, &mut prepared, &shared, &status);
+    spawn_nats_service(&mut group, &prepared, &shared);
+    let templates: Vec<&str> = prepared.templates.keys().map(AsRef::as_ref).collect();
+    tracing::info!(?templates, namespace = prepared.jobs.namespace(), "running");
+    spawn_background(&mut group, prepared, &shared);
+}
 
-        let (jobs_listed, pods_may) = watch::channel(0);
-        tasks.explain(&jobs, &writer, (health, &metrics), &leadership, pods_may);
-        let watch = JobWatch {
-            client: jobs.clone(),
-            store: store.clone(),
-            status: writer.clone(),
-            cancellations: cancels.clone(),
-            limiter: active.clone(),
-            health: health.component("watch"),
-            resync_health: health.component("resync"),
-            reconnects: reconnects.clone(),
-            leadership,
-            metrics: metrics.clone(),
-        };
-        let stop = tasks.stop_work.clone();
-        tasks.work.spawn(named("watch", async move {
-            stop.run_until_cancelled_owned(watch.run(jobs_listed)).await;
-        }));
-
-        let stop = tasks.stop_work.clone();
-        let looked_after = salvage.run(reconnects.clone());
-        tasks.work.spawn(named("salvage", async move {
-            stop.run_until_cancelled_owned(looked_after).await;
-        }));
-        let (stop, ended) = (tasks.stop_work.clone(), connect::ended(tasks.client.clone()));
-        tasks.work.spawn(named("nats", async move {
-            stop.run_until_cancelled_owned(ended).await;
-        }));
-
-        let stop = tasks.stop_work.clone();
-        tasks.work.spawn(named("streams", async move {
-            stop.run_until_cancelled_owned(watchdog.run()).await;
-        }));
-
-        for (name, consumer) in provisioned.consumers {
-            let Some(template) = templates.get(&name).cloned() else { continue };
-            let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
-            let creator = JobCreator {
-                client: jobs.clone(),
-                store: store.clone(),
-                status: writer.clone(),
-                metrics: metrics.clone(),
-            };
-            let (requests, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
-            let handler = Handler {
-                template,
-                jobs: requests,
-                maybe_seen,
-                creator,
-                cancellations: cancels.clone(),
-                dead_letters,
-                status: writer,
-                metrics: metrics.clone(),
-                spans: spans.clone(),
-            };
-            let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
-            let pull = PullLoop {
-                consumer,
-                may_create: !config.no_provision,
-                handler,
-                concurrency: config.concurrency.into(),
-                health: health.component(format!("intake {name}")),
-                reconnects,
-                limiter: active.clone(),
-            };
-            tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
-        }
-        let follow = cancels.run(health.component("cancellation"));
-        let beside = [
-            ("cancels", follow.boxed()),
-            ("reap", reap.run().boxed()),
-            ("metrics", queue_looks.run().boxed()),
-        ];
-        for (name, task) in beside {
-            let stop = tasks.stop_work.clone();
-            tasks.work.spawn(named(name, async move {
-                stop.run_until_cancelled_owned(task).await;
-            }));
-        }
-        tasks.work.spawn(named("service", serve.run(tasks.stop_work.clone())));
-        let templates: Vec<&str> = templates.keys().map(AsRef::as_ref).collect();
-        tracing::info!(?templates, namespace = jobs.namespace(), "running");
-        tasks
+/// Stops the groups of [`start_tasks`]. A restart or another replica repeats aborted work.
+pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
+    let late = supervisor.stop_newest().await;
+    if !late.is_empty() {
+        tracing::warn!(tasks = ?late, "aborted requests in progress; JetStream will redeliver them");
     }
-
-    /// Watches the pods, and the Events that say why there are none.
-    fn explain(
-        &mut self,
-        jobs: &JobClient,
-        writer: &StatusHandle,
-        (health, metrics): (&Health, &Metrics),
-        leadership: &Leadership,
-        jobs_listed: watch::Receiver<u64>,
-    ) {
-        let (listed, pods_listed) = watch::channel(0);
-        let unstarted = PendingPods::default();
-        let pods = PodWatch {
-            client: jobs.clone(),
-            status: writer.clone(),
-            health: health.component("watch pods"),
-            pending: unstarted.clone(),
-            leadership: leadership.clone(),
-            metrics: metrics.clone(),
-            resyncs: jobs_listed,
-            listed,
-        };
-        let events = EventWatch {
-            client: jobs.clone(),
-            status: writer.clone(),
-            health: health.component("watch events"),
-            pending: unstarted,
-            leadership: leadership.clone(),
-            metrics: metrics.clone(),
-            pods_listed,
-        };
-        let stop = self.stop_work.clone();
-        self.work.spawn(named("watch pods", async move {
-            stop.run_until_cancelled_owned(pods.run()).await;
-        }));
-        let stop = self.stop_work.clone();
-        self.work.spawn(named("watch events", async move {
-            stop.run_until_cancelled_owned(events.run()).await;
-        }));
+    // Every status handle is dropped: the publisher ends once all pending events are stored.
+    if !supervisor.stop_newest().await.is_empty() {
+        tracing::warn!("aborted pending status events; the next resync will publish them");
     }
-
-    /// The first task that ends.
-    pub(super) async fn any_ended(&mut self) -> &'static str {
-        tokio::select! {
-            Some(ended) = self.work.join_next() => name_of(ended),
-            Some(ended) = self.writer.join_next() => name_of(ended),
-            else => "all",
-        }
-    }
-
-    /// Stops in order; what does not make it in time is done again after the next start.
-    pub(super) async fn stop(mut self) {
-        self.stop_work.cancel();
-        if timeout(FINISH, all_ended(&mut self.work)).await.is_err() {
-            tracing::warn!("requests are still worked on; they will be delivered again");
-            self.work.shutdown().await;
-        }
-        // Both halves have dropped their writers: what they brought is said, and the writer ends.
-        if timeout(FLUSH, all_ended(&mut self.writer)).await.is_err() {
-            tracing::warn!("events are not stored yet; they will be told after the next start");
-            self.abort_writer.cancel();
-        }
-        if let Ok(Err(error)) = timeout(FLUSH, self.client.drain()).await {
-            tracing::debug!(%error, "the connection was not drained");
-        }
+    if let Ok(Err(error)) = timeout(FLUSH, client.drain()).await {
+        tracing::debug!(%error, "cannot drain the NATS connection");
     }
 }
 
-/// Sees to what is to be cancelled.
-fn reap(prepared: &Prepared, health: &Health) -> Enforcer {
-    Enforcer {
-        cancellations: prepared.cancels.clone(),
-        client: prepared.jobs.clone(),
-        store: prepared.store.clone(),
-        jobs: prepared.provisioned.jobs.clone(),
-        health: health.component("cancellation jobs"),
+/// Starts the publisher of status events. It ends by itself once every handle is dropped.
+fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
+    let Prepared { jobs, templates, cancellations, store, .. } = prepared;
+    let cluster = Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancellations.clone()));
+    let (status, publisher) = status::start(
+        store.clone(),
+        cluster,
+        (&shared.health, shared.metrics.clone(), shared.spans.clone()),
+        shared.leadership.clone(),
+        // The supervisor aborts the publisher at its deadline.
+        CancellationToken::new(),
+    );
+    group.spawn("status", |_| publisher);
+    status
+}
+
+fn spawn_elector(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, leader: LeaderHandle) {
+    let health = shared.health.component("leader");
+    let elector = Elector::new(&prepared.jobs, &shared.config.lease, leader, health);
+    group.spawn("leader", |stop| elector.run(stop));
+}
+
+/// Starts the watches of Jobs, pods and Kubernetes Events. Pods are listed after Jobs, and Events
+/// after pods.
+fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, status: &StatusHandle) {
+    let Prepared { jobs, store, cancellations, reconnects, .. } = prepared;
+    let Shared { health, metrics, leadership, limiter, .. } = shared;
+    let (jobs_list, jobs_listed) = watch::channel(0);
+    let (pods_list, pods_listed) = watch::channel(0);
+    let pending = PendingPods::default();
+    let pods = PodWatch {
+        client: jobs.clone(),
+        status: status.clone(),
+        health: health.component("watch pods"),
+        pending: pending.clone(),
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+        resyncs: jobs_listed,
+        listed: pods_list,
+    };
+    let events = EventWatch {
+        client: jobs.clone(),
+        status: status.clone(),
+        health: health.component("watch events"),
+        pending,
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+        pods_listed,
+    };
+    let job_watch = JobWatch {
+        client: jobs.clone(),
+        store: store.clone(),
+        status: status.clone(),
+        cancellations: cancellations.clone(),
+        limiter: limiter.clone(),
+        health: health.component("watch"),
+        resync_health: health.component("resync"),
+        reconnects: reconnects.clone(),
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+    };
+    group.spawn_until_stop("watch pods", pods.run());
+    group.spawn_until_stop("watch events", events.run());
+    group.spawn_until_stop("watch", job_watch.run(jobs_list));
+}
+
+/// Starts one pull loop per template.
+fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
+    for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
+        let Some(template) = prepared.templates.get(&name).cloned() else { continue };
+        let creator = JobCreator {
+            client: prepared.jobs.clone(),
+            store: prepared.store.clone(),
+            status: status.clone(),
+            metrics: shared.metrics.clone(),
+        };
+        let handler = Handler {
+            template,
+            jobs: prepared.provisioned.jobs.clone(),
+            maybe_seen: prepared.provisioned.last_sequence,
+            creator,
+            cancellations: prepared.cancellations.clone(),
+            dead_letters: prepared.dead_letters.clone(),
+            status: status.clone(),
+            metrics: shared.metrics.clone(),
+            spans: shared.spans.clone(),
+        };
+        let pull = PullLoop {
+            consumer,
+            may_create: !shared.config.no_provision,
+            handler: Arc::new(handler),
+            concurrency: shared.config.concurrency.into(),
+            health: shared.health.component(format!("intake {name}")),
+            reconnects: prepared.reconnects.clone(),
+            limiter: shared.limiter.clone(),
+        };
+        group.spawn(format!("intake {name}"), |stop| pull.run(stop));
     }
 }
 
-/// The micro service on what was prepared.
-fn service(
-    prepared: &Prepared,
-    active: &ConcurrencyLimiter,
-    config: &Config,
-    health: &Health,
-    stop: &CancellationToken,
-) -> Serve {
-    let Prepared { client, store, history, queue, reconnects, .. } = prepared;
-    let waiting = config.max_waiters.into();
-    let cancel = Cancelling {
+/// Starts the endpoints `submit`, `cancel` and `get`.
+fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
+    let Prepared { client, store, history, queue, .. } = prepared;
+    let max_waiters = shared.config.max_waiters.into();
+    let max_wait = Duration::from_secs(shared.config.max_wait.into());
+    let submit = SubmitHandler::new(
+        (client.clone(), store.clone(), history.clone()),
+        (max_wait, max_waiters),
+        prepared.reconnects.clone(),
+        group.stop_token(),
+    );
+    let cancel = CancelHandler {
         jobs: prepared.jobs.clone(),
-        cancels: prepared.cancels.clone(),
-        active: active.clone(),
+        cancellations: prepared.cancellations.clone(),
+        limiter: shared.limiter.clone(),
         history: history.clone(),
         queue: queue.clone(),
     };
-    let submit = Submit {
-        client: client.clone(),
-        store: store.clone(),
-        history: history.clone(),
-        waiting: Waiting::new(waiting),
-        longest: Duration::from_secs(config.max_wait.into()),
-        reconnects: reconnects.clone(),
-        stop: stop.clone(),
-    };
-    Serve {
+    let handler = ServiceHandler { submit, cancel, history: history.clone(), queue: queue.clone() };
+    let service = NatsService {
         client: client.clone(),
         templates: prepared.templates.clone(),
-        desk: Arc::new(ServiceHandler { submit, cancel, history: history.clone(), queue: queue.clone() }),
-        waiting,
-        health: health.component("micro"),
-    }
+        handler: Arc::new(handler),
+        max_waiters,
+        health: shared.health.component("micro"),
+    };
+    group.spawn("service", |stop| service.run(stop));
 }
 
-async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
-    task.await;
-    name
-}
-
-async fn all_ended(tasks: &mut JoinSet<&'static str>) {
-    while tasks.join_next().await.is_some() {}
-}
-
-fn name_of(ended: Result<&'static str, JoinError>) -> &'static str {
-    ended.unwrap_or_else(|error| {
-        tracing::error!(%error, "a task has died");
-        "died"
-    })
+/// Starts the tasks that watch over the streams, the connection and the cancellations.
+fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared) {
+    let Prepared { jobs, client, reconnects, watchdog, store, poison, cancellations, .. } = prepared;
+    let enforcer = Enforcer {
+        cancellations: cancellations.clone(),
+        client: jobs,
+        store,
+        jobs: prepared.provisioned.jobs,
+        health: shared.health.component("cancellation jobs"),
+    };
+    group.spawn_until_stop("cancellation jobs", enforcer.run());
+    let health = shared.health.component("cancellation");
+    group.spawn_until_stop("cancellation", async move { cancellations.run(health).await });
+    group.spawn_until_stop("poison messages", poison.run(reconnects));
+    group.spawn_until_stop("nats", connect::ended(client));
+    group.spawn_until_stop("streams", watchdog.run());
+    group.spawn_until_stop("queue sampler", prepared.queue_sampler.run());
 }

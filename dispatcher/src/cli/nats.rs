@@ -1,97 +1,115 @@
 //! The settings of the connection to NATS.
+//!
+//! At most one kind of credentials is allowed. Files are read at every connect, so that rotated
+//! credentials take effect without a restart.
 
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
 
-/// How to reach NATS. Who one is may be said in one way only; files are read at every connect.
+/// The settings of the connection to NATS.
 #[derive(Clone, Args)]
 pub struct Nats {
-    /// Servers, separated by commas.
+    /// URLs of the NATS servers, separated by commas.
     #[arg(
         id = "nats_url",
         long = "nats-url",
         env = "NATS_URL",
+        value_name = "URLS",
         value_delimiter = ',',
         default_value = "nats://127.0.0.1:4222"
     )]
     pub url: Vec<String>,
 
-    /// Credentials file (JWT and seed).
+    /// Credentials file (JWT and seed). Default: none.
     #[arg(
         id = "nats_creds",
         long = "nats-creds",
         env = "NATS_CREDS",
+        value_name = "FILE",
         conflicts_with_all = ["nats_nkey", "nats_user", "nats_token", "nats_token_file"]
     )]
     pub creds: Option<PathBuf>,
 
-    /// File with the seed of an nkey.
+    /// File with the seed of an nkey. Default: none.
     #[arg(
         id = "nats_nkey",
         long = "nats-nkey",
         env = "NATS_NKEY",
+        value_name = "FILE",
         hide_env_values = true,
         conflicts_with_all = ["nats_user", "nats_token", "nats_token_file"]
     )]
     pub nkey: Option<PathBuf>,
 
-    /// User.
+    /// User name. Default: none.
     #[arg(
         id = "nats_user",
         long = "nats-user",
         env = "NATS_USER",
+        value_name = "USER",
         conflicts_with_all = ["nats_token", "nats_token_file"]
     )]
     pub user: Option<String>,
 
-    /// Password of the user.
+    /// Password of the user. Default: none.
     #[arg(
         id = "nats_password",
         long = "nats-password",
         env = "NATS_PASSWORD",
+        value_name = "PASSWORD",
         hide_env_values = true,
         requires = "nats_user",
         conflicts_with = "nats_password_file"
     )]
     pub password: Option<String>,
 
-    /// File with the password of the user.
+    /// File with the password of the user. Default: none.
     #[arg(
         id = "nats_password_file",
         long = "nats-password-file",
         env = "NATS_PASSWORD_FILE",
+        value_name = "FILE",
         requires = "nats_user"
     )]
     pub password_file: Option<PathBuf>,
 
-    /// Token.
+    /// Token. Default: none.
     #[arg(
         id = "nats_token",
         long = "nats-token",
         env = "NATS_TOKEN",
+        value_name = "TOKEN",
         hide_env_values = true,
         conflicts_with = "nats_token_file"
     )]
     pub token: Option<String>,
 
-    /// File with the token.
-    #[arg(id = "nats_token_file", long = "nats-token-file", env = "NATS_TOKEN_FILE")]
+    /// File with the token. Default: none.
+    #[arg(id = "nats_token_file", long = "nats-token-file", env = "NATS_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// Certificate authority of the servers, PEM; implies TLS.
-    #[arg(id = "nats_ca", long = "nats-ca", env = "NATS_CA")]
+    /// File with the certificate authority of the servers (PEM); requires TLS. Default: the
+    /// system's authorities, and TLS only if the servers require it.
+    #[arg(id = "nats_ca", long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
-    /// Client certificate, PEM; implies TLS.
-    #[arg(id = "nats_cert", long = "nats-cert", env = "NATS_CERT", requires = "nats_key")]
+    /// File with the client certificate (PEM); requires TLS. Default: none.
+    #[arg(
+        id = "nats_cert",
+        long = "nats-cert",
+        env = "NATS_CERT",
+        value_name = "FILE",
+        requires = "nats_key"
+    )]
     pub cert: Option<PathBuf>,
 
-    /// Key of the client certificate, PEM.
-    #[arg(id = "nats_key", long = "nats-key", env = "NATS_KEY", requires = "nats_cert")]
+    /// File with the key of the client certificate (PEM). Default: none.
+    #[arg(id = "nats_key", long = "nats-key", env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
     pub key: Option<PathBuf>,
 
-    /// What the subjects of answers begin with, so that the right to hear them can be given to the dispatcher alone.
+    /// Prefix of the dispatcher's inbox subjects, which only the dispatcher should be allowed to
+    /// subscribe to.
     #[arg(
         id = "nats_inbox_prefix",
         long = "nats-inbox-prefix",
@@ -103,7 +121,7 @@ pub struct Nats {
     pub inbox_prefix: String,
 }
 
-/// Secrets stay out of logs.
+// Keeps secrets out of logs.
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nats").finish_non_exhaustive()
@@ -111,17 +129,17 @@ impl fmt::Debug for Nats {
 }
 
 impl Nats {
-    /// The setting with which the service says who it is: the one that is to be looked at when the server does not
-    /// know it.
+    /// The setting of the credentials, for the error of a server that refuses them.
+    #[must_use]
     pub fn credential(&self) -> &'static str {
-        let given = [
+        let settings = [
             (self.creds.is_some(), "NATS_CREDS"),
             (self.nkey.is_some(), "NATS_NKEY"),
             (self.token.is_some(), "NATS_TOKEN"),
             (self.token_file.is_some(), "NATS_TOKEN_FILE"),
             (self.password_file.is_some(), "NATS_PASSWORD_FILE"),
         ];
-        given.iter().find(|(given, _)| *given).map_or("NATS_USER", |(_, setting)| setting)
+        settings.iter().find(|(is_set, _)| *is_set).map_or("NATS_USER", |(_, setting)| setting)
     }
 }
 
@@ -150,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_servers_is_split() {
+    fn comma_separated_servers_are_split() {
         assert_eq!(
             parse(&["--nats-url", "nats://a:1,nats://b:2"]).unwrap().url,
             ["nats://a:1", "nats://b:2"]
@@ -158,8 +176,8 @@ mod tests {
     }
 
     #[test]
-    fn two_ways_to_say_who_one_is_are_refused() {
-        let ways = [
+    fn two_kinds_of_credentials_are_refused() {
+        let kinds = [
             ("NATS_CREDS", vec!["--nats-creds", "f"]),
             ("NATS_NKEY", vec!["--nats-nkey", "f"]),
             ("NATS_USER", vec!["--nats-user", "u", "--nats-password", "p"]),
@@ -167,10 +185,10 @@ mod tests {
             ("NATS_TOKEN", vec!["--nats-token", "t"]),
             ("NATS_TOKEN_FILE", vec!["--nats-token-file", "f"]),
         ];
-        for (setting, way) in &ways {
-            assert_eq!(parse(way).unwrap().credential(), *setting);
-            for (_, other) in ways.iter().filter(|(other, _)| other != setting) {
-                assert!(parse(&[&way[..], other].concat()).is_err(), "{way:?} {other:?}");
+        for (setting, args) in &kinds {
+            assert_eq!(parse(args).unwrap().credential(), *setting);
+            for (_, other) in kinds.iter().filter(|(other, _)| other != setting) {
+                assert!(parse(&[&args[..], other].concat()).is_err(), "{args:?} {other:?}");
             }
         }
         assert!(parse(&["--nats-cert", "c"]).is_err(), "without its key");
@@ -178,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_of_inboxes_is_a_literal_subject() {
+    fn inbox_prefix_is_a_subject_without_wildcards() {
         assert_eq!(parse(&[]).unwrap().inbox_prefix, "_INBOX.dispatcher");
         for bad in ["", "_INBOX.", "_INBOX.*", "_INBOX.>", "a b"] {
             assert!(parse(&["--nats-inbox-prefix", bad]).is_err(), "{bad:?}");

@@ -1,4 +1,4 @@
-//! A program in a process of its own, kept running: started again when it dies, but not for ever.
+//! Runs a program as a child process, and restarts it after a crash, up to a limit.
 
 use std::{
     io,
@@ -16,68 +16,70 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// So many deaths in a row are too many.
-const DEATHS: u32 = 6;
-/// One that has lived so long is well: its death is the first in a row.
-const WELL: Duration = Duration::from_secs(5);
-/// How long its output may stay open after its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Its exit code where a setting is wrong: to start it again would not help.
+/// How many consecutive crashes end the supervision.
+const MAX_CRASHES: u32 = 6;
+/// A program that ran this long has recovered: its next crash is the first one again.
+const RECOVERED: Duration = Duration::from_secs(5);
+/// How long the output may stay open after the program's end.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// The exit code for a wrong setting: a restart would not help.
 const WRONG_SETTING: i32 = 2;
 
-/// What becomes of it.
+/// A change of the program.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
-    /// It runs; `again` after a death.
-    Started { pid: i32, again: bool },
-    /// It wrote a line, to stdout or stderr.
+    /// The program runs; `restarted` after a crash.
+    Started { pid: i32, restarted: bool },
+    /// The program wrote a line to stdout or stderr.
     Line(String),
-    /// It has died; the next start comes after `delay`.
-    Died { how: String, delay: Duration },
+    /// The program crashed, and will be restarted after `delay`.
+    Crashed { reason: String, delay: Duration },
 }
 
-/// How a program is to be run.
-pub(super) struct Supervised<Tell> {
-    /// The program. It gets a process group of its own: a Ctrl-C at the terminal is not for it.
+/// A program and the way to run it.
+pub(super) struct Supervised<Notify> {
+    /// The program. Its new process group keeps a Ctrl-C at the terminal from it.
     pub(super) command: Command,
-    /// The wait after its first death; twice as long after each further one in a row.
+    /// The delay after the first crash; it doubles with each consecutive one.
     pub(super) restart_delay: Duration,
-    /// How long it may take to end when asked to, before it is killed.
+    /// How long the program may take to end after SIGTERM, before it is killed.
     pub(super) grace: Duration,
-    /// Ends it where this process is killed.
+    /// Ends the program if this process is killed.
     pub(super) guard: Guard,
-    /// Hears what becomes of it.
-    pub(super) tell: Tell,
+    /// Is called for each change.
+    pub(super) notify: Notify,
 }
 
-impl<Tell: FnMut(Change)> Supervised<Tell> {
-    /// Runs it until `stop`, then asks it to end (SIGTERM).
+impl<Notify: FnMut(Change)> Supervised<Notify> {
+    /// Runs the program until `stop` is cancelled, then sends SIGTERM.
     ///
     /// # Errors
-    /// Where it cannot be started, or has died too often.
+    /// The program cannot be started, or crashed too often.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), String> {
-        let mut deaths = 0;
+        let mut crashes = 0;
         loop {
             let begin = Instant::now();
-            let mut run = Run::start(&mut self.command, &self.guard).map_err(|error| error.to_string())?;
-            (self.tell)(Change::Started { pid: run.pid.as_raw_pid(), again: deaths > 0 });
+            let mut process =
+                Process::start(&mut self.command, &self.guard).map_err(|error| error.to_string())?;
+            let (pid, restarted) = (process.pid.as_raw_pid(), crashes > 0);
+            (self.notify)(Change::Started { pid, restarted });
             let status = tokio::select! {
-                status = run.wait(&mut self.tell) => status,
+                status = process.wait(&mut self.notify) => status,
                 () = stop.cancelled() => {
-                    run.end(self.grace, &mut self.tell).await;
+                    process.stop(self.grace, &mut self.notify).await;
                     return Ok(());
                 }
             };
-            let how = how(&status);
-            // A first start tells whether the settings are right.
-            let is_hopeless =
-                deaths == 0 && status.ok().and_then(|status| status.code()) == Some(WRONG_SETTING);
-            deaths = if begin.elapsed() >= WELL { 1 } else { deaths + 1 };
-            if is_hopeless || deaths >= DEATHS {
-                return Err(how);
+            let reason = exit_reason(&status);
+            // Only the first start shows whether the settings are right.
+            let is_wrong_setting =
+                crashes == 0 && status.ok().and_then(|status| status.code()) == Some(WRONG_SETTING);
+            crashes = if begin.elapsed() >= RECOVERED { 1 } else { crashes + 1 };
+            if is_wrong_setting || crashes >= MAX_CRASHES {
+                return Err(reason);
             }
-            let delay = delay(self.restart_delay, deaths);
-            (self.tell)(Change::Died { how, delay });
+            let delay = restart_delay(self.restart_delay, crashes);
+            (self.notify)(Change::Crashed { reason, delay });
             if stop.run_until_cancelled(sleep(delay)).await.is_none() {
                 return Ok(());
             }
@@ -85,13 +87,13 @@ impl<Tell: FnMut(Change)> Supervised<Tell> {
     }
 }
 
-/// The wait after so many deaths in a row.
-fn delay(first: Duration, deaths: u32) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(deaths.saturating_sub(1)))
+/// The delay after this number of consecutive crashes.
+fn restart_delay(first: Duration, crashes: u32) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(crashes.saturating_sub(1)))
 }
 
-/// One life of it. Dropping it kills it.
-struct Run {
+/// One process of the program. Dropping it kills the process.
+struct Process {
     child: Child,
     pid: Pid,
     guard: Guard,
@@ -99,7 +101,7 @@ struct Run {
     stderr: Option<Lines<BufReader<ChildStderr>>>,
 }
 
-impl Run {
+impl Process {
     fn start(command: &mut Command, guard: &Guard) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
@@ -110,48 +112,48 @@ impl Run {
         Ok(Self { child, pid, guard: guard.clone(), stdout, stderr })
     }
 
-    /// PodState what it writes until it has ended. May be given up and called again.
-    async fn wait(&mut self, tell: &mut impl FnMut(Change)) -> io::Result<ExitStatus> {
+    /// Passes the output on until the process has ended. Cancel safe.
+    async fn wait(&mut self, notify: &mut impl FnMut(Change)) -> io::Result<ExitStatus> {
         let status = loop {
             tokio::select! {
                 status = self.child.wait() => break status,
-                line = next(&mut self.stdout) => take(line, &mut self.stdout, tell),
-                line = next(&mut self.stderr) => take(line, &mut self.stderr, tell),
+                line = next(&mut self.stdout) => take(line, &mut self.stdout, notify),
+                line = next(&mut self.stderr) => take(line, &mut self.stderr, notify),
             }
         };
         self.guard.forget(self.pid);
         let rest = async {
             while self.stdout.is_some() || self.stderr.is_some() {
                 tokio::select! {
-                    line = next(&mut self.stdout) => take(line, &mut self.stdout, tell),
-                    line = next(&mut self.stderr) => take(line, &mut self.stderr, tell),
+                    line = next(&mut self.stdout) => take(line, &mut self.stdout, notify),
+                    line = next(&mut self.stderr) => take(line, &mut self.stderr, notify),
                 }
             }
         };
-        let _ = timeout(LAST_WORDS, rest).await;
+        let _ = timeout(LAST_OUTPUT, rest).await;
         status
     }
 
-    /// Asks it to end, and kills it when it does not in time.
-    async fn end(&mut self, grace: Duration, tell: &mut impl FnMut(Change)) {
-        // Without an id it has been waited for.
+    /// Sends SIGTERM, and SIGKILL after `grace`.
+    async fn stop(&mut self, grace: Duration, notify: &mut impl FnMut(Change)) {
+        // A child without an id has ended, and its process id may belong to another process.
         if self.child.id().is_some() {
             let _ = kill_process(self.pid, Signal::TERM);
         }
-        if timeout(grace, self.wait(tell)).await.is_err() {
+        if timeout(grace, self.wait(notify)).await.is_err() {
             let _ = self.child.start_kill();
-            let _ = self.wait(tell).await;
+            let _ = self.wait(notify).await;
         }
     }
 }
 
-fn how(status: &io::Result<ExitStatus>) -> String {
+fn exit_reason(status: &io::Result<ExitStatus>) -> String {
     match status {
         Err(error) => error.to_string(),
         Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => format!("has ended with exit code {code}"),
+            (Some(code), _) => format!("exited with code {code}"),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
-            (None, None) => "has ended".to_owned(),
+            (None, None) => "exited".to_owned(),
         },
     }
 }
@@ -160,7 +162,7 @@ fn lines<Output: AsyncRead + Unpin>(output: Option<Output>) -> Option<Lines<BufR
     output.map(|output| BufReader::new(output).lines())
 }
 
-/// The next line; never comes where the output has ended.
+/// The next line; pending after the end of the output.
 async fn next<Output: AsyncRead + Unpin>(
     lines: &mut Option<Lines<BufReader<Output>>>,
 ) -> io::Result<Option<String>> {
@@ -173,14 +175,13 @@ async fn next<Output: AsyncRead + Unpin>(
 fn take<Output>(
     line: io::Result<Option<String>>,
     output: &mut Option<Output>,
-    tell: &mut impl FnMut(Change),
+    notify: &mut impl FnMut(Change),
 ) {
     match line {
-        Ok(Some(line)) => tell(Change::Line(line)),
-        // The end of the output, or a line that is no text.
-        Ok(None) => *output = None,
+        Ok(Some(line)) => notify(Change::Line(line)),
+        // A line that is not UTF-8 is skipped.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-        Err(_) => *output = None,
+        Ok(None) | Err(_) => *output = None,
     }
 }
 

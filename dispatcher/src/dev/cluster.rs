@@ -1,6 +1,6 @@
-//! The local cluster: its API, its Job controller, and the kubelet that runs the Jobs' programs.
+//! Starts the local cluster: its API, its Job controller, and the kubelet that runs the programs.
 
-use std::{collections::BTreeMap, net::TcpListener, time::Duration};
+use std::{collections::BTreeMap, io, net::TcpListener, time::Duration};
 
 use local_cluster::{
     LocalCluster, Options, controller,
@@ -8,22 +8,25 @@ use local_cluster::{
 };
 use serde_json::json;
 
-use crate::dev::{DevError, NAMESPACE, supervisor::Parts};
+use crate::{
+    dev::{DevError, NAMESPACE},
+    supervisor::Supervisor,
+};
 
-/// Its parts end at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long each part may take to stop.
+const STOP: Duration = Duration::from_secs(5);
 
-/// Starts it.
+/// Starts the parts as tasks.
 ///
 /// # Errors
-/// Where the listener is none, or there can be no kubelet.
+/// The listener cannot be used, or the kubelet cannot be created.
 pub(super) fn start(
-    parts: &mut Parts,
+    supervisor: &mut Supervisor,
     listener: TcpListener,
     images: BTreeMap<String, Program>,
     time_scale: f64,
 ) -> Result<(), DevError> {
-    let failed = |error: std::io::Error| DevError::Ended(format!("local cluster: {error}"));
+    let failed = |error: io::Error| DevError::Ended(format!("local cluster: {error}"));
     let namespaces = vec!["default".to_owned(), NAMESPACE.to_owned()];
     let cluster = LocalCluster::new(Options { namespaces, ..Options::default() });
     let client = cluster.internal_client(NAMESPACE);
@@ -33,27 +36,25 @@ pub(super) fn start(
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
 
-    parts.start("API of the local cluster", PATIENCE, |stop| async move {
+    supervisor.group(STOP).spawn("local cluster API", |stop| async move {
         cluster.serve(listener, stop).await.map_err(|error| error.to_string())
     });
-    parts.start("Job controller", PATIENCE, |stop| async move {
-        controller::run(client, controller::Options { time_scale }, stop).await;
-        Ok(())
-    });
-    parts.start("pods", PATIENCE, |stop| async move {
-        kubelet.run(stop).await;
-        Ok(())
-    });
+    let options = controller::Options { time_scale };
+    supervisor
+        .group(STOP)
+        .spawn("Job controller", |stop| async move { controller::run(client, options, stop).await });
+    supervisor.group(STOP).spawn("kubelet", |stop| async move { kubelet.run(stop).await });
     Ok(())
 }
 
 /// A kubeconfig for the dispatcher. (JSON is YAML.)
 pub(super) fn kubeconfig(url: &str) -> String {
+    let context = json!({"cluster": "local", "user": "local", "namespace": NAMESPACE});
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "local",
         "clusters": [{"name": "local", "cluster": {"server": url}}],
         "users": [{"name": "local", "user": {}}],
-        "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local", "namespace": NAMESPACE}}],
+        "contexts": [{"name": "local", "context": context}],
     })
     .to_string()
 }

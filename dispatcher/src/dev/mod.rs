@@ -1,48 +1,40 @@
-//! `dispatcher dev`: all that a Job needs, on this machine, in one command.
+//! `dispatcher dev`: NATS, a local cluster and the service on this machine, in one command.
 //!
 //! ```text
-//! settings ─▶ place: ports, folders, programs ─▶ run ─┬─ nats-server                    (child)
-//!             (all checked before anything starts)    ├─ local cluster: API, controller, pods
-//!                                                     ├─ listener: a line per event
-//!                                                     └─ dispatcher run ...             (child)
+//! settings ─▶ workspace: ports, directories ─▶ run ─┬─ nats-server                    (process)
+//!                                                   ├─ local cluster: API, controller, kubelet
+//!                                                   ├─ printer: one line per status event
+//!                                                   └─ dispatcher run ...             (process)
 //! ```
-//!
-//! The dispatcher is the same program as everywhere, in a process of its own, so that it can be killed. What runs is a list
-//! of parts, stopped in the opposite order. The children are out of reach of a Ctrl-C at the terminal, and a guard ends
-//! them where this process is killed.
+//! Everything is checked before anything starts. Tasks stop in reverse order. The processes do not
+//! receive a Ctrl-C at the terminal, and a guard ends them if this process is killed.
 
 mod banner;
 mod child;
 mod cluster;
-mod lines;
-mod listener;
-mod place;
+mod output;
+mod probes;
 mod programs;
-mod ready;
 mod run;
-mod screen;
-mod settings;
-mod signals;
-mod supervisor;
+mod workspace;
 
 pub use run::run;
-pub use settings::{Image, Settings};
 
 /// The namespace of the Jobs.
 const NAMESPACE: &str = "jobs";
 
-/// Why `dispatcher dev` ended otherwise than by being told to.
+/// Why `dispatcher dev` ended without being stopped, or could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    /// It cannot start as it is told to: one line for each reason.
+    /// Settings are wrong: one line for each.
     #[error("{}", .0.join("\ndispatcher: "))]
     Settings(Vec<String>),
-    /// A part of it has ended.
+    /// A task ended or could not start.
     #[error("{0}")]
     Ended(String),
-    /// It was told to stop twice, and has not waited.
-    #[error("stopped at once; what was under way is told after the next start")]
-    Hurried,
+    /// A second signal interrupted the shutdown.
+    #[error("interrupted the shutdown; the next start completes pending work")]
+    Interrupted,
 }
 
 impl DevError {

@@ -1,4 +1,4 @@
-//! The programs that run: nats-server, the dispatcher itself, and those that stand for images.
+//! Finds the programs to run: nats-server, and a program for each image.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
 
 use local_cluster::kubelet::Program;
 
-use crate::dev::settings::{Image, Settings};
+use crate::cli::{DevSettings, Image};
 
 /// The image of the shipped workload.
 const SIMPLE_JOB: &str = concat!("simple-job:", env!("CARGO_PKG_VERSION"));
 
-/// The nats-server of the `PATH`, else the newest of those that `make setup` has put into the cache.
+/// The nats-server on the `PATH`, or the newest one that `make setup` has put into the cache.
 ///
 /// # Errors
-/// What to do where there is none.
+/// No nats-server was found; the message explains how to install it.
 pub(super) fn nats_server(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
     let path = variable("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
@@ -25,7 +25,7 @@ pub(super) fn nats_server(variable: impl Fn(&str) -> Option<OsString>) -> Result
     let cached = || newest(&cache?.join("dispatcher"));
     on_path.into_iter().find(|file| file.is_file()).or_else(cached).ok_or_else(|| {
         "no nats-server on the PATH: install it (https://docs.nats.io/running-a-nats-service), or run \
-         `make dev` in a checkout, which gets it"
+         `make dev` in a checkout, which downloads it"
             .to_owned()
     })
 }
@@ -41,30 +41,30 @@ fn version(path: &Path) -> Option<Vec<u32>> {
     text.split('.').map(|part| part.parse().ok()).collect()
 }
 
-/// What runs for each image.
+/// The program of each image.
 pub(super) struct Images {
-    /// By the image's name.
+    /// The programs by image name.
     pub(super) programs: BTreeMap<String, Program>,
-    /// What is amiss, but keeps nothing from starting.
-    pub(super) note: Option<String>,
+    /// A warning that does not prevent the start.
+    pub(super) warning: Option<String>,
 }
 
-/// The `simple-job` beside this program (`own`), and what the settings name.
+/// The programs of the settings, and the `simple-job` in the directory of this program (`own`).
 ///
 /// # Errors
-/// A line for each program that is not there.
-pub(super) fn images(settings: &Settings, own: &Path) -> Result<Images, Vec<String>> {
-    let (given, wrong): (Vec<_>, Vec<_>) = settings.images.iter().map(given).partition(Result::is_ok);
-    if !wrong.is_empty() {
-        return Err(wrong.into_iter().filter_map(Result::err).collect());
+/// One line for each program that does not exist.
+pub(super) fn images(settings: &DevSettings, own: &Path) -> Result<Images, Vec<String>> {
+    let (found, missing): (Vec<_>, Vec<_>) = settings.images.iter().map(program).partition(Result::is_ok);
+    if !missing.is_empty() {
+        return Err(missing.into_iter().filter_map(Result::err).collect());
     }
-    let beside = own.with_file_name("simple-job");
+    let shipped = own.with_file_name("simple-job");
     let mut programs = BTreeMap::new();
-    if beside.is_file() {
-        programs.insert(SIMPLE_JOB.to_owned(), Program::new(beside));
+    if shipped.is_file() {
+        programs.insert(SIMPLE_JOB.to_owned(), Program::new(shipped));
     }
-    programs.extend(given.into_iter().filter_map(Result::ok));
-    let note = match programs.remove(SIMPLE_JOB) {
+    programs.extend(found.into_iter().filter_map(Result::ok));
+    let warning = match programs.remove(SIMPLE_JOB) {
         Some(program) => {
             let sleep = settings.sleep_seconds.as_secs_f64().to_string();
             let program = program.with_variable("SLEEP_SECONDS", sleep.clone());
@@ -72,18 +72,20 @@ pub(super) fn images(settings: &Settings, own: &Path) -> Result<Images, Vec<Stri
             None
         }
         None => Some(format!(
-            "no program simple-job beside {}: a Job of the template simple cannot start; --image {SIMPLE_JOB}=PROGRAM names one",
+            "no program `simple-job` in the directory of {}: Jobs of the template `simple` cannot start; \
+             set one with --image {SIMPLE_JOB}=PROGRAM",
             own.display()
         )),
     };
-    Ok(Images { programs, note })
+    Ok(Images { programs, warning })
 }
 
-fn given(image: &Image) -> Result<(String, Program), String> {
+fn program(image: &Image) -> Result<(String, Program), String> {
     let path = std::path::absolute(&image.program).unwrap_or_else(|_| image.program.clone());
-    match path.is_file() {
-        true => Ok((image.name.clone(), Program::new(path))),
-        false => Err(format!("--image {}: there is no file {}", image.name, path.display())),
+    if path.is_file() {
+        Ok((image.name.clone(), Program::new(path)))
+    } else {
+        Err(format!("--image {}: no file {}", image.name, path.display()))
     }
 }
 
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_of_the_path_comes_before_the_newest_cached_one() {
+    fn nats_server_on_the_path_precedes_the_newest_cached_one() {
         let folder = tempfile::tempdir().unwrap();
         let (bin, cache) = (folder.path().join("bin"), folder.path().join(".cache/dispatcher"));
         make(&cache, &["nats-server-2.9.30", "nats-server-2.15.1", "nats-server-2.15.0", "nats-server-x"]);
@@ -114,7 +116,7 @@ mod tests {
         assert!(nats_server(|_| None).unwrap_err().contains("make dev"));
     }
 
-    fn settings(images: &[(&str, PathBuf)]) -> Settings {
+    fn settings(images: &[(&str, PathBuf)]) -> DevSettings {
         let images = images.iter().map(|(name, program)| format!("--image={name}={}", program.display()));
         let args = ["dispatcher".to_owned(), "dev".to_owned(), "--sleep-seconds=0.5".to_owned()];
         let cli = clap::Parser::parse_from(args.into_iter().chain(images));
@@ -123,17 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_workload_is_the_program_beside_this_one() {
+    fn simple_job_is_found_in_the_directory_of_this_program() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("dispatcher");
         let none = images(&settings(&[]), &own).unwrap();
         assert!(none.programs.is_empty());
-        assert!(none.note.unwrap().contains("--image simple-job:"));
+        assert!(none.warning.unwrap().contains("--image simple-job:"));
 
         make(folder.path(), &["simple-job", "worker"]);
         let worker = folder.path().join("worker");
-        let Images { programs, note } = images(&settings(&[("worker:1", worker.clone())]), &own).unwrap();
-        assert_eq!(note, None);
+        let Images { programs, warning } = images(&settings(&[("worker:1", worker.clone())]), &own).unwrap();
+        assert_eq!(warning, None);
         assert_eq!(programs["worker:1"], Program::new(worker));
         let simple = Program::new(folder.path().join("simple-job"))
             .with_variable("SLEEP_SECONDS", "0.5")
@@ -142,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_are_not_there_are_named() {
+    fn missing_programs_are_named() {
         let nowhere = Path::new("/nowhere").to_owned();
-        let wrong = images(&settings(&[("a:1", nowhere.join("a")), ("b:1", nowhere.join("b"))]), &nowhere);
+        let missing = images(&settings(&[("a:1", nowhere.join("a")), ("b:1", nowhere.join("b"))]), &nowhere);
         assert_eq!(
-            wrong.err().unwrap(),
-            ["--image a:1: there is no file /nowhere/a", "--image b:1: there is no file /nowhere/b"]
+            missing.err().unwrap(),
+            ["--image a:1: no file /nowhere/a", "--image b:1: no file /nowhere/b"]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The order in which everything starts and stops.
+//! Starts and stops everything in order.
 
 use std::{
     io,
@@ -8,32 +8,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use local_cluster::kubelet::Guard;
-use tokio::{process::Command, sync::watch};
-
-use crate::dev::{
-    DevError, NAMESPACE,
-    banner::{self, Facts},
-    child::{Change, Supervised},
-    cluster, lines, listener,
-    place::Place,
-    programs::{self, Images},
-    ready,
-    screen::{say, say_now},
-    settings::Settings,
-    signals::Signals,
-    supervisor::Parts,
-};
-use crate::templates;
 use dispatcher_core::template::TemplateError;
+use local_cluster::kubelet::Guard;
+use tokio::{
+    process::Command,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
 
-/// How long an orderly end may take: the dispatcher's own is bounded by 35 s.
+use crate::{
+    cli::DevSettings,
+    dev::{
+        DevError, NAMESPACE,
+        banner::{self, Facts},
+        child::{Change, Supervised},
+        cluster, output,
+        output::{print, print_notice},
+        probes,
+        programs::{self, Images},
+        workspace::Workspace,
+    },
+    supervisor::Supervisor,
+    templates,
+};
+
+/// How long each part may take to become ready.
+const START: Duration = Duration::from_secs(60);
+/// How long the processes may take to end. The dispatcher's own shutdown takes up to 35 s.
 const DISPATCHER_GRACE: Duration = Duration::from_secs(40);
 const NATS_GRACE: Duration = Duration::from_secs(10);
-/// The listener ends at once; a child's task soon after its child.
-const MOMENT: Duration = Duration::from_secs(5);
-/// Settings of the dispatcher that must not come from this environment: they are for another NATS.
-const FOREIGN: [&str; 8] = [
+/// How long a task may take to end, after its process.
+const TASK_GRACE: Duration = Duration::from_secs(5);
+/// Credentials in the environment, which belong to another NATS.
+const FOREIGN_SETTINGS: [&str; 8] = [
     "NATS_CREDS",
     "NATS_NKEY",
     "NATS_USER",
@@ -43,150 +51,203 @@ const FOREIGN: [&str; 8] = [
     "NATS_CERT",
     "NATS_KEY",
 ];
-/// Where the `nats` command looks unless told otherwise.
+/// The default port of the `nats` command.
 const NATS_PORT: u16 = 4222;
 
-/// Runs everything until SIGINT, SIGTERM or SIGHUP, then stops it: the dispatcher, the pods, the cluster, NATS. A second
-/// signal waits for nothing.
+/// Runs everything until SIGINT, SIGTERM or SIGHUP, then stops the dispatcher, the pods, the
+/// cluster and NATS. A second signal ends this program immediately.
 ///
 /// # Errors
-/// [`DevError`]: it could not start, a part has ended, or it was hurried.
-pub async fn run(settings: Settings) -> Result<(), DevError> {
+/// [`DevError`]: a setting is wrong, a task ended, or a second signal arrived.
+pub async fn run(settings: DevSettings) -> Result<(), DevError> {
     let mut signals = Signals::new().map_err(|error| DevError::Ended(format!("signals: {error}")))?;
-    let (stage, api) = Stage::new(settings)?;
-    let mut parts = Parts::default();
-    let playing = async {
-        match stage.start(&mut parts, api).await {
-            Ok(()) => parts.any_ended().await,
+    let (environment, api) = Environment::new(settings)?;
+    let mut supervisor = Supervisor::default();
+    let running = async {
+        match environment.start(&mut supervisor, api).await {
+            Ok(()) => DevError::Ended(supervisor.ended().await.to_string()),
             Err(error) => error,
         }
     };
     let ended = tokio::select! {
-        ended = playing => Err(ended),
+        error = running => Err(error),
         () = signals.next() => Ok(()),
     };
-    say_now("stopping: the dispatcher, the pods, the cluster, NATS");
+    print_notice("stopping the dispatcher, the pods, the cluster and NATS");
     tokio::select! {
-        () = parts.stop() => ended,
-        () = signals.next() => Err(DevError::Hurried),
+        () = supervisor.stop() => ended,
+        () = signals.next() => Err(DevError::Interrupted),
     }
 }
 
-/// What was looked at before anything starts.
-struct Stage {
+/// The signals that stop this program. Once created, none of them ends the process by itself.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn next(&mut self) {
+        let Self([interrupt, terminate, hangup]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Everything that is checked before anything starts.
+struct Environment {
     begin: Instant,
-    settings: Settings,
+    settings: DevSettings,
     templates: Vec<String>,
     own: PathBuf,
     nats_server: PathBuf,
     images: Images,
-    place: Place,
+    workspace: Workspace,
     guard: Guard,
 }
 
-impl Stage {
-    fn new(settings: Settings) -> Result<(Self, TcpListener), DevError> {
+impl Environment {
+    fn new(settings: DevSettings) -> Result<(Self, TcpListener), DevError> {
         let begin = Instant::now();
-        let (place, api) = Place::take(&settings)?;
-        // The limits on them are the dispatcher's own, from the environment that it shares.
+        let (workspace, api) = Workspace::acquire(&settings)?;
+        // The dispatcher itself checks the limits, which it reads from the same environment.
         let templates = templates::load(&settings.templates.folder, &Arc::default());
-        let wrong =
+        let invalid =
             |error: TemplateError| DevError::setting(format!("--templates: {error}").replace('\n', " "));
-        let templates = templates.map_err(wrong)?;
+        let templates = templates.map_err(invalid)?;
         let templates = templates.iter().map(|template| template.name.to_string()).collect();
         let nats_server = programs::nats_server(|name| std::env::var_os(name)).map_err(DevError::setting)?;
-        let own_path = |error: io::Error| DevError::setting(format!("own path: {error}"));
-        let own = std::env::current_exe().map_err(own_path)?;
+        let no_path = |error: io::Error| DevError::setting(format!("path of this program: {error}"));
+        let own = std::env::current_exe().map_err(no_path)?;
         let images = programs::images(&settings, &own).map_err(DevError::Settings)?;
         let no_shell = |error: io::Error| DevError::setting(format!("/bin/sh: {error}"));
-        let guard = Guard::start(place.folder.path()).map_err(no_shell)?;
-        Ok((Self { begin, settings, templates, own, nats_server, images, place, guard }, api))
+        let guard = Guard::start(workspace.temporary.path()).map_err(no_shell)?;
+        Ok((Self { begin, settings, templates, own, nats_server, images, workspace, guard }, api))
     }
 
-    /// Starts the parts, each when those that it needs work, and says what to do next.
-    async fn start(&self, parts: &mut Parts, api: TcpListener) -> Result<(), DevError> {
-        let nats_url = format!("nats://127.0.0.1:{}", self.place.nats);
-        self.start_nats(parts);
-        cluster::start(parts, api, self.images.programs.clone(), self.settings.time_scale)?;
-        let client = parts.until("JetStream", listener::connect(&nats_url)).await?;
-        parts.start("events", MOMENT, |stop| listener::listen(client, say, stop));
-        let mut pid = self.start_dispatcher(parts, &nats_url)?;
-        parts.until("the dispatcher", ready::until_ready(self.place.admin)).await?;
-        if let Some(note) = &self.images.note {
-            say_now(note);
+    /// Starts each part once those that it needs are ready, then prints the banner.
+    async fn start(&self, supervisor: &mut Supervisor, api: TcpListener) -> Result<(), DevError> {
+        let nats_url = format!("nats://127.0.0.1:{}", self.workspace.nats_port);
+        self.start_nats(supervisor);
+        cluster::start(supervisor, api, self.images.programs.clone(), self.settings.time_scale)?;
+        let client = until_ready(supervisor, "JetStream", probes::connect(&nats_url)).await?;
+        supervisor.group(TASK_GRACE).spawn("status events", |stop| probes::print_events(client, stop));
+        let mut pid = self.start_dispatcher(supervisor, &nats_url)?;
+        let ready = probes::dispatcher_ready(self.workspace.admin_port);
+        until_ready(supervisor, "the dispatcher", ready).await?;
+        if let Some(warning) = &self.images.warning {
+            print_notice(warning);
         }
         let pid = *pid.borrow_and_update();
-        say(&banner::next(&self.facts(pid)));
+        print(&banner::text(&self.facts(pid)));
         Ok(())
     }
 
-    fn start_nats(&self, parts: &mut Parts) {
+    fn start_nats(&self, supervisor: &mut Supervisor) {
         let mut command = Command::new(&self.nats_server);
-        command.args(["--addr", "127.0.0.1", "--port", &self.place.nats.to_string(), "--jetstream"]);
-        command.arg("--store_dir").arg(&self.place.store);
-        let tell = |change| match change {
-            Change::Line(line) => lines::nats_server(&line).iter().for_each(|line| say(line)),
-            Change::Died { how, delay } => say_now(&format!("nats-server {how}; again in {delay:?}")),
-            Change::Started { pid, again: true } => {
-                say_now(&format!("nats-server runs again (kill -9 {pid})"))
+        let port = self.workspace.nats_port.to_string();
+        command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream"]);
+        command.arg("--store_dir").arg(&self.workspace.store);
+        let notify = |change| match change {
+            Change::Line(line) => output::nats_server(&line).iter().for_each(|line| print(line)),
+            Change::Crashed { reason, delay } => {
+                print_notice(&format!("nats-server {reason}; restarting it in {delay:?}"));
+            }
+            Change::Started { pid, restarted: true } => {
+                print_notice(&format!("restarted nats-server (kill -9 {pid})"));
             }
             Change::Started { .. } => {}
         };
-        let keeper = self.keeper(command, NATS_GRACE, tell);
-        parts.start("nats-server", NATS_GRACE + MOMENT, |stop| keeper.run(stop));
+        let program = self.supervised(command, NATS_GRACE, notify);
+        supervisor.group(NATS_GRACE + TASK_GRACE).spawn("nats-server", |stop| program.run(stop));
     }
 
-    /// The dispatcher, as anywhere else; what is returned tells its process.
-    fn start_dispatcher(&self, parts: &mut Parts, nats_url: &str) -> Result<watch::Receiver<i32>, DevError> {
-        let kubeconfig = self.place.folder.path().join("kubeconfig");
-        let text = cluster::kubeconfig(&format!("http://127.0.0.1:{}", self.place.api));
-        let failed = |error| DevError::Ended(format!("{}: {error}", kubeconfig.display()));
-        std::fs::write(&kubeconfig, text).map_err(failed)?;
-        let mut command = Command::new(&self.own);
-        command.args(["run", "--nats-url", nats_url, "--namespace", NAMESPACE, "--log-format", "json"]);
-        command.arg("--admin-addr").arg(format!("127.0.0.1:{}", self.place.admin));
-        command.arg("--kubeconfig").arg(&kubeconfig);
-        command.arg("--templates").arg(&self.settings.templates.folder);
-        // A name that stays: after a death it takes its own Lease again at once.
-        command.args(["--identity", "dispatcher-dev"]);
-        // The kept streams tell of a cluster that is gone, and its Jobs with it.
-        command.arg("--adopt");
-        for name in FOREIGN {
-            command.env_remove(name);
-        }
-        let is_all_wanted = std::env::var_os("RUST_LOG").is_some();
+    /// Starts `dispatcher run`, and returns its current process id.
+    fn start_dispatcher(
+        &self,
+        supervisor: &mut Supervisor,
+        nats_url: &str,
+    ) -> Result<watch::Receiver<i32>, DevError> {
+        let command = self.dispatcher_command(nats_url)?;
+        let show_all = std::env::var_os("RUST_LOG").is_some();
         let (sender, pid) = watch::channel(0);
-        let tell = move |change| match change {
-            Change::Line(line) => lines::log(&line, is_all_wanted).iter().for_each(|line| say(line)),
-            Change::Died { how, delay } => say_now(&format!("the dispatcher {how}; again in {delay:?}")),
-            Change::Started { pid, again } => {
-                if again {
-                    say_now(&format!("the dispatcher runs again (kill -9 {pid})"));
+        let notify = move |change| match change {
+            Change::Line(line) => output::log(&line, show_all).iter().for_each(|line| print(line)),
+            Change::Crashed { reason, delay } => {
+                print_notice(&format!("the dispatcher {reason}; restarting it in {delay:?}"));
+            }
+            Change::Started { pid, restarted } => {
+                if restarted {
+                    print_notice(&format!("restarted the dispatcher (kill -9 {pid})"));
                 }
                 sender.send_replace(pid);
             }
         };
-        let keeper = self.keeper(command, DISPATCHER_GRACE, tell);
-        parts.start("dispatcher", DISPATCHER_GRACE + MOMENT, |stop| keeper.run(stop));
+        let program = self.supervised(command, DISPATCHER_GRACE, notify);
+        supervisor.group(DISPATCHER_GRACE + TASK_GRACE).spawn("dispatcher", |stop| program.run(stop));
         Ok(pid)
     }
 
-    fn keeper<Tell: FnMut(Change)>(&self, command: Command, grace: Duration, tell: Tell) -> Supervised<Tell> {
+    fn dispatcher_command(&self, nats_url: &str) -> Result<Command, DevError> {
+        let kubeconfig = self.workspace.temporary.path().join("kubeconfig");
+        let text = cluster::kubeconfig(&format!("http://127.0.0.1:{}", self.workspace.api_port));
+        let failed = |error| DevError::Ended(format!("{}: {error}", kubeconfig.display()));
+        std::fs::write(&kubeconfig, text).map_err(failed)?;
+        let mut command = Command::new(&self.own);
+        command.args(["run", "--nats-url", nats_url, "--namespace", NAMESPACE, "--log-format", "json"]);
+        command.arg("--admin-addr").arg(format!("127.0.0.1:{}", self.workspace.admin_port));
+        command.arg("--kubeconfig").arg(&kubeconfig);
+        command.arg("--templates").arg(&self.settings.templates.folder);
+        // With a constant name, a restarted dispatcher reacquires its own Lease immediately.
+        command.args(["--identity", "dispatcher-dev"]);
+        // The kept streams refer to the cluster of an earlier run, which no longer exists.
+        command.arg("--adopt");
+        for name in FOREIGN_SETTINGS {
+            command.env_remove(name);
+        }
+        Ok(command)
+    }
+
+    fn supervised<Notify: FnMut(Change)>(
+        &self,
+        command: Command,
+        grace: Duration,
+        notify: Notify,
+    ) -> Supervised<Notify> {
         let (guard, restart_delay) = (self.guard.clone(), self.settings.restart_delay);
-        Supervised { command, restart_delay, grace, guard, tell }
+        Supervised { command, restart_delay, grace, guard, notify }
     }
 
     fn facts(&self, pid: i32) -> Facts<'_> {
-        let Place { nats, api, admin, .. } = self.place;
+        let Workspace { nats_port, api_port, admin_port, .. } = self.workspace;
         Facts {
             took: self.begin.elapsed(),
-            nats,
-            is_default_nats: nats == NATS_PORT && std::env::var_os("NATS_URL").is_none(),
-            api,
-            admin,
+            nats_port,
+            is_default_nats: nats_port == NATS_PORT && std::env::var_os("NATS_URL").is_none(),
+            api_port,
+            admin_port,
             pid,
             templates: &self.templates,
-            kept: self.place.kept.then(|| self.place.store.display().to_string()),
+            kept: self.workspace.kept.then(|| self.workspace.store.display().to_string()),
         }
+    }
+}
+
+/// Waits for `ready`, unless a task ends before.
+async fn until_ready<T>(
+    supervisor: &mut Supervisor,
+    part: &str,
+    ready: impl Future<Output = T>,
+) -> Result<T, DevError> {
+    tokio::select! {
+        value = timeout(START, ready) => value
+            .map_err(|_| DevError::Ended(format!("{part} is not ready after {} s", START.as_secs()))),
+        ended = supervisor.ended() => Err(DevError::Ended(ended.to_string())),
     }
 }

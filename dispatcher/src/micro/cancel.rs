@@ -1,24 +1,11 @@
-//! `jobs.<template>.cancel`: a Job is deleted, or a request that is still queued is rejected.
+//! `jobs.<template>.cancel`: deletes a Job, or rejects a request that is still queued.
+//!
+//! Each cancellation is recorded in `JOB_CANCELS` before it takes effect, so that the leader
+//! publishes `Cancelled` and another replica completes it after a crash.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
-
-use crate::micro::{
-    error::{ErrorCode, ServiceError},
-    history::History,
-    query::Target,
-    queue::{Found, Lookup, Queue},
-};
-use crate::{
-    cancellation::{
-        Cancellations,
-        enforcer::{RemovalResult, delete},
-    },
-    concurrency::ConcurrencyLimiter,
-    kube::JobClient,
-};
 use dispatcher_core::{
     contract::{
         event::EventType,
@@ -29,38 +16,50 @@ use dispatcher_core::{
     request::cancellation::Cancel,
     template::Template,
 };
+use serde_json::json;
 
-/// How often a Job that changes while it is deleted is looked at anew.
+use crate::{
+    cancellation::{
+        Cancellations,
+        enforcer::{RemovalResult, delete},
+    },
+    concurrency::ConcurrencyLimiter,
+    kube::JobClient,
+    micro::{
+        api::Target,
+        error::{ErrorCode, ServiceError},
+        history::History,
+        lookup::{Found, Lookup, Queue, not_found},
+    },
+};
+
+/// How often a deletion is repeated for a Job that changes meanwhile.
 const TRIES: usize = 10;
-/// How far the watch may be behind a Job whose request has left the queue.
-const WATCH: Duration = Duration::from_secs(1);
+/// The longest wait for the watch to observe a Job whose request has left the queue.
+const WATCH_DELAY: Duration = Duration::from_secs(1);
 
-/// See the module.
-pub struct Cancelling {
-    /// The Jobs of the namespace.
+/// Handles `cancel` calls.
+pub(crate) struct CancelHandler {
     pub(crate) jobs: JobClient,
-    /// What is written down.
-    pub(crate) cancels: Cancellations,
-    /// Which Job an identity has.
-    pub active: ConcurrencyLimiter,
-    /// What is stored.
-    pub history: History,
-    /// The requests that are stored.
-    pub queue: Queue,
+    pub(crate) cancellations: Cancellations,
+    /// Finds the Job of a request id.
+    pub(crate) limiter: ConcurrencyLimiter,
+    pub(crate) history: History,
+    pub(crate) queue: Queue,
 }
 
-/// What was done.
+/// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Done {
+enum CancelResult {
     /// The Job is deleted; its outcome follows.
     Deleted,
-    /// The request is queued, and will be rejected.
+    /// The queued request will be rejected.
     Pending,
-    /// The Job was over already.
+    /// The Job was finished already.
     Finished,
 }
 
-impl Done {
+impl CancelResult {
     fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
@@ -70,123 +69,133 @@ impl Done {
     }
 }
 
-impl Cancelling {
-    /// Cancellations, and answers when that is certain.
+impl CancelHandler {
+    /// Cancels, and answers once the result is certain.
     ///
     /// # Errors
-    /// [`ErrorCode::NotFound`], or [`ErrorCode::NotReady`]: then it may be done or not.
-    pub async fn cancel(&self, template: &Template, target: &Target) -> Result<Bytes, ServiceError> {
-        let (done, name) = match target {
+    /// [`ErrorCode::NotFound`], or [`ErrorCode::NotReady`], which leaves open whether the
+    /// cancellation takes effect.
+    pub(super) async fn cancel(&self, template: &Template, target: &Target) -> Result<Bytes, ServiceError> {
+        let (result, name) = match target {
             Target::Name(name) => (self.by_name(template, name).await?, name.clone()),
             Target::Id(id) => self.by_id(template, id).await?,
         };
-        tracing::info!(template = %template.name, job = %name, done = done.as_str(), "cancelled");
-        Ok(json!({"result": done.as_str(), "template": template.name, "name": name}).to_string().into())
+        let result = result.as_str();
+        tracing::info!(template = %template.name, job = %name, result, "cancelled");
+        Ok(json!({"result": result, "template": template.name, "name": name}).to_string().into())
     }
 
-    async fn by_name(&self, definition: &Template, name: &JobName) -> Result<Done, ServiceError> {
-        let template = &definition.name;
-        if let Some(done) = self.job(template, name, None).await? {
-            return Ok(done);
+    async fn by_name(&self, template: &Template, name: &JobName) -> Result<CancelResult, ServiceError> {
+        let template_name = &template.name;
+        if let Some(result) = self.delete_job(template_name, name, None).await? {
+            return Ok(result);
         }
-        match self.find(definition, &Lookup::Name(name)).await? {
-            // Of a queue that is too long to be looked through it may be there.
+        match self.find(template, &Lookup::Name(name)).await? {
+            // A queue that is too long to search may contain the request.
             Found::Queued(_) | Found::Unknown => {
-                let up_to = self.queue.last().await.map_err(ServiceError::not_ready)?;
-                self.put(Cancel::Name { template: template.clone(), name: name.clone(), up_to }).await?;
-                return Ok(Done::Pending);
+                let up_to = self.last_sequence().await?;
+                let (template, name) = (template_name.clone(), name.clone());
+                self.record(Cancel::Name { template, name, up_to }).await?;
+                return Ok(CancelResult::Pending);
             }
             Found::Absent => {}
         }
-        // It may have left the queue between the two looks.
-        if let Some(done) = self.job(template, name, None).await? {
-            return Ok(done);
+        // The request may have left the queue after the first read of the Job.
+        if let Some(result) = self.delete_job(template_name, name, None).await? {
+            return Ok(result);
         }
-        let last = self.history.last(template, name).await.map_err(ServiceError::not_ready)?;
-        match last {
-            Some(last)
-                if last.headers.get(JOB_EVENT).map(|v| v.as_str()) == Some(EventType::Outcome.as_str()) =>
-            {
-                Ok(Done::Finished)
-            }
-            // It is gone; its outcome is not told yet.
-            Some(_) => Ok(Done::Deleted),
-            None => {
-                let message = format!(
-                    "nothing is known of a Job `{name}` of the template {template}, and no request of it is in the queue"
-                );
-                Err(ServiceError::new(ErrorCode::NotFound, message).of(name))
-            }
-        }
+        let last = self.history.last(template_name, name).await.map_err(ServiceError::not_ready)?;
+        let Some(last) = last else { return Err(not_found(template, name)) };
+        let event = last.headers.get(JOB_EVENT).map(|value| value.as_str());
+        Ok(if event == Some(EventType::Outcome.as_str()) {
+            CancelResult::Finished
+        } else {
+            // The Job is deleted, and its outcome is not published yet.
+            CancelResult::Deleted
+        })
     }
 
-    async fn by_id(&self, definition: &Template, id: &RequestId) -> Result<(Done, JobName), ServiceError> {
-        let template = &definition.name;
-        let found = self.find(definition, &Lookup::Id(id)).await?;
+    async fn by_id(
+        &self,
+        template: &Template,
+        id: &RequestId,
+    ) -> Result<(CancelResult, JobName), ServiceError> {
+        let template_name = &template.name;
+        let found = self.find(template, &Lookup::Id(id)).await?;
         if let Found::Queued(name) = &found {
-            // Its Job may be there already: then that is the answer.
-            if let Some(done) = self.job(template, name, Some(id)).await? {
-                return Ok((done, name.clone()));
+            // A request is still queued for a moment after its Job exists.
+            if let Some(result) = self.delete_job(template_name, name, Some(id)).await? {
+                return Ok((result, name.clone()));
             }
-            let up_to = self.queue.last().await.map_err(ServiceError::not_ready)?;
+            let up_to = self.last_sequence().await?;
             let cancel = Cancel::Request {
-                template: template.clone(),
+                template: template_name.clone(),
                 request_id: id.clone(),
                 name: name.clone(),
                 up_to,
             };
-            self.put(cancel).await?;
-            return Ok((Done::Pending, name.clone()));
+            self.record(cancel).await?;
+            return Ok((CancelResult::Pending, name.clone()));
         }
-        if let Some(name) = self.active.wait_for_job(template, id, WATCH).await
-            && let Some(done) = self.job(template, &name, Some(id)).await?
+        if let Some(name) = self.limiter.wait_for_job(template_name, id, WATCH_DELAY).await
+            && let Some(result) = self.delete_job(template_name, &name, Some(id)).await?
         {
-            return Ok((done, name));
+            return Ok((result, name));
         }
-        let more = if found == Found::Unknown { ", as far as the queue could be looked through" } else { "" };
-        let message = format!(
-            "no request of this identity is queued, and no unfinished Job has it{more}; of a finished one ask by its name"
-        );
-        Err(ServiceError::new(ErrorCode::NotFound, message).of_request(id))
+        let queue = match found {
+            Found::Unknown => "the queue is too long to search for it",
+            Found::Queued(_) | Found::Absent => "it is not queued",
+        };
+        let message =
+            format!("no unfinished Job has this request id, and {queue}; cancel a finished Job by its name");
+        Err(ServiceError::new(ErrorCode::NotFound, message).with_request(id))
     }
 
-    /// Cancellations the Job of that name, where it is there and of this template (and request).
-    async fn job(
+    /// Deletes the Job with this name if it exists and belongs to the template and request.
+    async fn delete_job(
         &self,
         template: &TemplateName,
         name: &JobName,
         id: Option<&RequestId>,
-    ) -> Result<Option<Done>, ServiceError> {
+    ) -> Result<Option<CancelResult>, ServiceError> {
         for _ in 0..TRIES {
-            let found =
-                self.jobs.get(name.as_ref()).await.map_err(|e| ServiceError::not_ready(e.to_string()))?;
-            let state = found.and_then(|found| JobState::from_object(&found).ok());
-            let ours =
+            let job = self.jobs.get(name.as_ref()).await;
+            let job = job.map_err(|e| ServiceError::not_ready(e.to_string()))?;
+            let state = job.and_then(|job| JobState::from_object(&job).ok());
+            let matches =
                 |state: &JobState| state.template == *template && id.is_none_or(|id| state.request_id == *id);
-            let Some(state) = state.filter(ours) else { return Ok(None) };
+            let Some(state) = state.filter(matches) else { return Ok(None) };
             if state.outcome().is_some() {
-                return Ok(Some(Done::Finished));
+                return Ok(Some(CancelResult::Finished));
             }
-            // First of all it is written down: whoever reports its end knows then, and a crash leaves it to the others.
-            self.put(Cancel::job(&state)).await?;
+            self.record(Cancel::job(&state)).await?;
             match delete(&self.jobs, &state).await {
-                Ok(RemovalResult::Deleted) => return Ok(Some(Done::Deleted)),
-                Ok(RemovalResult::Finished) => return Ok(Some(Done::Finished)),
+                Ok(RemovalResult::Deleted) => return Ok(Some(CancelResult::Deleted)),
+                Ok(RemovalResult::Finished) => return Ok(Some(CancelResult::Finished)),
                 Ok(RemovalResult::Changed) => {}
                 Err(error) => {
-                    let message = format!("{error}; it is written down, and tried again until it is done");
-                    return Err(ServiceError::not_ready(message).of(name));
+                    let message =
+                        format!("{error}; the cancellation is recorded, and the dispatcher retries it");
+                    return Err(ServiceError::not_ready(message).with_job(name));
                 }
             }
         }
-        Err(ServiceError::not_ready("the Job changes too fast; it is written down that it is to go").of(name))
+        let message = format!(
+            "the Job changed during each of {TRIES} tries to delete it; the cancellation is recorded, and \
+             the dispatcher retries it"
+        );
+        Err(ServiceError::not_ready(message).with_job(name))
     }
 
-    async fn find(&self, template: &Template, wanted: &Lookup<'_>) -> Result<Found, ServiceError> {
-        self.queue.find(template, wanted).await.map_err(ServiceError::not_ready)
+    async fn find(&self, template: &Template, lookup: &Lookup<'_>) -> Result<Found, ServiceError> {
+        self.queue.find(template, lookup).await.map_err(ServiceError::not_ready)
     }
 
-    async fn put(&self, cancel: Cancel) -> Result<(), ServiceError> {
-        self.cancels.put(cancel).await.map_err(ServiceError::not_ready)
+    async fn last_sequence(&self) -> Result<u64, ServiceError> {
+        self.queue.last_sequence().await.map_err(ServiceError::not_ready)
+    }
+
+    async fn record(&self, cancel: Cancel) -> Result<(), ServiceError> {
+        self.cancellations.put(cancel).await.map_err(ServiceError::not_ready)
     }
 }

@@ -1,39 +1,39 @@
-//! An answer that is an error: one word for programs, a code after HTTP's, one sentence for people.
+//! Error answers of the NATS service: an error code, an HTTP status, and a message.
 
 use async_nats::{HeaderMap, service::error::Error};
-
 use dispatcher_core::contract::{
     headers::{JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, safe_value},
     names::{JobName, RequestId},
     rejection::{Reason, Rejection},
 };
 
-/// Why there is no answer but an error: the header `Job-Error`.
+/// Classifies an error: the header `Job-Error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorCode {
-    /// The request is, or would be, rejected.
+pub(crate) enum ErrorCode {
+    /// The request is rejected, or would be.
     Rejected(Reason),
-    /// The request is larger than the stream takes.
+    /// The request is larger than the stream accepts.
     TooLarge,
-    /// The query itself is not one: no JSON object, an unknown field, a header that has no such value.
+    /// The payload or a header of the call is invalid.
     BadRequest,
-    /// Nothing is known of that Job.
+    /// Neither a Job nor a queued request was found.
     NotFound,
-    /// Nothing is known of that Job yet: its request is in the queue.
+    /// The Job does not exist yet: its request is queued.
     Queued,
-    /// The queue takes no more requests of this template.
+    /// The queue accepts no more requests of this template.
     QueueFull,
-    /// Too many callers are served or wait at once.
+    /// Too many callers are being served or are waiting.
     Overloaded,
-    /// NATS or Kubernetes does not answer as it should, or the service is stopping.
+    /// NATS or Kubernetes is unavailable, or the dispatcher is stopping.
     NotReady,
-    /// What was waited for has not come in time.
+    /// The awaited event did not arrive in time.
     TimedOut,
 }
 
 impl ErrorCode {
-    /// The word itself.
-    pub fn as_str(self) -> &'static str {
+    /// The value of the header.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Rejected(reason) => reason.as_str(),
             Self::TooLarge => "TooLarge",
@@ -47,8 +47,9 @@ impl ErrorCode {
         }
     }
 
-    /// The header `Nats-Service-Error-Code`, with the meaning that HTTP gives it (RFC 9110, section 15).
-    pub fn code(self) -> usize {
+    /// The header `Nats-Service-Error-Code`, a status code of HTTP (RFC 9110, section 15).
+    #[must_use]
+    pub(crate) fn http_status(self) -> usize {
         match self {
             Self::Rejected(Reason::RequestIdReused | Reason::NameTaken | Reason::Cancelled) => 409,
             Self::Rejected(
@@ -69,59 +70,58 @@ impl ErrorCode {
     }
 }
 
-/// See the module.
+/// An error answer, with the Job and the request it concerns as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceError {
-    /// The word.
-    pub word: ErrorCode,
-    /// For the reader: what was found, what is allowed, what to do.
-    pub message: String,
-    /// The Job's name, where it is known and valid.
-    pub name: Option<JobName>,
-    /// The request's identity, where it has one.
-    pub request_id: Option<RequestId>,
-    /// The request's sequence in `JOBS`, where it is stored.
-    pub request_seq: Option<u64>,
+pub(crate) struct ServiceError {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    name: Option<JobName>,
+    request_id: Option<RequestId>,
+    request_seq: Option<u64>,
 }
 
 impl ServiceError {
-    /// A refusal that concerns no request that is known.
-    pub fn new(word: ErrorCode, message: impl Into<String>) -> Self {
-        Self { word, message: message.into(), name: None, request_id: None, request_seq: None }
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), name: None, request_id: None, request_seq: None }
     }
 
-    /// [`ErrorCode::NotReady`], with what does not answer.
-    pub fn not_ready(message: impl Into<String>) -> Self {
+    /// [`ErrorCode::NotReady`]; the message names the unavailable part.
+    pub(crate) fn not_ready(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotReady, message)
     }
 
-    /// The same, of the Job `name`.
-    pub fn of(self, name: &JobName) -> Self {
+    /// Adds the Job's name.
+    #[must_use]
+    pub(crate) fn with_job(self, name: &JobName) -> Self {
         Self { name: Some(name.clone()), ..self }
     }
 
-    /// The same, of the request `id`.
-    pub fn of_request(self, id: &RequestId) -> Self {
+    /// Adds the request's id.
+    #[must_use]
+    pub(crate) fn with_request(self, id: &RequestId) -> Self {
         Self { request_id: Some(id.clone()), ..self }
     }
 
-    /// The same, of a request that is stored.
-    pub fn stored_at(self, sequence: u64) -> Self {
+    /// Adds the sequence of the stored request.
+    #[must_use]
+    pub(crate) fn with_sequence(self, sequence: u64) -> Self {
         Self { request_seq: Some(sequence), ..self }
     }
 
-    /// As the micro service answers: `Nats-Service-Error` and `Nats-Service-Error-Code`.
-    pub fn error(&self) -> Error {
+    /// The headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
+    #[must_use]
+    pub(crate) fn error(&self) -> Error {
         Error {
-            status: safe_value(&format!("{}: {}", self.word.as_str(), self.message)),
-            code: self.word.code(),
+            status: safe_value(&format!("{}: {}", self.code.as_str(), self.message)),
+            code: self.code.http_status(),
         }
     }
 
-    /// The headers beside those of the micro service: the same as on a rejection.
-    pub fn headers(&self) -> HeaderMap {
+    /// The other headers, which are those of a dead letter.
+    #[must_use]
+    pub(crate) fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        map.insert(JOB_ERROR, self.word.as_str());
+        map.insert(JOB_ERROR, self.code.as_str());
         map.insert(JOB_ERROR_MESSAGE, safe_value(&self.message));
         if let Some(name) = &self.name {
             map.insert(JOB_NAME, name.as_ref());
@@ -148,8 +148,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_has_the_code_of_the_contract() {
-        for (word, code) in [
+    fn each_error_code_has_the_http_status_of_the_protocol() {
+        for (code, status) in [
             (ErrorCode::Rejected(Reason::InvalidRequest), 400),
             (ErrorCode::Rejected(Reason::Refused), 400),
             (ErrorCode::TooLarge, 413),
@@ -162,19 +162,20 @@ mod tests {
             (ErrorCode::NotReady, 503),
             (ErrorCode::TimedOut, 504),
         ] {
-            assert_eq!(word.code(), code, "{}", word.as_str());
+            assert_eq!(code.http_status(), status, "{}", code.as_str());
         }
     }
 
     #[test]
-    fn an_error_is_one_line_with_word_and_sentence() {
+    fn error_headers_are_single_lines_without_control_characters() {
         let rejection = Rejection::new(Reason::InvalidName, "found \"a\r\nb\"\n");
-        let refusal = ServiceError::from(rejection).of(&JobName::try_from("a").unwrap()).stored_at(7);
-        let error = refusal.error();
+        let name = JobName::try_from("a").unwrap();
+        let answer = ServiceError::from(rejection).with_job(&name).with_sequence(7);
+        let error = answer.error();
         assert_eq!(error.code, 400);
         assert!(error.status.starts_with("InvalidName: found"), "{}", error.status);
         assert!(!error.status.contains(char::is_control));
-        let headers = refusal.headers();
+        let headers = answer.headers();
         for (name, value) in [("Job-Error", "InvalidName"), ("Job-Name", "a"), ("Job-Request-Seq", "7")] {
             assert_eq!(headers.get(name).unwrap().as_str(), value);
         }

@@ -1,14 +1,15 @@
-//! The micro service itself: its endpoints, a bounded number of requests at once, and the answers.
+//! Runs the endpoints of the NATS service and answers their calls, with bounded concurrency.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
     service::{Request, Service, ServiceExt, endpoint::Endpoint},
 };
 use bytes::Bytes;
+use dispatcher_core::{contract::names::TemplateName, template::Template};
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use tokio::{
@@ -18,132 +19,102 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::micro::{
-    cancel::Cancelling,
-    error::{ErrorCode, ServiceError},
-    get::get,
-    history::History,
-    listen, query,
-    queue::Queue,
-    schema,
-    submit::Submit,
+use crate::{
+    micro::{
+        api::{self, Verb},
+        cancel::CancelHandler,
+        error::{ErrorCode, ServiceError},
+        history::History,
+        lookup::{Queue, get},
+        submit::SubmitHandler,
+        waiters,
+    },
+    telemetry::health::Component,
 };
-use crate::telemetry::health::Component;
-use dispatcher_core::{contract::names::TemplateName, template::Template};
 
-/// The name of the service, and of its queue group.
+/// The name of the service and of its queue group.
 const NAME: &str = "dispatcher";
-/// Requests that are served at once, beside those that wait for an event.
-const AT_ONCE: usize = 256;
-/// At shutdown: how long requests that are on their way are waited for.
-const ON_THE_WAY: Duration = Duration::from_millis(250);
+/// How many calls are served concurrently, in addition to waiting ones.
+const CONCURRENCY: usize = 256;
+/// At shutdown: how long each endpoint waits for calls in flight to arrive.
+const IN_FLIGHT: Duration = Duration::from_millis(250);
 
-/// See the module.
-pub struct Serve {
-    /// The connection.
-    pub client: Client,
-    /// The templates, by template.
-    pub templates: Arc<HashMap<TemplateName, Arc<Template>>>,
-    /// Handles the requests.
-    pub desk: Arc<Handler>,
+/// Runs the endpoints.
+pub(crate) struct NatsService {
+    pub(crate) client: Client,
+    pub(crate) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+    pub(crate) handler: Arc<Handler>,
     /// How many callers may wait for an event.
-    pub waiting: usize,
+    pub(crate) max_waiters: usize,
     /// Ready while the endpoints are open.
-    pub health: Component,
+    pub(crate) health: Component,
 }
 
-/// Where the requests are answered.
-pub struct Handler {
-    /// `submit`.
-    pub submit: Submit,
-    /// `cancel`.
-    pub cancel: Cancelling,
-    /// What is stored.
-    pub history: History,
-    /// The requests that are stored.
-    pub queue: Queue,
+/// Handles calls.
+pub(crate) struct Handler {
+    pub(crate) submit: SubmitHandler,
+    pub(crate) cancel: CancelHandler,
+    pub(crate) history: History,
+    pub(crate) queue: Queue,
 }
 
-/// What an endpoint is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    Submit,
-    Cancel,
-    Get,
+/// A received call.
+struct Call {
+    verb: Verb,
+    template: Arc<Template>,
+    request: Request,
 }
 
-type Query = (Verb, Arc<Template>, Request);
+type Calls = SelectAll<BoxStream<'static, Call>>;
 
-impl Verb {
-    const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Get];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Submit => "submit",
-            Self::Cancel => "cancel",
-            Self::Get => "get",
-        }
-    }
-
-    fn metadata(self, template: &Template) -> HashMap<String, String> {
-        match self {
-            Self::Submit => schema::metadata(&schema::request(template), &schema::accepted()),
-            Self::Cancel => schema::metadata(&schema::by_name_or_id(), &schema::cancelled()),
-            Self::Get => schema::metadata(&schema::by_name(), &schema::event()),
-        }
-    }
-}
-
-impl Serve {
-    /// Serves until `stop`; then answers what is on its way and ends.
-    pub async fn run(self, stop: CancellationToken) {
-        let subscriber = match listen::subscribe(&self.client).await {
+impl NatsService {
+    /// Serves until `stop` is cancelled, then answers the calls in flight.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let subscriber = match waiters::subscribe(&self.client).await {
             Ok(subscriber) => subscriber,
-            Err(error) => return self.health.not_ready(format!("no subscription: {error}")),
+            Err(error) => return self.health.not_ready(format!("cannot subscribe: {error}")),
         };
-        let (service, mut requests) = match self.open(&stop).await {
+        let (service, mut calls) = match self.open(&stop).await {
             Ok(open) => open,
-            Err(error) => return self.health.not_ready(format!("no endpoint: {error}")),
+            Err(error) => return self.health.not_ready(format!("cannot open endpoints: {error}")),
         };
-        let places = Arc::new(Semaphore::new(AT_ONCE + self.waiting));
+        let permits = Arc::new(Semaphore::new(CONCURRENCY + self.max_waiters));
         let mut tasks = JoinSet::new();
-        let mut listener = std::pin::pin!(listen::listen(subscriber, self.desk.submit.waiting.clone()));
+        let mut dispatching = pin!(waiters::dispatch(subscriber, self.handler.submit.waiters.clone()));
         self.health.ready();
         loop {
             tokio::select! {
-                // Every endpoint has ended: the service is stopping, or the connection is closed for good.
-                request = requests.next() => match request {
-                    Some(request) => self.serve(request, &places, &mut tasks).await,
+                call = calls.next() => match call {
+                    Some(call) => self.serve(call, &permits, &mut tasks).await,
+                    // The dispatcher is stopping, or the client is closed.
                     None => break,
                 },
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "a request's task has died");
+                        tracing::error!(%error, "the task of a call panicked");
                     }
                 }
-                () = &mut listener => break,
+                () = &mut dispatching => break,
             }
         }
         while tasks.join_next().await.is_some() {}
         if let Err(error) = service.stop().await {
-            tracing::debug!(error, "the micro service was not stopped");
+            tracing::debug!(error, "cannot stop the NATS service");
         }
     }
 
-    /// Makes the endpoints of every template; each ends when `stop` is cancelled and what had arrived is taken.
-    async fn open(
-        &self,
-        stop: &CancellationToken,
-    ) -> Result<(Service, SelectAll<BoxStream<'static, Query>>), String> {
+    /// Opens the endpoints of every template. Each ends when `stop` is cancelled, after the calls
+    /// that have arrived.
+    async fn open(&self, stop: &CancellationToken) -> Result<(Service, Calls), String> {
         let service = self
             .client
             .service_builder()
-            .description("Turns requests into Kubernetes Jobs, and tells what became of them")
+            .description("Turns requests into Kubernetes Jobs and publishes their status")
             .queue_group(NAME)
             .start(NAME, env!("CARGO_PKG_VERSION"))
             .await
             .map_err(|e| e.to_string())?;
-        let mut requests = SelectAll::new();
+        let mut calls = SelectAll::new();
         for (name, template) in self.templates.iter() {
             for verb in Verb::ALL {
                 let endpoint = service
@@ -154,40 +125,36 @@ impl Serve {
                     .await
                     .map_err(|e| e.to_string())?;
                 let template = template.clone();
-                let asked = until(endpoint, stop.clone()).map(move |r| (verb, template.clone(), r));
-                requests.push(asked.boxed());
+                let call = move |request| Call { verb, template: template.clone(), request };
+                calls.push(requests_until(endpoint, stop.clone()).map(call).boxed());
             }
         }
-        Ok((service, requests))
+        Ok((service, calls))
     }
 
-    /// Answers in a task of its own, or at once where all places are taken.
-    async fn serve(&self, asked: Query, places: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
-        let (verb, template, request) = asked;
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
-                let desk = self.desk.clone();
-                tasks.spawn(async move { desk.handle(verb, &template, request, place).await });
-            }
-            Err(_) => {
-                let message = "too many requests are served at once; ask again later";
-                respond(&request, Err(ServiceError::new(ErrorCode::Overloaded, message))).await;
-            }
+    /// Handles a call in a new task, or refuses it if too many are being served.
+    async fn serve(&self, call: Call, permits: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            let handler = self.handler.clone();
+            tasks.spawn(async move { handler.handle(call, permit).await });
+        } else {
+            let message = "too many calls are being served; retry later";
+            respond(&call.request, Err(ServiceError::new(ErrorCode::Overloaded, message))).await;
         }
     }
 }
 
-/// The requests of an endpoint, until `stop` and what has arrived by then.
-fn until(endpoint: Endpoint, stop: CancellationToken) -> impl futures::Stream<Item = Request> + Send {
+/// The requests of an endpoint, until `stop` is cancelled and those in flight have arrived.
+fn requests_until(endpoint: Endpoint, stop: CancellationToken) -> impl Stream<Item = Request> + Send {
     stream::unfold((endpoint, stop), |(mut endpoint, stop)| async move {
         let next = tokio::select! {
             next = endpoint.next() => next,
             () = stop.cancelled() => {
-                // Unsubscribed, so that another replica gets what comes from now on; what is here is answered.
+                // Another replica gets later requests; this one answers those it has received.
                 if let Err(error) = endpoint.stop().await {
-                    tracing::debug!(%error, "an endpoint was not stopped");
+                    tracing::debug!(%error, "cannot stop an endpoint");
                 }
-                timeout(ON_THE_WAY, endpoint.next()).await.ok().flatten()
+                timeout(IN_FLIGHT, endpoint.next()).await.ok().flatten()
             }
         };
         next.map(|request| (request, (endpoint, stop)))
@@ -195,36 +162,35 @@ fn until(endpoint: Endpoint, stop: CancellationToken) -> impl futures::Stream<It
 }
 
 impl Handler {
-    async fn handle(&self, verb: Verb, template: &Template, request: Request, place: OwnedSemaphorePermit) {
-        let message = &request.message;
+    async fn handle(&self, call: Call, permit: OwnedSemaphorePermit) {
+        let Call { verb, template, request } = call;
+        let (headers, payload) = (request.message.headers.as_ref(), &request.message.payload);
         let answer = match verb {
-            Verb::Submit => {
-                self.submit.submit(template, message.headers.as_ref(), message.payload.clone()).await
-            }
-            Verb::Cancel => match query::cancel(&message.payload) {
-                Ok(target) => self.cancel.cancel(template, &target).await,
-                Err(refusal) => Err(refusal),
+            Verb::Submit => self.submit.submit(&template, headers, payload.clone()).await,
+            Verb::Cancel => match api::parse_cancel(payload) {
+                Ok(target) => self.cancel.cancel(&template, &target).await,
+                Err(error) => Err(error),
             },
-            Verb::Get => match query::get(&message.payload) {
-                Ok(name) => get(&self.history, &self.queue, template, &name).await,
-                Err(refusal) => Err(refusal),
+            Verb::Get => match api::parse_get(payload) {
+                Ok(name) => get(&self.history, &self.queue, &template, &name).await,
+                Err(error) => Err(error),
             },
         };
         respond(&request, answer).await;
-        drop(place);
+        drop(permit);
     }
 }
 
-/// Answers; whoever sent no reply subject hears nothing.
+/// Answers a request; one without a reply subject gets no answer.
 async fn respond(request: &Request, answer: Result<Bytes, ServiceError>) {
     let sent = match answer {
         Ok(payload) => request.respond(Ok(payload)).await,
-        Err(refusal) => {
-            tracing::debug!(subject = %request.message.subject, error = %refusal.error(), "refused");
-            request.respond_with_headers(Err(refusal.error()), refusal.headers()).await
+        Err(error) => {
+            tracing::debug!(subject = %request.message.subject, error = %error.error(), "call refused");
+            request.respond_with_headers(Err(error.error()), error.headers()).await
         }
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "an answer is not sent");
+        tracing::debug!(%error, "cannot send an answer");
     }
 }

@@ -1,24 +1,19 @@
-//! The NATS micro service `dispatcher` (ADR-32): `jobs.<template>.submit`, `.cancel` and `.get`, for whoever wants an answer.
+//! The NATS service `dispatcher` (ADR-32): `jobs.<template>.submit`, `.cancel` and `.get`.
 //!
 //! ```text
-//! request ─▶ serve: a place, or 503 ─▶ query (pure) ─┬─▶ submit: publish ─▶ stored ─▶ wait? ─▶ answer
-//!                                                    ├─▶ cancel: written down, then done
-//!                                                    └─▶ get: the last event, or a look through the queue
-//! status subjects, _rejected ─▶ listen ─▶ waiting (pure: who waits for which request) ─▶ submit
+//! call ─▶ handler ─▶ api (parse) ─┬─▶ submit: publish ─▶ stored ─▶ wait (optional) ─▶ answer
+//!                                 ├─▶ cancel: record, then delete or reject
+//!                                 └─▶ lookup: the last event, or a search of the queue
+//! status events, rejections ─▶ waiters ─▶ submit
 //! ```
-//!
-//! Replicas share the endpoints by their queue group. Nothing is remembered between requests: what an answer says stands
-//! in the streams.
+//! Replicas share the endpoints through a queue group and keep no state between calls.
 
-pub mod cancel;
-pub mod error;
-pub mod get;
-pub mod handler;
-pub mod history;
-pub mod listen;
-pub mod original;
-pub mod query;
-pub mod queue;
-pub mod schema;
-pub mod submit;
-pub mod waiting;
+pub(crate) mod cancel;
+pub(crate) mod handler;
+pub(crate) mod history;
+pub(crate) mod lookup;
+pub(crate) mod submit;
+
+mod api;
+mod error;
+mod waiters;

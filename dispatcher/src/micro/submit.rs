@@ -1,4 +1,4 @@
-//! `jobs.<template>.submit`: a request with an answer: stored, or with `Job-Wait` the event that is waited for.
+//! `jobs.<template>.submit`: stores a request, and with `Job-Wait` waits for its event.
 
 use std::time::Duration;
 
@@ -7,28 +7,6 @@ use async_nats::{
     jetstream::{self, publish::PublishAck, response::Response},
 };
 use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
-
-use crate::micro::{
-    error::{ErrorCode, ServiceError},
-    history::{History, Query},
-    original::{Original, original},
-    query::{self, Wait},
-    waiting::{Place, WaitResult, Waiting},
-};
-use crate::retry::backoff;
-use crate::{
-    nats::status_stream::StatusStream,
-    nats::{
-        definitions::JOBS,
-        headers::{put_trace, trace_of},
-    },
-};
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
@@ -38,266 +16,304 @@ use dispatcher_core::{
     request::{Identity, Request, job},
     template::Template,
 };
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
-/// How long one try to store a request may take, and all of them.
-const TRY: Duration = Duration::from_secs(3);
-const STORE: Duration = Duration::from_secs(10);
-/// How often one who waits looks at the streams by itself: a notice is heard by whoever listens at that moment only.
-const LOOK: Duration = Duration::from_secs(30);
+use crate::{
+    micro::{
+        api::{self, SubmitOptions, Wait},
+        error::{ErrorCode, ServiceError},
+        history::{History, Original, Query},
+        waiters::{WaitResult, Waiter, Waiters},
+    },
+    nats::{
+        definitions::JOBS,
+        headers::{put_trace, trace_of},
+        status_stream::StatusStream,
+    },
+    retry::backoff,
+};
 
-/// See the module.
-pub struct Submit {
-    /// Where requests are published.
-    pub client: Client,
-    /// What was said.
-    pub(crate) store: StatusStream,
-    /// What is stored.
-    pub history: History,
-    /// Who waits.
-    pub waiting: Waiting,
-    /// The longest wait.
-    pub longest: Duration,
-    /// Changes when NATS is connected again.
-    pub reconnects: watch::Receiver<u64>,
-    /// The service is stopping.
-    pub stop: CancellationToken,
+/// The deadline of one try to store a request, and the deadline of all tries.
+const TRY_DEADLINE: Duration = Duration::from_secs(3);
+const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a waiting call reads the streams: core NATS can lose the event.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
+/// The tolerated difference between this machine's clock and the NATS server's.
+const CLOCK_SKEW: Duration = Duration::from_secs(600);
+
+/// Handles `submit` calls.
+pub(crate) struct SubmitHandler {
+    client: Client,
+    store: StatusStream,
+    history: History,
+    pub(super) waiters: Waiters,
+    max_wait: Duration,
+    /// Changes after each reconnect to NATS.
+    reconnects: watch::Receiver<u64>,
+    /// Cancelled when the dispatcher stops.
+    stop: CancellationToken,
 }
 
-/// A request that is stored.
+/// A stored request.
 struct Stored {
-    asked: Query,
+    query: Query,
     sequence: u64,
-    /// It may have been there before.
-    again: bool,
+    /// Whether the request may have been stored before this call.
+    redelivered: bool,
     rejected: Option<Rejection>,
 }
 
-impl Submit {
-    /// Checks and stores a request; answers then, or waits for the event.
+impl SubmitHandler {
+    /// `max_wait` bounds the wait of one caller, and `max_waiters` the number of waiting callers.
+    pub(crate) fn new(
+        (client, store, history): (Client, StatusStream, History),
+        (max_wait, max_waiters): (Duration, usize),
+        reconnects: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Self {
+        let waiters = Waiters::new(max_waiters);
+        Self { client, store, history, waiters, max_wait, reconnects, stop }
+    }
+
+    /// Validates and stores a request; then answers, or waits for the event.
     ///
     /// # Errors
-    /// A [`ServiceError`].
-    pub async fn submit(
+    /// The request is invalid or cannot be stored, or the wait ended without the event.
+    pub(super) async fn submit(
         &self,
         template: &Template,
         headers: Option<&HeaderMap>,
         payload: Bytes,
     ) -> Result<Bytes, ServiceError> {
-        let query = query::submit(headers, self.longest)?;
-        let identity = Identity { id: query.id.clone(), client_supplied: true, sequence: 0 };
-        let refused = |rejection: Rejection| ServiceError::from(rejection).of_request(&query.id);
-        let request = Request::parse(template, identity, &payload).map_err(refused)?;
-        job::build(&request, template, &TraceContext::default()).map_err(refused)?;
+        let SubmitOptions { id, client_supplied, wait } = api::parse_submit(headers, self.max_wait)?;
+        let identity = Identity { id: id.clone(), client_supplied: true, sequence: 0 };
+        let rejected = |rejection: Rejection| ServiceError::from(rejection).with_request(&id);
+        let request = Request::parse(template, identity, &payload).map_err(rejected)?;
+        job::build(&request, template, &TraceContext::default()).map_err(rejected)?;
         let Request { template, name, hash, .. } = request;
-        let asked = Query { template, name, id: query.id, hash };
-        // Before the publish, so that nothing is missed.
-        let place = match query.wait {
+        let query = Query { template, name, id, hash };
+        // Registered before the publish, so that the caller misses no event.
+        let waiter = match wait {
             None => None,
-            Some((wait, patience)) => Some((self.place(&asked, wait)?, wait, patience)),
+            Some((wait, timeout)) => Some((self.register(&query, wait)?, wait, timeout)),
         };
-        let stored = self.store(asked, (payload, trace_of(headers)), query.given).await?;
-        match place {
+        let stored = self.store(query, (payload, trace_of(headers)), client_supplied).await?;
+        match waiter {
             None => Ok(accepted(&stored)),
-            Some((place, wait, patience)) => self.wait(place, &stored, wait, patience).await,
+            Some((waiter, wait, timeout)) => self.wait(waiter, &stored, wait, timeout).await,
         }
     }
 
-    fn place(&self, asked: &Query, wait: Wait) -> Result<Place, ServiceError> {
-        self.waiting.place(&asked.template, &asked.id, wait).ok_or_else(|| {
-            let message = "as many callers wait as the setting WAITING_CALLERS allows; ask again later, or without `Job-Wait`";
-            ServiceError::new(ErrorCode::Overloaded, message).of(&asked.name).of_request(&asked.id)
+    fn register(&self, query: &Query, wait: Wait) -> Result<Waiter, ServiceError> {
+        self.waiters.register(&query.template, &query.id, wait).ok_or_else(|| {
+            let message = "the maximum number of callers is waiting (DISPATCHER_MAX_WAITERS); retry later, \
+                           or without `Job-Wait`";
+            ServiceError::new(ErrorCode::Overloaded, message).with_job(&query.name).with_request(&query.id)
         })
     }
 
-    /// Publishes until the stream has said what it makes of it. A repeated publish is safe: the identity is the same.
+    /// Publishes the request, and checks that a duplicate is the same request.
     async fn store(
         &self,
-        asked: Query,
+        query: Query,
         request: (Bytes, Option<Trace>),
-        given: bool,
+        client_supplied: bool,
     ) -> Result<Stored, ServiceError> {
-        let refused = |refusal: ServiceError| refusal.of(&asked.name).of_request(&asked.id);
-        let ack = self.publish(&asked, request).await.map_err(refused)?;
+        let with_query = |error: ServiceError| error.with_job(&query.name).with_request(&query.id);
+        let ack = self.publish(&query, request).await.map_err(with_query)?;
         let mut rejected = None;
-        if ack.duplicate && given {
-            let looked = original(&self.store, &self.history, &asked, ack.sequence).await;
-            match looked.map_err(|error| refused(ServiceError::not_ready(error)))? {
+        if ack.duplicate && client_supplied {
+            let original = self.history.original(&self.store, &query, ack.sequence).await;
+            match original.map_err(|error| with_query(ServiceError::not_ready(error)))? {
                 Original::Same => {}
                 Original::Rejected(rejection) => rejected = Some(rejection),
-                Original::Other => return Err(refused(reused(&asked))),
+                Original::Other => return Err(with_query(id_reused(&query))),
             }
         }
-        Ok(Stored { asked, sequence: ack.sequence, again: given, rejected })
+        Ok(Stored { query, sequence: ack.sequence, redelivered: client_supplied, rejected })
     }
 
+    /// Publishes until the stream acknowledges or refuses the request. The request id makes a
+    /// repeated publish safe.
     async fn publish(
         &self,
-        asked: &Query,
+        query: &Query,
         (payload, trace): (Bytes, Option<Trace>),
     ) -> Result<PublishAck, ServiceError> {
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MSG_ID, asked.id.as_ref());
+        headers.insert(NATS_MSG_ID, query.id.as_ref());
         put_trace(&mut headers, trace.as_ref());
-        let end = Instant::now() + STORE;
-        let mut trouble = ServiceError::not_ready("");
+        let end = Instant::now() + STORE_DEADLINE;
+        let mut last_error = ServiceError::not_ready("");
         for delay in backoff() {
-            let request = async_nats::Request::new()
-                .headers(headers.clone())
-                .payload(payload.clone())
-                .timeout(Some(TRY));
-            match self.client.send_request(asked.template.create_subject(), request).await {
-                Ok(answer) => match serde_json::from_slice(&answer.payload) {
-                    Ok(Response::Ok(ack)) => return Ok(ack),
-                    Ok(Response::Err { error }) => match refused_by_stream(&error) {
-                        refusal if refusal.word == ErrorCode::NotReady => trouble = refusal,
-                        refusal => return Err(refusal),
-                    },
-                    Err(error) => {
-                        trouble = ServiceError::not_ready(format!("stream {JOBS}: no PubAck: {error}"))
-                    }
-                },
-                Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                    trouble = ServiceError::not_ready(format!(
-                        "stream {JOBS}: nobody takes requests of {}",
-                        asked.template
-                    ));
+            match self.try_publish(query, headers.clone(), payload.clone()).await {
+                Ok(ack) => return Ok(ack),
+                Err(error) if matches!(error.code, ErrorCode::NotReady | ErrorCode::TimedOut) => {
+                    last_error = error;
                 }
-                Err(error) if error.kind() == RequestErrorKind::TimedOut => {
-                    let message = format!(
-                        "stream {JOBS}: no answer; the request may be stored. Ask again under the same `{NATS_MSG_ID}`"
-                    );
-                    trouble = ServiceError::new(ErrorCode::TimedOut, message);
-                }
-                Err(error) => trouble = ServiceError::not_ready(format!("stream {JOBS}: {error}")),
+                Err(error) => return Err(error),
             }
             if Instant::now() + delay >= end {
                 break;
             }
-            tokio::select! {
-                () = sleep(delay) => {}
-                () = self.stop.cancelled() => break,
+            if self.stop.run_until_cancelled(sleep(delay)).await.is_none() {
+                break;
             }
         }
-        Err(trouble)
+        Err(last_error)
     }
 
-    /// Waits for what was asked for: told by whoever hears it first, and looked for where something may have been missed.
+    async fn try_publish(
+        &self,
+        query: &Query,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<PublishAck, ServiceError> {
+        let request =
+            async_nats::Request::new().headers(headers).payload(payload).timeout(Some(TRY_DEADLINE));
+        match self.client.send_request(query.template.create_subject(), request).await {
+            Ok(answer) => match serde_json::from_slice(&answer.payload) {
+                Ok(Response::Ok(ack)) => Ok(ack),
+                Ok(Response::Err { error }) => Err(publish_error(&error)),
+                Err(error) => Err(ServiceError::not_ready(format!("stream {JOBS}: invalid PubAck: {error}"))),
+            },
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                let message = format!("stream {JOBS}: no stream captures the subject of {}", query.template);
+                Err(ServiceError::not_ready(message))
+            }
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                let message = format!(
+                    "stream {JOBS}: no answer; the request may be stored. Retry with the same `{NATS_MSG_ID}`"
+                );
+                Err(ServiceError::new(ErrorCode::TimedOut, message))
+            }
+            Err(error) => Err(ServiceError::not_ready(format!("stream {JOBS}: {error}"))),
+        }
+    }
+
+    /// Waits for the event or the rejection, from the subscription or from the streams.
     async fn wait(
         &self,
-        mut place: Place,
+        mut waiter: Waiter,
         stored: &Stored,
         wait: Wait,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Bytes, ServiceError> {
-        let Stored { asked, sequence, again, rejected } = stored;
-        let of = |refusal: ServiceError| refusal.of(&asked.name).of_request(&asked.id).stored_at(*sequence);
+        let Stored { query, sequence, redelivered, rejected } = stored;
+        let with_stored = |error: ServiceError| {
+            error.with_job(&query.name).with_request(&query.id).with_sequence(*sequence)
+        };
         if let Some(rejection) = rejected {
-            return Err(of(ServiceError::from(rejection.clone())));
+            return Err(with_stored(ServiceError::from(rejection.clone())));
         }
-        let (begin, end) = (Instant::now(), Instant::now() + patience);
+        let (begin, end) = (Instant::now(), Instant::now() + timeout);
         let mut reconnects = self.reconnects.clone();
         reconnects.mark_unchanged();
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if !again {
-            // A new identity: nothing can be there yet.
-            looks.reset();
+        let mut ticks = interval(READ_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if !redelivered {
+            // The streams hold nothing about a new request yet.
+            ticks.reset();
         }
         loop {
             tokio::select! {
-                heard = place.next() => match heard {
+                result = waiter.next() => match result {
                     Some(WaitResult::Event { hash, payload }) => {
-                        if asked.is_of(hash.as_deref()) {
+                        if query.matches_hash(hash.as_deref()) {
                             return Ok(payload);
                         }
                     }
                     Some(WaitResult::Rejected(notice)) if notice.request_seq == *sequence => {
-                        return Err(of(Rejection::new(notice.reason, notice.message).into()));
+                        return Err(with_stored(Rejection::new(notice.reason, notice.message).into()));
                     }
                     Some(WaitResult::Rejected(_)) => {}
-                    None => return Err(of(ServiceError::not_ready("nobody listens to the status subjects"))),
+                    None => return Err(with_stored(ServiceError::not_ready("the subscription ended"))),
                 },
-                () = looked_again(&mut looks, &mut reconnects) => {
-                    // The subscription first: what it does not hear is stored by then.
-                    let looked = timeout_at(end, self.look(stored, wait, begin.elapsed())).await;
-                    match looked {
-                        Ok(Ok(Some(answer))) => return answer.map_err(of),
+                () = next_read(&mut ticks, &mut reconnects) => {
+                    match timeout_at(end, self.read_streams(stored, wait, begin.elapsed())).await {
+                        Ok(Ok(Some(answer))) => return answer.map_err(with_stored),
                         Ok(Ok(None)) | Err(_) => {}
-                        Ok(Err(error)) => tracing::debug!(error, "one who waits cannot look"),
+                        Ok(Err(error)) => tracing::debug!(error, "cannot read the streams for a caller"),
                     }
                 }
-                () = tokio::time::sleep_until(end) => return Err(of(timed_out(asked, wait, patience))),
+                () = sleep_until(end) => return Err(with_stored(timed_out(query, wait, timeout))),
                 () = self.stop.cancelled() => {
-                    let message = format!("this dispatcher is stopping; the request is stored. Ask again under the same `{NATS_MSG_ID}`");
-                    return Err(of(ServiceError::not_ready(message)));
+                    let message = format!(
+                        "the dispatcher is stopping; the request is stored. Retry with the same `{NATS_MSG_ID}`"
+                    );
+                    return Err(with_stored(ServiceError::not_ready(message)));
                 }
             }
         }
     }
 
-    async fn look(
+    /// Looks for the event or the rejection in the streams.
+    async fn read_streams(
         &self,
         stored: &Stored,
         wait: Wait,
         waited: Duration,
     ) -> Result<Option<Result<Bytes, ServiceError>>, String> {
+        // Once the server has the subscription, an event is either delivered or stored already.
         self.client.flush().await.map_err(|e| e.to_string())?;
-        let Stored { asked, sequence, .. } = stored;
-        if let Some(event) = self.history.event(asked, wait).await? {
+        let Stored { query, sequence, .. } = stored;
+        if let Some(event) = self.history.event(query, wait).await? {
             return Ok(Some(Ok(event)));
         }
-        // Two clocks: this one and the server's.
-        let age = waited + Duration::from_secs(600);
-        let rejection = self.history.rejection(&asked.template, *sequence, age).await?;
+        let rejection = self.history.rejection(&query.template, *sequence, waited + CLOCK_SKEW).await?;
         Ok(rejection.map(|(rejection, _)| Err(rejection.into())))
     }
 }
 
-/// Until the next look is due.
-async fn looked_again(looks: &mut tokio::time::Interval, reconnects: &mut watch::Receiver<u64>) {
+/// Waits until the streams should be read.
+async fn next_read(ticks: &mut Interval, reconnects: &mut watch::Receiver<u64>) {
     tokio::select! {
-        _ = looks.tick() => {}
+        _ = ticks.tick() => {}
         Ok(()) = reconnects.changed() => {}
     }
 }
 
 fn accepted(stored: &Stored) -> Bytes {
-    let Stored { asked: Query { template, name, id, .. }, sequence, .. } = stored;
-    let answer: Value = json!({
+    let Stored { query: Query { template, name, id, .. }, sequence, .. } = stored;
+    let answer = json!({
         "name": name, "requestId": id, "requestSeq": sequence, "template": template,
         "statusSubject": template.status_subject(name),
     });
     answer.to_string().into()
 }
 
-fn reused(asked: &Query) -> ServiceError {
+fn id_reused(query: &Query) -> ServiceError {
     let message = format!(
-        "the request id {} was used just now, for another request: give each request its own `{NATS_MSG_ID}`",
-        asked.id
+        "request id {} already belongs to another request; give each request its own `{NATS_MSG_ID}`",
+        query.id
     );
     Rejection::new(Reason::RequestIdReused, message).into()
 }
 
-fn timed_out(asked: &Query, wait: Wait, patience: Duration) -> ServiceError {
+fn timed_out(query: &Query, wait: Wait, timeout: Duration) -> ServiceError {
     let message = format!(
-        "no answer to `Job-Wait: {}` within {} s; the request goes on, and is told of on {}",
+        "`Job-Wait: {}` was not met within {} s; the request is stored, and its events are on {}",
         wait.as_str(),
-        patience.as_secs(),
-        asked.template.status_subject(&asked.name)
+        timeout.as_secs(),
+        query.template.status_subject(&query.name)
     );
     ServiceError::new(ErrorCode::TimedOut, message)
 }
 
-/// What the stream's own refusal means.
-fn refused_by_stream(error: &jetstream::Error) -> ServiceError {
+/// Classifies an error answer of the stream.
+fn publish_error(error: &jetstream::Error) -> ServiceError {
     let text = error.to_string();
     match error.error_code() {
         jetstream::ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
             ServiceError::new(ErrorCode::TooLarge, format!("stream {JOBS}: {text}"))
         }
         jetstream::ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => {
-            let message =
-                format!("the queue takes no more requests of this template; ask again later: {text}");
+            let message = format!("the queue of this template is full; retry later: {text}");
             ServiceError::new(ErrorCode::QueueFull, message)
         }
         _ => ServiceError::not_ready(format!("stream {JOBS}: {text}")),
@@ -308,21 +324,21 @@ fn refused_by_stream(error: &jetstream::Error) -> ServiceError {
 mod tests {
     use super::*;
 
-    fn refused(code: u64, description: &str) -> ServiceError {
+    fn error_of(code: u64, description: &str) -> ServiceError {
         let error = json!({"code": 400, "err_code": code, "description": description});
-        refused_by_stream(&serde_json::from_value(error).unwrap())
+        publish_error(&serde_json::from_value(error).unwrap())
     }
 
     #[test]
-    fn a_refusal_of_the_stream_is_told_by_its_code() {
-        for (code, description, word) in [
+    fn publish_errors_are_classified_by_jetstream_error_code() {
+        for (jetstream_code, description, code) in [
             (10054, "message size exceeds maximum allowed", ErrorCode::TooLarge),
             (10077, "maximum messages per subject exceeded", ErrorCode::QueueFull),
             (10077, "maximum bytes exceeded", ErrorCode::QueueFull),
             (10077, "no space left on device", ErrorCode::NotReady),
             (10008, "JetStream system temporarily unavailable", ErrorCode::NotReady),
         ] {
-            assert_eq!(refused(code, description).word, word, "{description}");
+            assert_eq!(error_of(jetstream_code, description).code, code, "{description}");
         }
     }
 }

@@ -1,32 +1,34 @@
-//! What works and what does not: each component tells its own state, `/readyz` tells all of them.
+//! The readiness of each component, for `/readyz` and the metrics.
+//!
+//! Each component reports its own state. The service is ready while every component is. Only
+//! changes of a component's state are logged, so that an outage is one line.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The state of every component, shared.
+/// The state of every component; clones share it.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, State>>>);
 
-#[derive(Clone)]
 struct State {
     ready: Result<(), String>,
     failures: u64,
 }
 
-/// What one component has told.
+/// The reported state of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComponentStatus {
-    /// Its name.
+    /// The component's name.
     pub name: String,
-    /// Whether it works.
-    pub ready: bool,
-    /// How often it has told that it does not: each time that a try of it failed.
+    /// Why the component is not ready.
+    pub reason: Option<String>,
+    /// How many failures the component has reported.
     pub failures: u64,
 }
 
-/// The name of one component in [`Health`]; a component that is not ready tells why.
+/// Reports the state of one component.
 #[derive(Clone)]
 pub struct Component {
     health: Health,
@@ -34,97 +36,101 @@ pub struct Component {
 }
 
 impl Health {
-    /// Registers a component: not ready until it says so.
+    /// Registers a component, which is not ready until it reports so.
+    #[must_use]
     pub fn component(&self, name: impl Into<String>) -> Component {
         let name = name.into();
-        self.set(&name, Err("starting".to_owned()), 0);
+        let starting = || Err("starting".to_owned());
+        let mut components = self.lock();
+        let state = components.entry(name.clone()).or_insert(State { ready: starting(), failures: 0 });
+        state.ready = starting();
+        drop(components);
         Component { health: self.clone(), name }
     }
 
-    /// Whether that is news.
-    fn set(&self, name: &str, ready: Result<(), String>, failures: u64) -> bool {
-        let mut components = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match components.get_mut(name) {
-            Some(state) => {
-                let changed = state.ready.is_ok() != ready.is_ok();
-                *state = State { ready, failures: state.failures.saturating_add(failures) };
-                changed
-            }
-            None => {
-                components.insert(name.to_owned(), State { ready, failures });
-                true
-            }
-        }
-    }
-
-    /// What every component has told.
+    /// The state of every component, ordered by name.
+    #[must_use]
     pub fn components(&self) -> Vec<ComponentStatus> {
-        let components = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = |(name, State { ready, failures }): (&String, &State)| ComponentStatus {
+        let components = self.lock();
+        let status = |(name, State { ready, failures }): (&String, &State)| ComponentStatus {
             name: name.clone(),
-            ready: ready.is_ok(),
+            reason: ready.as_ref().err().cloned(),
             failures: *failures,
         };
-        components.iter().map(told).collect()
+        components.iter().map(status).collect()
     }
 
-    /// `component: reason` of each component that is not ready; empty when the service is ready.
+    /// `component: reason` for each component that is not ready; empty if the service is ready.
+    #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
-        let components = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        components
-            .iter()
-            .filter_map(|(name, state)| Some(format!("{name}: {}", state.ready.as_ref().err()?)))
-            .collect()
+        let components = self.components().into_iter();
+        components.filter_map(|c| Some(format!("{}: {}", c.name, c.reason?))).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Component {
-    /// The component works. Logged when it did not before.
+    /// Reports that the component works.
     pub fn ready(&self) {
-        if self.health.set(&self.name, Ok(()), 0) {
+        if self.set(Ok(()), 0) {
             tracing::info!(component = self.name, "ready");
         }
     }
 
-    /// The component does not work, and why. Logged when it did before; after that only the reason at `/readyz` changes, so
-    /// that an outage is a line and not a flood.
+    /// Reports a failure and its reason.
     pub fn not_ready(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        if self.health.set(&self.name, Err(reason.clone()), 1) {
+        if self.set(Err(reason.clone()), 1) {
             tracing::warn!(component = self.name, reason, "not ready");
         }
     }
 
-    /// Something that is tried until it works, or until nobody waits for it any more.
+    /// Starts an operation that is retried until it succeeds or its caller abandons it.
+    #[must_use]
     pub fn retry_guard(&self) -> RetryGuard<'_> {
-        RetryGuard { component: self, complains: false }
+        RetryGuard { component: self, failing: false }
+    }
+
+    /// Returns whether the component became ready or unready.
+    fn set(&self, ready: Result<(), String>, failures: u64) -> bool {
+        let mut components = self.health.lock();
+        let Some(state) = components.get_mut(&self.name) else { return false };
+        let changed = state.ready.is_ok() != ready.is_ok();
+        state.ready = ready;
+        state.failures = state.failures.saturating_add(failures);
+        changed
     }
 }
 
-/// One thing that is tried again and again. What it complained of is withdrawn where it is given up, as by a replica that
-/// reports no more: nobody would try again, and the component would be not ready for good.
+/// Reports the tries of one retried operation.
+///
+/// Dropping it withdraws its last failure. Otherwise a replica that loses the Lease during a
+/// failing write would stay unready permanently, because nothing retries that write any more.
 pub struct RetryGuard<'a> {
     component: &'a Component,
-    complains: bool,
+    failing: bool,
 }
 
 impl RetryGuard<'_> {
-    /// It did not work, and is tried again.
+    /// Reports a failed try, which will be repeated.
     pub fn failed(&mut self, reason: impl Into<String>) {
-        self.complains = true;
+        self.failing = true;
         self.component.not_ready(reason);
     }
 
-    /// It worked.
+    /// Reports success.
     pub fn succeeded(&mut self) {
-        self.complains = false;
+        self.failing = false;
         self.component.ready();
     }
 }
 
 impl Drop for RetryGuard<'_> {
     fn drop(&mut self) {
-        if self.complains {
+        if self.failing {
             self.component.ready();
         }
     }
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_is_when_every_room_is() {
+    fn service_is_ready_only_if_every_component_is() {
         let health = Health::default();
         let (a, b) = (health.component("a"), health.component("b"));
         a.ready();
@@ -144,13 +150,18 @@ mod tests {
         assert!(health.not_ready().is_empty());
         a.not_ready("no answer");
         assert_eq!(health.not_ready(), ["a: no answer"]);
-        a.not_ready("still none");
-        let told = |name: &str, ready, failures| ComponentStatus { name: name.to_owned(), ready, failures };
-        assert_eq!(health.components(), [told("a", false, 2), told("b", true, 0)]);
+        a.not_ready("connection refused");
+        let status = |name: &str, reason: Option<&str>, failures| ComponentStatus {
+            name: name.to_owned(),
+            reason: reason.map(str::to_owned),
+            failures,
+        };
+        let expected = [status("a", Some("connection refused"), 2), status("b", None, 0)];
+        assert_eq!(health.components(), expected);
     }
 
     #[test]
-    fn what_is_given_up_complains_no_more() {
+    fn abandoned_operation_withdraws_only_its_own_failure() {
         let health = Health::default();
         let component = health.component("a");
         let mut guard = component.retry_guard();
@@ -158,12 +169,11 @@ mod tests {
         assert_eq!(health.not_ready(), ["a: no answer"]);
         guard.succeeded();
         assert!(health.not_ready().is_empty());
-        guard.failed("none again");
+        guard.failed("no answer again");
         drop(guard);
         assert!(health.not_ready().is_empty());
-        // One that never complained says nothing of the others.
-        component.not_ready("another's");
+        component.not_ready("failure of another operation");
         drop(component.retry_guard());
-        assert_eq!(health.not_ready(), ["a: another's"]);
+        assert_eq!(health.not_ready(), ["a: failure of another operation"]);
     }
 }

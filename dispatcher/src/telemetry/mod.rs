@@ -1,4 +1,4 @@
-//! What operators look at: readiness per component, metrics, and OpenTelemetry spans.
+//! What operators observe: readiness per component, metrics, and OpenTelemetry spans.
 
 pub mod health;
 pub mod metrics;

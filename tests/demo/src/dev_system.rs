@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn dispatcher_pid_is_read_from_the_kill_command() {
         assert_eq!(dispatcher_pid("  kill -9 4711     # the dispatcher"), Some(4711));
-        assert_eq!(dispatcher_pid("── the dispatcher runs again (kill -9 8)"), Some(8));
-        assert_eq!(dispatcher_pid("── nats-server runs again (kill -9 8)"), None);
+        assert_eq!(dispatcher_pid("── restarted the dispatcher (kill -9 8)"), Some(8));
+        assert_eq!(dispatcher_pid("── restarted nats-server (kill -9 8)"), None);
         assert_eq!(dispatcher_pid("kill -9 x"), None);
     }
 }

@@ -4,78 +4,83 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A keeper of a shell script, and what it tells.
-fn keeper(script: &str, folder: &Path) -> (Supervised<impl FnMut(Change) + use<>>, mpsc::Receiver<Change>) {
-    let (sender, told) = mpsc::channel();
+/// A supervised shell script, and its changes.
+fn script(
+    script: &str,
+    directory: &Path,
+) -> (Supervised<impl FnMut(Change) + use<>>, mpsc::Receiver<Change>) {
+    let (sender, changes) = mpsc::channel();
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", script]).current_dir(folder);
-    let guard = Guard::start(&folder.join("none")).unwrap();
-    let tell = move |change| drop(sender.send(change));
-    (Supervised { command, restart_delay: Duration::ZERO, grace: PATIENCE, guard, tell }, told)
+    command.args(["-c", script]).current_dir(directory);
+    let guard = Guard::start(&directory.join("none")).unwrap();
+    let notify = move |change| drop(sender.send(change));
+    (Supervised { command, restart_delay: Duration::ZERO, grace: PATIENCE, guard, notify }, changes)
 }
 
-fn lines_of(told: &mpsc::Receiver<Change>) -> Vec<String> {
+fn lines_of(changes: &mpsc::Receiver<Change>) -> Vec<String> {
     let line = |change| if let Change::Line(line) = change { Some(line) } else { None };
-    told.try_iter().filter_map(line).collect()
+    changes.try_iter().filter_map(line).collect()
 }
 
 #[test]
-fn the_wait_doubles() {
-    let waits: Vec<u64> = (1..DEATHS).map(|deaths| delay(Duration::from_secs(1), deaths).as_secs()).collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16]);
+fn restart_delay_doubles() {
+    let delays = (1..MAX_CRASHES).map(|crashes| restart_delay(Duration::from_secs(1), crashes).as_secs());
+    assert_eq!(delays.collect::<Vec<_>>(), [1, 2, 4, 8, 16]);
 }
 
 #[tokio::test]
-async fn one_that_dies_is_started_again_but_not_for_ever() {
-    let folder = tempfile::tempdir().unwrap();
-    let (keeper, told) = keeper("echo out; echo err >&2; kill -KILL $$", folder.path());
-    let error = keeper.run(CancellationToken::new()).await.unwrap_err();
+async fn crashed_program_is_restarted_up_to_the_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, changes) = script("echo out; echo err >&2; kill -KILL $$", directory.path());
+    let error = program.run(CancellationToken::new()).await.unwrap_err();
     assert_eq!(error, "was killed by signal 9");
-    let told: Vec<_> = told.try_iter().collect();
-    let count = |wanted: fn(&Change) -> bool| told.iter().filter(|change| wanted(change)).count();
-    assert_eq!(count(|change| matches!(change, Change::Started { again: false, .. })), 1);
-    assert_eq!(count(|change| matches!(change, Change::Started { again: true, .. })), DEATHS as usize - 1);
-    assert_eq!(count(|change| matches!(change, Change::Died { .. })), DEATHS as usize - 1);
-    assert_eq!(count(|change| matches!(change, Change::Line(_))), 2 * DEATHS as usize);
+    let changes: Vec<_> = changes.try_iter().collect();
+    let count = |matches: fn(&Change) -> bool| changes.iter().filter(|change| matches(change)).count();
+    let restarts = MAX_CRASHES as usize - 1;
+    assert_eq!(count(|change| matches!(change, Change::Started { restarted: false, .. })), 1);
+    assert_eq!(count(|change| matches!(change, Change::Started { restarted: true, .. })), restarts);
+    assert_eq!(count(|change| matches!(change, Change::Crashed { .. })), restarts);
+    assert_eq!(count(|change| matches!(change, Change::Line(_))), 2 * MAX_CRASHES as usize);
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_told_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let (keeper, told) = keeper("echo 'dispatcher: TEMPLATES: none' >&2; exit 2", folder.path());
-    let error = keeper.run(CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error, "has ended with exit code 2");
-    assert_eq!(lines_of(&told), ["dispatcher: TEMPLATES: none"]);
+async fn wrong_setting_is_an_error_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = "dispatcher: DISPATCHER_TEMPLATES: none";
+    let (program, changes) = script(&format!("echo '{line}' >&2; exit 2"), directory.path());
+    let error = program.run(CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error, "exited with code 2");
+    assert_eq!(lines_of(&changes), [line]);
 }
 
 #[tokio::test]
-async fn it_is_asked_to_end_and_its_last_words_are_heard() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
-    let (keeper, told) = keeper(script, folder.path());
+async fn stopped_program_ends_by_sigterm_and_its_last_output_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
+    let (program, changes) = script(text, directory.path());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(keeper.run(stop.clone()));
-    let told = tokio::task::spawn_blocking(move || {
-        while told.recv_timeout(PATIENCE).unwrap() != Change::Line("ready".to_owned()) {}
-        told
+    let running = tokio::spawn(program.run(stop.clone()));
+    let changes = tokio::task::spawn_blocking(move || {
+        while changes.recv_timeout(PATIENCE).unwrap() != Change::Line("ready".to_owned()) {}
+        changes
     });
-    let told = told.await.unwrap();
+    let changes = changes.await.unwrap();
     stop.cancel();
     timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
-    assert_eq!(lines_of(&told), ["bye"]);
+    assert_eq!(lines_of(&changes), ["bye"]);
 }
 
 #[tokio::test]
-async fn one_that_does_not_end_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut keeper, told) = keeper("trap '' TERM; echo ready; exec sleep 1000", folder.path());
-    keeper.grace = Duration::ZERO;
+async fn program_that_ignores_sigterm_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut program, changes) = script("trap '' TERM; echo ready; exec sleep 1000", directory.path());
+    program.grace = Duration::ZERO;
     let stop = CancellationToken::new();
-    let running = tokio::spawn(keeper.run(stop.clone()));
+    let running = tokio::spawn(program.run(stop.clone()));
     tokio::task::spawn_blocking(move || {
-        while told.recv_timeout(PATIENCE).unwrap() != Change::Line("ready".to_owned()) {}
+        while changes.recv_timeout(PATIENCE).unwrap() != Change::Line("ready".to_owned()) {}
         stop.cancel();
-        while told.recv_timeout(PATIENCE).is_ok() {}
+        while changes.recv_timeout(PATIENCE).is_ok() {}
     })
     .await
     .unwrap();

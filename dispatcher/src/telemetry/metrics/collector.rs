@@ -1,7 +1,12 @@
-//! What is read at the scrape, of rooms that know it anyway.
+//! The metrics that are read at a scrape: readiness, leadership, Jobs and queues.
 
-use std::fmt;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
+use dispatcher_core::contract::names::TemplateName;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet},
@@ -9,116 +14,139 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::telemetry::metrics::{
-    labels::{ByComponent, ByQueue, ByTemplate, TemplateLabels},
-    queue::Queues,
+use crate::{
+    concurrency::ConcurrencyLimiter,
+    telemetry::{
+        health::Health,
+        metrics::labels::{ByComponent, ByQueue, ByTemplate, TemplateLabels},
+    },
 };
-use crate::{concurrency::ConcurrencyLimiter, leadership::Leadership, telemetry::health::Health};
 
-/// No labels.
-const NONE: [(&str, &str); 0] = [];
+const NO_LABELS: [(&str, &str); 0] = [];
 
-/// See the module.
-pub(super) struct Read {
+/// Whether this replica is the leader, and whether it completed a resync since it became so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderStatus {
+    /// Whether this replica is the leader.
+    pub leader: bool,
+    /// Whether the leader completed its first resync.
+    pub synced: bool,
+}
+
+/// The state of one template's queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueSample {
+    /// Requests that JetStream has not delivered yet.
+    pub pending: u64,
+    /// Delivered requests without an ack.
+    pub ack_pending: u64,
+    /// Those of them that JetStream delivered more than once.
+    pub redelivered: u64,
+    /// The age of the oldest stored request; 0 if there is none.
+    pub oldest_age_seconds: f64,
+}
+
+/// The last sample of each template; `None` if sampling failed.
+#[derive(Clone, Default)]
+pub(super) struct Queues(Arc<Mutex<BTreeMap<TemplateName, Option<QueueSample>>>>);
+
+impl Queues {
+    pub(super) fn set(&self, template: &TemplateName, sample: Option<QueueSample>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(template.clone(), sample);
+    }
+
+    fn samples(&self, labels: &TemplateLabels) -> Vec<(ByTemplate, Option<QueueSample>)> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_template = |(template, sample): (_, &Option<QueueSample>)| {
+            (ByTemplate { template: labels.label(template) }, *sample)
+        };
+        samples.iter().map(by_template).collect()
+    }
+}
+
+/// Reads the state of other modules at each scrape.
+pub(super) struct StateCollector {
     pub(super) health: Health,
-    pub(super) leadership: Leadership,
-    pub(super) active: ConcurrencyLimiter,
+    pub(super) leader_status: Box<dyn Fn() -> LeaderStatus + Send + Sync>,
+    pub(super) limiter: ConcurrencyLimiter,
     pub(super) templates: TemplateLabels,
     pub(super) queues: Queues,
 }
 
-impl fmt::Debug for Read {
+impl fmt::Debug for StateCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Read").finish_non_exhaustive()
+        f.debug_struct("StateCollector").finish_non_exhaustive()
     }
 }
 
-impl Collector for Read {
+impl Collector for StateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let to = &mut encoder;
-        self.components(to)?;
-        self.jobs(to)?;
-        self.queue(to)?;
-        let (reports, synced) = (self.leadership.is_ours(), self.leadership.has_synced());
-        gauges(to, ("leader", "Whether this replica is the leader"), None, [(NONE, u64::from(reports))])?;
+        let encoder = &mut encoder;
+        self.encode_components(encoder)?;
+        self.encode_jobs(encoder)?;
+        self.encode_queues(encoder)?;
+        let LeaderStatus { leader, synced } = (self.leader_status)();
+        let name = ("leader", "Whether this replica is the leader");
+        gauges(encoder, name, None, [(NO_LABELS, u64::from(leader))])?;
         let name = ("synced", "Whether this replica is the leader and has completed its first resync");
-        gauges(to, name, None, [(NONE, u64::from(synced))])
+        gauges(encoder, name, None, [(NO_LABELS, u64::from(synced))])
     }
 }
 
-impl Read {
-    fn components(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+impl StateCollector {
+    fn encode_components(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let components = self.health.components();
-        let ready =
-            components.iter().map(|c| (ByComponent { component: c.name.clone() }, u64::from(c.ready)));
-        gauges(to, ("component_ready", "Whether a component is ready; /readyz has the reason"), None, ready)?;
+        let ready = components.iter().map(|component| {
+            let labels = ByComponent { component: component.name.clone() };
+            (labels, u64::from(component.reason.is_none()))
+        });
+        let name = ("component_ready", "Whether a component is ready; /readyz shows the reason if not");
+        gauges(encoder, name, None, ready)?;
         let failures = components.into_iter().map(|c| (ByComponent { component: c.name }, c.failures));
-        counters(to, ("component_failures", "Failed tries of a component, which retries"), failures)
+        counters(encoder, ("component_failures", "Failed tries of a component, which retries"), failures)
     }
 
-    fn jobs(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counts = self.active.counts();
-        let count = |template| {
-            counts
-                .iter()
-                .flatten()
-                .filter(|(of, _)| self.templates.label(of) == template)
-                .map(|(_, n)| n)
-                .sum()
-        };
-        // Before the Jobs are listed nobody knows.
-        let templates = if counts.is_some() { self.templates.labels() } else { vec![] };
-        let active = templates.into_iter().map(|template| {
-            let sum: usize = count(template.clone());
-            (ByTemplate { template }, u64::try_from(sum).unwrap_or(u64::MAX))
-        });
-        gauges(to, ("active_jobs", "Jobs that are not finished"), None, active)?;
-        let limits = self
-            .templates
-            .limits()
-            .into_iter()
-            .map(|(template, limit)| (ByTemplate { template }, u64::from(limit.get())));
-        gauges(to, ("active_jobs_limit", "The template's limits.maxActive, where it has one"), None, limits)
+    fn encode_jobs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        // Absent until the watch has listed the Jobs.
+        if let Some(counts) = self.limiter.counts() {
+            let active = self.templates.labels().into_iter().map(|template| {
+                let counts = counts.iter().filter(|(name, _)| self.templates.label(name) == template);
+                let sum: usize = counts.map(|(_, count)| count).sum();
+                (ByTemplate { template }, u64::try_from(sum).unwrap_or(u64::MAX))
+            });
+            gauges(encoder, ("active_jobs", "Jobs that are not finished"), None, active)?;
+        }
+        let limits = self.templates.limits().into_iter();
+        let limits = limits.map(|(template, limit)| (ByTemplate { template }, u64::from(limit.get())));
+        let name = ("active_jobs_limit", "The template's limits.maxActive, if it has one");
+        gauges(encoder, name, None, limits)
     }
 
-    fn queue(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let looks: Vec<_> = self
-            .queues
-            .all()
-            .into_iter()
-            .map(|(template, look)| (self.templates.label(&template), look))
-            .collect();
-        let up = looks
-            .iter()
-            .map(|(template, look)| (ByTemplate { template: template.clone() }, u64::from(look.is_some())));
-        gauges(
-            to,
-            ("consumer_up", "Whether the template's consumer and its queue could be looked at"),
-            None,
-            up,
-        )?;
-        let looks: Vec<_> =
-            looks.into_iter().filter_map(|(template, look)| Some((template, look?))).collect();
-        let requests = looks.iter().flat_map(|(template, look)| {
-            let of = |state| ByQueue { template: template.clone(), state };
-            [(of("pending"), look.pending), (of("ack_pending"), look.ack_pending)]
+    fn encode_queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = self.queues.samples(&self.templates);
+        let up = samples.iter().map(|(labels, sample)| (labels.clone(), u64::from(sample.is_some())));
+        let name = ("consumer_up", "Whether the last sample of the template's consumer and queue succeeded");
+        gauges(encoder, name, None, up)?;
+        // No sample, no value: an old one would pass for a current one.
+        let samples: Vec<_> = samples.into_iter().filter_map(|(l, sample)| Some((l, sample?))).collect();
+        let requests = samples.iter().flat_map(|(ByTemplate { template }, sample)| {
+            let labels = |state| ByQueue { template: template.clone(), state };
+            [(labels("pending"), sample.pending), (labels("ack_pending"), sample.ack_pending)]
         });
-        let name =
-            ("queue_requests", "Requests in the queue: not delivered yet, or delivered and not answered");
-        gauges(to, name, None, requests)?;
-        let of_template = |(template, _): &(_, _)| ByTemplate { template: Clone::clone(template) };
-        let redelivered = looks.iter().map(|look| (of_template(look), look.1.redelivered));
-        let name = ("queue_redelivered_requests", "Those that were delivered more than once");
-        gauges(to, name, None, redelivered)?;
-        let oldest = looks.iter().map(|look| (of_template(look), look.1.oldest));
-        let name = ("queue_oldest_age", "How long the oldest request has been stored; 0 where there is none");
-        gauges(to, name, Some(&Unit::Seconds), oldest)
+        let name = ("queue_requests", "Queued requests: pending (not delivered) and ack_pending (no ack)");
+        gauges(encoder, name, None, requests)?;
+        let redelivered = samples.iter().map(|(labels, sample)| (labels.clone(), sample.redelivered));
+        let name = ("queue_redelivered_requests", "Queued requests that were delivered more than once");
+        gauges(encoder, name, None, redelivered)?;
+        let oldest = samples.iter().map(|(labels, sample)| (labels.clone(), sample.oldest_age_seconds));
+        let name = ("queue_oldest_age", "Age of the oldest request in the queue; 0 if it is empty");
+        gauges(encoder, name, Some(&Unit::Seconds), oldest)
     }
 }
 
-/// A gauge with a value for each set of labels.
+/// Encodes a gauge with one value per set of labels, or nothing if there are no values.
 fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
-    to: &mut DescriptorEncoder<'_>,
+    encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
     unit: Option<&Unit>,
     values: impl IntoIterator<Item = (L, V)>,
@@ -127,17 +155,17 @@ fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
     if values.peek().is_none() {
         return Ok(());
     }
-    let mut metric = to.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     values.try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
 }
 
-/// A counter with a value for each set of labels.
+/// Encodes a counter with one value per set of labels.
 fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
-    to: &mut DescriptorEncoder<'_>,
+    encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
     values: impl IntoIterator<Item = (L, V)>,
 ) -> fmt::Result {
-    let mut metric = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     values.into_iter().try_for_each(|(labels, value)| {
         metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
     })

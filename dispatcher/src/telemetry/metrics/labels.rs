@@ -1,4 +1,4 @@
-//! The labels, and what keeps them few.
+//! The labels of the metrics and their bounded sets of values.
 
 use std::{
     collections::BTreeMap,
@@ -6,19 +6,67 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use dispatcher_core::contract::names::TemplateName;
 use prometheus_client::encoding::EncodeLabelSet;
 
-use dispatcher_core::contract::names::TemplateName;
-
-/// The template of whatever has no template: whoever may create Jobs may label one with any word.
+/// The label of every template that this dispatcher does not serve. Anyone who may create Jobs can
+/// put any template label onto one.
 const OTHER_TEMPLATE: &str = "other";
-/// A watch's place in the history is gone (410).
+/// The watch's resource version expired (410).
 pub(super) const EXPIRED: &str = "expired";
 /// Any other error of a watch.
 pub(super) const OTHER: &str = "other";
+/// The result of a create that succeeded. `CreateFailure` names the others.
+pub(super) const CREATED: &str = "created";
 
-/// A template's word as a label.
+/// A template name as a label value.
 pub(super) type Label = Arc<str>;
+
+/// The result of a publish to `JOB_STATUS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The event is stored.
+    Stored,
+    /// The fence refused the event: the subject's last message is not the expected one.
+    Fenced,
+    /// The stream did not answer, or the answer leaves open whether the event is stored.
+    Failed,
+}
+
+impl Published {
+    pub(super) const ALL: [Self; 3] = [Self::Stored, Self::Fenced, Self::Failed];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Fenced => "fenced",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A watched resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    /// Jobs.
+    Jobs,
+    /// The Jobs' pods.
+    Pods,
+    /// Kubernetes Events.
+    Events,
+}
+
+impl Watched {
+    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::Pods, Self::Events];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Pods => "pods",
+            Self::Events => "events",
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByTemplate {
@@ -70,35 +118,35 @@ pub(super) struct ByComponent {
     pub(super) component: String,
 }
 
-/// The templates that are served, each with its limit; known once the templates are.
-#[derive(Debug, Clone, Default)]
-pub(super) struct TemplateLabels(Arc<OnceLock<Served>>);
+/// The label and the concurrency limit of each served template.
+type Templates = BTreeMap<TemplateName, (Label, Option<NonZeroU32>)>;
 
-/// With the limit of each.
-type Served = BTreeMap<TemplateName, (Label, Option<NonZeroU32>)>;
+/// The served templates; empty until they are loaded.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TemplateLabels(Arc<OnceLock<Templates>>);
 
 impl TemplateLabels {
-    /// Counts once.
+    /// Sets the templates. Only the first call has an effect.
     pub(super) fn set(&self, templates: impl Iterator<Item = (TemplateName, Option<NonZeroU32>)>) {
-        let _ = self.0.set(
-            templates
-                .map(|(template, limit)| (template.clone(), (template.as_ref().into(), limit)))
-                .collect(),
-        );
+        let templates = templates.map(|(name, limit)| {
+            let label = Label::from(name.as_ref());
+            (name, (label, limit))
+        });
+        let _ = self.0.set(templates.collect());
     }
 
     /// The label of a template.
     pub(super) fn label(&self, template: &TemplateName) -> Label {
-        let known = self.0.get().and_then(|templates| templates.get(template));
-        known.map_or_else(|| OTHER_TEMPLATE.into(), |(label, _)| label.clone())
+        let served = self.0.get().and_then(|templates| templates.get(template));
+        served.map_or_else(|| OTHER_TEMPLATE.into(), |(label, _)| label.clone())
     }
 
-    /// Those of all that are served.
+    /// The labels of all served templates.
     pub(super) fn labels(&self) -> Vec<Label> {
         self.0.get().into_iter().flatten().map(|(_, (label, _))| label.clone()).collect()
     }
 
-    /// Those with a limit of unfinished Jobs.
+    /// The concurrency limits of the templates that have one.
     pub(super) fn limits(&self) -> Vec<(Label, NonZeroU32)> {
         let templates = self.0.get().into_iter().flatten();
         templates.filter_map(|(_, (label, limit))| Some((label.clone(), (*limit)?))).collect()

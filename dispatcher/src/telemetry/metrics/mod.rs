@@ -1,101 +1,62 @@
-//! What `/metrics` tells (OpenMetrics 1.0): counted where it happens; read at the scrape what a room knows anyway.
+//! The content of `/metrics` (OpenMetrics 1.0).
 //!
 //! ```text
-//! intake, status, report, nats ── counts ──▶ Metrics ──┐
-//! health, leadership, active, queue ── read at the scrape ─┴─▶ text
+//! intake, status, watch, nats ── update ──▶ Instruments ────┐
+//! health, leadership, concurrency, queues ──▶ StateCollector ─┴─▶ text
 //! ```
-//!
-//! Labels are bounded: templates that have a template, and the words of the contract and of these rooms. Never a name or an
-//! identity: a label of a Job's own could be anything.
+//! Labels are bounded: served templates and fixed sets of words, never a Job name or request id.
 
 mod collector;
 mod instruments;
 mod labels;
-mod lag;
-pub mod queue;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use dispatcher_core::{
+    contract::{event::StatusEvent, names::TemplateName, rejection::Reason},
+    request::{Disposition, error::CreateFailure},
+    template::Template,
+};
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{encoding::text, registry::Registry};
 use time::OffsetDateTime;
 
-use crate::telemetry::metrics::{
-    collector::Read,
-    instruments::Counted,
-    labels::{
-        ByEvent, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError, TemplateLabels,
-    },
-    queue::Queues,
+pub use crate::telemetry::metrics::{
+    collector::{LeaderStatus, QueueSample},
+    labels::{Published, Watched},
 };
-use crate::{concurrency::ConcurrencyLimiter, leadership::Leadership, telemetry::health::Health};
-use dispatcher_core::{
-    contract::{event::StatusEvent, names::TemplateName, rejection::Reason},
-    request::error::CreateFailure,
-    template::Template,
+use crate::{
+    concurrency::ConcurrencyLimiter,
+    telemetry::{
+        health::Health,
+        metrics::{
+            collector::{Queues, StateCollector},
+            instruments::Instruments,
+            labels::{
+                ByEvent, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError, CREATED,
+                TemplateLabels,
+            },
+        },
+    },
 };
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Where the rooms count; cheap to clone.
+/// The metrics of this process; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    counted: Counted,
+    instruments: Instruments,
     templates: TemplateLabels,
     queues: Queues,
-}
-
-/// How a publish to `JOB_STATUS` ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// The event is stored.
-    Stored,
-    /// The fence refused it: the Job's last message is another one.
-    Fenced,
-    /// No answer, or one that does not say what happened.
-    Failed,
-}
-
-impl Published {
-    const ALL: [Self; 3] = [Self::Stored, Self::Fenced, Self::Failed];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Fenced => "fenced",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// The label of a create that succeeded, beside the words of [`CreateFailure`].
-const CREATED: &str = "created";
-
-/// What is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watched {
-    /// Jobs.
-    Jobs,
-    /// Their pods.
-    Pods,
-    /// Kubernetes' Events.
-    Events,
-}
-
-impl Watched {
-    const ALL: [Self; 3] = [Self::Jobs, Self::Pods, Self::Events];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Jobs => "jobs",
-            Self::Pods => "pods",
-            Self::Events => "events",
-        }
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -105,121 +66,137 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Metrics that read these at the scrape. No template is known yet.
-    pub fn new(health: Health, leadership: Leadership, active: ConcurrencyLimiter) -> Self {
+    /// Metrics that read the given state at each scrape. No template is known yet.
+    pub fn new(
+        health: Health,
+        leader_status: impl Fn() -> LeaderStatus + Send + Sync + 'static,
+        limiter: ConcurrencyLimiter,
+    ) -> Self {
         let mut registry = Registry::default();
         let (templates, queues) = (TemplateLabels::default(), Queues::default());
-        let counted = Counted::register(&mut registry);
-        let (of_templates, of_queues) = (templates.clone(), queues.clone());
-        registry.sub_registry_with_prefix(instruments::PREFIX).register_collector(Box::new(Read {
+        let instruments = Instruments::register(&mut registry);
+        let collector = StateCollector {
             health,
-            leadership,
-            active,
-            templates: of_templates,
-            queues: of_queues,
-        }));
-        Self(Arc::new(Inner { registry, counted, templates, queues }))
+            leader_status: Box::new(leader_status),
+            limiter,
+            templates: templates.clone(),
+            queues: queues.clone(),
+        };
+        let prefixed = registry.sub_registry_with_prefix(instruments::PREFIX);
+        prefixed.register_collector(Box::new(collector));
+        Self(Arc::new(Inner { registry, instruments, templates, queues }))
     }
 
-    /// The templates that are served, once: each of their series is there from now on, with 0, so that the first event of
-    /// its sort is an increase.
-    pub fn serves(&self, served: &HashMap<TemplateName, Arc<Template>>) {
-        let Inner { counted, templates, .. } = &*self.0;
+    /// Sets the served templates, once, and creates all their series with the value 0, so that
+    /// Prometheus sees the first event of each as an increase.
+    pub fn set_templates(&self, served: &HashMap<TemplateName, Arc<Template>>) {
+        let Inner { instruments, templates, .. } = &*self.0;
         templates.set(served.values().map(|template| (template.name.clone(), template.max_active)));
         for template in templates.labels() {
-            counted.prepare_template(&template);
+            instruments.create_template_series(&template);
         }
     }
 
-    /// A delivered request was answered; it was stored in `JOBS` at that time.
-    pub fn handled(
-        &self,
-        template: &TemplateName,
-        disposition: &dispatcher_core::request::Disposition,
-        stored: OffsetDateTime,
-    ) {
-        let Inner { counted, templates, .. } = &*self.0;
+    /// Sets the last sample of a template's queue; `None` if sampling failed.
+    pub fn set_queue(&self, template: &TemplateName, sample: Option<QueueSample>) {
+        self.0.queues.set(template, sample);
+    }
+
+    /// Counts a handled delivery of a request that JetStream stored at `stored`.
+    pub fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
+        let Inner { instruments, templates, .. } = &*self.0;
         let template = templates.label(template);
-        if *disposition == dispatcher_core::request::Disposition::Created {
-            let age = (OffsetDateTime::now_utc() - stored).as_seconds_f64();
-            counted.waits.get_or_create(&ByTemplate { template: template.clone() }).observe(age.max(0.0));
+        // Only the delivery that creates the Job: the later ones would count the request twice.
+        if *disposition == Disposition::Created {
+            let wait = (OffsetDateTime::now_utc() - stored).as_seconds_f64().max(0.0);
+            let labels = ByTemplate { template: template.clone() };
+            instruments.request_waits.get_or_create(&labels).observe(wait);
         }
-        counted.requests.get_or_create(&ByTemplateResult { template, result: disposition.label() }).inc();
+        let labels = ByTemplateResult { template, result: disposition.label() };
+        instruments.requests.get_or_create(&labels).inc();
     }
 
-    /// A dead letter is stored.
+    /// Counts a stored dead letter.
     pub fn rejected(&self, template: &TemplateName, reason: Reason) {
-        let Inner { counted, templates, .. } = &*self.0;
+        let Inner { instruments, templates, .. } = &*self.0;
         let labels = ByReason { template: templates.label(template), reason: reason.as_str() };
-        counted.rejections.get_or_create(&labels).inc();
+        instruments.rejections.get_or_create(&labels).inc();
     }
 
-    /// A create call has ended, so or with success.
-    pub fn create(&self, failure: Option<CreateFailure>, asked: Instant) {
-        let result = failure.map_or(CREATED, CreateFailure::label);
-        self.0.counted.creates.get_or_create(&ByResult { result }).observe(asked.elapsed().as_secs_f64());
+    /// Records a create call, which failed in this way or succeeded.
+    pub fn create(&self, failure: Option<CreateFailure>, started: Instant) {
+        let labels = ByResult { result: failure.map_or(CREATED, CreateFailure::label) };
+        self.0.instruments.creates.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     }
 
-    /// A fenced publish has ended.
-    pub fn published(&self, result: Published, asked: Instant) {
+    /// Records a fenced publish.
+    pub fn published(&self, result: Published, started: Instant) {
         let labels = ByResult { result: result.as_str() };
-        self.0.counted.publishes.get_or_create(&labels).observe(asked.elapsed().as_secs_f64());
+        self.0.instruments.publishes.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     }
 
-    /// An event is stored.
+    /// Counts a stored status event.
     pub fn event(&self, event: &StatusEvent) {
-        let Inner { counted, templates, .. } = &*self.0;
+        let Inner { instruments, templates, .. } = &*self.0;
         let template = templates.label(&event.template);
         let labels = ByEvent { template: template.clone(), event: event.event.as_str() };
-        if let Some(lag) = lag::of(event, Timestamp::now()) {
-            counted.lags.get_or_create(&labels).observe(lag.as_secs_f64());
+        if let Some(lag) = event_lag(event, Timestamp::now()) {
+            instruments.event_lags.get_or_create(&labels).observe(lag.as_secs_f64());
         }
-        counted.events.get_or_create(&labels).inc();
+        instruments.events.get_or_create(&labels).inc();
         if let Some(outcome) = &event.outcome {
             let labels = ByTemplateResult { template, result: outcome.result.as_str() };
-            counted.outcomes.get_or_create(&labels).inc();
+            instruments.outcomes.get_or_create(&labels).inc();
         }
     }
 
-    /// A list was begun.
+    /// Counts the start of a list.
     pub fn lists(&self, watched: Watched) {
-        self.0.counted.watch_lists.get_or_create(&ByResource { resource: watched.as_str() }).inc();
+        let labels = ByResource { resource: watched.as_str() };
+        self.0.instruments.watch_lists.get_or_create(&labels).inc();
     }
 
-    /// A watch has ended with an error; `expired`: 410, its place in the history is gone.
+    /// Counts a watch that ended with an error; `expired` is a 410.
     pub fn watch_ended(&self, watched: Watched, expired: bool) {
         let reason = if expired { labels::EXPIRED } else { labels::OTHER };
         let labels = ByWatchError { resource: watched.as_str(), reason };
-        self.0.counted.watch_errors.get_or_create(&labels).inc();
+        self.0.instruments.watch_errors.get_or_create(&labels).inc();
     }
 
-    /// What was said is synced with the Jobs.
+    /// Counts a completed resync.
     pub fn synced(&self) {
-        self.0.counted.comparisons.inc();
+        self.0.instruments.resyncs.inc();
     }
 
-    /// Connected to NATS.
+    /// Counts an established connection to NATS.
     pub fn nats_connected(&self) {
-        self.0.counted.nats_connects.inc();
+        self.0.instruments.nats_connects.inc();
     }
 
-    /// The connection to NATS is lost.
+    /// Counts a lost connection to NATS.
     pub fn nats_disconnected(&self) {
-        self.0.counted.nats_disconnects.inc();
+        self.0.instruments.nats_disconnects.inc();
     }
 
-    /// Where the looks at the queue are kept.
-    fn queues(&self) -> &Queues {
-        &self.0.queues
-    }
-
-    /// All of it, as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
+    #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing into a `String` does not fail.
+        // Writing to a `String` cannot fail.
         let _ = text::encode(&mut text, &self.0.registry);
         text
     }
+}
+
+/// How long after the end in Kubernetes the event of an outcome or attempt is stored.
+///
+/// Kubernetes truncates its times to whole seconds, so a lag is up to a second too long. It records
+/// no time for a deleted Job and most other changes. Clock skew never makes a lag negative.
+fn event_lag(event: &StatusEvent, now: Timestamp) -> Option<Duration> {
+    let outcome = event.outcome.as_ref().and_then(|outcome| outcome.finish_time.as_deref());
+    let attempt = event.attempt.as_ref().and_then(|attempt| attempt.finished_at.as_deref());
+    let ended: Timestamp = outcome.or(attempt)?.parse().ok()?;
+    Some(Duration::try_from(now.duration_since(ended)).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]

@@ -6,31 +6,31 @@ use std::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::leadership::leadership;
-use dispatcher_core::request::Disposition;
 
+/// Metrics without templates, and with one component that has failed once.
 fn metrics() -> Metrics {
     let health = Health::default();
     health.component("nats").not_ready("not connected");
-    Metrics::new(health, leadership().1, ConcurrencyLimiter::default())
+    let leader_status = || LeaderStatus { leader: false, synced: false };
+    Metrics::new(health, leader_status, ConcurrencyLimiter::default())
 }
 
-/// Metrics of the shipped templates, one of them with a limit.
+/// Metrics of two shipped templates, one of them with a concurrency limit.
 fn serving() -> Metrics {
     let metrics = metrics();
     let template = |name: &str| {
         let path =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../deploy/templates/{name}.yaml"));
-        let mut template = Template::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut template = Template::load(&path).unwrap();
         template.max_active = (name == "memory").then(|| 3.try_into().unwrap());
         (template.name.clone(), Arc::new(template))
     };
-    metrics.serves(&["simple", "memory"].map(template).into());
+    metrics.set_templates(&["simple", "memory"].map(template).into());
     metrics
 }
 
-fn template(word: &str) -> TemplateName {
-    TemplateName::try_from(word).unwrap()
+fn template(name: &str) -> TemplateName {
+    TemplateName::try_from(name).unwrap()
 }
 
 fn event(template: &str, mut more: Value) -> StatusEvent {
@@ -44,7 +44,7 @@ fn event(template: &str, mut more: Value) -> StatusEvent {
     serde_json::from_value(more).unwrap()
 }
 
-/// The value of a series, written as in the text.
+/// The value of a series, which is named as in the text.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let text = metrics.text();
     let mut values =
@@ -52,11 +52,11 @@ fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     values.next()
 }
 
-fn look() -> queue::QueueSample {
-    queue::QueueSample { pending: 3, ack_pending: 2, redelivered: 1, oldest: 7.5 }
+fn sample() -> QueueSample {
+    QueueSample { pending: 3, ack_pending: 2, redelivered: 1, oldest_age_seconds: 7.5 }
 }
 
-/// Every metric of the text: type and names of labels.
+/// The type and the label names of every metric in the text.
 fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut all: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
     let mut name = String::new();
@@ -78,7 +78,7 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 }
 
 #[test]
-fn every_series_of_a_kind_is_there_before_anything_happens() {
+fn every_series_of_a_template_exists_before_its_first_event() {
     let metrics = serving();
     for series in [
         "dispatcher_requests_total{template=\"simple\",result=\"created\"}",
@@ -99,9 +99,9 @@ fn every_series_of_a_kind_is_there_before_anything_happens() {
     assert_eq!(value(&metrics, "dispatcher_component_failures_total{component=\"nats\"}"), Some(1.0));
 }
 
-/// Any Job may carry any label: what has no template is one template.
+/// A Job can carry any template label: all unserved templates share one label value.
 #[test]
-fn no_label_is_anybodys_to_make() {
+fn unserved_templates_create_no_series() {
     let metrics = serving();
     let before = metrics.text().lines().count();
     for n in 0..1000 {
@@ -117,7 +117,7 @@ fn no_label_is_anybodys_to_make() {
 }
 
 #[test]
-fn what_is_counted_is_told() {
+fn updates_appear_in_the_text() {
     let metrics = serving();
     let stored = OffsetDateTime::now_utc() - Duration::from_secs(20);
     for disposition in [
@@ -134,11 +134,11 @@ fn what_is_counted_is_told() {
     metrics.published(Published::Fenced, Instant::now());
     metrics.lists(Watched::Pods);
     metrics.watch_ended(Watched::Pods, true);
-    metrics.queues().set(&template("simple"), Some(look()));
-    metrics.queues().set(&template("memory"), None);
+    metrics.set_queue(&template("simple"), Some(sample()));
+    metrics.set_queue(&template("memory"), None);
     for (series, expected) in [
         ("dispatcher_requests_total{template=\"simple\",result=\"retrying\"}", 1.0),
-        // Only of what was created: what comes again would count twice.
+        // Only created Jobs count, or a redelivered request would count twice.
         ("dispatcher_request_wait_seconds_count{template=\"simple\"}", 1.0),
         ("dispatcher_request_wait_seconds_bucket{le=\"10.0\",template=\"simple\"}", 0.0),
         ("dispatcher_request_wait_seconds_bucket{le=\"30.0\",template=\"simple\"}", 1.0),
@@ -156,26 +156,26 @@ fn what_is_counted_is_told() {
         assert_eq!(value(&metrics, series), Some(expected), "{series}:\n{}", metrics.text());
     }
     let unknown = "dispatcher_queue_oldest_age_seconds{template=\"memory\"}";
-    assert_eq!(value(&metrics, unknown), None, "an old value would look like a new one");
+    assert_eq!(value(&metrics, unknown), None, "an old value would pass for a current one");
 }
 
 #[test]
-fn a_lag_is_told_where_kubernetes_says_when() {
+fn event_lag_needs_a_kubernetes_timestamp() {
     let now: Timestamp = "2026-01-01T00:00:05.5Z".parse().unwrap();
-    let lag = |more| lag::of(&event("simple", more), now).map(|lag| lag.as_millis());
+    let lag = |more| event_lag(&event("simple", more), now).map(|lag| lag.as_millis());
     let outcome = |time: Value| json!({"outcome": {"result": "Complete", "succeeded": 1, "failed": 0, "finishTime": time}});
     assert_eq!(lag(outcome("2026-01-01T00:00:03Z".into())), Some(2500));
-    assert_eq!(lag(outcome("2026-01-01T00:00:09Z".into())), Some(0), "its clock is ahead of ours");
-    assert_eq!(lag(outcome(Value::Null)), None, "a Job that vanished");
+    assert_eq!(lag(outcome("2026-01-01T00:00:09Z".into())), Some(0), "the clock of Kubernetes is ahead");
+    assert_eq!(lag(outcome(Value::Null)), None, "a deleted Job");
     assert_eq!(lag(outcome("soon".into())), None);
     let attempt = json!({"type": "ATTEMPT", "attempt": {"pod": "p", "finishedAt": "2026-01-01T00:00:04Z"}});
     assert_eq!(lag(attempt), Some(1500));
     assert_eq!(lag(json!({"type": "MODIFIED"})), None);
 }
 
-/// As a Prometheus reads it: each metric is described, and the end is told.
+/// Prometheus requires both.
 #[test]
-fn the_text_ends_as_openmetrics_does() {
+fn text_describes_every_metric_and_ends_with_eof() {
     let text = serving().text();
     assert!(text.ends_with("# EOF\n"));
     let described = described(&text);
@@ -187,23 +187,22 @@ fn the_text_ends_as_openmetrics_does() {
     }
 }
 
-/// docs/metrics.md has a row for each metric, with its type and its labels, and none for another.
+/// docs/metrics.md has one row for each metric, with its type and labels, and no other rows.
 #[test]
-fn the_documentation_has_each_metric() {
+fn documentation_describes_every_metric() {
     let metrics = serving();
-    metrics.queues().set(&template("simple"), Some(look()));
-    let docs =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    metrics.set_queue(&template("simple"), Some(sample()));
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
     let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
-    let mut told = BTreeMap::new();
+    let mut documented = BTreeMap::new();
     for line in
         docs.lines().filter(|line| line.starts_with("| `dispatcher_") || line.starts_with("| `process_"))
     {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        told.insert(cells[1].trim_matches('`').to_owned(), (cells[2].to_owned(), words(cells[3])));
+        documented.insert(cells[1].trim_matches('`').to_owned(), (cells[2].to_owned(), words(cells[3])));
     }
-    let mut there = described(&metrics.text());
-    // SubjectState once the Jobs are listed.
-    there.insert("dispatcher_active_jobs".to_owned(), ("gauge".to_owned(), ["template".to_owned()].into()));
-    assert_eq!(told, there);
+    let mut exposed = described(&metrics.text());
+    // Absent until the watch has listed the Jobs.
+    exposed.insert("dispatcher_active_jobs".to_owned(), ("gauge".to_owned(), ["template".to_owned()].into()));
+    assert_eq!(documented, exposed);
 }

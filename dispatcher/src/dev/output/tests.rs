@@ -14,7 +14,7 @@ fn with(more: &Value) -> Value {
 }
 
 #[test]
-fn an_event_is_a_line() {
+fn each_status_event_is_one_line() {
     for (event, line) in [
         (json!({"type": "ADDED", "status": {}}), "10:00:01 ADDED    simple/a  created"),
         (
@@ -47,33 +47,36 @@ fn an_event_is_a_line() {
 }
 
 #[test]
-fn a_rejection_needs_no_name() {
+fn rejection_without_a_job_name_is_shown() {
     let notice = json!({"type": "REJECTED", "template": "simple", "reason": "InvalidRequest", "message": "m", "time": ""});
     assert_eq!(shown(&notice), " REJECTED simple/(no Job)  InvalidRequest: m");
 }
 
 #[test]
-fn what_is_no_event_is_shown_as_it_is() {
+fn message_that_is_not_a_status_event_is_shown_unchanged() {
     assert_eq!(event("jobs.simple.status.a", b"hello"), "jobs.simple.status.a hello");
 }
 
 #[test]
-fn of_the_log_warnings_are_shown_and_the_rest_where_asked_for() {
+fn log_shows_warnings_and_all_levels_on_demand() {
     let line = |level: &str| {
-        json!({"timestamp": "2026-01-01T10:00:01Z", "level": level, "message": "not ready", "room": "nats", "n": 1})
+        json!({"timestamp": "2026-01-01T10:00:01Z", "level": level, "message": "not ready", "component": "nats", "n": 1})
             .to_string()
     };
     let shown = |line: &str, all| log(line, all).map(|line| strip_str(&line).to_string());
-    let warning = "10:00:01 WARN     dispatcher: not ready n=1 room=nats";
+    let warning = "10:00:01 WARN     dispatcher: not ready component=nats n=1";
     assert_eq!(shown(&line("WARN"), false).unwrap(), warning);
     assert_eq!(shown(&line("INFO"), false), None);
     assert!(shown(&line("INFO"), true).is_some());
-    assert_eq!(shown("dispatcher: TEMPLATES: none", false).unwrap(), "dispatcher: TEMPLATES: none");
+    assert_eq!(
+        shown("dispatcher: DISPATCHER_TEMPLATES: none", false).unwrap(),
+        "dispatcher: DISPATCHER_TEMPLATES: none"
+    );
     assert_eq!(shown("", false), None);
 }
 
 #[test]
-fn of_nats_server_only_trouble_is_shown() {
+fn nats_server_log_shows_warnings_and_errors_only() {
     let line = |level| format!("[7] 2026/01/01 10:00:01.000000 [{level}] Starting [x]");
     let shown = |level| nats_server(&line(level)).map(|line| strip_str(&line).to_string());
     assert_eq!(shown("INF"), None);

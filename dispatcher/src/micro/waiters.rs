@@ -1,0 +1,251 @@
+//! Passes status events and rejections to the callers of `submit` that wait for them.
+//!
+//! One subscription serves all callers. Core NATS can lose messages, so a caller also reads the
+//! streams at intervals; what this module drops is found there. The number of callers is bounded.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_nats::{Client, Message, Subscriber, client::FlushError};
+use bytes::Bytes;
+use dispatcher_core::contract::{
+    event::EventType,
+    headers::{JOB_EVENT, JOB_REQUEST_HASH, JOB_REQUEST_ID},
+    names::{RequestId, TemplateName, parse_status_subject},
+    rejection::RejectedNotice,
+};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::micro::api::Wait;
+
+/// Every status subject that `JOB_STATUS` republishes, and `_rejected`.
+const SUBJECTS: &str = "jobs.*.status.*";
+/// How many results are buffered for a caller.
+const BUFFER: usize = 8;
+
+/// Something that can end a caller's wait.
+#[derive(Debug, Clone)]
+pub(super) enum WaitResult {
+    /// An event of the awaited type.
+    Event {
+        /// The hash of the request that created the Job, if the message carries it.
+        hash: Option<String>,
+        /// The event as it is stored.
+        payload: Bytes,
+    },
+    /// The rejection of the request, or of another request with the same id.
+    Rejected(Box<RejectedNotice>),
+}
+
+type Key = (TemplateName, RequestId);
+
+struct Entry {
+    number: u64,
+    wait: Wait,
+    sender: mpsc::Sender<WaitResult>,
+}
+
+#[derive(Default)]
+struct Table {
+    last_number: u64,
+    entries: HashMap<Key, Vec<Entry>>,
+    count: usize,
+}
+
+/// The waiting callers; clones share them.
+#[derive(Clone)]
+pub(super) struct Waiters {
+    table: Arc<Mutex<Table>>,
+    max: usize,
+}
+
+/// One waiting caller; dropping it removes the caller.
+pub(super) struct Waiter {
+    waiters: Waiters,
+    key: Key,
+    number: u64,
+    receiver: mpsc::Receiver<WaitResult>,
+}
+
+impl Waiters {
+    /// Allows up to `max` waiting callers.
+    pub(super) fn new(max: usize) -> Self {
+        Self { table: Arc::default(), max }
+    }
+
+    /// Adds a caller that waits for this request; `None` if too many wait already.
+    pub(super) fn register(&self, template: &TemplateName, id: &RequestId, wait: Wait) -> Option<Waiter> {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let key = (template.clone(), id.clone());
+        let mut table = self.lock();
+        if table.count >= self.max {
+            return None;
+        }
+        table.count += 1;
+        table.last_number += 1;
+        let number = table.last_number;
+        table.entries.entry(key.clone()).or_default().push(Entry { number, wait, sender });
+        Some(Waiter { waiters: self.clone(), key, number, receiver })
+    }
+
+    /// Passes an event to the callers that wait for it. `None` is an unknown event type.
+    fn event(
+        &self,
+        template: &TemplateName,
+        id: &RequestId,
+        event: Option<EventType>,
+        hash: Option<&str>,
+        payload: &Bytes,
+    ) {
+        self.send(template, id, |wait| {
+            let result = || WaitResult::Event { hash: hash.map(str::to_owned), payload: payload.clone() };
+            wait.is_met_by(event).then(result)
+        });
+    }
+
+    /// Passes a rejection to all callers that wait for the request.
+    fn rejected(&self, id: &RequestId, notice: &RejectedNotice) {
+        self.send(&notice.template, id, |_| Some(WaitResult::Rejected(Box::new(notice.clone()))));
+    }
+
+    fn send(&self, template: &TemplateName, id: &RequestId, result: impl Fn(Wait) -> Option<WaitResult>) {
+        let table = self.lock();
+        for entry in table.entries.get(&(template.clone(), id.clone())).into_iter().flatten() {
+            if let Some(result) = result(entry.wait) {
+                // A caller with a full buffer finds the event in the stream.
+                let _ = entry.sender.try_send(result);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().count == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter {
+    /// The next result for this caller.
+    pub(super) async fn next(&mut self) -> Option<WaitResult> {
+        self.receiver.recv().await
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut table = self.waiters.lock();
+        table.count = table.count.saturating_sub(1);
+        if let Some(entries) = table.entries.get_mut(&self.key) {
+            entries.retain(|entry| entry.number != self.number);
+            if entries.is_empty() {
+                table.entries.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Subscribes to status events and rejections. After it returns, only a lost connection loses
+/// messages; callers then read the streams.
+///
+/// # Errors
+/// The client is closed.
+pub(super) async fn subscribe(client: &Client) -> Result<Subscriber, String> {
+    let subscriber = client.subscribe(SUBJECTS).await.map_err(|e| e.to_string())?;
+    client.flush().await.map_err(|e: FlushError| e.to_string())?;
+    Ok(subscriber)
+}
+
+/// Passes messages to the waiting callers until the subscription ends.
+pub(super) async fn dispatch(mut subscriber: Subscriber, waiters: Waiters) {
+    while let Some(message) = subscriber.next().await {
+        if !waiters.is_empty() {
+            dispatch_one(&message, &waiters);
+        }
+    }
+}
+
+fn dispatch_one(message: &Message, waiters: &Waiters) {
+    let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
+    if let Some((template, _)) = parse_status_subject(&message.subject) {
+        let Some(id) = header(JOB_REQUEST_ID).and_then(|id| RequestId::try_from(id).ok()) else { return };
+        let event = header(JOB_EVENT).as_deref().and_then(EventType::parse);
+        waiters.event(&template, &id, event, header(JOB_REQUEST_HASH).as_deref(), &message.payload);
+    } else if let Ok(notice) = serde_json::from_slice::<RejectedNotice>(&message.payload)
+        && let Ok(id) = RequestId::try_from(notice.request_id.as_str())
+    {
+        waiters.rejected(&id, &notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(name: &str) -> TemplateName {
+        TemplateName::try_from(name).unwrap()
+    }
+
+    fn id(text: &str) -> RequestId {
+        RequestId::try_from(text).unwrap()
+    }
+
+    fn register(waiters: &Waiters, name: &str, wait: Wait) -> Option<Waiter> {
+        waiters.register(&template(name), &id("1"), wait)
+    }
+
+    fn publish(waiters: &Waiters, name: &str, event: EventType) {
+        waiters.event(&template(name), &id("1"), Some(event), None, &Bytes::new());
+    }
+
+    #[test]
+    fn callers_are_bounded_and_removed_when_dropped() {
+        let waiters = Waiters::new(2);
+        let first = register(&waiters, "a", Wait::Outcome).unwrap();
+        let _second = register(&waiters, "a", Wait::Outcome).unwrap();
+        assert!(register(&waiters, "b", Wait::Outcome).is_none());
+        drop(first);
+        assert!(register(&waiters, "b", Wait::Outcome).is_some(), "and dropped immediately");
+        assert!(!waiters.is_empty());
+    }
+
+    #[tokio::test]
+    async fn every_caller_of_a_request_gets_its_event_and_no_other_caller_does() {
+        let waiters = Waiters::new(9);
+        let mut one = register(&waiters, "a", Wait::Created).unwrap();
+        let mut two = register(&waiters, "a", Wait::Created).unwrap();
+        let mut other = register(&waiters, "b", Wait::Created).unwrap();
+        publish(&waiters, "a", EventType::Added);
+        assert!(one.next().await.is_some() && two.next().await.is_some());
+        assert!(other.receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn caller_that_waits_for_the_outcome_gets_no_earlier_event() {
+        let waiters = Waiters::new(9);
+        let mut waiter = register(&waiters, "a", Wait::Outcome).unwrap();
+        for _ in 0..100 {
+            publish(&waiters, "a", EventType::Modified);
+        }
+        publish(&waiters, "a", EventType::Outcome);
+        assert!(waiter.receiver.try_recv().is_ok());
+        assert!(waiter.receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn slow_caller_blocks_no_other_and_leaves_no_entry() {
+        let waiters = Waiters::new(9);
+        let mut waiter = register(&waiters, "a", Wait::Created).unwrap();
+        for _ in 0..100 {
+            publish(&waiters, "a", EventType::Modified);
+        }
+        assert_eq!(std::iter::from_fn(|| waiter.receiver.try_recv().ok()).count(), BUFFER);
+        drop(waiter);
+        assert!(waiters.lock().entries.is_empty());
+    }
+}
