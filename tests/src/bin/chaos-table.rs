@@ -1,11 +1,11 @@
-//! Puts the results of the fault campaign (`make faults`) as tables into `docs/reliability.md`, between its two markers.
+//! Puts the results of the fault campaign (`make chaos`) as tables into `docs/fault-table.md`, between its two markers.
 
 use std::process::ExitCode;
 
 use dispatcher_tests::chaos::{results, table};
 use dispatcher_tests::paths;
 
-const BEGIN: &str = "<!-- results of `make faults`: written by `make chaos-table` -->\n";
+const BEGIN: &str = "<!-- results of `make chaos`, written by `make chaos-table` -->\n";
 const END: &str = "<!-- end of the results -->\n";
 
 fn main() -> ExitCode {
@@ -26,7 +26,7 @@ fn write() -> Result<(), String> {
     };
     let text = std::fs::read_to_string(&results).map_err(failed(&results))?;
     let runs = table::parse(&text).map_err(|error| format!("{}: {error}", results.display()))?;
-    let document = paths::workspace().join("docs/reliability.md");
+    let document = paths::workspace().join("docs/fault-table.md");
     let old = std::fs::read_to_string(&document).map_err(failed(&document))?;
     let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.ok_or_else(|| format!("{}: no markers", document.display()))?;
