@@ -50,7 +50,7 @@ chaos: test-images chaos-build ## run the chaos suite: make chaos [RUNS=20] [SCE
 chaos-build:
 	cargo build --quiet --profile chaos --workspace --bins
 
-chaos-table: build ## write the results of `make chaos` into the documentation
+chaos-table: build ## write the results of `make chaos` into docs/fault-table.md
 	@target/debug/chaos-table
 
 soak: test-images chaos-build ## inject random faults for a while: make soak [MINUTES=30] [SEED=n] [CLUSTER=local]

@@ -27,10 +27,10 @@ async fn a_right_is_taken_away_and_given_back() {
         println!("the right to {verb}");
         tokio::join!(scenario.load(0, REQUESTS), async {
             scenario.until_jobs(random.usize(0..80)).await;
-            scenario.env.namespace.take_right(verb).await;
+            scenario.env.namespace.revoke(verb).await;
             // The fault itself lasts this long.
             sleep(Duration::from_millis(random.u64(1_000..8_000))).await;
-            scenario.env.namespace.give_right(verb).await;
+            scenario.env.namespace.grant(verb).await;
             let given = Instant::now();
             scenario.until_works("after").await;
             scenario.recovered("a right given back", given);

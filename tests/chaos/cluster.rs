@@ -30,7 +30,7 @@ async fn lose(scenario: &Scenario, random: &mut Rng, what: &str, choose: impl As
         node.kill().await;
         scenario.works_again(what, lost).await;
         node.start().await;
-        nats.until_whole().await;
+        nats.until_in_sync().await;
     });
     scenario.redeliver_now().await;
 }
@@ -69,8 +69,10 @@ async fn the_server_that_it_is_connected_to_is_killed() {
         "the NATS server that the dispatcher is connected to is killed",
         start,
         async |scenario, random| {
-            lose(scenario, random, "own NATS server of three lost", async |nats| nats.dispatchers().await)
-                .await;
+            lose(scenario, random, "own NATS server of three lost", async |nats| {
+                nats.server_of_dispatcher().await
+            })
+            .await;
         },
     )
     .await;
@@ -106,7 +108,7 @@ async fn a_server_is_lost_and_brought_back() {
             let back = Instant::now();
             node.start().await;
             scenario.works_again("third NATS server back", back).await;
-            nats.until_whole().await;
+            nats.until_in_sync().await;
         });
         scenario.redeliver_now().await;
     })
@@ -125,13 +127,13 @@ async fn a_leader_is_frozen() {
                 scenario.until_jobs(random.usize(1..150)).await;
                 let stream = if random.bool() { "JOBS" } else { "JOB_STATUS" };
                 let node = nats.stream_leader(stream).await;
-                node.stop().await;
+                node.freeze().await;
                 // The fault itself lasts this long.
                 sleep(Duration::from_millis(random.u64(5_000..30_000))).await;
-                node.cont().await;
+                node.resume().await;
                 scenario.works_again("frozen JetStream leader goes on", Instant::now()).await;
             });
-            nats.until_whole().await;
+            nats.until_in_sync().await;
             scenario.redeliver_now().await;
         },
     )
@@ -155,7 +157,7 @@ async fn a_rolling_restart() {
                 let ended = Instant::now();
                 node.start().await;
                 scenario.works_again("rolling restart of NATS, each server", ended).await;
-                nats.until_whole().await;
+                nats.until_in_sync().await;
             }
         });
         scenario.redeliver_now().await;
@@ -182,7 +184,7 @@ async fn two_of_three_are_lost() {
             }
             scenario.works_again("JetStream has its majority again", Instant::now()).await;
         });
-        nats.until_whole().await;
+        nats.until_in_sync().await;
         scenario.redeliver_now().await;
     })
     .await;
@@ -197,7 +199,7 @@ async fn all_three_are_killed() {
             scenario.env.nats.restart().await;
             scenario.works_again("restart of all three NATS servers", Instant::now()).await;
         });
-        scenario.env.nats.until_whole().await;
+        scenario.env.nats.until_in_sync().await;
         scenario.redeliver_now().await;
     })
     .await;

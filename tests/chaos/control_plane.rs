@@ -48,10 +48,10 @@ async fn the_api_server_does_not_answer() {
     repeat_beside("the API server frozen for up to 20 s", &kubernetes, async |scenario, random| {
         tokio::join!(scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;
-            kubernetes.stop("apiserver").await;
+            kubernetes.freeze("apiserver").await;
             // The fault itself lasts this long.
             tokio::time::sleep(Duration::from_millis(random.u64(1000..20_000))).await;
-            kubernetes.cont("apiserver").await;
+            kubernetes.resume("apiserver").await;
             let back = Instant::now();
             scenario.until_works("wait-after").await;
             scenario.recovered("API server answers again after being frozen", back);
@@ -96,7 +96,7 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         random.shuffle(&mut names);
         scenario.load(0, random.usize(1..60)).await;
         scenario.env.until_queue_is_empty().await;
-        scenario.dispatcher.stop_signal().await;
+        scenario.dispatcher.freeze().await;
         // Its connection is gone before anything happens, so that nothing waits for it in a socket.
         kubernetes.kill_apiserver().await;
         kubernetes.start_apiserver().await;
@@ -109,7 +109,7 @@ async fn etcd_is_compacted_while_the_watch_is_away() {
         kubernetes.start_apiserver().await;
         let comparisons = || scenario.dispatcher.log().matches("comparing what was said").count();
         let before = comparisons();
-        scenario.dispatcher.cont_signal().await;
+        scenario.dispatcher.resume().await;
         let on = Instant::now();
         for (name, result) in [(0, "Complete"), (1, "Complete"), (2, "Deleted"), (3, "Deleted")] {
             assert_eq!(scenario.env.outcome(&names[name]).await["result"], result);
@@ -145,7 +145,7 @@ async fn the_namespace_is_deleted_and_made_again() {
         tokio::time::sleep(Duration::from_millis(random.u64(0..8000))).await;
         let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         maps.patch("hold", &PatchParams::default(), &release).await.unwrap();
-        scenario.env.namespace.make_again().await;
+        scenario.env.namespace.recreate().await;
         let made = Instant::now();
         let lines = scenario.dispatcher.log().lines().count() - before;
         assert!(lines < 2000, "no flood of log lines: {lines}");

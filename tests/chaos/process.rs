@@ -52,10 +52,10 @@ async fn it_is_frozen() {
     repeat("frozen for up to 30 s", async |scenario, random| {
         tokio::join!(scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;
-            scenario.dispatcher.stop_signal().await;
+            scenario.dispatcher.freeze().await;
             // The fault itself lasts this long.
             tokio::time::sleep(Duration::from_millis(random.u64(1000..30_000))).await;
-            scenario.dispatcher.cont_signal().await;
+            scenario.dispatcher.resume().await;
         });
         scenario.redeliver_now().await;
     })
@@ -70,9 +70,9 @@ async fn it_is_frozen_and_its_requests_are_delivered_to_another() {
         let scenario = &*scenario;
         tokio::join!(scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;
-            scenario.dispatcher.stop_signal().await;
+            scenario.dispatcher.freeze().await;
             scenario.redeliver_now().await;
-            scenario.dispatcher.cont_signal().await;
+            scenario.dispatcher.resume().await;
         });
         scenario.redeliver_now().await;
     })

@@ -173,12 +173,12 @@ async fn the_reporting_replica_is_frozen_for_longer_than_the_lease() {
             scenario.until_jobs(random.usize(1..150)).await;
             let (leader, follower) = pair.roles().await;
             let frozen = Instant::now();
-            leader.stop_signal().await;
+            leader.freeze().await;
             pair.until_reports(follower).await;
             scenario.recovered("leader takeover from one that is frozen", frozen);
             // The fault itself lasts this long.
             tokio::time::sleep(LONGER_THAN_THE_LEASE.saturating_sub(frozen.elapsed())).await;
-            leader.cont_signal().await;
+            leader.resume().await;
         });
         scenario.redeliver_now().await;
     })
@@ -206,13 +206,13 @@ async fn the_lease_is_deleted_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_to_the_lease_is_taken_away() {
     repeat("the right to the Lease is taken away and given back", async |scenario, random| {
-        scenario.env.namespace.take_right_to("update", "leases").await;
+        scenario.env.namespace.revoke_on("update", "leases").await;
         scenario.load(0, random.usize(1..60)).await;
         scenario.until_not_ready("cannot update resource \"leases\"").await;
         scenario.request("wait-a", "ADDED").await;
         scenario.complete(&["wait-a"]).await;
         let lines = scenario.dispatcher.log().lines().count();
-        scenario.env.namespace.give_right_to("update", "leases").await;
+        scenario.env.namespace.grant_on("update", "leases").await;
         let given = Instant::now();
         scenario.until_ready().await;
         scenario.recovered("right to the Lease given back", given);

@@ -32,7 +32,7 @@ impl Deref for Scenario {
 }
 
 impl chaos::SystemUnderTest for Scenario {
-    fn parts(&self) -> &'static str {
+    fn platform(&self) -> &'static str {
         if kubernetes::is_local() { "local cluster" } else { "Kubernetes" }
     }
 

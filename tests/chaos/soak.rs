@@ -157,9 +157,9 @@ impl Soak<'_> {
                 self.replica(number).keep_running().await;
             }
             Fault::Frozen(number) => {
-                self.replica(number).stop_signal().await;
+                self.replica(number).freeze().await;
                 sleep(lasts).await;
-                self.replica(number).cont_signal().await;
+                self.replica(number).resume().await;
             }
             _ => {}
         }
@@ -224,9 +224,9 @@ impl Soak<'_> {
                 let (verb, resource) = random
                     .choice([("create", "jobs"), ("patch", "jobs"), ("watch", "jobs"), ("update", "leases")])
                     .unwrap_or_default();
-                namespace.take_right_to(verb, resource).await;
+                namespace.revoke_on(verb, resource).await;
                 sleep(lasts).await;
-                namespace.give_right_to(verb, resource).await;
+                namespace.grant_on(verb, resource).await;
             }
             _ => self.delete_jobs(random).await,
         }

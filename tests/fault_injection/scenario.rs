@@ -172,7 +172,7 @@ impl Scenario {
 }
 
 impl chaos::SystemUnderTest for Scenario {
-    fn parts(&self) -> &'static str {
+    fn platform(&self) -> &'static str {
         "in process"
     }
 

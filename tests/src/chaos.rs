@@ -1,12 +1,12 @@
-//! The fault campaign: a fault is played again and again, each time with a seed of its own, under the eyes of a recorder;
-//! what came of it is judged, and its result are kept.
+//! The chaos suite: injects a fault into a system under load, many times with different seeds, checks
+//! the guarantees after each run and records the result.
 //!
-//! | environment | what it is |
+//! | environment | meaning |
 //! |---|---|
-//! | `CHAOS_RUNS` | how often each fault is played; 1 where it is not set |
-//! | `CHAOS_SEED` | this one run again |
+//! | `CHAOS_RUNS` | runs of each scenario; default 1 |
+//! | `CHAOS_SEED` | repeats the run with this seed |
 //!
-//! RunResult go to `target/chaos/results.jsonl`, a line for each run; the program `chaos-table` makes a table of them.
+//! Results are appended to `target/chaos/results.jsonl`; `chaos-table` renders them as tables.
 
 pub mod results;
 pub mod table;
@@ -22,74 +22,70 @@ use futures::FutureExt;
 use crate::checker::{History, check};
 use results::RunResult;
 
-/// What a fault is played on, from a start to its end.
+/// The system that a scenario injects faults into.
 pub trait SystemUnderTest: Sized {
-    /// Where it stands, for the table: `local cluster`, `Kubernetes`.
-    fn parts(&self) -> &'static str;
+    /// What it runs on, for the table: `local cluster`, `Kubernetes`.
+    fn platform(&self) -> &'static str;
 
-    /// How many seconds each recovery took that was noted, by what recovered.
+    /// The measured recovery times in seconds, by what recovered.
     fn recoveries(&self) -> BTreeMap<String, f64>;
 
-    /// Waits until all that was asked for has come to its end, stops everything, and returns all that happened.
+    /// Waits until all requests have finished, stops everything and returns the history.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If the history cannot be read.
     fn finish(self) -> impl Future<Output = Result<History, String>>;
 }
 
-/// Plays a fault as often as the environment says, each time on a fresh stage.
+/// Runs a scenario as often as the environment says, each time on a new system.
 ///
 /// # Errors
-/// What this machine lacks for it.
+/// If this machine cannot run the system.
 ///
 /// # Panics
-/// After the last run, where any of them failed or broke a promise, with their seeds.
+/// After the last run, if any of them failed or violated a guarantee; lists their seeds.
 pub async fn repeat<S: SystemUnderTest>(
     fault: &str,
     start: impl AsyncFn() -> Result<S, String>,
-    play: impl AsyncFn(&mut S, &mut Rng),
+    inject: impl AsyncFn(&mut S, &mut Rng),
 ) -> Result<(), String> {
     let mut failed = Vec::new();
     let seeds = seeds();
     for (number, seed) in (1..).zip(&seeds) {
-        // Shown where the test fails.
+        // The test harness shows it if the test fails.
         println!("CHAOS_SEED={seed}");
-        let begun = Instant::now();
-        let mut stage = start().await?;
-        let mut result = RunResult { parts: stage.parts().to_owned(), ..RunResult::of(fault, *seed) };
+        let begin = Instant::now();
+        let mut system = start().await?;
+        let platform = system.platform().to_owned();
+        let mut result = RunResult { platform, ..RunResult::new(fault, *seed) };
         let mut random = Rng::with_seed(*seed);
-        let played = AssertUnwindSafe(play(&mut stage, &mut random)).catch_unwind().await;
-        result.recoveries = stage.recoveries();
-        result.failed = played.is_err();
-        // Not asked where the play stopped half-way: a part may still be frozen.
-        if played.is_ok() {
-            judge(stage, &mut result).await;
+        let injected = AssertUnwindSafe(inject(&mut system, &mut random)).catch_unwind().await;
+        result.recoveries = system.recoveries();
+        result.failed = injected.is_err();
+        // A scenario that stopped half-way may leave a process frozen, which would never finish.
+        if injected.is_ok() {
+            check_system(system, &mut result).await;
         }
-        result.seconds = begun.elapsed().as_secs_f64();
-        tell(&format!("{fault} [{number}/{}]: {result}", seeds.len()));
-        result.keep();
-        if !result.is_good() {
+        result.seconds = begin.elapsed().as_secs_f64();
+        print_now(&format!("{fault} [{number}/{}]: {result}", seeds.len()));
+        result.append();
+        if !result.is_ok() {
             failed.push(seed.to_string());
         }
     }
-    let count = seeds.len();
-    assert!(
-        failed.is_empty(),
-        "{fault}: {} of {count} runs failed, CHAOS_SEED={}",
-        failed.len(),
-        failed.join(" ")
-    );
+    let (count, failures) = (seeds.len(), failed.len());
+    assert!(failed.is_empty(), "{fault}: {failures} of {count} runs failed, CHAOS_SEED={}", failed.join(" "));
     Ok(())
 }
 
-async fn judge<S: SystemUnderTest>(stage: S, result: &mut RunResult) {
-    match stage.finish().await {
+async fn check_system<S: SystemUnderTest>(system: S, result: &mut RunResult) {
+    match system.finish().await {
         Ok(history) => {
             let found = check(&history);
             for violation in &found {
                 println!("{violation}");
             }
-            result.judge(&history, &found);
+            result.record(&history, &found);
         }
         Err(error) => {
             println!("{error}");
@@ -98,25 +94,25 @@ async fn judge<S: SystemUnderTest>(stage: S, result: &mut RunResult) {
     }
 }
 
-/// A number of things that takes minutes: all of them where the environment asks for runs, a tenth in a usual test.
+/// A load that takes minutes: all of it if `CHAOS_RUNS` is set, a tenth otherwise.
 #[must_use]
 pub fn scaled(number: usize) -> usize {
-    if environment("CHAOS_RUNS").is_some() { number } else { number / 10 }
+    if variable("CHAOS_RUNS").is_some() { number } else { number / 10 }
 }
 
-fn environment(name: &str) -> Option<u64> {
+fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}: {text:?} is no number: {error}")))
+    Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}={text}: not a number: {error}")))
 }
 
 fn seeds() -> Vec<u64> {
-    match environment("CHAOS_SEED") {
+    match variable("CHAOS_SEED") {
         Some(seed) => vec![seed],
-        None => (0..environment("CHAOS_RUNS").unwrap_or(1)).map(|_| fastrand::u64(..)).collect(),
+        None => (0..variable("CHAOS_RUNS").unwrap_or(1)).map(|_| fastrand::u64(..)).collect(),
     }
 }
 
-/// To the reader at once: the test harness would keep `eprintln!` until the end.
-fn tell(line: &str) {
+/// Prints at once; the test harness captures `eprintln!` until the end of the test.
+fn print_now(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

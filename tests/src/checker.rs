@@ -1,14 +1,14 @@
-//! Proof of the promises 1 to 4 of the contract over a whole run, seen from outside only.
+//! Checks guarantees 1 to 4 of the protocol over a whole run, as seen by clients.
 //!
-//! A [`Recorder`] watches from before the first request to the end: what was published and how that was answered, every
-//! Job that the cluster ever had, every message of the streams, what a plain subscriber saw. [`check`] is pure: a
+//! A [`Recorder`] records from before the first request to the end: every publish and its ack,
+//! every Job, every stored message, and what a plain subscriber received. [`check`] is pure: a
 //! [`History`] in, [`Violation`]s out.
 //!
 //! ```text
-//! publish ── answers ─────────────┐
-//! own watch ── every Job ─────────┤
-//! plain subscriber ── what it saw ┼─▶ History ── check ─▶ violations
-//! JOB_STATUS, JOB_REJECTED, JOBS ─┘
+//! publishes and acks ──────────────┐
+//! watch of Jobs ───────────────────┤
+//! plain subscriber ────────────────┼─▶ History ── check ─▶ violations
+//! JOB_STATUS, JOB_REJECTED, JOBS ──┘
 //! ```
 
 pub mod delays;
@@ -32,7 +32,7 @@ pub use publish::PublishError;
 pub use recorder::Recorder;
 pub use violation::Violation;
 
-/// Every promise that the history breaks; empty where all hold.
+/// All violations in a history; empty if every guarantee holds.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -41,32 +41,33 @@ pub fn check(history: &History) -> Vec<Violation> {
     reuse::check(history, &jobs, &mut found);
     jobs::check(history, &jobs, &mut found);
     live::check(history, &mut found);
-    left(history, &mut found);
+    check_queue(history, &mut found);
     found
 }
 
-/// What is left in the queue is not lost. Which requests they are is known where no more are missing than are left.
-fn left(history: &History, found: &mut Vec<Violation>) {
-    let left = history.jobs_stream_left;
-    if !history.at_rest || left == 0 {
+/// Requests that are still queued are not lost. They can be named if no more requests are missing
+/// than are queued.
+fn check_queue(history: &History, found: &mut Vec<Violation>) {
+    let queued = history.queued_requests;
+    if !history.complete || queued == 0 {
         return;
     }
     let missing: Vec<_> =
         found.extract_if(.., |violation| matches!(violation, Violation::LostRequest(_))).collect();
-    let mut text = format!("{left} messages are still in JOBS");
-    if u64::try_from(missing.len()).is_ok_and(|missing| missing <= left) {
+    let mut text = format!("{queued} messages are still in JOBS");
+    if u64::try_from(missing.len()).is_ok_and(|missing| missing <= queued) {
         let names: Vec<_> = missing.iter().map(Violation::text).collect();
         text = format!("{text}: {}", names.join("; "));
     } else {
         found.extend(missing);
     }
-    found.push(Violation::LeftInQueue(text));
+    found.push(Violation::QueuedRequests(text));
 }
 
-/// Stops the test where a promise is broken, with every violation on a line of its own.
+/// Checks the guarantees and lists every violation.
 ///
 /// # Panics
-/// Where [`check`] finds anything.
+/// If [`check`] finds any.
 pub fn assert_guarantees(history: &History) {
     let found = check(history);
     let lines: Vec<_> = found.iter().map(ToString::to_string).collect();

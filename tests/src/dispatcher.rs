@@ -1,4 +1,4 @@
-//! The dispatcher itself: the real program, under the rights that `deploy/` gives it.
+//! Starts the dispatcher's program with the permissions that `deploy/` grants it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::nats::Nats;
 use crate::wait::{TIMEOUT, try_until, until};
 use crate::{paths, ports};
 
-/// How many lines of its log the message of a failure holds.
-const TAIL: usize = 30;
-/// How long its admin address may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// The number of log lines in the message of a failure.
+const LOG_LINES: usize = 30;
+/// How long the admin server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a dispatcher is to be started.
+/// Configures a dispatcher before its start.
 #[derive(Debug)]
 pub struct Builder {
     env: Vec<(String, String)>,
@@ -30,42 +30,42 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// How long a simple Job sleeps, in place of the template's 15; `"1"` unless set.
+    /// Sets how long a `simple` Job sleeps; default `"1"`.
     #[must_use]
     pub fn sleep_seconds(mut self, seconds: &str) -> Self {
         seconds.clone_into(&mut self.sleep_seconds);
         self
     }
 
-    /// A folder of templates, taken as it is, in place of `deploy/templates`.
+    /// Uses the templates of this folder, unchanged, instead of `deploy/templates`.
     #[must_use]
     pub fn templates(mut self, folder: impl Into<PathBuf>) -> Self {
         self.templates = Some(folder.into());
         self
     }
 
-    /// A further variable of the environment, or another value for one that is set.
+    /// Adds or replaces an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A further argument after `run`.
+    /// Appends an argument after `run`.
     #[must_use]
     pub fn arg(mut self, argument: &str) -> Self {
         self.args.push(argument.to_owned());
         self
     }
 
-    /// Another program than the one built here: an older version, for one.
+    /// Starts another program, such as an older version.
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
         self
     }
 
-    /// Do not wait for readiness: for a start that is to fail, or to wait itself.
+    /// Does not wait for readiness.
     #[must_use]
     pub fn without_waiting(mut self) -> Self {
         self.wait = false;
@@ -75,12 +75,13 @@ impl Builder {
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
-    /// When it is not ready in time, with what `/readyz` said and the last lines of its log.
+    /// If it does not get ready in time; prints the last answer of `/readyz` and the end of the
+    /// log.
     pub async fn start(self) -> Dispatcher {
-        self.try_start().await.unwrap_or_else(|error| panic!("the dispatcher: {error}"))
+        self.try_start().await.unwrap_or_else(|error| panic!("dispatcher: {error}"))
     }
 
-    /// Like [`Builder::start`], with an error in place of a panic.
+    /// Like [`Builder::start`], with an error instead of a panic.
     pub async fn try_start(self) -> Result<Dispatcher, String> {
         let folder = paths::temp_dir("dispatcher")?;
         let templates = match self.templates {
@@ -90,7 +91,7 @@ impl Builder {
         let admin = format!("127.0.0.1:{}", ports::free());
         let log = folder.path().join("dispatcher.log");
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        // As that of a pod: the same after a restart, and of no other.
+        // Like a pod's name: it stays the same after a restart, and no other dispatcher has it.
         let pod = format!("dispatcher-{}", admin.rsplit(':').next().unwrap_or_default());
         let mut env = vec![
             set("DISPATCHER_ADMIN_ADDR", &admin),
@@ -108,7 +109,7 @@ impl Builder {
             log: log.clone(),
             folder: Some(folder.path().to_owned()),
         };
-        let program = serde_json::to_string(&program).expect("plain data");
+        let program = serde_json::to_string(&program).expect("the program serializes");
         let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let admin_url = format!("http://{admin}");
         let dispatcher = Dispatcher { admin_url, pod, helper, log, _folder: folder };
@@ -122,9 +123,9 @@ impl Builder {
 /// A running dispatcher; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Dispatcher {
-    /// Where `/livez`, `/readyz` and the like are.
+    /// The base URL of `/livez`, `/readyz` and `/leader`.
     pub admin_url: String,
-    /// Its name in the Lease.
+    /// Its identity in the Lease.
     pub pod: String,
     helper: Helper,
     log: PathBuf,
@@ -132,14 +133,14 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher for this NATS and this namespace, with the settings of the tests.
+    /// Builds a dispatcher for this NATS and this namespace.
     #[must_use]
     pub fn builder(nats: &Nats, namespace: &Namespace) -> Builder {
         let kubeconfig = namespace.dispatcher_kubeconfig.display().to_string();
         Self::builder_with(&nats.url, &kubeconfig, &namespace.name)
     }
 
-    /// A dispatcher for any addresses: those of a proxy, for one, or of nothing at all.
+    /// Builds a dispatcher for any addresses, such as those of a proxy.
     #[must_use]
     pub fn builder_with(nats_url: &str, kubeconfig: &str, namespace: &str) -> Builder {
         let settings = [
@@ -160,96 +161,95 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until `/readyz` answers 200.
+    /// Waits until `/readyz` answers 200 and, in the leader, until it is synced.
     pub async fn until_ready(&self) -> Result<(), String> {
         self.ready_within(TIMEOUT).await
     }
 
     async fn ready_within(&self, deadline: Duration) -> Result<(), String> {
-        let ready = try_until("/readyz to answer 200", deadline, || async {
-            let ended = self.helper.call("ended").await.map_err(Seen)?;
+        let ready = try_until("the dispatcher to be ready", deadline, || async {
+            let ended = self.helper.call("ended").await.map_err(Plain)?;
             if ended.get("code").is_some() {
-                return Ok(Err(format!("it ended: {ended}")));
+                return Ok(Err(format!("it exited: {ended}")));
             }
             match self.get("/readyz").await {
-                Ok((200, _)) if self.compares().await => Err(Seen("it compares".to_owned())),
+                Ok((200, _)) if self.is_syncing().await => Err(Plain("not synced".to_owned())),
                 Ok((200, _)) => Ok(Ok(())),
-                Ok((status, body)) => Err(Seen(format!("{status}: {body}"))),
-                Err(error) => Err(Seen(error)),
+                Ok((status, body)) => Err(Plain(format!("{status}: {body}"))),
+                Err(error) => Err(Plain(error)),
             }
         });
         match ready.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) | Err(error) => Err(format!("{error}\n{}", paths::tail(&self.log, TAIL))),
+            Ok(Err(error)) | Err(error) => Err(format!("{error}\n{}", paths::tail(&self.log, LOG_LINES))),
         }
     }
 
-    /// Whether it has just become the one that reports, and still compares what was said with the Jobs. (An older version cannot
-    /// tell.)
-    async fn compares(&self) -> bool {
-        let reports = self.get("/leader").await.unwrap_or_default().1;
-        reports.contains("\"leader\":true") && reports.contains("\"synced\":false")
+    /// Whether it is the leader and not synced yet. Older versions do not tell.
+    async fn is_syncing(&self) -> bool {
+        let leader = self.get("/leader").await.unwrap_or_default().1;
+        leader.contains("\"leader\":true") && leader.contains("\"synced\":false")
     }
 
-    /// The status and body of a path on the admin address.
+    /// Sends a GET to the admin server; returns the status and the body.
     pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let answer = timeout(ANSWER, get(self.admin_url.trim_start_matches("http://"), path)).await;
-        let answer = answer.map_err(|_| format!("no answer to GET {path} within {ANSWER:?}"))?;
+        let answer = timeout(ANSWER_TIMEOUT, get(self.admin_url.trim_start_matches("http://"), path)).await;
+        let answer = answer.map_err(|_| format!("GET {path}: timed out after {ANSWER_TIMEOUT:?}"))?;
         answer.map_err(|error| error.to_string())
     }
 
-    /// Its process id, while it runs.
+    /// The process id.
     pub async fn pid(&self) -> u32 {
         let pid = self.helper.must("pid").await["pid"].as_u64();
         pid.and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
     }
 
-    /// Kills it (SIGKILL), as a lost node would.
+    /// Kills it (SIGKILL), as the loss of a node does.
     pub async fn kill(&self) {
         self.helper.must("kill").await;
     }
 
-    /// Asks it to end (SIGTERM) and waits for that; the exit code, if it was not ended by a signal.
+    /// Sends SIGTERM and waits for the exit; the exit code, unless a signal ended it.
     pub async fn terminate(&self) -> Option<i32> {
         self.helper.must("term").await;
         self.wait().await
     }
 
-    /// Waits for its end; the exit code, if it was not ended by a signal.
+    /// Waits for the exit; the exit code, unless a signal ended it.
     pub async fn wait(&self) -> Option<i32> {
         let ending = self.helper.call("wait").await;
-        let ending = ending.unwrap_or_else(|error| panic!("{error}\n{}", paths::tail(&self.log, TAIL)));
+        let ending = ending.unwrap_or_else(|error| panic!("{error}\n{}", paths::tail(&self.log, LOG_LINES)));
         ending["code"].as_i64().and_then(|code| i32::try_from(code).ok())
     }
 
     /// Freezes it (SIGSTOP), like a long pause of its machine.
-    pub async fn stop_signal(&self) {
+    pub async fn freeze(&self) {
         self.helper.must("stop").await;
     }
 
-    /// Lets a frozen one go on (SIGCONT).
-    pub async fn cont_signal(&self) {
+    /// Resumes it after a freeze (SIGCONT).
+    pub async fn resume(&self) {
         self.helper.must("cont").await;
     }
 
-    /// Starts it again after its end, with the same settings, and waits until it is ready.
+    /// Starts it again after its exit, with the same settings, and waits until it is ready.
     pub async fn restart(&self) {
         self.helper.must("start").await;
-        self.until_ready().await.unwrap_or_else(|error| panic!("the dispatcher, started again: {error}"));
+        self.until_ready().await.unwrap_or_else(|error| panic!("restarted dispatcher: {error}"));
     }
 
-    /// The same as a kubelet does it: where it ends by itself, NATS being away for one, it is started once more.
+    /// Restarts it whenever it exits, as a kubelet does, until it is ready.
     pub async fn keep_running(&self) {
-        until("the dispatcher, kept running, to be ready", TIMEOUT, || async {
-            // Refused where it runs.
+        until("the restarted dispatcher to be ready", TIMEOUT, || async {
+            // An error if it is running.
             let _ = self.helper.call("start").await;
-            // So that what is missing is told where it never gets ready.
-            self.ready_within(TIMEOUT / 8).await.map_err(Seen)
+            // A short deadline, so that the final error tells why it is not ready.
+            self.ready_within(TIMEOUT / 8).await.map_err(Plain)
         })
         .await;
     }
 
-    /// All that it has logged, over restarts too.
+    /// Everything that it logged, over all restarts.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -258,37 +258,37 @@ impl Dispatcher {
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        // Shown only where the test fails.
+        // The test harness shows it only if the test fails.
         if std::thread::panicking() {
-            println!("the dispatcher's last lines:\n{}", paths::tail(&self.log, TAIL));
+            println!("end of the dispatcher's log:\n{}", paths::tail(&self.log, LOG_LINES));
         }
     }
 }
 
-/// A text shown as it is.
-struct Seen(String);
+/// A text whose `Debug` has no quotes.
+struct Plain(String);
 
-impl std::fmt::Debug for Seen {
+impl std::fmt::Debug for Plain {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-/// The status and body of a path.
+/// Sends a GET; returns the status and the body.
 pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    // 1.0: an answer in chunks could not be read as it is.
+    // HTTP 1.0, because the body of a 1.1 answer may be chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| std::io::Error::other(format!("no HTTP status in {answer:?}")))?;
+    let status = status.ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {answer:?}")))?;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     Ok((status, body.to_owned()))
 }
 
-/// Copies the shipped templates with another sleep.
+/// Copies the shipped templates and changes their sleep.
 fn copy_templates(to: &Path, sleep_seconds: &str) -> Result<PathBuf, String> {
     let from = paths::workspace().join("deploy/templates");
     let failed = |error: std::io::Error| format!("templates of {}: {error}", from.display());
@@ -303,7 +303,7 @@ fn copy_templates(to: &Path, sleep_seconds: &str) -> Result<PathBuf, String> {
     Ok(to.to_owned())
 }
 
-/// A template with the value of `SLEEP_SECONDS`, `15`, replaced: on the line of the name or the one after it.
+/// Replaces the value `15` of `SLEEP_SECONDS`, on the line of the name or the next one.
 fn with_sleep(template: &str, seconds: &str) -> String {
     let mut lines: Vec<String> = template.lines().map(str::to_owned).collect();
     let name = lines.iter().position(|line| line.contains("SLEEP_SECONDS"));
@@ -318,7 +318,7 @@ mod tests {
     use super::with_sleep;
 
     #[test]
-    fn only_the_sleep_is_replaced_in_a_template() {
+    fn only_the_sleep_of_a_template_is_replaced() {
         let template = "a: \"15\"\n- name: SLEEP_SECONDS\n  value: \"15\"\nb: \"15\"\n";
         assert_eq!(
             with_sleep(template, "0.5"),

@@ -1,4 +1,4 @@
-//! A container engine: the one that runs here, else one of the testbed's own for this test process.
+//! A container engine: the machine's, or one that the testbed starts for this test process.
 
 use std::os::unix::net::UnixStream;
 
@@ -9,17 +9,17 @@ use crate::wait::TIMEOUT;
 
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
-/// Where an engine listens.
+/// The address of an engine.
 #[derive(Debug)]
 pub struct Docker {
     /// The value for `DOCKER_HOST`.
     pub host: String,
-    /// Whether it is the testbed's own, which holds no images but those that the testbed gave it.
-    pub ours: bool,
+    /// Whether the testbed started it. Then it has only the images that the testbed loads.
+    pub own: bool,
     _helper: Option<Helper>,
 }
 
-/// The address of an engine that runs here already.
+/// The address of a running engine of the machine.
 #[must_use]
 pub fn running() -> Option<String> {
     match std::env::var("DOCKER_HOST") {
@@ -29,19 +29,19 @@ pub fn running() -> Option<String> {
 }
 
 impl Docker {
-    /// The engine of this test process, started at the first call where none runs.
+    /// The engine of this test process; if none is running, the first call starts one.
     ///
     /// # Errors
-    /// Says why there can be none on this machine.
+    /// If this machine cannot run one.
     pub async fn shared() -> Result<&'static Self, String> {
         static SHARED: OnceCell<Result<Docker, String>> = OnceCell::const_new();
         let start = || async {
             if let Some(host) = running() {
-                return Ok(Self { host, ours: false, _helper: None });
+                return Ok(Self { host, own: false, _helper: None });
             }
             let (helper, ready) = Helper::start(&["docker"], &[], TIMEOUT).await?;
-            let host = ready["host"].as_str().ok_or("no host in the answer")?.to_owned();
-            Ok(Self { host, ours: true, _helper: Some(helper) })
+            let host = ready["host"].as_str().ok_or("the answer has no host")?.to_owned();
+            Ok(Self { host, own: true, _helper: Some(helper) })
         };
         SHARED.get_or_init(start).await.as_ref().map_err(Clone::clone)
     }

@@ -1,4 +1,4 @@
-//! The test's end of the pipe to a `testbed` helper: commands as lines, one JSON object as the answer to each.
+//! The client of a `testbed` process: sends commands as lines, and gets a JSON object for each.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -15,29 +15,29 @@ use serde_json::Value;
 use crate::paths;
 use crate::wait::TIMEOUT;
 
-/// How long a helper may take to end what it started.
-const TEAR_DOWN: Duration = Duration::from_secs(30);
+/// How long a helper may take to end its children.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A program for `testbed run`, as its JSON argument.
+/// A program for `testbed run`, passed as JSON.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Program {
-    /// The name that commands know it by.
+    /// The name in commands and errors.
     pub name: String,
     /// The executable.
     pub path: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Additions to the environment.
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
     /// The file that stdout and stderr are appended to.
     pub log: PathBuf,
-    /// A folder to remove at the end, also when the test process was killed.
+    /// A folder to delete at the end, even if the test process is killed.
     pub folder: Option<PathBuf>,
 }
 
-/// A running helper. Dropped, or when this process dies, it ends everything that it started.
+/// A running helper. It ends its children when this is dropped or this process dies.
 ///
-/// Blocking pipes and threads, since one helper serves tests that each have a runtime of their own.
+/// It uses blocking pipes and threads because tests with different runtimes share it.
 #[derive(Debug)]
 pub struct Helper {
     pipe: Arc<Mutex<Pipe>>,
@@ -51,7 +51,7 @@ struct Pipe {
 }
 
 impl Helper {
-    /// Starts `testbed` with these arguments and waits for its first line: it is ready, or says why not.
+    /// Starts `testbed` with these arguments and waits for its first line: ready, or an error.
     pub async fn start(
         args: &[&str],
         env: &[(&str, &str)],
@@ -59,7 +59,8 @@ impl Helper {
     ) -> Result<(Self, Value), String> {
         let mut command = Command::new(paths::built("testbed")?);
         command.args(args).envs(env.iter().copied());
-        // A group of its own: ^C at the terminal is for the test alone, whose end is then the helper's.
+        // A process group of its own, so that ^C reaches only the test; its end then ends the
+        // helper.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|error| format!("testbed: {error}"))?;
         let stdin = child.stdin.take();
@@ -73,25 +74,23 @@ impl Helper {
         Ok((helper, ready))
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for the answer.
     pub async fn call(&self, command: &str) -> Result<Value, String> {
         let line = format!("{command}\n");
         self.with_pipe(move |pipe| {
-            let stdin = pipe.stdin.as_mut().expect("open until dropped");
-            stdin
-                .write_all(line.as_bytes())
-                .map_err(|error| format!("the testbed helper is gone: {error}"))?;
+            let stdin = pipe.stdin.as_mut().expect("stdin is open until the drop");
+            stdin.write_all(line.as_bytes()).map_err(|error| format!("testbed helper: {error}"))?;
             pipe.answer(TIMEOUT)
         })
         .await
     }
 
-    /// Like [`Helper::call`], for commands that cannot fail but by a fault of the testbed.
+    /// Like [`Helper::call`], for commands that fail only if the testbed is broken.
     pub async fn must(&self, command: &str) -> Value {
         self.call(command).await.unwrap_or_else(|error| panic!("`{command}`: {error}"))
     }
 
-    /// The id of the helper's own process.
+    /// The process id of the helper.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pipe.lock().unwrap_or_else(PoisonError::into_inner).child.id()
@@ -100,15 +99,14 @@ impl Helper {
     async fn with_pipe<T: Send + 'static>(&self, work: impl FnOnce(&mut Pipe) -> T + Send + 'static) -> T {
         let pipe = self.pipe.clone();
         let work = move || work(&mut pipe.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(work).await.expect("the pipe's thread does not panic")
+        tokio::task::spawn_blocking(work).await.expect("the closure does not panic")
     }
 }
 
 impl Pipe {
     fn answer(&mut self, deadline: Duration) -> Result<Value, String> {
         let line = self.answers.recv_timeout(deadline);
-        let line =
-            line.map_err(|error| format!("no answer of the testbed helper within {deadline:?}: {error}"))?;
+        let line = line.map_err(|error| format!("testbed helper: no answer within {deadline:?}: {error}"))?;
         let value: Value = serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}"))?;
         match value.get("error").and_then(Value::as_str) {
             Some(error) => Err(error.to_owned()),
@@ -120,10 +118,10 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        let end = Instant::now() + TEAR_DOWN;
+        let end = Instant::now() + EXIT_TIMEOUT;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() > end {
-                let _ = writeln!(std::io::stderr(), "the testbed helper {} does not end", self.child.id());
+                let _ = writeln!(std::io::stderr(), "testbed helper {} does not exit", self.child.id());
                 return;
             }
             thread::sleep(Duration::from_millis(5));

@@ -1,5 +1,5 @@
-//! The cluster of the tests: a real Kubernetes that `testbed kubernetes` runs, the one that `TEST_KUBECONFIG` names, or, with
-//! `TEST_CLUSTER=local`, the local cluster.
+//! The Kubernetes of the tests: one that `testbed kubernetes` runs, the one of `TEST_KUBECONFIG`,
+//! or the local cluster (`TEST_CLUSTER=local`).
 
 pub mod local;
 pub mod namespace;
@@ -19,17 +19,17 @@ use crate::wait::TIMEOUT;
 pub use local::Local;
 pub use namespace::Namespace;
 
-/// What a Kubernetes of the testbed consists of, and how its components are set.
+/// The components of a Kubernetes of the testbed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Options {
-    /// Run containerd and a kubelet, so that pods really run. Needs root.
+    /// Whether it has a node (containerd and a kubelet), so that pods run. Needs root.
     pub node: bool,
-    /// Give the controllers the rates that hundreds of Jobs at once need; the defaults are for big, slow clusters.
+    /// Whether controllers get the rates that hundreds of Jobs at once need.
     pub raised_limits: bool,
-    /// More arguments of the API server.
+    /// Further arguments of the API server.
     pub apiserver_args: Vec<String>,
-    /// More arguments of the controller manager.
+    /// Further arguments of the controller manager.
     pub controller_manager_args: Vec<String>,
 }
 
@@ -43,14 +43,14 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Kubernetes {
     kubeconfig: PathBuf,
-    parts: Parts,
+    backend: Backend,
 }
 
-/// What it is made of.
+/// What runs the cluster.
 #[derive(Debug)]
-enum Parts {
-    /// Whatever `TEST_KUBECONFIG` leads to: not ours to kill.
-    Given,
+enum Backend {
+    /// The cluster of `TEST_KUBECONFIG`, which tests must not break.
+    External,
     Testbed {
         helper: Helper,
         folder: PathBuf,
@@ -58,8 +58,7 @@ enum Parts {
     Local(Local),
 }
 
-/// Whether the tests run on the local cluster: `TEST_CLUSTER` is `local`, and not `kubernetes`, which it is where it is not
-/// set: what is real decides.
+/// Whether the tests run on the local cluster: `TEST_CLUSTER` is `local` (default: `kubernetes`).
 ///
 /// # Panics
 /// At any other value.
@@ -68,22 +67,22 @@ pub fn is_local() -> bool {
     match std::env::var("TEST_CLUSTER").as_deref() {
         Ok("local") => true,
         Ok("kubernetes" | "") | Err(_) => false,
-        Ok(other) => panic!("TEST_CLUSTER: found {other:?}, allowed are `local` and `kubernetes`"),
+        Ok(other) => panic!("TEST_CLUSTER={other}: allowed are `local` and `kubernetes`"),
     }
 }
 
 impl Kubernetes {
-    /// The one cluster of this test process, with a node: started at the first call, ended with the process.
+    /// The shared cluster of this test process, with a node. The first call starts it.
     ///
     /// # Errors
-    /// Says what this machine lacks for it.
+    /// If this machine cannot run it; names what is missing.
     ///
     /// # Panics
-    /// When it has what is needed and the cluster does not start all the same.
+    /// If this machine can run it, but it does not start.
     pub async fn shared() -> Result<&'static Self, String> {
         static SHARED: OnceCell<Result<Kubernetes, String>> = OnceCell::const_new();
         if let Some(path) = std::env::var_os("TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
-            let given = || async { Ok(Self { kubeconfig: path.into(), parts: Parts::Given }) };
+            let given = || async { Ok(Self { kubeconfig: path.into(), backend: Backend::External }) };
             return SHARED.get_or_init(given).await.as_ref().map_err(Clone::clone);
         }
         let options = Options { node: true, ..Options::default() };
@@ -91,35 +90,36 @@ impl Kubernetes {
             can_run(&options)?;
         }
         let shared = SHARED.get_or_init(|| Self::start(&options)).await;
-        Ok(shared.as_ref().unwrap_or_else(|error| panic!("no Kubernetes: {error}")))
+        Ok(shared.as_ref().unwrap_or_else(|error| panic!("Kubernetes: {error}")))
     }
 
-    /// A control plane of the test's own, without a node: its components can be killed, stopped and started.
+    /// A control plane for one test, without a node. Its components can be killed, frozen and
+    /// restarted.
     ///
     /// # Errors
-    /// Says what this machine lacks for it.
+    /// If this machine cannot run it; names what is missing.
     ///
     /// # Panics
-    /// When it has what is needed and the control plane does not start all the same.
+    /// If this machine can run it, but it does not start.
     pub async fn control_plane(options: Options) -> Result<Self, String> {
         let options = Options { node: false, ..options };
         if !is_local() {
             can_run(&options)?;
         }
-        Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("no control plane: {error}")))
+        Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("control plane: {error}")))
     }
 
     async fn start(options: &Options) -> Result<Self, String> {
         if is_local() {
             let local = Local::start(options.node)?;
-            return Ok(Self { kubeconfig: local.kubeconfig().to_owned(), parts: Parts::Local(local) });
+            return Ok(Self { kubeconfig: local.kubeconfig().to_owned(), backend: Backend::Local(local) });
         }
-        let options = serde_json::to_string(options).expect("plain data");
+        let options = serde_json::to_string(options).expect("the options serialize");
         let (helper, ready) = Helper::start(&["kubernetes", &options], &[], TIMEOUT).await?;
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
         Ok(Self {
             kubeconfig: text("kubeconfig")?,
-            parts: Parts::Testbed { helper, folder: text("folder")? },
+            backend: Backend::Testbed { helper, folder: text("folder")? },
         })
     }
 
@@ -129,33 +129,34 @@ impl Kubernetes {
         &self.kubeconfig
     }
 
-    /// The folder with the components' logs, where the testbed started them.
+    /// The folder with the components' logs, if the testbed started them.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        match &self.parts {
-            Parts::Testbed { folder, .. } => Some(folder),
-            Parts::Given | Parts::Local(_) => None,
+        match &self.backend {
+            Backend::Testbed { folder, .. } => Some(folder),
+            Backend::External | Backend::Local(_) => None,
         }
     }
 
-    /// A new client with an administrator's rights; it belongs to the runtime of the caller. No fault of the local cluster
-    /// strikes it.
+    /// A new client of an administrator, for the runtime of the caller. Faults of the local cluster
+    /// do not affect it.
     #[must_use]
     pub fn client(&self) -> Client {
         if let Some(local) = self.local() {
             return local.cluster().internal_client("default");
         }
-        ready::client(&self.kubeconfig).expect("a kubeconfig made by the testbed, or a valid TEST_KUBECONFIG")
+        ready::client(&self.kubeconfig).expect("a valid kubeconfig")
     }
 
-    /// Runs `kubectl` with an administrator's rights and returns its output.
+    /// Runs `kubectl` as an administrator and returns its output.
     ///
     /// # Errors
-    /// What it wrote to stderr, when it fails.
+    /// What it wrote to stderr.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<String, String> {
         let mut command = kubectl(&self.kubeconfig);
         command.args(args);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic inside");
+        let output =
+            tokio::task::spawn_blocking(move || command.output()).await.expect("kubectl does not panic");
         let output = output.map_err(|error| format!("kubectl: {error}"))?;
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -163,28 +164,28 @@ impl Kubernetes {
         }
     }
 
-    /// Makes definitions of resources, from a file or a folder, and waits until the API server serves them.
+    /// Creates CRDs from a file or a folder and waits until they are established.
     pub async fn create_crds(&self, path: &Path) -> Result<(), String> {
         let path = path.display().to_string();
         self.kubectl(&["create", "-f", &path]).await?;
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &path]).await.map(drop)
     }
 
-    /// A fresh namespace with the ServiceAccounts and Roles of `deploy/`.
+    /// Creates a namespace with the ServiceAccounts and Roles of `deploy/`.
     pub async fn namespace(&self) -> Namespace {
-        Namespace::create(self).await.unwrap_or_else(|error| panic!("a fresh namespace: {error}"))
+        Namespace::create(self).await.unwrap_or_else(|error| panic!("create a namespace: {error}"))
     }
 
-    /// The local cluster, where it is one.
+    /// The local cluster, if it is one.
     #[must_use]
     pub fn local(&self) -> Option<&Local> {
-        match &self.parts {
-            Parts::Local(local) => Some(local),
-            Parts::Given | Parts::Testbed { .. } => None,
+        match &self.backend {
+            Backend::Local(local) => Some(local),
+            Backend::External | Backend::Testbed { .. } => None,
         }
     }
 
-    /// Kills the API server (SIGKILL); the local one breaks and refuses all connections.
+    /// Kills the API server (SIGKILL). The local cluster breaks and refuses all connections.
     pub async fn kill_apiserver(&self) {
         match self.local() {
             Some(local) => local.faults().refuse_connections(true),
@@ -192,7 +193,7 @@ impl Kubernetes {
         }
     }
 
-    /// Starts the API server again, on the same port, and waits until it is ready.
+    /// Restarts the API server on the same port and waits until it is ready.
     pub async fn start_apiserver(&self) {
         match self.local() {
             Some(local) => local.faults().refuse_connections(false),
@@ -205,23 +206,23 @@ impl Kubernetes {
         self.helper().must("kill etcd").await;
     }
 
-    /// Starts etcd again, with its data, and waits until the API server is ready.
+    /// Restarts etcd with its data and waits until the API server is ready.
     pub async fn start_etcd(&self) {
         self.helper().must("start etcd").await;
     }
 
-    /// Stops a component without its noticing (SIGSTOP): `apiserver`, `etcd`, `controller-manager` or `scheduler`.
-    pub async fn stop(&self, component: &str) {
+    /// Freezes `apiserver`, `etcd`, `controller-manager` or `scheduler` (SIGSTOP).
+    pub async fn freeze(&self, component: &str) {
         self.helper().must(&format!("stop {component}")).await;
     }
 
-    /// Lets a stopped component go on (SIGCONT).
-    pub async fn cont(&self, component: &str) {
+    /// Resumes a frozen component (SIGCONT).
+    pub async fn resume(&self, component: &str) {
         self.helper().must(&format!("cont {component}")).await;
     }
 
-    /// Compacts etcd to its newest revision: a watch from an older resourceVersion gets 410 `Gone`, once the API server's
-    /// own memory does not hold it either (after its restart). The local one forgets its history.
+    /// Compacts etcd: a watch from an older resourceVersion gets 410 `Gone`, once the API server
+    /// has restarted and lost its watch cache. The local cluster drops its history.
     pub async fn compact_etcd(&self) {
         match self.local() {
             Some(local) => local.faults().forget_history(),
@@ -229,12 +230,12 @@ impl Kubernetes {
         }
     }
 
-    /// Gives the node of the testbed an image that `tests/images/build` has saved.
-    pub async fn import(&self, image: &str) {
+    /// Imports an image of `tests/images/build` into the testbed's node.
+    pub async fn import_image(&self, image: &str) {
         self.helper().must(&format!("import {image}")).await;
     }
 
-    /// A new folder; within the cluster's, which is removed even when this process is killed.
+    /// A new folder; the testbed deletes it even if this process is killed.
     fn temp_dir(&self) -> Result<tempfile::TempDir, String> {
         match self.folder() {
             Some(folder) => {
@@ -245,19 +246,21 @@ impl Kubernetes {
     }
 
     fn helper(&self) -> &Helper {
-        match &self.parts {
-            Parts::Testbed { helper, .. } => helper,
-            Parts::Given | Parts::Local(_) => panic!("only a Kubernetes of the testbed has this part"),
+        match &self.backend {
+            Backend::Testbed { helper, .. } => helper,
+            Backend::External | Backend::Local(_) => {
+                panic!("only a Kubernetes of the testbed has this component")
+            }
         }
     }
 
-    /// Whether the cluster outlives this process, so that what is created in it has to be removed.
+    /// Whether the cluster outlives this process, so that its objects have to be deleted.
     fn outlives_us(&self) -> bool {
-        matches!(self.parts, Parts::Given)
+        matches!(self.backend, Backend::External)
     }
 }
 
-/// The `kubectl` that is part of the one binary, or else that of the machine.
+/// The `kubectl` of the testbed's binary, or else that of the machine.
 fn kubectl(kubeconfig: &Path) -> Command {
     let mut command = match paths::kubernetes() {
         Ok(path) => {
@@ -271,7 +274,7 @@ fn kubectl(kubeconfig: &Path) -> Command {
     command
 }
 
-/// Whether this machine has what it takes.
+/// Checks that this machine can run the cluster.
 fn can_run(options: &Options) -> Result<(), String> {
     paths::kubernetes()?;
     for program in ["etcd", "openssl"] {
@@ -281,7 +284,7 @@ fn can_run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() {
-        return Err("not root, which containers need".to_owned());
+        return Err("containers need root".to_owned());
     }
     for program in ["containerd", "ctr", "runc", "unshare"] {
         paths::program(program)?;

@@ -1,8 +1,7 @@
-//! The testbed of the end-to-end tests: a real NATS, a real Kubernetes and the real dispatcher, for tests that see them from
-//! outside only.
+//! The testbed: runs NATS, Kubernetes and the dispatcher for tests that see only their interfaces.
 //!
-//! Whatever runs is a child of the helper program `testbed`, which ends it when the pipe from the test closes; so nothing
-//! outlives a test process, not even one that was killed.
+//! Every process is a child of the program `testbed`, which ends it when the pipe from the test
+//! closes. So no process outlives a test process, even one that is killed.
 //!
 //! ```text
 //! test process ── pipe ──▶ testbed kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
@@ -15,7 +14,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "test code panics if an assumption is wrong"
 )]
 
 pub mod chaos;

@@ -1,11 +1,11 @@
-//! Links and commands of the documents lead to what is there.
+//! Checks that links and `make` targets in Markdown files exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::paths::workspace;
 
-/// The lines of a Markdown text that are no code.
+/// The lines of a Markdown text outside code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     text.lines().filter(move |line| {
@@ -23,7 +23,7 @@ fn targets(text: &str) -> Vec<&str> {
     targets.collect()
 }
 
-/// The anchors of a Markdown text's headings, as GitHub makes them.
+/// The anchors of the headings, as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings =
         prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -36,7 +36,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The targets of `make` that a text names: `make demo`, `make faults RUNS=20`.
+/// The `make` targets that a text names: `make demo`, `make chaos RUNS=20`.
 fn make_targets(text: &str) -> BTreeSet<&str> {
     let is_target =
         |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
@@ -64,7 +64,7 @@ fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What is wrong with the link `target` of the document at `from`.
+/// Why the link `target` of the document `from` is broken.
 fn problem(from: &Path, text: &str, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -72,7 +72,7 @@ fn problem(from: &Path, text: &str, target: &str) -> Option<String> {
     let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
     let file = from.parent()?.join(path);
     if !path.is_empty() && !file.exists() {
-        return Some(format!("{}: ({target}): there is no {}", from.display(), file.display()));
+        return Some(format!("{}: ({target}): {} does not exist", from.display(), file.display()));
     }
     let missing = |text: &str| !fragment.is_empty() && !anchors(text).contains(fragment);
     let missing = match path.is_empty() {
@@ -82,11 +82,11 @@ fn problem(from: &Path, text: &str, target: &str) -> Option<String> {
                 && missing(&std::fs::read_to_string(&file).unwrap())
         }
     };
-    missing.then(|| format!("{}: ({target}): there is no such heading", from.display()))
+    missing.then(|| format!("{}: ({target}): no such heading", from.display()))
 }
 
 #[test]
-fn every_link_of_the_documents_leads_to_a_file_and_a_heading() {
+fn links_and_make_targets_exist() {
     let mut files = Vec::new();
     documents(&workspace(), &mut files);
     assert!(files.len() > 10, "{files:?}");
@@ -97,16 +97,14 @@ fn every_link_of_the_documents_leads_to_a_file_and_a_heading() {
         problems.extend(targets(&text).into_iter().filter_map(|target| problem(file, &text, target)));
         let unknown =
             make_targets(&text).into_iter().filter(|name| !makefile.contains(&format!("\n{name}:")));
-        problems.extend(
-            unknown.map(|name| format!("{}: `make {name}`: there is no such target", file.display())),
-        );
+        problems.extend(unknown.map(|name| format!("{}: `make {name}`: no such target", file.display())));
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
-fn headings_and_links_are_read_as_github_does() {
-    let text = "# A `b`: c's (d)\n[x](#a-b-cs-d) and [y](z.md#q)\n```sh\n# no heading [n](o)\n```\n";
+fn anchors_and_links_are_parsed_as_on_github() {
+    let text = "# A `b`: c's (d)\n[x](#a-b-cs-d) and [y](z.md#q)\n```sh\n# a comment [n](o)\n```\n";
     assert_eq!(targets(text), ["#a-b-cs-d", "z.md#q"]);
     assert_eq!(anchors(text), BTreeSet::from(["a-b-cs-d".to_owned()]));
     assert!(problem(Path::new("/x/a.md"), text, "#a-b-cs-d").is_none());

@@ -1,4 +1,4 @@
-//! A real NACK: the controller that keeps JetStream as resources of Kubernetes say.
+//! Runs NACK, the controller that manages JetStream by Kubernetes resources.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use crate::helper::{Helper, Program};
 use crate::wait::TIMEOUT;
 use crate::{paths, ports};
 
-/// In which of its two modes it runs.
+/// The mode of NACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The one without a flag, which it calls legacy.
+    /// Its default, which NACK calls legacy.
     Default,
-    /// `--control-loop`: what was changed behind its back is changed back.
+    /// `--control-loop`: NACK reverts changes that others make.
     ControlLoop,
 }
 
-/// A running one; it ends when this is dropped.
+/// A running NACK; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Nack {
     _helper: Helper,
@@ -24,10 +24,10 @@ pub struct Nack {
 }
 
 impl Nack {
-    /// Starts one for all namespaces of a cluster and one NATS.
+    /// Starts NACK for all namespaces of a cluster and one NATS.
     ///
     /// # Errors
-    /// Where there is none on this machine, or it does not start.
+    /// If this machine has no NACK, or it does not start.
     pub async fn start(kubeconfig: &Path, nats_url: &str, mode: Mode) -> Result<Self, String> {
         let path = paths::nack("jetstream-controller")?;
         let folder = paths::temp_dir("nack")?;
@@ -50,7 +50,7 @@ impl Nack {
             log: log.clone(),
             folder: Some(folder.path().to_owned()),
         };
-        let program = serde_json::to_string(&program).expect("plain data");
+        let program = serde_json::to_string(&program).expect("the program serializes");
         let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         Ok(Self { _helper: helper, log, _folder: folder })
     }
@@ -58,9 +58,9 @@ impl Nack {
 
 impl Drop for Nack {
     fn drop(&mut self) {
-        // Shown only where the test fails.
+        // The test harness shows it only if the test fails.
         if std::thread::panicking() {
-            println!("NACK's last lines:\n{}", paths::tail(&self.log, 30));
+            println!("end of NACK's log:\n{}", paths::tail(&self.log, 30));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A NATS with JetStream for one test: a server in a container where there is an engine, else a plain process; or three plain
-//! processes that are one cluster.
+//! A NATS with JetStream for one test: a container if there is an engine, otherwise a process; or a
+//! cluster of three processes.
 
 mod cluster;
 mod node;
@@ -18,36 +18,36 @@ use crate::kubernetes::is_local;
 use crate::wait::{TIMEOUT, try_until};
 use crate::{paths, ports};
 
-/// Between two tries of a test's client to connect again.
-const RECONNECT: Duration = Duration::from_millis(100);
+/// How long a test's client waits before it reconnects.
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// What runs; it ends when this is dropped.
+/// One server or a cluster; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Nats {
-    /// The URLs of all servers, separated by commas, the same after a restart.
+    /// The URLs of all servers, separated by commas. They stay the same after a restart.
     pub url: String,
-    /// The servers: one, or those of a cluster.
+    /// The servers.
     pub nodes: Vec<Node>,
     in_container: bool,
     options: ConnectOptions,
 }
 
-/// How a server is started as a plain process, and how one logs in to it.
+/// How to start a server as a process, and how to connect to it.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Further arguments of `nats-server`: a configuration, for one.
+    /// Further arguments of `nats-server`.
     pub args: Vec<String>,
-    /// Additions to its environment.
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
-    /// How the clients of [`Nats::client`] connect; they must be let in, and have JetStream.
+    /// The options of [`Nats::client`]; its user needs permission for JetStream.
     pub options: ConnectOptions,
 }
 
 impl Nats {
-    /// A server of the test's own, in a container if that can be; says so once, loudly, if it cannot.
+    /// Starts a server, in a container if possible; otherwise prints a warning once.
     ///
     /// # Panics
-    /// With `CI=true` in place of saying so.
+    /// With `CI=true`, instead of the warning.
     pub async fn start() -> Self {
         if is_local() {
             return Self::process().await;
@@ -59,35 +59,35 @@ impl Nats {
             },
             Err(error) => error,
         };
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "NATS cannot run in a container: {reason}");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "NATS in a container: {reason}");
         static SAID: Once = Once::new();
         SAID.call_once(|| {
-            // Not `eprintln!`: the test harness would keep it from the reader.
+            // The test harness captures `eprintln!`.
             let _ = writeln!(
                 std::io::stderr(),
-                "\n*** NATS RUNS AS A PLAIN PROCESS IN THESE TESTS, not in a container: {reason}\n"
+                "\nWARNING: NATS runs as a process, not in a container: {reason}\n"
             );
         });
         Self::process().await
     }
 
-    /// A server as a plain process: for tests that do not mind which, and are cheaper so.
+    /// Starts a server as a process, which is faster than a container.
     pub async fn process() -> Self {
         Self::process_with(&[]).await
     }
 
-    /// A plain process with further arguments of `nats-server`, a configuration for one.
+    /// Starts a process with further arguments of `nats-server`.
     pub async fn process_with(args: &[&str]) -> Self {
         let args = args.iter().map(ToString::to_string).collect();
         Self::process_of(Setup { args, ..Setup::default() }).await
     }
 
-    /// A plain process that leaves soon in lame duck mode.
+    /// Starts a process with a short lame duck period.
     pub async fn lame_duck() -> Self {
         Self::process_configured(cluster::LAME_DUCK).await
     }
 
-    /// A plain process with a configuration, which [`Nats::configure`] can change.
+    /// Starts a process with a configuration that [`Nats::configure`] can change.
     pub async fn process_configured(config: &str) -> Self {
         let start = async {
             let folder = paths::temp_dir("nats")?;
@@ -99,7 +99,7 @@ impl Nats {
         start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
     }
 
-    /// A plain process with settings of its own.
+    /// Starts a process with this setup.
     pub async fn process_of(setup: Setup) -> Self {
         let start = async { Self::in_folder(paths::temp_dir("nats")?, setup).await };
         start.await.unwrap_or_else(|error: String| panic!("a NATS server: {error}"))
@@ -113,7 +113,7 @@ impl Nats {
     async fn container(docker: &Docker) -> Result<Self, String> {
         let port = ports::free();
         let mut env = vec![("DOCKER_HOST", docker.host.as_str())];
-        if docker.ours {
+        if docker.own {
             env.push(("TESTBED_OWN_ENGINE", "1"));
         }
         let (helper, _) = Helper::start(&["nats", &port.to_string()], &env, TIMEOUT).await?;
@@ -137,16 +137,16 @@ impl Nats {
         .await
     }
 
-    /// A new client, which knows all servers.
+    /// Connects a new client, which knows all servers.
     pub async fn client(&self) -> async_nats::Client {
         self.try_client().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Like [`Nats::client`], with an error in place of a panic.
+    /// Like [`Nats::client`], with an error instead of a panic.
     pub async fn try_client(&self) -> Result<async_nats::Client, String> {
         let urls: Vec<&str> = self.url.split(',').collect();
-        // What a test measures is not its own client's patience.
-        let options = self.options.clone().reconnect_delay_callback(|_| RECONNECT);
+        // Fast reconnects, so that tests do not measure the delay of their own client.
+        let options = self.options.clone().reconnect_delay_callback(|_| RECONNECT_DELAY);
         options.connect(urls).await.map_err(|error| format!("{}: {error}", self.url))
     }
 
@@ -156,42 +156,42 @@ impl Nats {
         self.in_container
     }
 
-    /// What plain processes have logged.
+    /// The logs of all processes.
     #[must_use]
     pub fn log(&self) -> String {
         self.nodes.iter().map(Node::log).collect()
     }
 
-    /// Lets plain processes read their configuration anew (SIGHUP).
+    /// Makes all processes reload their configuration (SIGHUP).
     pub async fn reload(&self) {
         join_all(self.nodes.iter().map(Node::reload)).await;
     }
 
-    /// Lets the server of [`Nats::process_configured`] go by another configuration.
+    /// Replaces the configuration of a [`Nats::process_configured`] and reloads it.
     pub async fn configure(&self, config: &str) {
-        let folder = self.nodes[0].folder.as_ref().expect("a plain process").path();
-        std::fs::write(folder.join("nats.conf"), config).expect("its folder is there");
+        let folder = self.nodes[0].folder.as_ref().expect("the server is a process").path();
+        std::fs::write(folder.join("nats.conf"), config).expect("the configuration is written");
         self.reload().await;
     }
 
-    /// Kills all servers (SIGKILL). What they had not written yet is lost only with the machine, not with the process.
+    /// Kills all servers (SIGKILL). Writes that are not synced survive, since the machine stays up.
     pub async fn kill(&self) {
         join_all(self.nodes.iter().map(Node::kill)).await;
     }
 
-    /// Starts all again after their end, and waits until JetStream answers: the same ports, the same stores.
+    /// Restarts all servers with the same ports and stores, and waits until JetStream answers.
     pub async fn restart(&self) {
         join_all(self.nodes.iter().map(Node::start)).await;
         self.until_ready().await.unwrap_or_else(|error| panic!("after a restart: {error}"));
     }
 
-    /// Freezes all servers: connections stay open and nothing answers.
+    /// Freezes all servers: connections stay open, but nothing answers.
     pub async fn pause(&self) {
-        join_all(self.nodes.iter().map(Node::stop)).await;
+        join_all(self.nodes.iter().map(Node::freeze)).await;
     }
 
-    /// Lets frozen servers go on.
+    /// Resumes frozen servers.
     pub async fn unpause(&self) {
-        join_all(self.nodes.iter().map(Node::cont)).await;
+        join_all(self.nodes.iter().map(Node::resume)).await;
     }
 }

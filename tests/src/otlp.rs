@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP (OpenTelemetry Protocol Specification): it keeps the spans that it is sent.
+//! A receiver of OTLP over HTTP that keeps the received spans.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,26 +15,26 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A span that was received.
+/// A received span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// Its name.
     pub name: String,
-    /// The trace, in hex.
+    /// The trace id, in hex.
     pub trace_id: String,
-    /// Its own id, in hex.
+    /// The span id, in hex.
     pub span_id: String,
-    /// That of its parent, in hex; empty where it has none.
+    /// The span id of its parent, in hex; empty if it has none.
     pub parent_id: String,
-    /// What it tells, with what its sender tells of itself.
+    /// Its attributes and those of its resource.
     pub attributes: BTreeMap<String, String>,
-    /// The message of its status, where that is an error.
+    /// The message of its status, if that is an error.
     pub error: Option<String>,
-    /// How long it lasted, in nanoseconds.
+    /// Its duration in nanoseconds.
     pub nanos: u64,
 }
 
-/// See the module. Ends with its value.
+/// A running receiver; it ends when this is dropped.
 pub struct Receiver {
     spans: Arc<Mutex<Vec<Received>>>,
     address: String,
@@ -42,24 +42,25 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Listens on a free port of this machine.
+    /// Listens on a free port.
     pub async fn start() -> Self {
         let spans = Arc::<Mutex<Vec<Received>>>::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it listens").to_string();
+        let address = listener.local_addr().expect("the listener has an address").to_string();
         let router = Router::new().route("/v1/traces", post(take)).with_state(spans.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let task =
+            tokio::spawn(async move { axum::serve(listener, router).await.expect("the receiver runs") });
         Self { spans, address, task }
     }
 
-    /// The value of `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// All spans so far.
     pub fn spans(&self) -> Vec<Received> {
-        self.spans.lock().expect("no test panics while it holds this").clone()
+        self.spans.lock().expect("no thread panics with this lock").clone()
     }
 }
 
@@ -73,8 +74,8 @@ type Answer = Result<([(axum::http::HeaderName, &'static str); 1], Vec<u8>), (St
 
 async fn take(State(spans): State<Arc<Mutex<Vec<Received>>>>, body: Bytes) -> Answer {
     let request = ExportTraceServiceRequest::decode(body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("no spans: {error}")))?;
-    let mut all = spans.lock().expect("no test panics while it holds this");
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("not an OTLP request: {error}")))?;
+    let mut all = spans.lock().expect("no thread panics with this lock");
     for of_sender in request.resource_spans {
         let sender = of_sender.resource.map(|resource| resource.attributes).unwrap_or_default();
         let spans = of_sender.scope_spans.into_iter().flat_map(|scope| scope.spans);

@@ -1,4 +1,4 @@
-//! Where things are: this repository's files, built programs, and the cache that `tests/setup` fills.
+//! Paths of repository files, built programs, and the cache of `tests/setup`.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ pub const NATS_VERSION: &str = "2.15.1";
 /// The root of the repository.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package has a parent folder").to_owned()
 }
 
-/// The folder of what is downloaded and built once per machine.
+/// The cache of downloads and builds, shared by all checkouts.
 #[must_use]
 pub fn cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -27,16 +27,17 @@ pub fn cache() -> PathBuf {
     base.unwrap_or_else(home).join("dispatcher")
 }
 
-/// A program of this workspace, built beside the running one.
+/// A program of this workspace, next to the running one.
 pub fn built(name: &str) -> Result<PathBuf, String> {
-    let exe = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let exe = std::env::current_exe().map_err(|error| format!("path of this program: {error}"))?;
     let folders = exe.ancestors().skip(1).take(2);
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        format!("no program `{name}` beside {}; `cargo build` makes it, `make test` does that", exe.display())
-    })
+    folders
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("`{name}` is missing next to {}; build it with `cargo build`", exe.display()))
 }
 
-/// The one binary with all components of Kubernetes and `kubectl`; the component is its first argument.
+/// The binary with all components of Kubernetes and `kubectl`. The first argument selects one.
 pub fn kubernetes() -> Result<PathBuf, String> {
     let module = workspace().join("tests/kubernetes");
     let mut hash = Sha256::new();
@@ -48,20 +49,20 @@ pub fn kubernetes() -> Result<PathBuf, String> {
     cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
 }
 
-/// A program of Prometheus: `prometheus`, `promtool`. That of the `PATH` where there is one.
+/// A program of Prometheus: `prometheus` or `promtool`, from the `PATH` or the cache.
 pub fn prometheus(name: &str) -> Result<PathBuf, String> {
     program(name).or_else(|_| cached(&format!("prometheus/{name}")))
 }
 
-/// The controller of NACK, `jetstream-controller`, or `crds.yaml`, its CRDs.
+/// NACK's controller (`jetstream-controller`) or its CRDs (`crds.yaml`).
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
 }
 
-/// The CRDs of the Prometheus operator, a file for each.
+/// The CRDs of the Prometheus operator, one per file.
 pub fn prometheus_operator_crds() -> Result<PathBuf, String> {
     let path = cache().join(format!("prometheus-operator-crds-{PROMETHEUS_OPERATOR_VERSION}"));
-    let missing = || format!("{} is missing; `make setup` gets it", path.display());
+    let missing = || format!("{} is missing; run `make setup`", path.display());
     path.is_dir().then(|| path.clone()).ok_or_else(missing)
 }
 
@@ -72,46 +73,46 @@ pub fn nats_server() -> Result<PathBuf, String> {
 
 fn cached(name: &str) -> Result<PathBuf, String> {
     let path = cache().join(name);
-    let missing = || format!("{} is missing; `make setup` gets it", path.display());
+    let missing = || format!("{} is missing; run `make setup`", path.display());
     path.is_file().then(|| path.clone()).ok_or_else(missing)
 }
 
-/// An image saved by `tests/images/build`.
+/// An image that `tests/images/build` has saved.
 pub fn image(name: &str) -> Result<PathBuf, String> {
     let path = workspace().join("target/images").join(format!("{name}.tar"));
-    let missing = || format!("{} is missing; `make test-images` builds it", path.display());
+    let missing = || format!("{} is missing; run `make test-images`", path.display());
     path.is_file().then(|| path.clone()).ok_or_else(missing)
 }
 
-/// A program on the `PATH`, or where Debian keeps those of the system.
+/// A program on the `PATH` or in Debian's system folders.
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| format!("no program `{name}` here; `make setup` installs it (as root, on Debian)"))
+    found.ok_or_else(|| format!("`{name}` is missing; run `make setup` (as root, on Debian)"))
 }
 
-/// The library that gives a program a wall clock of its own.
+/// The library that changes the clock of a process.
 pub fn faketime() -> Result<PathBuf, String> {
     let architecture = std::env::consts::ARCH;
     let path = PathBuf::from(format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketime.so.1"));
-    let missing = || format!("{} is missing; `make setup` installs it (as root, on Debian)", path.display());
+    let missing = || format!("{} is missing; run `make setup` (as root, on Debian)", path.display());
     path.is_file().then(|| path.clone()).ok_or_else(missing)
 }
 
-/// The file with one line per skipped test.
+/// The list of tests that need a real Kubernetes.
 #[must_use]
 pub fn not_local() -> PathBuf {
     workspace().join("target/only-on-kubernetes")
 }
 
-/// The file with a line for each test that was skipped.
+/// The list of skipped tests.
 #[must_use]
 pub fn skips() -> PathBuf {
     workspace().join("target/skipped-tests")
 }
 
-/// A new folder with a short path (sockets live in it; their paths are limited to 108 bytes).
+/// A new folder with a short path: paths of sockets are limited to 108 bytes.
 pub fn temp_dir(name: &str) -> Result<tempfile::TempDir, String> {
     let prefix = format!("testbed-{name}-");
     tempfile::Builder::new()
@@ -120,7 +121,7 @@ pub fn temp_dir(name: &str) -> Result<tempfile::TempDir, String> {
         .map_err(|error| format!("temporary folder: {error}"))
 }
 
-/// The last lines of a log, for the message of a failure.
+/// The last lines of a log.
 #[must_use]
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = std::fs::read(path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes what a test names, and what it answers.
+//! Runs Prometheus against the given targets, and queries it.
 
 use std::path::{Path, PathBuf};
 
@@ -19,24 +19,27 @@ pub struct Prometheus {
     _folder: tempfile::TempDir,
 }
 
-/// The values of one series: its labels, and seconds since 1970 with what it was then.
+/// One series: its labels and its samples.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// The labels.
     pub labels: Value,
-    /// The points, in order; without what is no number.
+    /// The samples, ordered by time in seconds since 1970; without those that are not numbers.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these addresses (`host:port`) each second as the job `dispatcher`, and evaluates the rules of
-    /// a file as often. An error where there is none on this machine.
+    /// Starts Prometheus. It scrapes the targets (`host:port`) as job `dispatcher` and evaluates
+    /// the rules, both every second.
+    ///
+    /// # Errors
+    /// If this machine has no Prometheus, or it does not start.
     pub async fn start(targets: &[&str], rules: &Path) -> Result<Self, String> {
         let path = paths::prometheus("prometheus")?;
         let folder = paths::temp_dir("prometheus")?;
         let address = format!("127.0.0.1:{}", ports::free());
         let file = folder.path().join("prometheus.yml");
-        // JSON is YAML.
+        // JSON is valid YAML.
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [rules],
@@ -58,7 +61,7 @@ impl Prometheus {
             log: log.clone(),
             folder: Some(folder.path().to_owned()),
         };
-        let program = serde_json::to_string(&program).expect("plain data");
+        let program = serde_json::to_string(&program).expect("the program serializes");
         let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let this = Self { address, _helper: helper, log, _folder: folder };
         let ready = try_until("Prometheus to be ready", TIMEOUT, || this.get("/-/ready")).await;
@@ -66,12 +69,12 @@ impl Prometheus {
         Ok(this)
     }
 
-    /// What an expression is now.
+    /// Evaluates an expression now.
     pub async fn query(&self, expression: &str) -> Result<Vec<Series>, String> {
         self.series(&format!("/api/v1/query?query={}", escaped(expression))).await
     }
 
-    /// What it was from `start` to `end` (seconds since 1970), each `step` seconds.
+    /// Evaluates an expression from `start` to `end` (seconds since 1970), every `step` seconds.
     pub async fn range(
         &self,
         expression: &str,
@@ -84,7 +87,7 @@ impl Prometheus {
             .await
     }
 
-    /// The rules that it has loaded, with their health.
+    /// The loaded rules, with their health.
     pub async fn rules(&self) -> Result<Vec<Value>, String> {
         let data = self.data("/api/v1/rules").await?;
         let groups = data["groups"].as_array().cloned().unwrap_or_default();
@@ -118,7 +121,7 @@ fn point(point: &Value) -> Option<(f64, f64)> {
     value.is_finite().then_some((point[0].as_f64()?, value))
 }
 
-/// As a value in a URL's query.
+/// Percent-encodes a value for a URL's query.
 fn escaped(text: &str) -> String {
     let escaped = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
@@ -127,7 +130,7 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escaped).collect()
 }
 
-/// Runs `promtool` in a folder; what it says, as an error where it is not content.
+/// Runs `promtool` in a folder and returns its output, as an error if it fails.
 pub async fn promtool(program: &Path, folder: &Path, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(args).current_dir(folder).output().await;
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;

@@ -1,7 +1,7 @@
-//! Are the rights that a Role gives the rights that are used? What RBAC objects give, what an API server's audit log tells of one
-//! account, and where the two differ. Pure.
+//! Compares the permissions that RBAC objects grant with those that an audit log shows as used.
+//! Pure.
 //!
-//! Names are taken as they stand: a `*` in a rule is a right that no call ever uses, and so is found.
+//! Names are compared literally: no call uses a `*` of a rule, so a wildcard is reported as unused.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,20 +9,20 @@ use std::fmt;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
-/// One verb on one resource, perhaps on the one object of that name only.
+/// One verb on one resource, perhaps limited to one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Right {
+pub struct Permission {
     /// The API group; empty for the core group.
     pub group: String,
-    /// The resource with its subresource, as rules name it: `pods/log`. A path, for what is no resource.
+    /// The resource with its subresource, as in rules: `pods/log`. For other requests, the path.
     pub resource: String,
     /// The verb.
     pub verb: String,
-    /// The one object; `None` for any.
+    /// The object; `None` for any.
     pub name: Option<String>,
 }
 
-impl fmt::Display for Right {
+impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { group, resource, verb, name } = self;
         write!(f, "{verb} {resource}")?;
@@ -33,32 +33,32 @@ impl fmt::Display for Right {
     }
 }
 
-/// What the audit log tells of one request.
+/// One request in the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
-    /// What was asked for; the name of the object where the request named one.
-    pub right: Right,
-    /// Whether the API server's authorization let it pass.
+    /// The permission that it needs; with the object's name if the request named one.
+    pub permission: Permission,
+    /// Whether the API server authorized it.
     pub allowed: bool,
 }
 
-/// Where rights and calls differ.
+/// The difference between granted and used permissions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Given, and used by no call.
-    pub unused: BTreeSet<Right>,
-    /// Asked for, allowed, and not by these rights.
-    pub not_given: BTreeSet<Right>,
-    /// Asked for, and refused.
-    pub refused: BTreeSet<Right>,
+    /// Granted, but not used by any call.
+    pub unused: BTreeSet<Permission>,
+    /// Used and authorized, but not granted by these objects.
+    pub not_granted: BTreeSet<Permission>,
+    /// Used, but refused.
+    pub refused: BTreeSet<Permission>,
 }
 
-/// What the Roles and ClusterRoles among these objects give, one right for each combination of their rules.
+/// The permissions of all Roles and ClusterRoles among these objects.
 ///
 /// # Errors
-/// Where a rule is not read here: one that cannot be parsed, or is of paths.
-pub fn given(objects: &[Value]) -> Result<BTreeSet<Right>, String> {
-    let mut rights = BTreeSet::new();
+/// If a rule cannot be parsed or is about paths.
+pub fn granted(objects: &[Value]) -> Result<BTreeSet<Permission>, String> {
+    let mut permissions = BTreeSet::new();
     for object in objects.iter().filter(|object| object["kind"] == "Role" || object["kind"] == "ClusterRole")
     {
         let what = object["metadata"]["name"].to_string();
@@ -66,23 +66,23 @@ pub fn given(objects: &[Value]) -> Result<BTreeSet<Right>, String> {
             serde_json::from_value(object["rules"].clone()).map_err(|error| format!("{what}: {error}"))?;
         for rule in rules {
             if rule.non_resource_urls.is_some() {
-                return Err(format!("{what}: rights on paths are not compared"));
+                return Err(format!("{what}: rules about paths are not supported"));
             }
-            rights.extend(of_rule(&rule));
+            permissions.extend(of_rule(&rule));
         }
     }
-    Ok(rights)
+    Ok(permissions)
 }
 
-fn of_rule(rule: &PolicyRule) -> Vec<Right> {
-    // No names are any name, and so is an empty list of them.
+fn of_rule(rule: &PolicyRule) -> Vec<Permission> {
+    // An absent or empty list of names permits any name.
     let names = rule.resource_names.iter().flatten().cloned().map(Some).collect::<Vec<_>>();
     let names = if names.is_empty() { vec![None] } else { names };
-    let mut rights = vec![];
+    let mut permissions = vec![];
     for group in rule.api_groups.iter().flatten() {
         for resource in rule.resources.iter().flatten() {
             for verb in &rule.verbs {
-                rights.extend(names.iter().map(|name| Right {
+                permissions.extend(names.iter().map(|name| Permission {
                     group: group.clone(),
                     resource: resource.clone(),
                     verb: verb.clone(),
@@ -91,13 +91,13 @@ fn of_rule(rule: &PolicyRule) -> Vec<Right> {
             }
         }
     }
-    rights
+    permissions
 }
 
-/// The calls of `user` in an audit log, a JSON object for each line. A last line that is not finished yet is left out.
+/// The calls of `user` in an audit log (one JSON object per line). Ignores an incomplete last line.
 ///
 /// # Errors
-/// Where a line is no audit event.
+/// If a line is not an audit event.
 pub fn calls(log: &str, user: &str) -> Result<BTreeSet<Call>, String> {
     let mut calls = BTreeSet::new();
     for line in log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
@@ -117,40 +117,42 @@ fn call(event: &Value) -> Call {
         (resource, sub) if sub.is_empty() => resource,
         (resource, sub) => format!("{resource}/{sub}"),
     };
-    let right = Right {
+    let permission = Permission {
         group: text(&object["apiGroup"]),
         resource,
         verb: text(&event["verb"]),
         name: object["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
     };
-    Call { right, allowed: event["annotations"]["authorization.k8s.io/decision"] == "allow" }
+    Call { permission, allowed: event["annotations"]["authorization.k8s.io/decision"] == "allow" }
 }
 
-/// Where the two differ. Calls that are not given are told without the object's name.
+/// The difference. Calls that are not granted are reported without the object's name.
 #[must_use]
-pub fn compare(given: &BTreeSet<Right>, calls: &BTreeSet<Call>) -> Difference {
-    let mut difference = Difference { unused: given.clone(), ..Difference::default() };
-    for Call { right: asked, allowed } in calls {
+pub fn compare(granted: &BTreeSet<Permission>, calls: &BTreeSet<Call>) -> Difference {
+    let mut difference = Difference { unused: granted.clone(), ..Difference::default() };
+    for Call { permission: asked, allowed } in calls {
         let mut covered = false;
-        for right in given.iter().filter(|right| covers(right, asked)) {
+        for permission in granted.iter().filter(|permission| covers(permission, asked)) {
             covered = true;
             if *allowed {
-                difference.unused.remove(right);
+                difference.unused.remove(permission);
             }
         }
-        let unnamed = Right { name: None, ..asked.clone() };
+        let unnamed = Permission { name: None, ..asked.clone() };
         if !allowed {
             difference.refused.insert(unnamed);
         } else if !covered {
-            difference.not_given.insert(unnamed);
+            difference.not_granted.insert(unnamed);
         }
     }
     difference
 }
 
-fn covers(right: &Right, asked: &Right) -> bool {
-    let what = |right: &Right| (right.group.clone(), right.resource.clone(), right.verb.clone());
-    what(right) == what(asked) && (right.name.is_none() || right.name == asked.name)
+fn covers(permission: &Permission, asked: &Permission) -> bool {
+    let what = |permission: &Permission| {
+        (permission.group.clone(), permission.resource.clone(), permission.verb.clone())
+    };
+    what(permission) == what(asked) && (permission.name.is_none() || permission.name == asked.name)
 }
 
 #[cfg(test)]
@@ -161,9 +163,9 @@ mod tests {
 
     const USER: &str = "system:serviceaccount:dispatcher:dispatcher";
 
-    fn right(verb: &str, group: &str, resource: &str, name: Option<&str>) -> Right {
+    fn permission(verb: &str, group: &str, resource: &str, name: Option<&str>) -> Permission {
         let [verb, group, resource] = [verb, group, resource].map(str::to_owned);
-        Right { group, resource, verb, name: name.map(str::to_owned) }
+        Permission { group, resource, verb, name: name.map(str::to_owned) }
     }
 
     fn role(rules: Value) -> Vec<Value> {
@@ -173,7 +175,7 @@ mod tests {
         ]
     }
 
-    /// As an API server writes it, without the fields that are not read.
+    /// An audit event as an API server writes it, without the fields that are not parsed.
     fn line(user: &str, verb: &str, object: &Value, decision: &str) -> String {
         let event = json!({"kind": "Event", "level": "Metadata", "stage": "ResponseComplete", "verb": verb,
             "requestURI": "/version", "user": {"username": user}, "objectRef": object,
@@ -191,87 +193,90 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_gives_each_verb_on_each_resource_of_each_name() {
-        let rights = given(&role(json!([
+    fn rule_grants_the_product_of_verbs_resources_and_names() {
+        let permissions = granted(&role(json!([
             {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
             {"apiGroups": ["x"], "resources": ["leases"], "resourceNames": ["a", "b"], "verbs": ["get"]},
         ])));
         let expected = [
-            right("get", "", "pods", None),
-            right("list", "", "pods", None),
-            right("get", "", "pods/log", None),
-            right("list", "", "pods/log", None),
-            right("get", "x", "leases", Some("a")),
-            right("get", "x", "leases", Some("b")),
+            permission("get", "", "pods", None),
+            permission("list", "", "pods", None),
+            permission("get", "", "pods/log", None),
+            permission("list", "", "pods/log", None),
+            permission("get", "x", "leases", Some("a")),
+            permission("get", "x", "leases", Some("b")),
         ];
-        assert_eq!(rights, Ok(BTreeSet::from(expected)));
+        assert_eq!(permissions, Ok(BTreeSet::from(expected)));
     }
 
     #[test]
-    fn a_rule_that_is_not_compared_is_an_error() {
-        assert!(given(&role(json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]))).is_err());
-        assert!(given(&role(json!("none"))).is_err());
+    fn unsupported_rule_is_an_error() {
+        assert!(granted(&role(json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]))).is_err());
+        assert!(granted(&role(json!("none"))).is_err());
     }
 
     #[test]
-    fn only_the_calls_of_the_account_count() {
+    fn calls_of_other_users_are_ignored() {
         let pods = json!({"resource": "pods", "subresource": "log", "name": "p", "apiVersion": "v1"});
         let log =
             line(USER, "get", &pods, "allow") + &line("admin", "delete", &pods, "allow") + r#"{"kind":"Ev"#;
-        let expected = Call { right: right("get", "", "pods/log", Some("p")), allowed: true };
+        let expected = Call { permission: permission("get", "", "pods/log", Some("p")), allowed: true };
         assert_eq!(of(&log), BTreeSet::from([expected]));
         assert!(calls("no JSON\n", USER).is_err());
     }
 
     #[test]
-    fn what_is_no_resource_is_told_by_its_path() {
+    fn non_resource_request_is_identified_by_its_path() {
         let log = line(USER, "get", &Value::Null, "allow");
-        assert_eq!(of(&log).first().unwrap().right, right("get", "", "/version", None));
+        assert_eq!(of(&log).first().unwrap().permission, permission("get", "", "/version", None));
     }
 
     #[test]
-    fn rights_that_are_used_and_no_others_are_no_difference() {
+    fn equal_permissions_have_no_difference() {
         let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list"]}]);
         let log = job("get") + &job("list") + &job("list");
-        assert_eq!(compare(&given(&role(rules)).unwrap(), &of(&log)), Difference::default());
+        assert_eq!(compare(&granted(&role(rules)).unwrap(), &of(&log)), Difference::default());
     }
 
     #[test]
-    fn a_verb_too_many_and_a_verb_too_few_are_both_found() {
+    fn unused_and_missing_verbs_are_reported() {
         let rules =
             json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "deletecollection"]}]);
-        let difference = compare(&given(&role(rules)).unwrap(), &of(&(job("get") + &job("patch"))));
-        assert_eq!(difference.unused, BTreeSet::from([right("deletecollection", "batch", "jobs", None)]));
-        assert_eq!(difference.not_given, BTreeSet::from([right("patch", "batch", "jobs", None)]));
+        let difference = compare(&granted(&role(rules)).unwrap(), &of(&(job("get") + &job("patch"))));
+        assert_eq!(
+            difference.unused,
+            BTreeSet::from([permission("deletecollection", "batch", "jobs", None)])
+        );
+        assert_eq!(difference.not_granted, BTreeSet::from([permission("patch", "batch", "jobs", None)]));
         assert_eq!(difference.unused.first().unwrap().to_string(), "deletecollection jobs.batch");
     }
 
     #[test]
-    fn a_wildcard_is_a_right_that_nothing_uses() {
+    fn wildcard_is_reported_as_unused() {
         for rule in [
             json!({"apiGroups": ["*"], "resources": ["jobs"], "verbs": ["get"]}),
             json!({"apiGroups": ["batch"], "resources": ["*"], "verbs": ["get"]}),
             json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["*"]}),
         ] {
-            let difference = compare(&given(&role(json!([rule]))).unwrap(), &of(&job("get")));
-            assert_eq!((difference.unused.len(), difference.not_given.len()), (1, 1), "{rule}");
+            let difference = compare(&granted(&role(json!([rule]))).unwrap(), &of(&job("get")));
+            assert_eq!((difference.unused.len(), difference.not_granted.len()), (1, 1), "{rule}");
         }
     }
 
     #[test]
-    fn a_right_on_one_object_is_used_only_by_calls_on_it() {
+    fn permission_for_one_object_is_used_only_by_calls_on_it() {
         let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["b"], "verbs": ["get"]}]);
-        let difference = compare(&given(&role(rules)).unwrap(), &of(&job("get")));
-        assert_eq!(difference.unused, BTreeSet::from([right("get", "batch", "jobs", Some("b"))]));
-        assert_eq!(difference.not_given, BTreeSet::from([right("get", "batch", "jobs", None)]));
+        let difference = compare(&granted(&role(rules)).unwrap(), &of(&job("get")));
+        assert_eq!(difference.unused, BTreeSet::from([permission("get", "batch", "jobs", Some("b"))]));
+        assert_eq!(difference.not_granted, BTreeSet::from([permission("get", "batch", "jobs", None)]));
     }
 
     #[test]
-    fn a_call_that_was_refused_uses_nothing_and_is_told() {
+    fn refused_call_uses_nothing_and_is_reported() {
         let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
         let log = line(USER, "get", &json!({"resource": "pods", "name": "p"}), "forbid");
-        let difference = compare(&given(&role(rules)).unwrap(), &of(&log));
-        assert_eq!(difference.refused, BTreeSet::from([right("get", "", "pods", None)]));
+        let difference = compare(&granted(&role(rules)).unwrap(), &of(&log));
+        assert_eq!(difference.refused, BTreeSet::from([permission("get", "", "pods", None)]));
         assert_eq!(difference.unused.len(), 1);
     }
 }

@@ -1,16 +1,16 @@
-//! Tests that cannot run on a machine say so and are counted; on CI they fail.
+//! Skips tests that this machine cannot run. Skips are counted, and fail on CI.
 
 use std::io::Write;
 
 use crate::paths;
 
-/// Notes that the test `name` is skipped and why: on stderr and as a line of the file that `make test` counts.
+/// Records that the test `name` is skipped: on stderr, and in the file that `make test` prints.
 ///
 /// # Panics
-/// With `CI=true`, where nothing may be skipped.
+/// With `CI=true`: no test may be skipped there.
 pub fn skip(name: &str, reason: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{name} cannot run: {reason}");
-    // Not `eprintln!`: the test harness would keep it from the reader.
+    // The test harness captures `eprintln!`.
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(paths::skips());
     if let Ok(mut file) = file {
@@ -18,8 +18,8 @@ pub fn skip(name: &str, reason: &str) {
     }
 }
 
-/// Notes that the test `name` has no meaning on the local cluster and why: on stderr and as a line of the file that
-/// `make test` prints.
+/// Records that the test `name` needs a real Kubernetes: on stderr, and in the file that `make
+/// test` prints.
 pub fn not_local(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "ONLY ON KUBERNETES {name}: {reason}");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(paths::not_local());
@@ -28,7 +28,7 @@ pub fn not_local(name: &str, reason: &str) {
     }
 }
 
-/// Ends the calling test where the suite runs on the local cluster, with the reason why it can run on Kubernetes only.
+/// Returns from a test that needs a real Kubernetes if the suite runs on the local cluster.
 #[macro_export]
 macro_rules! only_on_kubernetes {
     ($reason:expr) => {
@@ -40,19 +40,19 @@ macro_rules! only_on_kubernetes {
     };
 }
 
-/// Ends the calling test where the suite runs on Kubernetes, since it brings a local cluster of its own: it runs with the
-/// suite on that one.
+/// Returns from a test with a local cluster of its own if the suite runs on Kubernetes. It runs
+/// with the suite on the local cluster.
 #[macro_export]
 macro_rules! only_on_local {
     ($reason:expr) => {
         if !$crate::kubernetes::is_local() {
-            println!("runs with TEST_CLUSTER=local only: {}", $reason);
+            println!("runs only with TEST_CLUSTER=local: {}", $reason);
             return;
         }
     };
 }
 
-/// The value of an `Ok`; with an `Err` the calling test is skipped with that reason.
+/// The value of an `Ok`; an `Err` skips the calling test with that reason.
 ///
 /// ```text
 /// let kubernetes = or_skip!(Kubernetes::shared().await);

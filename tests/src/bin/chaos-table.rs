@@ -1,5 +1,6 @@
-//! Puts the results of the fault campaign (`make chaos`) as tables into `docs/fault-table.md`, between its two markers.
+//! Renders the results of `make chaos` as tables between the two markers of `docs/fault-table.md`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use dispatcher_tests::chaos::{results, table};
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
 
 fn write() -> Result<(), String> {
     let results = results::file();
-    let failed = |path: &std::path::Path| {
+    let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: std::io::Error| format!("{path}: {error}")
     };
@@ -28,8 +29,13 @@ fn write() -> Result<(), String> {
     let runs = table::parse(&text).map_err(|error| format!("{}: {error}", results.display()))?;
     let document = paths::workspace().join("docs/fault-table.md");
     let old = std::fs::read_to_string(&document).map_err(failed(&document))?;
-    let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| format!("{}: no markers", document.display()))?;
+    let (before, after) = outside_of_markers(&old)
+        .ok_or_else(|| format!("{}: the lines {BEGIN:?} and {END:?} are missing", document.display()))?;
     let new = format!("{before}{BEGIN}\n{}\n{END}{after}", table::render(&runs));
     std::fs::write(&document, new).map_err(failed(&document))
+}
+
+fn outside_of_markers(text: &str) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    Some((before, rest.split_once(END)?.1))
 }

@@ -1,7 +1,8 @@
-//! Checks the promises on the streams and the cluster as they are: `checker --nats URL --kubeconfig FILE --namespace NS`.
+//! Checks the guarantees on existing streams and Jobs.
 //!
-//! It has no record of what was requested, so it cannot tell a lost request. Violations go to stdout, one a line; the
-//! exit code is 1 where there are any, 2 where it could not look.
+//! `checker --nats URL --kubeconfig FILE --namespace NAMESPACE`. Without a record of the requests it
+//! cannot detect lost ones. Prints one violation per line; exits with 1 if there are any, with 2 if
+//! it cannot read the streams or the Jobs.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,12 +12,12 @@ use dispatcher_tests::checker::{check, snapshot};
 use dispatcher_tests::kubernetes::ready;
 
 const USAGE: &str = "usage: checker --nats URL --kubeconfig FILE --namespace NAMESPACE";
-/// What is only under way while the first look is taken is done at the second.
-const PAUSE: Duration = Duration::from_secs(5);
+/// After this time, work that was in flight during the first read has finished.
+const RECHECK_DELAY: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match look().await {
+    match run().await {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
         Err(error) => {
@@ -26,15 +27,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The number of violations, which are printed.
-async fn look() -> Result<usize, String> {
+/// Prints the violations and returns their number.
+async fn run() -> Result<usize, String> {
     let [nats, kubeconfig, namespace] = arguments(std::env::args().skip(1))?;
     let nats = async_nats::connect(&nats).await.map_err(|error| format!("{nats}: {error}"))?;
     let kubernetes = ready::client(Path::new(&kubeconfig))?;
     let mut history = snapshot::read(&nats, &kubernetes, &namespace).await?;
     let mut found = check(&history);
     if !found.is_empty() {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RECHECK_DELAY).await;
         history = snapshot::read(&nats, &kubernetes, &namespace).await?;
         found = check(&history);
     }
@@ -45,14 +46,13 @@ async fn look() -> Result<usize, String> {
     Ok(found.len())
 }
 
-/// The values of the options, each given once.
-fn arguments(given: impl Iterator<Item = String>) -> Result<[String; 3], String> {
+/// The values of the three options.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<[String; 3], String> {
     let mut values = [const { None }; 3];
-    let mut given = given;
-    while let Some(option) = given.next() {
-        let place = ["--nats", "--kubeconfig", "--namespace"].iter().position(|name| *name == option);
-        let slot = place.and_then(|place| values.get_mut(place)).ok_or(USAGE)?;
-        *slot = Some(given.next().ok_or(USAGE)?);
+    while let Some(option) = arguments.next() {
+        let index = ["--nats", "--kubeconfig", "--namespace"].iter().position(|name| *name == option);
+        let value = index.and_then(|index| values.get_mut(index)).ok_or(USAGE)?;
+        *value = Some(arguments.next().ok_or(USAGE)?);
     }
     let [nats, kubeconfig, namespace] = values;
     nats.zip(kubeconfig)

@@ -1,14 +1,14 @@
-//! A message of `JOB_STATUS`, read as a status event.
+//! Parses messages of `JOB_STATUS` as status events.
 
 use std::fmt;
 
-use super::history::{JobSeen, StatusMessage};
+use super::history::{JobRecord, StatusMessage};
 
-/// A status event with the fields that every one has.
+/// A status event with its required fields.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Event<'a> {
     pub(super) message: &'a StatusMessage,
-    pub(super) word: &'a str,
+    pub(super) type_: &'a str,
     pub(super) template: &'a str,
     pub(super) name: &'a str,
     pub(super) uid: &'a str,
@@ -18,27 +18,27 @@ pub(super) struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Reads a message; the error says what is missing.
+    /// Parses a message; the error names what is missing or invalid.
     pub(super) fn read(message: &'a StatusMessage) -> Result<Self, String> {
         let text = |key: &str| match message.event[key].as_str() {
             Some(text) if !text.is_empty() => Ok(text),
-            _ => Err(format!("no `{key}`")),
+            _ => Err(format!("`{key}` is missing")),
         };
         let version = text("resourceVersion")?;
         let event = Self {
             message,
-            word: text("type")?,
+            type_: text("type")?,
             template: text("template")?,
             name: text("name")?,
             uid: text("uid")?,
             request_id: text("requestId")?,
-            request_seq: message.event["requestSeq"].as_u64().ok_or("no `requestSeq`")?,
-            version: version.parse().map_err(|_| format!("`resourceVersion` {version} is no number"))?,
+            request_seq: message.event["requestSeq"].as_u64().ok_or("`requestSeq` is missing")?,
+            version: version.parse().map_err(|_| format!("`resourceVersion` {version} is not a number"))?,
         };
         event.content().map(|()| event)
     }
 
-    /// What each type carries, and no other.
+    /// Checks the field that is specific to the type.
     fn content(&self) -> Result<(), String> {
         let body = &self.message.event;
         let needed = [
@@ -46,11 +46,11 @@ impl<'a> Event<'a> {
             ("ATTEMPT", "attempt", &body["attempt"]["pod"]),
             ("STALLED", "stall", &body["stall"]["reason"]),
         ];
-        for (word, key, field) in needed {
-            match (self.word == word, field.as_str().is_some_and(|text| !text.is_empty())) {
-                (true, false) => return Err(format!("an event {word} without its `{key}`")),
+        for (type_, key, field) in needed {
+            match (self.type_ == type_, field.as_str().is_some_and(|text| !text.is_empty())) {
+                (true, false) => return Err(format!("type {type_} without `{key}`")),
                 (false, _) if !body[key].is_null() => {
-                    return Err(format!("`{key}` in an event {}", self.word));
+                    return Err(format!("type {} with `{key}`", self.type_));
                 }
                 _ => {}
             }
@@ -59,17 +59,17 @@ impl<'a> Event<'a> {
     }
 
     pub(super) fn is_outcome(&self) -> bool {
-        self.word == "OUTCOME"
+        self.type_ == "OUTCOME"
     }
 
-    /// Whether it tells a state of the Job, and not of a pod.
+    /// Whether it is about the state of the Job, not about a pod.
     pub(super) fn is_state(&self) -> bool {
-        matches!(self.word, "ADDED" | "MODIFIED" | "DELETED")
+        matches!(self.type_, "ADDED" | "MODIFIED" | "DELETED")
     }
 
-    /// Whether it tells of pods.
+    /// Whether it is about pods.
     pub(super) fn is_of_pods(&self) -> bool {
-        matches!(self.word, "ATTEMPT" | "STALLED")
+        matches!(self.type_, "ATTEMPT" | "STALLED")
     }
 
     pub(super) fn result(&self) -> Option<&'a str> {
@@ -80,22 +80,22 @@ impl<'a> Event<'a> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StatusMessage { stream_seq, subject, .. } = self.message;
-        let Self { word, uid, version, request_seq, .. } = self;
+        let Self { type_, uid, version, request_seq, .. } = self;
         write!(
             formatter,
-            "message {stream_seq} on {subject} ({word} of uid {uid} at {version}, request {request_seq})"
+            "message {stream_seq} on {subject} ({type_} of uid {uid} at {version}, request {request_seq})"
         )
     }
 }
 
-impl fmt::Display for JobSeen {
+impl fmt::Display for JobRecord {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { template, name, uid, request_id, request_seq, ended, .. } = self;
+        let Self { template, name, uid, request_id, request_seq, finish, .. } = self;
         let deleted = if self.deleted { ", deleted" } else { "" };
-        let watched = if self.watched { "" } else { ", known from its events only" };
+        let watched = if self.watched { "" } else { ", known only from its events" };
         write!(
             formatter,
-            "Job {template}/{name} (uid {uid}, request {request_seq} {request_id:?}, ended: {ended:?}{deleted}{watched})"
+            "Job {template}/{name} (uid {uid}, request {request_seq} {request_id:?}, finish: {finish:?}{deleted}{watched})"
         )
     }
 }

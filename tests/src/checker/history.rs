@@ -1,57 +1,58 @@
-//! What happened, as plain data.
+//! The record of a run, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use serde_json::Value;
 
-/// The headers of a message, each once.
+/// The headers of a message; the first value of each.
 pub type Headers = BTreeMap<String, String>;
 
 /// A whole run.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Every publish of a request, in no order.
+    /// Every publish of a request, in any order.
     pub requests: Vec<Request>,
-    /// Whether nobody else published requests, so that every Job and rejection must be of one of these.
+    /// Whether nobody else published requests, so that every Job and dead dead_letter belongs to one of
+    /// them.
     pub requests_complete: bool,
-    /// Every Job that the cluster had.
-    pub jobs: Vec<JobSeen>,
+    /// Every Job that existed.
+    pub jobs: Vec<JobRecord>,
     /// `JOB_STATUS`, in order.
     pub status: Vec<StatusMessage>,
     /// `JOB_REJECTED`, in order.
     pub rejected: Vec<DeadLetter>,
-    /// What a plain subscriber saw, where there was one.
-    pub live: Option<Live>,
-    /// Messages in `JOBS` at the end.
-    pub jobs_stream_left: u64,
-    /// Whether the dispatcher was given the time to finish: what is missing then is missing for good.
-    pub at_rest: bool,
-    /// The TTL of each template's template; a template that is not here has some TTL.
+    /// What a plain subscriber received, if there was one.
+    pub live: Option<Subscriber>,
+    /// The number of messages in `JOBS` at the end.
+    pub queued_requests: u64,
+    /// Whether the dispatcher had time to finish, so that anything missing is a violation.
+    pub complete: bool,
+    /// The TTL of each template; a template that is absent may have any TTL.
     pub ttls: BTreeMap<String, Option<i32>>,
-    /// When it happened; nothing is judged by it.
+    /// When it happened; not part of the check.
     pub times: Times,
 }
 
-/// When things happened, as far as that was seen; for [`super::delays`].
+/// The times of a run, for [`super::delays`].
 #[derive(Debug, Clone, Default)]
 pub struct Times {
-    /// When a request's `PubAck` came, by its sequence.
+    /// When the `PubAck` of a request arrived, by its sequence.
     pub acknowledged: BTreeMap<u64, SystemTime>,
     /// When a message of `JOB_STATUS` was stored, by its sequence.
-    pub said: BTreeMap<u64, SystemTime>,
+    pub published: BTreeMap<u64, SystemTime>,
     /// When a message of `JOB_REJECTED` was stored, by its sequence.
     pub rejected: BTreeMap<u64, SystemTime>,
-    /// When a Job was first seen with its final condition, or gone, by its uid.
-    pub ended: BTreeMap<String, SystemTime>,
+    /// When a Job was first observed as finished or deleted, by its uid.
+    pub finished: BTreeMap<String, SystemTime>,
 }
 
 /// One publish of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The sequence in the `PubAck`; `None` where there was no answer: it may be stored or not.
+    /// The sequence in the `PubAck`; `None` without an ack: the request may be stored or not.
     pub seq: Option<u64>,
-    /// Whether the `PubAck` said that it is a duplicate; `seq` then is that of the message that is stored.
+    /// Whether the `PubAck` marks it as a duplicate; `seq` is then that of the stored message.
     pub duplicate: bool,
     /// The second token of its subject.
     pub template: String,
@@ -59,59 +60,59 @@ pub struct Request {
     pub msg_id: Option<String>,
     /// The payload.
     pub payload: Vec<u8>,
-    /// What is to become of it.
+    /// The expected result.
     pub expect: Expect,
 }
 
-/// What is to become of a request.
+/// The expected result of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Expect {
     /// A Job or a rejection.
     #[default]
     Either,
-    /// A Job, of this name where one is given.
+    /// A Job, with this name if one is given.
     Job(Option<String>),
-    /// A rejection, with this `Job-Error` where one is given.
+    /// A rejection, with this `Job-Error` if one is given.
     Rejection(Option<String>),
 }
 
-/// How a Job's conditions say that it ended.
+/// How a Job finished, by its conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ended {
+pub enum Finish {
     /// `Complete` is `True`.
     Complete,
     /// `Failed` is `True`.
     Failed,
-    /// Neither, for sure: its last state was seen.
+    /// Neither: its last state was observed.
     #[default]
     Not,
-    /// Its last state was not seen.
+    /// Its last state was not observed.
     Unknown,
 }
 
-/// A Job that the cluster had, in its last state.
+/// A Job in its last observed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct JobSeen {
+pub struct JobRecord {
     /// Its name.
     pub name: String,
     /// Its template: the label `natsjobs.dev/template`, or `app.kubernetes.io/name`.
     pub template: String,
     /// Its uid.
     pub uid: String,
-    /// Whether it carries, or carried, the dispatcher's annotations.
-    pub ours: bool,
+    /// Whether it has or had the dispatcher's annotations.
+    pub managed: bool,
     /// The annotation `natsjobs.dev/request-id`.
     pub request_id: String,
     /// The annotation `natsjobs.dev/request-seq`.
     pub request_seq: u64,
-    /// How it ended.
-    pub ended: Ended,
-    /// Whether it is gone.
+    /// How it finished.
+    pub finish: Finish,
+    /// Whether it is deleted.
     pub deleted: bool,
-    /// Whether the watch saw it; else only the stream tells of it.
+    /// Whether the watch observed it; otherwise it is known only from its events.
     pub watched: bool,
     /// Whether it has the label `natsjobs.dev/outcome`.
-    pub settled: bool,
+    pub retired: bool,
     /// `ttlSecondsAfterFinished`.
     pub ttl: Option<i32>,
 }
@@ -125,7 +126,7 @@ pub struct StatusMessage {
     pub subject: String,
     /// Its headers.
     pub headers: Headers,
-    /// Its payload; `Null` where that is no JSON.
+    /// Its payload; `Null` if it is not JSON.
     pub event: Value,
 }
 
@@ -142,30 +143,31 @@ pub struct DeadLetter {
     pub payload: Vec<u8>,
 }
 
-/// What a plain subscriber of `jobs.*.status.*` saw.
+/// What a plain subscriber of `jobs.*.status.*` received.
 #[derive(Debug, Clone, Default)]
-pub struct Live {
+pub struct Subscriber {
     /// The last sequence of `JOB_STATUS` when it subscribed.
     pub after: u64,
-    /// Whether its connection held all the time: only then must it have seen everything.
-    pub unbroken: bool,
+    /// Whether it stayed connected: only then it must have received everything.
+    pub stayed_connected: bool,
     /// The messages, in order.
-    pub messages: Vec<LiveMessage>,
+    pub messages: Vec<ReceivedMessage>,
 }
 
-/// A message that a plain subscriber saw.
+/// A message that a plain subscriber received.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LiveMessage {
+pub struct ReceivedMessage {
     /// Its subject.
     pub subject: String,
     /// The header `Nats-Sequence`, which the stream sets on what it republishes.
     pub sequence: Option<u64>,
-    /// Its payload; `Null` where that is no JSON.
+    /// Its payload; `Null` if it is not JSON.
     pub event: Value,
 }
 
 impl Request {
-    /// Whether the other asks for the same: the same template and JSON, whatever the order of keys and the white space.
+    /// Whether both have the same template and equal JSON, regardless of whitespace and order of
+    /// keys.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let json = |payload: &[u8]| serde_json::from_slice::<Value>(payload).ok();
@@ -174,7 +176,7 @@ impl Request {
     }
 }
 
-impl Ended {
+impl Finish {
     /// Reads the conditions of a `JobStatus`.
     #[must_use]
     pub fn of(status: &Value) -> Self {
@@ -203,13 +205,13 @@ impl DeadLetter {
         self.headers.get("Job-Request-Seq")?.parse().ok()
     }
 
-    /// A header's value; empty where it is absent.
+    /// The value of a header; empty if it is absent.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The template, from the subject.
+    /// The template in the subject.
     #[must_use]
     pub fn template(&self) -> &str {
         self.subject.split('.').nth(1).unwrap_or_default()
@@ -217,9 +219,9 @@ impl DeadLetter {
 }
 
 impl History {
-    /// The Jobs of the watch, and those that only the stream tells of: gone before the watch saw them.
+    /// The observed Jobs, and those that are known only from their events.
     #[must_use]
-    pub fn all_jobs(&self) -> Vec<JobSeen> {
+    pub fn all_jobs(&self) -> Vec<JobRecord> {
         let mut jobs = self.jobs.clone();
         let mut uids: BTreeSet<String> = jobs.iter().map(|job| job.uid.clone()).collect();
         for StatusMessage { event, .. } in &self.status {
@@ -228,32 +230,32 @@ impl History {
             if uid.is_empty() || !uids.insert(uid.clone()) {
                 continue;
             }
-            jobs.push(JobSeen {
+            jobs.push(JobRecord {
                 name: text("name"),
                 template: text("template"),
                 uid,
-                ours: true,
+                managed: true,
                 request_id: text("requestId"),
                 request_seq: event["requestSeq"].as_u64().unwrap_or_default(),
-                ended: Ended::Unknown,
+                finish: Finish::Unknown,
                 deleted: true,
-                ..JobSeen::default()
+                ..JobRecord::default()
             });
         }
         jobs
     }
 
-    /// Whether `JOB_STATUS` still has every message that it ever had.
+    /// Whether `JOB_STATUS` still holds every message that it ever stored.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.status.iter().zip(1..).all(|(message, seq)| message.stream_seq == seq)
     }
 
-    /// How much there is of everything, on one line.
+    /// The number of each kind of record, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         format!(
-            "{} publishes, {} Jobs, {} status messages, {} rejections",
+            "{} publishes, {} Jobs, {} status events, {} dead dead_letters",
             self.requests.len(),
             self.all_jobs().len(),
             self.status.len(),

@@ -1,9 +1,9 @@
-//! Promise 4: a plain subscriber sees what the stream stored, in its order, and nothing else but the notices.
+//! Guarantee 4: a plain subscriber receives the stored messages in order, and rejection notices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use super::history::{History, Live, LiveMessage};
+use super::history::{History, ReceivedMessage, Subscriber};
 
 pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
     let Some(live) = &history.live else { return };
@@ -12,29 +12,31 @@ pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
     let mut last = 0;
     for message in &live.messages {
-        let LiveMessage { subject, sequence, event } = message;
+        let ReceivedMessage { subject, sequence, event } = message;
         let Some(sequence) = *sequence else {
             if !is_notice(&rejected, message) {
-                found.push(Violation::LiveUnknown(format!("{subject}: {event}")));
+                found.push(Violation::ReceivedUnknown(format!("{subject}: {event}")));
             }
             continue;
         };
         match stored.get(&sequence) {
-            None => found.push(Violation::LiveUnknown(format!("{subject}, sequence {sequence}: {event}"))),
+            None => {
+                found.push(Violation::ReceivedUnknown(format!("{subject}, sequence {sequence}: {event}")))
+            }
             Some(stored) if stored.subject != *subject || stored.event != *event => {
                 let text = format!(
-                    "sequence {sequence}: seen on {subject}: {event}; stored under {}: {}",
+                    "sequence {sequence}: received on {subject}: {event}; stored on {}: {}",
                     stored.subject, stored.event
                 );
-                found.push(Violation::LiveDiffers(text));
+                found.push(Violation::ReceivedDifferent(text));
             }
             Some(_) => {}
         }
-        // A server that died may have republished what its successor takes for new.
-        let again = !live.unbroken && seen.contains(&sequence);
+        // If a leader dies, its successor may republish what was already republished.
+        let again = !live.stayed_connected && seen.contains(&sequence);
         if sequence <= last && !again {
             let text = format!("{subject}: sequence {sequence} came after {last}");
-            found.push(Violation::LiveOrder(text));
+            found.push(Violation::ReceivedOutOfOrder(text));
         }
         last = last.max(sequence);
         seen.insert(sequence);
@@ -42,20 +44,20 @@ pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
     missed(history, live, &seen, found);
 }
 
-fn missed(history: &History, live: &Live, seen: &BTreeSet<u64>, found: &mut Vec<Violation>) {
-    if !live.unbroken {
+fn missed(history: &History, live: &Subscriber, seen: &BTreeSet<u64>, found: &mut Vec<Violation>) {
+    if !live.stayed_connected {
         return;
     }
     for message in history.status.iter().filter(|m| m.stream_seq > live.after) {
         if !seen.contains(&message.stream_seq) {
             let text = format!("sequence {} on {}", message.stream_seq, message.subject);
-            found.push(Violation::LiveMissed(text));
+            found.push(Violation::ReceivedTooFew(text));
         }
     }
 }
 
-/// Whether it is the notice of a rejection that is stored.
-fn is_notice(rejected: &BTreeSet<(&str, Option<u64>)>, message: &LiveMessage) -> bool {
+/// Whether the message is the notice of a stored dead dead_letter.
+fn is_notice(rejected: &BTreeSet<(&str, Option<u64>)>, message: &ReceivedMessage) -> bool {
     let tokens: Vec<_> = message.subject.split('.').collect();
     let &["jobs", template, "status", "_rejected"] = tokens.as_slice() else { return false };
     let seq = message.event["requestSeq"].as_u64();

@@ -1,4 +1,4 @@
-//! Promise 3: the events of a Job in the order of its resourceVersions, each once, the outcome last.
+//! Guarantee 3: the events of a Job are ordered by resourceVersion, each once, the outcome last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::Violation;
 use super::event::Event;
 use super::history::History;
 
-/// The events of one uid, in the order of the stream.
+/// Checks the events of one uid, in stream order.
 pub(super) fn check(history: &History, events: &[Event<'_>], found: &mut Vec<Violation>) {
     let mut outcome: Option<&Event<'_>> = None;
     let mut newest: Option<&Event<'_>> = None;
@@ -14,27 +14,27 @@ pub(super) fn check(history: &History, events: &[Event<'_>], found: &mut Vec<Vio
         let after = |other: &Event<'_>| format!("{event}, after {other}");
         match (outcome, newest) {
             (Some(outcome), _) if event.is_outcome() => {
-                found.push(Violation::SecondOutcome(after(outcome)));
+                found.push(Violation::DuplicateOutcome(after(outcome)));
                 continue;
             }
             (Some(outcome), _) => {
-                found.push(Violation::AfterOutcome(after(outcome)));
+                found.push(Violation::EventAfterOutcome(after(outcome)));
                 continue;
             }
-            (None, Some(_)) | (None, None) if event.word == "ADDED" && place > 0 => {
+            (None, Some(_)) | (None, None) if event.type_ == "ADDED" && place > 0 => {
                 found.push(Violation::AddedNotFirst(after(&events[0])));
                 continue;
             }
             (None, Some(newest)) => {
-                let said_gone = newest.word == "DELETED" && event.is_state();
-                // A pod's event tells nothing newer of its Job than what was said.
+                let deleted = newest.type_ == "DELETED" && event.is_state();
+                // An event about a pod carries the resourceVersion of an event about its Job.
                 let ahead = event.version > newest.version && event.is_of_pods();
-                if event.version < newest.version || said_gone && event.version > newest.version {
+                if event.version < newest.version || deleted && event.version > newest.version {
                     found.push(Violation::OutOfOrder(after(newest)));
                 } else if ahead {
-                    found.push(Violation::Ahead(after(newest)));
+                    found.push(Violation::PodEventAhead(after(newest)));
                 } else if event.version == newest.version && event.is_state() {
-                    found.push(Violation::Repeated(after(newest)));
+                    found.push(Violation::DuplicateEvent(after(newest)));
                 }
             }
             (None, None) => {}
@@ -46,18 +46,18 @@ pub(super) fn check(history: &History, events: &[Event<'_>], found: &mut Vec<Vio
             newest = Some(event);
         }
     }
-    // A Job that was gone before anything was said has a DELETED only.
-    let added = events.iter().any(|event| event.word == "ADDED");
-    if let Some(first) = events.first().filter(|first| !added && first.word != "DELETED")
+    // A Job that was deleted before its first event has only a DELETED.
+    let added = events.iter().any(|event| event.type_ == "ADDED");
+    if let Some(first) = events.first().filter(|first| !added && first.type_ != "DELETED")
         && history.is_whole()
     {
-        found.push(Violation::NoAdded(format!("the first is {first}")));
+        found.push(Violation::MissingAdded(format!("the first event is {first}")));
     }
 }
 
-/// A name's Jobs follow each other: what is last on a subject tells of the latest one, which the memory of what was said
-/// rests on.
-pub(super) fn mixed(
+/// Jobs with the same name follow one another: the last event on a subject must be about the latest
+/// Job, because the dispatcher resumes from it.
+pub(super) fn check_interleaving(
     events: &BTreeMap<&str, Vec<Event<'_>>>,
     misplaced: &BTreeSet<u64>,
     found: &mut Vec<Violation>,
@@ -78,7 +78,7 @@ pub(super) fn mixed(
             if let &[(_, end, late), (start, _, other)] = pair
                 && start < end
             {
-                let text = format!("{late}, although uid {} was spoken of from {start} on", other.uid);
+                let text = format!("{late}, although the events of uid {} start at {start}", other.uid);
                 found.push(Violation::Interleaved(text));
             }
         }

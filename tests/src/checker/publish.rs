@@ -1,4 +1,4 @@
-//! Publishes requests and keeps a true record of it, also where an answer is lost.
+//! Publishes requests and records them correctly, even if an ack is lost.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,31 +12,31 @@ use tokio::time::sleep;
 
 use super::history::Request;
 
-/// How long one answer may take.
-pub(super) const ANSWER: Duration = Duration::from_secs(3);
-/// How long a publish is tried again where that keeps the record true.
-const TRIES: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for one ack.
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to retry.
+const RETRY_PERIOD: Duration = Duration::from_secs(60);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A publish that was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishError {
-    /// It is certainly not stored, and is not in the record.
+    /// It is not stored, and not in the record.
     Refused(String),
-    /// Nobody knows whether it is stored; the record says so.
+    /// It may be stored; the record says so.
     Unanswered(String),
 }
 
 impl fmt::Display for PublishError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(text) => write!(formatter, "the publish was refused: {text}"),
-            Self::Unanswered(text) => write!(formatter, "the publish was not answered: {text}"),
+            Self::Refused(text) => write!(formatter, "publish refused: {text}"),
+            Self::Unanswered(text) => write!(formatter, "no ack for the publish: {text}"),
         }
     }
 }
 
-/// The record of what was published.
+/// The published requests, and when each was first acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Record(Mutex<Vec<Request>>, Mutex<BTreeMap<u64, SystemTime>>);
 
@@ -60,14 +60,14 @@ impl Record {
     }
 }
 
-/// Publishes until it is answered. After a lost answer it goes on only under a `Nats-Msg-Id`, by which what may be stored
-/// twice is still one request.
+/// Publishes until there is an answer. After a lost ack it retries only with a `Nats-Msg-Id`, by
+/// which two stored messages are one request.
 pub(super) async fn publish(
     context: &Context,
     record: &Record,
     request: Request,
 ) -> Result<u64, PublishError> {
-    let end = Instant::now() + TRIES;
+    let end = Instant::now() + RETRY_PERIOD;
     let mut lost = false;
     loop {
         let error = match attempt(context, &request).await {
@@ -80,7 +80,7 @@ pub(super) async fn publish(
         };
         let late = Instant::now() > end;
         match error.kind() {
-            // No responders: the server or the stream is not there yet.
+            // No responders: the server or the stream does not exist yet.
             PublishErrorKind::StreamNotFound if !late => {}
             PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
                 if !lost {
@@ -94,7 +94,7 @@ pub(super) async fn publish(
             _ if lost => return Err(PublishError::Unanswered(error.to_string())),
             _ => return Err(PublishError::Refused(error.to_string())),
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_INTERVAL).await;
     }
 }
 

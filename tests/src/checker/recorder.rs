@@ -1,4 +1,4 @@
-//! Records a run: start it before the first request, publish through it, finish it at the end.
+//! Records a run: start the recorder before the first request, publish through it, and finish it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,27 +11,27 @@ use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::history::{Expect, History, Live, LiveMessage, Request, StatusMessage, Times};
+use super::history::{Expect, History, ReceivedMessage, Request, StatusMessage, Subscriber, Times};
 use super::publish::{self, PublishError, Record};
 use super::streams;
 use super::watch::JobWatch;
 use crate::wait::try_until;
 
-/// Between two looks at whether all is said.
-const PAUSE: Duration = Duration::from_millis(200);
-/// How long something too much may take to come once all that is due is there.
-const TOO_MUCH: Duration = Duration::from_secs(1);
-/// How long the streams may take to be read, and the plain subscriber to catch up.
-const READ: Duration = Duration::from_secs(30);
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// The interval between two polls for completion.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long to wait for a superfluous message once everything expected has arrived.
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
+/// How long reading the streams may take, and how long the plain subscriber may lag.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running record.
+/// A running recorder.
 #[derive(Debug)]
 pub struct Recorder {
     context: Context,
     watch: JobWatch,
     record: Record,
-    live: Arc<Mutex<Vec<LiveMessage>>>,
+    live: Arc<Mutex<Vec<ReceivedMessage>>>,
     after: u64,
     connects: u64,
     subscriber: JoinHandle<()>,
@@ -40,11 +40,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts to watch and to listen; what comes after is seen. The client must belong to this recorder alone where a
-    /// break of its connection matters, and to a user who sees everything.
+    /// Starts the watch and the subscriber. If the test breaks the client's connection, no other
+    /// recorder may share it. The client needs permission to read everything.
     ///
     /// # Errors
-    /// Where NATS or Kubernetes does not answer.
+    /// If NATS or Kubernetes does not answer.
     pub async fn start(
         nats: async_nats::Client,
         kubernetes: kube::Client,
@@ -54,8 +54,8 @@ impl Recorder {
             nats.subscribe("jobs.*.status.*").await.map_err(|error| format!("subscribe: {error}"))?;
         nats.flush().await.map_err(|error| format!("flush: {error}"))?;
         let connects = nats.statistics().connects.load(Ordering::Relaxed);
-        // Thousands of publishes may wait for their answers at once.
-        let builder = ContextBuilder::default().timeout(publish::ANSWER).backpressure_on_inflight(true);
+        // Thousands of publishes may wait for their acks at once.
+        let builder = ContextBuilder::default().timeout(publish::ACK_TIMEOUT).backpressure_on_inflight(true);
         let context: jetstream::Context = builder.build(nats);
         let (_, after) = streams::state(&context, "JOB_STATUS").await?;
         let live = Arc::new(Mutex::new(Vec::new()));
@@ -63,7 +63,7 @@ impl Recorder {
         let subscriber = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 let header = |name: &str| message.headers.as_ref()?.get(name)?.as_str().parse().ok();
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push(LiveMessage {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push(ReceivedMessage {
                     subject: message.subject.to_string(),
                     sequence: header("Nats-Sequence"),
                     event: streams::json(&message.payload),
@@ -75,24 +75,25 @@ impl Recorder {
         Ok(Self { context, watch, record, live, after, connects, subscriber, ttls, gaps })
     }
 
-    /// The TTL of a template's template, `None` where it has none; of a template never named here, any TTL is right.
+    /// Sets the TTL that retired Jobs of a template must have. Without this call any TTL is
+    /// correct.
     pub fn expect_ttl(&self, template: &str, ttl: Option<i32>) {
         self.ttls.lock().unwrap_or_else(PoisonError::into_inner).insert(template.to_owned(), ttl);
     }
 
-    /// From now on the plain subscriber may miss messages: what a stream's leader has stored when it dies is republished by
-    /// nobody.
+    /// Permits the plain subscriber to miss messages from now on: if the leader of a stream dies,
+    /// nobody republishes what it stored last.
     pub fn expect_gaps(&self) {
         self.gaps.store(true, Ordering::Relaxed);
     }
 
     /// Publishes a request and returns the sequence of its `PubAck`.
     ///
-    /// It is tried again for a minute where that keeps the record true: while nobody listens, and after a lost answer
-    /// if there is a `Nats-Msg-Id`.
+    /// Retries for a minute if that keeps the record correct: while there is no responder, and
+    /// after a lost ack if there is a `Nats-Msg-Id`.
     ///
     /// # Errors
-    /// Where it was not acknowledged; the record tells what is known of it.
+    /// If the request was not acknowledged. The record contains what is known about it.
     pub async fn publish(
         &self,
         template: &str,
@@ -102,7 +103,7 @@ impl Recorder {
         self.publish_expecting(template, payload, msg_id, Expect::Either).await
     }
 
-    /// Like [`Recorder::publish`], where it is known what is to become of the request.
+    /// Like [`Recorder::publish`], if the result of the request is known.
     ///
     /// # Errors
     /// As [`Recorder::publish`].
@@ -123,56 +124,57 @@ impl Recorder {
         self.record.add(request);
     }
 
-    /// Waits until `JOBS` is empty, every Job has its outcome and the finished ones are settled; then reads everything.
-    /// At the deadline it reads all the same, and prints what was missing: [`super::check`] tells it too.
+    /// Waits until `JOBS` is empty, every Job has its outcome and finished Jobs are retired, then
+    /// reads everything. At the deadline it prints what is missing and reads everything as well;
+    /// [`super::check`] reports the same.
     ///
     /// # Errors
-    /// Where the streams cannot be read.
+    /// If a stream cannot be read.
     pub async fn finish(&self, deadline: Duration) -> Result<History, String> {
-        let said = tokio::sync::Mutex::new((0, BTreeSet::new()));
-        let rest = try_until("the end of all that was asked for", deadline, || async {
-            let look = self.is_at_rest(&mut *said.lock().await).await;
-            if look.is_err() {
-                sleep(PAUSE).await;
+        let progress = tokio::sync::Mutex::new((0, BTreeSet::new()));
+        let complete = try_until("all requests to finish", deadline, || async {
+            let result = self.check_complete(&mut *progress.lock().await).await;
+            if result.is_err() {
+                sleep(POLL_INTERVAL).await;
             }
-            look
+            result
         });
-        if let Err(missing) = rest.await {
+        if let Err(missing) = complete.await {
             println!("{missing}");
         }
-        sleep(TOO_MUCH).await;
-        let mut history = try_until("the streams", READ, || self.read()).await?;
+        sleep(GRACE_PERIOD).await;
+        let mut history = try_until("the streams", READ_TIMEOUT, || self.read()).await?;
         let last = history.status.last().map_or(0, |message| message.stream_seq);
         let live = self.live(last).await;
         history.live = Some(live);
         Ok(history)
     }
 
-    /// Lists the Jobs: what is not there any more, though no event told of it, is gone.
+    /// Lists the Jobs and marks those that are missing as deleted.
     ///
     /// # Errors
-    /// Where Kubernetes does not answer.
+    /// If Kubernetes does not answer.
     pub async fn relist(&self) -> Result<(), String> {
         self.watch.relist().await
     }
 
-    /// Reads everything as it is now, and judges nothing as missing yet.
+    /// Reads the current state, in which missing results are no violations.
     ///
     /// # Errors
-    /// Where the streams cannot be read.
-    pub async fn so_far(&self) -> Result<History, String> {
-        Ok(History { at_rest: false, ..self.read().await? })
+    /// If a stream cannot be read.
+    pub async fn snapshot(&self) -> Result<History, String> {
+        Ok(History { complete: false, ..self.read().await? })
     }
 
     async fn read(&self) -> Result<History, String> {
         let status = streams::read(&self.context, "JOB_STATUS", 0).await?;
         let rejected = streams::read(&self.context, "JOB_REJECTED", 0).await?;
-        let (jobs_stream_left, _) = streams::state(&self.context, "JOBS").await?;
+        let (queued_requests, _) = streams::state(&self.context, "JOBS").await?;
         let times = Times {
             acknowledged: self.record.times(),
-            said: status.iter().map(|stored| (stored.seq, stored.time)).collect(),
+            published: status.iter().map(|stored| (stored.seq, stored.time)).collect(),
             rejected: rejected.iter().map(|stored| (stored.seq, stored.time)).collect(),
-            ended: self.watch.ends(),
+            finished: self.watch.ends(),
         };
         Ok(History {
             requests: self.record.all(),
@@ -181,18 +183,19 @@ impl Recorder {
             status: status.into_iter().map(Into::into).collect(),
             rejected: rejected.into_iter().map(Into::into).collect(),
             live: None,
-            jobs_stream_left,
-            at_rest: true,
+            queued_requests,
+            complete: true,
             ttls: self.ttls.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             times,
         })
     }
 
-    /// Reads what was said since the last look: up to which sequence, and the uids with an outcome.
-    async fn is_at_rest(&self, (read, done): &mut (u64, BTreeSet<String>)) -> Result<(), String> {
+    /// Reads the events since the last call. The argument holds the last sequence and the uids with
+    /// an outcome.
+    async fn check_complete(&self, (read, done): &mut (u64, BTreeSet<String>)) -> Result<(), String> {
         match streams::state(&self.context, "JOBS").await? {
             (0, _) => {}
-            (left, _) => return Err(format!("{left} messages are in JOBS")),
+            (queued, _) => return Err(format!("{queued} messages are in JOBS")),
         }
         for message in streams::read(&self.context, "JOB_STATUS", *read).await? {
             let StatusMessage { stream_seq, event, .. } = message.into();
@@ -201,38 +204,38 @@ impl Recorder {
                 done.insert(uid.to_owned());
             }
         }
-        self.is_all_said(done)?;
-        // A list of all Jobs is dear, and may bring some to light.
+        self.check_outcomes(done)?;
+        // Listing all Jobs is expensive, so it comes last. It may reveal further Jobs.
         self.watch.is_up_to_date().await?;
-        self.is_all_said(done)
+        self.check_outcomes(done)
     }
 
-    /// Whether each Job that was seen has its outcome and, where it is still there, is settled.
-    fn is_all_said(&self, done: &BTreeSet<String>) -> Result<(), String> {
+    /// Checks that every observed Job has its outcome and, if it exists, is retired.
+    fn check_outcomes(&self, done: &BTreeSet<String>) -> Result<(), String> {
         let jobs = self.watch.jobs();
-        let ours = || jobs.iter().filter(|job| job.ours);
-        let silent: Vec<_> = ours().filter(|job| !done.contains(&job.uid)).collect();
-        if let Some(job) = silent.first() {
-            return Err(format!("{} Jobs have no OUTCOME, {job} for one", silent.len()));
+        let managed = || jobs.iter().filter(|job| job.managed);
+        let missing: Vec<_> = managed().filter(|job| !done.contains(&job.uid)).collect();
+        if let Some(job) = missing.first() {
+            return Err(format!("{} Jobs without OUTCOME, such as {job}", missing.len()));
         }
-        match ours().find(|job| !job.deleted && job.ended.is_final() && !job.settled) {
-            Some(job) => Err(format!("{job} is not settled")),
+        match managed().find(|job| !job.deleted && job.finish.is_final() && !job.retired) {
+            Some(job) => Err(format!("{job} is not retired")),
             None => Ok(()),
         }
     }
 
-    /// What the plain subscriber saw, once it has seen up to `last` or cannot any more.
-    async fn live(&self, last: u64) -> Live {
+    /// What the plain subscriber received, once it has received `last` or cannot any more.
+    async fn live(&self, last: u64) -> Subscriber {
         let seen = || self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connects = || self.context.client().statistics().connects.load(Ordering::Relaxed);
-        let unbroken = || connects() == self.connects && !self.gaps.load(Ordering::Relaxed);
-        // One that missed the last messages is told by the check.
-        let _ = try_until("the plain subscriber", CATCH_UP, || async {
+        let stayed_connected = || connects() == self.connects && !self.gaps.load(Ordering::Relaxed);
+        // The check reports missing messages.
+        let _ = try_until("the plain subscriber", CATCH_UP_TIMEOUT, || async {
             let newest = seen().iter().filter_map(|message| message.sequence).max();
-            (newest.unwrap_or(self.after) >= last || !unbroken()).then_some(())
+            (newest.unwrap_or(self.after) >= last || !stayed_connected()).then_some(())
         })
         .await;
-        Live { after: self.after, unbroken: unbroken(), messages: seen() }
+        Subscriber { after: self.after, stayed_connected: stayed_connected(), messages: seen() }
     }
 }
 

@@ -1,22 +1,22 @@
-//! Promise 1, request by request: one Job or one rejection, by the request's sequence.
+//! Guarantee 1 per request: one Job or one dead dead_letter, identified by the request's sequence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Violation;
-use super::history::{DeadLetter, Expect, History, JobSeen, Request};
+use super::history::{DeadLetter, Expect, History, JobRecord, Request};
 use super::reuse::{is_served, may_be_of};
 
-/// What the streams and the cluster hold of one request.
+/// What the streams and the cluster hold for one request.
 #[derive(Default)]
 struct Ends<'a> {
     request: Option<&'a Request>,
-    jobs: Vec<&'a JobSeen>,
-    letters: Vec<&'a DeadLetter>,
+    jobs: Vec<&'a JobRecord>,
+    dead_letters: Vec<&'a DeadLetter>,
 }
 
-/// The requests that are known to be stored, by their sequence. A duplicate's answer names the sequence of the message
-/// that is stored, which may be that of a publish without an answer.
+/// The requests that are certainly stored, by their sequence. The ack of a duplicate names the
+/// sequence of the stored message, which may be that of a publish without an ack.
 pub(super) fn stored(history: &History) -> BTreeMap<u64, &Request> {
     let mut stored = BTreeMap::new();
     let of = |duplicate: bool| history.requests.iter().filter(move |request| request.duplicate == duplicate);
@@ -28,28 +28,28 @@ pub(super) fn stored(history: &History) -> BTreeMap<u64, &Request> {
     stored
 }
 
-pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violation>) {
-    letters(history, found);
+pub(super) fn check(history: &History, jobs: &[JobRecord], found: &mut Vec<Violation>) {
+    dead_letters(history, found);
     let mut all: BTreeMap<u64, Ends<'_>> = BTreeMap::new();
     for (seq, request) in stored(history) {
         all.entry(seq).or_default().request = Some(request);
     }
-    for job in jobs.iter().filter(|job| job.ours) {
+    for job in jobs.iter().filter(|job| job.managed) {
         all.entry(job.request_seq).or_default().jobs.push(job);
     }
-    for letter in &history.rejected {
-        if let Some(seq) = letter.request_seq() {
-            all.entry(seq).or_default().letters.push(letter);
+    for dead_letter in &history.rejected {
+        if let Some(seq) = dead_letter.request_seq() {
+            all.entry(seq).or_default().dead_letters.push(dead_letter);
         }
     }
-    // A publish without an answer accounts for at most one Job or rejection.
+    // A publish without an ack accounts for at most one Job or dead dead_letter.
     let mut unanswered: Vec<_> = history.requests.iter().filter(|request| request.seq.is_none()).collect();
     for (seq, ends) in &all {
         let who = Who { seq: *seq, request: ends.request };
         counts(&who, ends, found);
         match ends.request {
             Some(request) => {
-                payload(&who, request, &ends.letters, found);
+                payload(&who, request, &ends.dead_letters, found);
                 expected(history, jobs, &who, request, ends, found);
             }
             None if history.requests_complete => unasked(history, ends, &mut unanswered, found),
@@ -58,7 +58,7 @@ pub(super) fn check(history: &History, jobs: &[JobSeen], found: &mut Vec<Violati
     }
 }
 
-/// A request in a message.
+/// A request, for messages.
 struct Who<'a> {
     seq: u64,
     request: Option<&'a Request>,
@@ -73,59 +73,60 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-fn place(letter: &DeadLetter) -> String {
-    let DeadLetter { stream_seq, subject, .. } = letter;
-    format!("message {stream_seq} on {subject} ({})", letter.header("Job-Error"))
+fn place(dead_letter: &DeadLetter) -> String {
+    let DeadLetter { stream_seq, subject, .. } = dead_letter;
+    format!("message {stream_seq} on {subject} ({})", dead_letter.header("Job-Error"))
 }
 
-/// What holds of the rejections alone.
-fn letters(history: &History, found: &mut Vec<Violation>) {
+/// Checks the dead dead_letters alone.
+fn dead_letters(history: &History, found: &mut Vec<Violation>) {
     let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
-    for letter in &history.rejected {
+    for dead_letter in &history.rejected {
         let needed = ["Job-Error", "Job-Error-Message", "Job-Request-Id", "Nats-Msg-Id"];
-        for name in needed.into_iter().filter(|name| letter.header(name).is_empty()) {
-            found.push(Violation::RejectionHeader(format!("{}: no {name}", place(letter))));
+        for name in needed.into_iter().filter(|name| dead_letter.header(name).is_empty()) {
+            found.push(Violation::RejectionHeader(format!("{}: no {name}", place(dead_letter))));
         }
-        let Some(seq) = letter.request_seq() else {
-            found.push(Violation::RejectionHeader(format!("{}: no Job-Request-Seq", place(letter))));
+        let Some(seq) = dead_letter.request_seq() else {
+            found.push(Violation::RejectionHeader(format!("{}: no Job-Request-Seq", place(dead_letter))));
             continue;
         };
-        let id = letter.header("Nats-Msg-Id");
+        let id = dead_letter.header("Nats-Msg-Id");
         let other = *requests.entry(id).or_insert(seq);
         if other != seq && !id.is_empty() {
-            let text = format!("{}: {id:?} of the requests {other} and {seq}", place(letter));
+            let text = format!("{}: {id:?} of requests {other} and {seq}", place(dead_letter));
             found.push(Violation::RejectionIdShared(text));
         }
     }
 }
 
-/// Never two Jobs, never both, never two rejections.
+/// Never two Jobs, never both, never two dead dead_letters.
 fn counts(who: &Who<'_>, ends: &Ends<'_>, found: &mut Vec<Violation>) {
     if let [first, second, ..] = ends.jobs.as_slice() {
-        found.push(Violation::SecondJob(format!("{who}: {first} and {second}")));
+        found.push(Violation::DuplicateJob(format!("{who}: {first} and {second}")));
     }
-    if let ([job, ..], [letter, ..]) = (ends.jobs.as_slice(), ends.letters.as_slice()) {
-        found.push(Violation::JobAndRejection(format!("{who}: {job} and {}", place(letter))));
+    if let ([job, ..], [dead_letter, ..]) = (ends.jobs.as_slice(), ends.dead_letters.as_slice()) {
+        found.push(Violation::JobAndRejection(format!("{who}: {job} and {}", place(dead_letter))));
     }
-    let ids: BTreeSet<_> = ends.letters.iter().map(|letter| letter.header("Nats-Msg-Id")).collect();
+    let ids: BTreeSet<_> =
+        ends.dead_letters.iter().map(|dead_letter| dead_letter.header("Nats-Msg-Id")).collect();
     if ids.len() > 1 && !ids.contains("") {
-        found.push(Violation::RejectionRepeated(format!("{who}: {ids:?}")));
+        found.push(Violation::DuplicateRejection(format!("{who}: {ids:?}")));
     }
 }
 
-fn payload(who: &Who<'_>, request: &Request, letters: &[&DeadLetter], found: &mut Vec<Violation>) {
-    for letter in letters {
-        if letter.payload != request.payload || letter.template() != request.template {
-            let payload = String::from_utf8_lossy(&letter.payload);
-            found.push(Violation::RejectionPayload(format!("{who}: {}: {payload}", place(letter))));
+fn payload(who: &Who<'_>, request: &Request, dead_letters: &[&DeadLetter], found: &mut Vec<Violation>) {
+    for dead_letter in dead_letters {
+        if dead_letter.payload != request.payload || dead_letter.template() != request.template {
+            let payload = String::from_utf8_lossy(&dead_letter.payload);
+            found.push(Violation::RejectionPayload(format!("{who}: {}: {payload}", place(dead_letter))));
         }
     }
 }
 
-/// Never neither, and what was expected of it.
+/// Never neither, and the expected result.
 fn expected(
     history: &History,
-    jobs: &[JobSeen],
+    jobs: &[JobRecord],
     who: &Who<'_>,
     request: &Request,
     ends: &Ends<'_>,
@@ -136,35 +137,37 @@ fn expected(
         let template = job.template.is_empty() || job.template == request.template;
         let name = !matches!(&request.expect, Expect::Job(Some(name)) if *name != job.name);
         if !(id && template && name) {
-            found.push(Violation::WrongJob(format!("{who}, expected {:?}: {job}", request.expect)));
+            found.push(Violation::MismatchedJob(format!("{who}, expected {:?}: {job}", request.expect)));
         }
     }
-    match (&request.expect, ends.jobs.first(), ends.letters.first()) {
-        // Said already.
+    match (&request.expect, ends.jobs.first(), ends.dead_letters.first()) {
+        // Reported by `check_counts`.
         (_, Some(_), Some(_)) => {}
-        (Expect::Job(_), None, Some(letter)) => {
-            found.push(Violation::UnexpectedRejection(format!("{who}: {}", place(letter))));
+        (Expect::Job(_), None, Some(dead_letter)) => {
+            found.push(Violation::UnexpectedRejection(format!("{who}: {}", place(dead_letter))));
         }
-        (Expect::Rejection(Some(reason)), None, Some(letter)) if letter.header("Job-Error") != reason => {
-            found.push(Violation::WrongReason(format!("{who}: {}, expected {reason}", place(letter))));
+        (Expect::Rejection(Some(reason)), None, Some(dead_letter))
+            if dead_letter.header("Job-Error") != reason =>
+        {
+            found.push(Violation::WrongReason(format!("{who}: {}, expected {reason}", place(dead_letter))));
         }
         (_, None, Some(_)) | (Expect::Either | Expect::Job(_), Some(_), None) => {}
         (Expect::Rejection(reason), job, None) => {
-            let job = job.map_or("no Job either".to_owned(), ToString::to_string);
+            let job = job.map_or("no Job".to_owned(), ToString::to_string);
             found.push(Violation::MissingRejection(format!("{who}: expected {reason:?}, found {job}")));
         }
         (Expect::Either | Expect::Job(_), None, None) => match is_served(history, jobs, request) {
-            Err(None) if history.at_rest => found.push(Violation::LostRequest(who.to_string())),
+            Err(None) if history.complete => found.push(Violation::LostRequest(who.to_string())),
             Ok(()) | Err(None) => {}
             Err(Some(job)) => {
-                let text = format!("{who}: its identity was used before, with another request: {job}");
+                let text = format!("{who}: its request id belongs to another request: {job}");
                 found.push(Violation::MissingRejection(text));
             }
         },
     }
 }
 
-/// What no acknowledged request asked for: of a publish without an answer, or of nobody.
+/// A Job or dead dead_letter of no acknowledged request: its publish got no ack, or there was none.
 fn unasked(history: &History, ends: &Ends<'_>, unanswered: &mut Vec<&Request>, found: &mut Vec<Violation>) {
     let mut take = |fits: &dyn Fn(&Request) -> bool| {
         let place = unanswered.iter().position(|request| fits(request));
@@ -174,12 +177,14 @@ fn unasked(history: &History, ends: &Ends<'_>, unanswered: &mut Vec<&Request>, f
         let known =
             history.requests.iter().any(|request| may_be_of(request, job) && request.msg_id.is_some());
         if !known && !take(&|request| request.msg_id.is_none() && may_be_of(request, job)) {
-            found.push(Violation::UnaskedJob(job.to_string()));
+            found.push(Violation::JobWithoutRequest(job.to_string()));
         }
-    } else if let Some(letter) = ends.letters.first()
-        && !take(&|request| request.template == letter.template() && request.payload == letter.payload)
+    } else if let Some(dead_letter) = ends.dead_letters.first()
+        && !take(&|request| {
+            request.template == dead_letter.template() && request.payload == dead_letter.payload
+        })
     {
-        let payload = String::from_utf8_lossy(&letter.payload);
-        found.push(Violation::UnaskedRejection(format!("{}: {payload}", place(letter))));
+        let payload = String::from_utf8_lossy(&dead_letter.payload);
+        found.push(Violation::RejectionWithoutRequest(format!("{}: {payload}", place(dead_letter))));
     }
 }

@@ -1,21 +1,22 @@
-//! What can be told afterwards, without a record: the streams and the cluster as they are.
+//! Reads the streams and the cluster without a record of the requests.
 
 use async_nats::jetstream;
 
 use super::history::History;
 use super::{streams, watch};
 
-/// Reads the streams and the Jobs that are there.
+/// Reads the streams and the Jobs.
 ///
 /// # Errors
-/// Where one of them cannot be read.
+/// If one of them cannot be read.
 pub async fn read(
     nats: &async_nats::Client,
     kubernetes: &kube::Client,
     namespace: &str,
 ) -> Result<History, String> {
     let context = jetstream::new(nats.clone());
-    // Before and after: of a Job whose state is older than its events, nothing is missing that is still to come.
+    // Listed before and after the streams are read: an event is not missing if the Job changed
+    // meanwhile.
     let mut jobs = watch::present(kubernetes.clone(), namespace).await?;
     let status = streams::read(&context, "JOB_STATUS", 0).await?;
     for job in watch::present(kubernetes.clone(), namespace).await? {
@@ -24,12 +25,12 @@ pub async fn read(
         }
     }
     let rejected = streams::read(&context, "JOB_REJECTED", 0).await?;
-    let (jobs_stream_left, _) = streams::state(&context, "JOBS").await?;
+    let (queued_requests, _) = streams::state(&context, "JOBS").await?;
     Ok(History {
         jobs,
         status: status.into_iter().map(Into::into).collect(),
         rejected: rejected.into_iter().map(Into::into).collect(),
-        jobs_stream_left,
+        queued_requests,
         ..History::default()
     })
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::history::{DeadLetter, Headers, StatusMessage};
 
-/// How long one answer may take.
+/// How long to wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A stored message.
@@ -43,10 +43,10 @@ pub(super) fn json(payload: &[u8]) -> Value {
     serde_json::from_slice(payload).unwrap_or_default()
 }
 
-/// The stream; `None` where there is none yet.
+/// The stream; `None` if it does not exist.
 async fn open(context: &Context, name: &str) -> Result<Option<Stream<Info>>, String> {
     match timeout(DEADLINE, context.get_stream(name)).await {
-        Err(_) => Err(format!("stream {name}: no answer")),
+        Err(_) => Err(format!("stream {name}: timed out")),
         Ok(Ok(stream)) => Ok(Some(stream)),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
@@ -57,7 +57,7 @@ async fn open(context: &Context, name: &str) -> Result<Option<Stream<Info>>, Str
     }
 }
 
-/// The number of messages and the last sequence; zeros where there is no stream yet.
+/// The number of messages and the last sequence; zeros if the stream does not exist.
 pub(super) async fn state(context: &Context, name: &str) -> Result<(u64, u64), String> {
     let stream = open(context, name).await?;
     Ok(stream.map_or((0, 0), |stream| {
@@ -93,7 +93,7 @@ pub(super) async fn read(context: &Context, name: &str, after: u64) -> Result<Ve
             return Ok(all);
         }
     }
-    Err(failed(&"it ended too early"))
+    Err(failed(&"finish early"))
 }
 
 fn headers(map: &HeaderMap) -> Headers {

@@ -2,75 +2,75 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::history::{Ended, Live, LiveMessage, StatusMessage};
+use super::history::{Finish, ReceivedMessage, StatusMessage, Subscriber};
 use super::*;
 
 mod delays;
-mod good;
 mod identity;
+mod valid;
 
-use good::{Builder, good};
+use valid::{Builder, valid};
 
-/// A name of a violation, and a change of the good history that brings it.
-type Plant = (&'static str, fn(&mut History));
+/// The name of a violation, and a change of the valid history that causes it.
+type Mutation = (&'static str, fn(&mut History));
 
-fn event(history: &mut History, uid: &str, word: &str) -> usize {
-    let is_it = |m: &StatusMessage| m.event["uid"] == uid && m.event["type"] == word;
+fn event(history: &mut History, uid: &str, type_: &str) -> usize {
+    let is_it = |m: &StatusMessage| m.event["uid"] == uid && m.event["type"] == type_;
     history.status.iter().position(is_it).unwrap()
 }
 
-fn set(history: &mut History, uid: &str, word: &str, change: fn(&mut StatusMessage)) {
-    let place = event(history, uid, word);
+fn set(history: &mut History, uid: &str, type_: &str, change: fn(&mut StatusMessage)) {
+    let place = event(history, uid, type_);
     change(&mut history.status[place]);
     replay(history);
 }
 
-/// Gives the messages the sequences of their places, and lets the plain subscriber see them so.
+/// Renumbers the messages and lets the plain subscriber receive them again.
 fn replay(history: &mut History) {
     for (message, seq) in history.status.iter_mut().zip(1..) {
         message.stream_seq = seq;
     }
-    good::listen(history);
+    valid::subscribe(history);
 }
 
-fn insert_copy(history: &mut History, uid: &str, word: &str, behind: usize) {
-    let place = event(history, uid, word);
+fn insert_copy(history: &mut History, uid: &str, type_: &str, behind: usize) {
+    let place = event(history, uid, type_);
     let copy = history.status[place].clone();
     history.status.insert(place + behind, copy);
     replay(history);
 }
 
-fn job<'a>(history: &'a mut History, uid: &str) -> &'a mut history::JobSeen {
+fn job<'a>(history: &'a mut History, uid: &str) -> &'a mut history::JobRecord {
     history.jobs.iter_mut().find(|job| job.uid == uid).unwrap()
 }
 
-fn live(history: &mut History) -> &mut Vec<LiveMessage> {
+fn live(history: &mut History) -> &mut Vec<ReceivedMessage> {
     &mut history.live.as_mut().unwrap().messages
 }
 
-const PLANTS: &[Plant] = &[
-    ("LostRequest", |h| h.rejected.retain(|letter| letter.header("Job-Error") != "InvalidName")),
-    ("SecondJob", |h| Builder::again(h, "complete", "complete-again")),
+const MUTATIONS: &[Mutation] = &[
+    ("LostRequest", |h| h.rejected.retain(|dead_letter| dead_letter.header("Job-Error") != "InvalidName")),
+    ("DuplicateJob", |h| Builder::duplicate_job(h, "complete", "complete-again")),
     ("JobAndRejection", |h| {
-        let mut letter = h.rejected[0].clone();
-        letter.headers.insert("Job-Request-Seq".into(), "1".into());
-        letter.headers.insert("Nats-Msg-Id".into(), "1-5".into());
-        letter.payload = h.requests[0].payload.clone();
-        h.rejected.push(letter);
+        let mut dead_letter = h.rejected[0].clone();
+        dead_letter.headers.insert("Job-Request-Seq".into(), "1".into());
+        dead_letter.headers.insert("Nats-Msg-Id".into(), "1-5".into());
+        dead_letter.payload = h.requests[0].payload.clone();
+        h.rejected.push(dead_letter);
     }),
-    ("UnaskedJob", |h| {
+    ("JobWithoutRequest", |h| {
         let mut builder = Builder::of(h);
-        builder.job("unasked", "stray", 99, "nobody");
-        builder.run("unasked", "Complete");
+        builder.job("extra", "stray", 99, "nobody");
+        builder.finish("extra", "Complete");
         *h = builder.done();
     }),
-    ("UnaskedRejection", |h| {
-        let mut letter = h.rejected[0].clone();
-        letter.headers.insert("Job-Request-Seq".into(), "98".into());
-        letter.headers.insert("Nats-Msg-Id".into(), "98-5".into());
-        h.rejected.push(letter);
+    ("RejectionWithoutRequest", |h| {
+        let mut dead_letter = h.rejected[0].clone();
+        dead_letter.headers.insert("Job-Request-Seq".into(), "98".into());
+        dead_letter.headers.insert("Nats-Msg-Id".into(), "98-5".into());
+        h.rejected.push(dead_letter);
     }),
-    ("WrongJob", |h| h.requests[0].expect = Expect::Job(Some("another".into()))),
+    ("MismatchedJob", |h| h.requests[0].expect = Expect::Job(Some("another".into()))),
     ("MissingRejection", |h| h.requests[0].expect = Expect::Rejection(None)),
     ("UnexpectedRejection", |h| {
         let place = h.requests.iter().position(|r| matches!(r.expect, Expect::Rejection(_))).unwrap();
@@ -79,10 +79,10 @@ const PLANTS: &[Plant] = &[
     ("WrongReason", |h| {
         h.rejected[0].headers.insert("Job-Error".into(), "Refused".into());
     }),
-    ("RejectionRepeated", |h| {
-        let mut letter = h.rejected[0].clone();
-        letter.headers.insert("Nats-Msg-Id".into(), "other".into());
-        h.rejected.push(letter);
+    ("DuplicateRejection", |h| {
+        let mut dead_letter = h.rejected[0].clone();
+        dead_letter.headers.insert("Nats-Msg-Id".into(), "other".into());
+        h.rejected.push(dead_letter);
     }),
     ("RejectionIdShared", |h| {
         let id = h.rejected[0].header("Nats-Msg-Id").to_owned();
@@ -90,52 +90,52 @@ const PLANTS: &[Plant] = &[
     }),
     ("RejectionPayload", |h| h.rejected[0].payload.push(b' ')),
     ("RejectionHeader", |h| drop(h.rejected[0].headers.remove("Job-Error-Message"))),
-    ("LeftInQueue", |h| h.jobs_stream_left = 1),
-    ("NoOutcome", |h| {
+    ("QueuedRequests", |h| h.queued_requests = 1),
+    ("MissingOutcome", |h| {
         let place = event(h, "failed", "OUTCOME");
         h.status.remove(place);
         replay(h);
     }),
-    ("SecondOutcome", |h| insert_copy(h, "complete", "OUTCOME", 1)),
-    ("AfterOutcome", |h| {
+    ("DuplicateOutcome", |h| insert_copy(h, "complete", "OUTCOME", 1)),
+    ("EventAfterOutcome", |h| {
         let place = event(h, "complete", "ATTEMPT");
         let event = h.status.remove(place);
         h.status.push(event);
         replay(h);
     }),
     ("WrongResult", |h| set(h, "failed", "OUTCOME", |m| m.event["outcome"]["result"] = "Complete".into())),
-    ("EndOverlooked", |h| job(h, "deleted").ended = Ended::Complete),
-    ("ForeignJob", |h| {
+    ("MissedFinish", |h| job(h, "deleted").finish = Finish::Complete),
+    ("UnmanagedJob", |h| {
         let mut message = h.status[0].clone();
         message.event["uid"] = "other".into();
         h.status.push(message);
         replay(h);
     }),
-    ("NotSettled", |h| job(h, "failed").settled = false),
+    ("NotRetired", |h| job(h, "failed").retired = false),
     ("WrongTtl", |h| job(h, "failed").ttl = None),
     ("OutOfOrder", |h| {
         let place = event(h, "failed", "MODIFIED");
         h.status.swap(place, place + 1);
         replay(h);
     }),
-    ("Ahead", |h| {
+    ("PodEventAhead", |h| {
         set(h, "failed", "ATTEMPT", |m| {
             let version = m.event["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() + 1;
             m.event["resourceVersion"] = version.to_string().into();
             m.headers.insert("Job-Resource-Version".into(), version.to_string());
         });
     }),
-    ("Repeated", |h| insert_copy(h, "failed", "MODIFIED", 1)),
+    ("DuplicateEvent", |h| insert_copy(h, "failed", "MODIFIED", 1)),
     ("AddedNotFirst", |h| insert_copy(h, "failed", "ADDED", 1)),
-    ("NoAdded", |h| {
+    ("MissingAdded", |h| {
         let place = event(h, "failed", "ADDED");
         h.status.remove(place);
         replay(h);
     }),
-    ("EndNotSaid", |h| {
+    ("MissingFinalEvent", |h| {
         h.status.retain(|m| {
             let uid = m.event["uid"] == "failed" && m.event["type"] == "MODIFIED";
-            !(uid && Ended::of(&m.event["status"]).is_final())
+            !(uid && Finish::of(&m.event["status"]).is_final())
         });
         replay(h);
     }),
@@ -153,14 +153,14 @@ const PLANTS: &[Plant] = &[
     ("WrongSubject", |h| set(h, "failed", "MODIFIED", |m| m.subject = "jobs.simple.status.deleted".into())),
     ("WrongHeader", |h| set(h, "failed", "MODIFIED", |m| drop(m.headers.remove("Job-Uid")))),
     ("WrongRequest", |h| set(h, "failed", "MODIFIED", |m| m.event["requestSeq"] = json!(1))),
-    ("LiveUnknown", |h| {
+    ("ReceivedUnknown", |h| {
         let mut message = live(h)[0].clone();
         message.sequence = None;
         live(h).insert(1, message);
     }),
-    ("LiveDiffers", |h| live(h)[0].event["type"] = "MODIFIED".into()),
-    ("LiveOrder", |h| live(h).swap(0, 1)),
-    ("LiveMissed", |h| drop(live(h).remove(1))),
+    ("ReceivedDifferent", |h| live(h)[0].event["type"] = "MODIFIED".into()),
+    ("ReceivedOutOfOrder", |h| live(h).swap(0, 1)),
+    ("ReceivedTooFew", |h| drop(live(h).remove(1))),
 ];
 
 fn names(history: &History) -> Vec<String> {
@@ -168,17 +168,17 @@ fn names(history: &History) -> Vec<String> {
 }
 
 #[test]
-fn a_good_history_breaks_nothing() {
-    let history = good();
+fn valid_history_has_no_violation() {
+    let history = valid();
     assert_guarantees(&history);
     assert!(history.jobs.len() > 4 && history.rejected.len() > 2, "{}", history.summary());
 }
 
 #[test]
-fn each_kind_of_violation_is_caught_as_what_it_is() {
-    for (name, plant) in PLANTS {
-        let mut history = good();
-        plant(&mut history);
+fn each_violation_is_reported_under_its_own_name() {
+    for (name, mutate) in MUTATIONS {
+        let mut history = valid();
+        mutate(&mut history);
         let found = check(&history);
         let only = found.iter().map(Violation::name).collect::<BTreeSet<_>>();
         let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
@@ -187,89 +187,88 @@ fn each_kind_of_violation_is_caught_as_what_it_is() {
 }
 
 #[test]
-fn every_kind_of_violation_is_planted() {
-    let planted: BTreeSet<_> = PLANTS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(planted, Violation::NAMES.iter().copied().collect());
+fn every_violation_has_a_mutation() {
+    let mutateed: BTreeSet<_> = MUTATIONS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(mutateed, Violation::NAMES.iter().copied().collect());
 }
 
 #[test]
-fn a_job_under_way_is_no_violation_until_the_run_is_at_rest() {
-    let mut history = good();
+fn unfinished_job_is_a_violation_only_in_a_complete_history() {
+    let mut history = valid();
     let outcome = event(&mut history, "failed", "OUTCOME");
     history.status.remove(outcome);
     replay(&mut history);
-    job(&mut history, "failed").ended = Ended::Not;
-    history.at_rest = false;
+    job(&mut history, "failed").finish = Finish::Not;
+    history.complete = false;
     assert_eq!(names(&history), [""; 0]);
-    history.at_rest = true;
-    assert_eq!(names(&history), ["NoOutcome"]);
+    history.complete = true;
+    assert_eq!(names(&history), ["MissingOutcome"]);
 }
 
 #[test]
-fn a_job_that_no_watch_saw_is_known_from_its_events() {
-    let mut history = good();
+fn job_missed_by_the_watch_is_taken_from_its_events() {
+    let mut history = valid();
     history.jobs.retain(|job| job.uid != "deleted");
     assert_eq!(names(&history), [""; 0]);
     let place = event(&mut history, "deleted", "OUTCOME");
     history.status.remove(place);
     replay(&mut history);
-    assert_eq!(names(&history), ["NoOutcome"]);
+    assert_eq!(names(&history), ["MissingOutcome"]);
 }
 
 #[test]
-fn a_subscriber_whose_connection_broke_may_have_missed_messages() {
-    let mut history = good();
+fn reconnected_subscriber_may_miss_messages() {
+    let mut history = valid();
     live(&mut history).remove(1);
     let live = history.live.take().unwrap();
-    history.live = Some(Live { unbroken: false, ..live });
+    history.live = Some(Subscriber { stayed_connected: false, ..live });
     assert_eq!(names(&history), [""; 0]);
 }
 
-/// Of JetStream servers that were all killed one republished what it had republished before (seed 16760350147175502260 of
-/// `cluster::all_three_are_killed`).
+/// A restarted NATS cluster republished a message that it had republished before.
 #[test]
-fn only_a_subscriber_whose_connection_broke_may_hear_a_message_twice() {
-    let mut history = good();
+fn only_a_reconnected_subscriber_may_receive_a_message_twice() {
+    let mut history = valid();
     let again = live(&mut history)[0].clone();
     live(&mut history).insert(1, again);
-    assert_eq!(names(&history), ["LiveOrder"]);
+    assert_eq!(names(&history), ["ReceivedOutOfOrder"]);
     let live = history.live.take().unwrap();
-    history.live = Some(Live { unbroken: false, ..live });
+    history.live = Some(Subscriber { stayed_connected: false, ..live });
     assert_eq!(names(&history), [""; 0]);
 }
 
 #[test]
-fn a_present_job_is_not_deleted_and_a_missing_job_may_have_ended() {
-    let mut history = good();
+fn existing_job_is_not_deleted_and_missing_job_may_have_finished() {
+    let mut history = valid();
     job(&mut history, "deleted").deleted = false;
     assert_eq!(names(&history), ["WrongResult"]);
-    let mut history = good();
-    job(&mut history, "failed").ended = Ended::Unknown;
+    let mut history = valid();
+    job(&mut history, "failed").finish = Finish::Unknown;
     assert_eq!(names(&history), [""; 0]);
 }
 
 #[test]
-fn a_request_that_is_left_in_the_queue_is_not_lost() {
-    let mut history = good();
-    history.rejected.retain(|letter| letter.header("Job-Error") != "InvalidName");
-    history.jobs_stream_left = 1;
+fn queued_request_is_not_lost() {
+    let mut history = valid();
+    history.rejected.retain(|dead_letter| dead_letter.header("Job-Error") != "InvalidName");
+    history.queued_requests = 1;
     let found = check(&history);
     let text = found[0].to_string();
-    assert_eq!((found.len(), found[0].name()), (1, "LeftInQueue"));
+    assert_eq!((found.len(), found[0].name()), (1, "QueuedRequests"));
     assert!(text.contains("request 5 of simple"), "{text}");
     history.rejected.clear();
     history.requests.iter_mut().for_each(|request| request.expect = Expect::Either);
-    assert!(names(&history).contains(&"LostRequest".to_owned()), "more are missing than are left");
+    assert!(names(&history).contains(&"LostRequest".to_owned()), "more requests are missing than are queued");
 }
 
 #[test]
-fn a_violation_names_request_job_subject_and_sequence() {
-    let mut history = good();
+fn violation_names_request_job_subject_and_sequence() {
+    let mut history = valid();
     insert_copy(&mut history, "complete", "OUTCOME", 1);
     let text = check(&history)[0].to_string();
     for part in
-        ["second OUTCOME", "message 8 on jobs.simple.status.simple-job-1", "uid complete", "request 1"]
+        ["more than one OUTCOME", "message 8 on jobs.simple.status.simple-job-1", "uid complete", "request 1"]
     {
-        assert!(text.contains(part), "{part:?} is not in {text:?}");
+        assert!(text.contains(part), "{text:?} does not contain {part:?}");
     }
 }

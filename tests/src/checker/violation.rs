@@ -1,20 +1,20 @@
-//! The ways in which a promise can be broken.
+//! The violations that [`check`](super::check) reports.
 
 use std::fmt;
 
 macro_rules! violations {
-    ($($(#[$doc:meta])* $name:ident = $words:literal,)*) => {
-        /// A broken promise; the text names the request, the Job, the subject and the sequence.
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A broken guarantee. The text names the request, the Job, the subject and the sequence.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Violation {
             $($(#[$doc])* $name(String),)*
         }
 
         impl Violation {
-            /// Every name of a variant.
+            /// The names of all variants.
             pub const NAMES: &[&str] = &[$(stringify!($name)),*];
 
-            /// The variant's name.
+            /// The name of the variant.
             #[must_use]
             pub fn name(&self) -> &'static str {
                 match self {
@@ -22,7 +22,7 @@ macro_rules! violations {
                 }
             }
 
-            /// What it is that breaks it.
+            /// The objects that are involved.
             #[must_use]
             pub fn text(&self) -> &str {
                 match self {
@@ -34,7 +34,7 @@ macro_rules! violations {
         impl fmt::Display for Violation {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
-                    $(Self::$name(text) => write!(formatter, "{}: {text}", $words),)*
+                    $(Self::$name(text) => write!(formatter, "{}: {text}", $text),)*
                 }
             }
         }
@@ -42,114 +42,115 @@ macro_rules! violations {
 }
 
 violations! {
-    /// An acknowledged request has neither a Job nor a rejection.
-    LostRequest = "a request is lost",
+    /// An acknowledged request has neither a Job nor a dead dead_letter.
+    LostRequest = "lost request",
     /// A request has two Jobs.
-    SecondJob = "a request has a second Job",
-    /// A request has a Job and a rejection.
-    JobAndRejection = "a request has a Job and a rejection",
-    /// A Job of which nobody published the request.
-    UnaskedJob = "a Job without a request",
-    /// A rejection of which nobody published the request.
-    UnaskedRejection = "a rejection without a request",
-    /// A Job has another name, template or identity than its request.
-    WrongJob = "a Job is not the one that was asked for",
-    /// A request that had to be rejected was not.
-    MissingRejection = "a rejection is missing",
-    /// A request that had to become a Job was rejected.
-    UnexpectedRejection = "a good request is rejected",
-    /// A rejection has another reason than it had to have.
-    WrongReason = "a rejection has the wrong reason",
-    /// A rejection was repeated under another `Nats-Msg-Id`.
-    RejectionRepeated = "a rejection is repeated under another Nats-Msg-Id",
-    /// Two requests' rejections share a `Nats-Msg-Id`, so that one can swallow the other.
-    RejectionIdShared = "two requests' rejections share a Nats-Msg-Id",
-    /// A rejection does not carry its request's payload.
-    RejectionPayload = "a rejection has another payload than its request",
-    /// A rejection lacks a header of the contract.
-    RejectionHeader = "a rejection lacks a header",
-    /// A request was left in `JOBS`.
-    LeftInQueue = "requests are left",
+    DuplicateJob = "request with more than one Job",
+    /// A request has a Job and a dead dead_letter.
+    JobAndRejection = "request with a Job and a dead dead_letter",
+    /// Nobody published the request of a Job.
+    JobWithoutRequest = "Job without a request",
+    /// Nobody published the request of a dead dead_letter.
+    RejectionWithoutRequest = "dead dead_letter without a request",
+    /// A Job has another name, template or request id than its request.
+    MismatchedJob = "Job does not match its request",
+    /// A request that must be rejected was not.
+    MissingRejection = "request was not rejected",
+    /// A request that must create a Job was rejected.
+    UnexpectedRejection = "valid request was rejected",
+    /// A dead dead_letter has the wrong reason.
+    WrongReason = "dead dead_letter with the wrong reason",
+    /// A request has two dead dead_letters with different `Nats-Msg-Id`s.
+    DuplicateRejection = "request with more than one dead dead_letter",
+    /// The dead dead_letters of two requests share a `Nats-Msg-Id`, so that NATS would drop one as a
+    /// duplicate.
+    RejectionIdShared = "dead dead_letters of two requests share a Nats-Msg-Id",
+    /// A dead dead_letter has another payload than its request.
+    RejectionPayload = "dead dead_letter with another payload than its request",
+    /// A dead dead_letter lacks a header.
+    RejectionHeader = "dead dead_letter without a required header",
+    /// `JOBS` still holds requests.
+    QueuedRequests = "requests are still queued",
     /// A Job has no `OUTCOME`.
-    NoOutcome = "a Job has no OUTCOME",
-    /// A Job has a second `OUTCOME`.
-    SecondOutcome = "a Job has a second OUTCOME",
-    /// Something was said of a Job after its `OUTCOME`.
-    AfterOutcome = "an event follows the OUTCOME of its Job",
-    /// An outcome disagrees with the Job's conditions.
-    WrongResult = "an outcome disagrees with the Job's conditions",
-    /// `Deleted` or `Cancelled` of a Job that the watch saw end, although its events do not tell so. Where a Job ended and
-    /// was deleted by hand while no dispatcher ran, nobody could know.
-    EndOverlooked = "a Job's end was overlooked",
-    /// A Job of another maker was spoken of.
-    ForeignJob = "a Job of another maker is reported",
-    /// A finished Job, its outcome stored, is not settled.
-    NotSettled = "a finished Job is not settled",
-    /// A settled Job has not the TTL of its template.
-    WrongTtl = "a settled Job has a wrong TTL",
-    /// Events of a Job are not in the order of its resourceVersions.
-    OutOfOrder = "events are out of order",
-    /// An event of a pod carries a newer resourceVersion than any that was said of its Job.
-    Ahead = "an event of a pod is ahead of its Job",
-    /// A state of a Job was said twice.
-    Repeated = "a state is said twice",
+    MissingOutcome = "Job without OUTCOME",
+    /// A Job has more than one `OUTCOME`.
+    DuplicateOutcome = "Job with more than one OUTCOME",
+    /// An event follows the `OUTCOME` of its Job.
+    EventAfterOutcome = "event after the OUTCOME",
+    /// An outcome contradicts the Job's conditions.
+    WrongResult = "outcome contradicts the Job's conditions",
+    /// The outcome is `Deleted` or `Cancelled`, but the watch saw a final condition. If no
+    /// dispatcher ran between the final condition and the deletion, the result cannot be known.
+    MissedFinish = "final condition was missed",
+    /// An event is about a Job that the dispatcher does not manage.
+    UnmanagedJob = "event about an unmanaged Job",
+    /// A finished Job with a stored outcome is not retired.
+    NotRetired = "finished Job is not retired",
+    /// A retired Job does not have the TTL of its template.
+    WrongTtl = "retired Job with a wrong TTL",
+    /// Events of a Job are not ordered by resourceVersion.
+    OutOfOrder = "events out of order",
+    /// An event about a pod has a newer resourceVersion than every event about its Job.
+    PodEventAhead = "event about a pod is newer than every event about its Job",
+    /// A state of a Job was published twice.
+    DuplicateEvent = "state published twice",
     /// An `ADDED` is not the first event of its Job.
-    AddedNotFirst = "an ADDED is not the first event of its Job",
-    /// The first event of a Job is not its `ADDED`.
-    NoAdded = "a Job has no ADDED",
-    /// No event before the `OUTCOME` carries the final condition.
-    EndNotSaid = "no event brings the final condition before the OUTCOME",
-    /// The events of two Jobs of one name are mixed.
-    Interleaved = "events of two Jobs of one name are mixed",
-    /// A message is no status event.
-    Malformed = "a message in JOB_STATUS is no status event",
-    /// An event stands on another Job's subject.
-    WrongSubject = "an event stands on another Job's subject",
-    /// A header disagrees with the body.
-    WrongHeader = "a header disagrees with the event",
-    /// An event carries another request than its Job.
-    WrongRequest = "an event carries another request than its Job",
-    /// A plain subscriber saw what the stream does not have.
-    LiveUnknown = "a plain subscriber saw what the stream does not have",
-    /// A plain subscriber saw a message otherwise than it is stored.
-    LiveDiffers = "a plain subscriber saw a message otherwise than it is stored",
-    /// A plain subscriber saw messages in another order.
-    LiveOrder = "a plain subscriber saw another order",
-    /// A plain subscriber missed a message although its connection held.
-    LiveMissed = "a plain subscriber missed a message",
+    AddedNotFirst = "ADDED is not the first event",
+    /// A Job has no `ADDED`.
+    MissingAdded = "Job without ADDED",
+    /// No event before the `OUTCOME` has the final condition.
+    MissingFinalEvent = "no event with the final condition before the OUTCOME",
+    /// The events of two Jobs with the same name are mixed.
+    Interleaved = "events of two Jobs with the same name are mixed",
+    /// A message is not a status event.
+    Malformed = "message in JOB_STATUS is not a status event",
+    /// An event has the subject of another Job.
+    WrongSubject = "event on the subject of another Job",
+    /// A header contradicts the body.
+    WrongHeader = "header contradicts the event",
+    /// An event names another request than its Job.
+    WrongRequest = "event names another request than its Job",
+    /// A subscriber received a message that the stream does not hold.
+    ReceivedUnknown = "subscriber received a message that is not stored",
+    /// A subscriber received a message that differs from the stored one.
+    ReceivedDifferent = "subscriber received a message that differs from the stored one",
+    /// A subscriber received messages in another order.
+    ReceivedOutOfOrder = "subscriber received messages out of order",
+    /// A subscriber missed a message although it stayed connected.
+    ReceivedTooFew = "subscriber missed a message",
 }
 
-/// Which promise to the user a violation breaks, for counting.
+/// The severity of a violation, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
-    /// Something that had to be there is not: a Job, a rejection, an outcome.
+pub enum ViolationClass {
+    /// Something is missing: a Job, a dead dead_letter, an event.
     Lost,
-    /// Something is there twice.
-    Repeated,
+    /// Something exists twice.
+    Duplicated,
     /// Anything else.
-    Wrong,
+    Incorrect,
 }
 
 impl Violation {
-    /// See [`Sort`].
+    /// The class of the variant.
     #[must_use]
-    pub fn sort(&self) -> Sort {
+    pub fn class(&self) -> ViolationClass {
         match self {
             Self::LostRequest(_)
             | Self::MissingRejection(_)
-            | Self::LeftInQueue(_)
-            | Self::NoOutcome(_)
-            | Self::EndOverlooked(_)
-            | Self::NoAdded(_)
-            | Self::EndNotSaid(_)
-            | Self::LiveMissed(_) => Sort::Lost,
-            Self::SecondJob(_)
+            | Self::QueuedRequests(_)
+            | Self::MissingOutcome(_)
+            | Self::MissedFinish(_)
+            | Self::MissingAdded(_)
+            | Self::MissingFinalEvent(_)
+            | Self::ReceivedTooFew(_) => ViolationClass::Lost,
+            Self::DuplicateJob(_)
             | Self::JobAndRejection(_)
-            | Self::RejectionRepeated(_)
-            | Self::SecondOutcome(_)
-            | Self::AfterOutcome(_)
-            | Self::Repeated(_) => Sort::Repeated,
-            _ => Sort::Wrong,
+            | Self::DuplicateRejection(_)
+            | Self::DuplicateOutcome(_)
+            | Self::EventAfterOutcome(_)
+            | Self::DuplicateEvent(_) => ViolationClass::Duplicated,
+            _ => ViolationClass::Incorrect,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The local cluster: in this process, on a port of its own, with its Job controller and its kubelet.
+//! The local cluster in this process, on a port of its own, with its Job controller and kubelet.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::paths;
 
-/// Shortens the waits between the attempts of a Job: 10 s become 0.1 s.
+/// Shortens the backoff between the attempts of a Job: 10 s become 0.1 s.
 const TIME_SCALE: f64 = 0.01;
 
-/// A running local cluster; it ends when this is dropped, or with the process.
+/// A running local cluster; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Local {
     cluster: Handle,
@@ -26,7 +26,7 @@ pub struct Local {
     _folder: tempfile::TempDir,
 }
 
-/// Not `Debug` in itself.
+/// `LocalCluster` does not implement `Debug`.
 struct Handle(LocalCluster);
 
 impl std::fmt::Debug for Handle {
@@ -36,10 +36,10 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Local {
-    /// Starts one; with a node or, like a bare control plane, without.
+    /// Starts one, with a node or without.
     ///
     /// # Errors
-    /// Says what failed.
+    /// If it does not start.
     pub fn start(node: bool) -> Result<Self, String> {
         let cluster = LocalCluster::new(local_cluster::Options::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
@@ -56,7 +56,7 @@ impl Local {
         std::fs::write(&kubeconfig, content.to_string()).map_err(|error| error.to_string())?;
         let shutdown = CancellationToken::new();
         let images = if node { Some(images()?) } else { None };
-        // A runtime of its own: it serves tests that each have theirs.
+        // A runtime of its own, because tests with different runtimes share it.
         let thread = thread::spawn({
             let (cluster, shutdown) = (cluster.clone(), shutdown.clone());
             move || {
@@ -75,7 +75,7 @@ impl Local {
         &self.kubeconfig
     }
 
-    /// What can be made to go wrong.
+    /// Injects faults.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.cluster.0.faults()
@@ -106,7 +106,7 @@ async fn run(
     images: Option<BTreeMap<String, Program>>,
     shutdown: CancellationToken,
 ) {
-    let listener = TcpListener::from_std(listener).expect("a listener that does not block");
+    let listener = TcpListener::from_std(listener).expect("the listener is non-blocking");
     let client = cluster.internal_client("default");
     let options = controller::Options { time_scale: TIME_SCALE };
     let mut parts = JoinSet::new();
@@ -117,6 +117,6 @@ async fn run(
         cluster.register_logs(kubelet.logs());
         parts.spawn(kubelet.run(shutdown.clone()));
     }
-    parts.spawn(async move { cluster.serve(listener, shutdown).await.expect("the API is served") });
+    parts.spawn(async move { cluster.serve(listener, shutdown).await.expect("the API server runs") });
     parts.join_all().await;
 }

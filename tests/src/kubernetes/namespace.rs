@@ -22,31 +22,31 @@ use crate::wait::{TIMEOUT, try_until};
 
 /// The namespace of the Jobs in `deploy/`.
 const JOBS: &str = "jobs";
-/// The namespace, and the ServiceAccount, of the dispatcher in `deploy/`.
+/// The namespace and the ServiceAccount of the dispatcher in `deploy/`.
 const DISPATCHER: &str = "dispatcher";
-/// Longer than any test runs.
+/// Longer than any test.
 const TOKEN_SECONDS: i64 = 6 * 3600;
 
-/// A fresh namespace for Jobs. The dispatcher has a fresh namespace of its own beside it.
+/// A new namespace for Jobs, and another one for the dispatcher.
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// A kubeconfig with the token of the dispatcher's ServiceAccount: the rights of `deploy/` and no others.
+    /// A kubeconfig with the token of the dispatcher's ServiceAccount.
     pub dispatcher_kubeconfig: PathBuf,
-    /// The Jobs in it, with an administrator's rights.
+    /// The Jobs of the namespace, as an administrator.
     pub jobs: Api<Job>,
-    /// The pods in it, with an administrator's rights.
+    /// The pods of the namespace, as an administrator.
     pub pods: Api<Pod>,
-    /// A client with an administrator's rights.
+    /// A client of an administrator.
     pub client: Client,
     permissions: Permissions,
-    /// What it was made of.
+    /// The objects that it was created from.
     objects: Vec<Value>,
     remove: Option<Removal>,
     _folder: tempfile::TempDir,
 }
 
-/// What is to be removed from a cluster that outlives the test.
+/// The namespaces to delete if the cluster outlives the test.
 #[derive(Debug)]
 struct Removal {
     kubeconfig: PathBuf,
@@ -94,7 +94,7 @@ impl Namespace {
         })
     }
 
-    /// There are no rights to give on the local cluster.
+    /// The local cluster has no RBAC.
     async fn create_local(
         kubernetes: &Kubernetes,
         local: &Local,
@@ -130,7 +130,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Which names stand for those of `deploy/` in one test.
+/// The names that replace those of `deploy/` in one test.
 struct Names {
     suffix: String,
 }
@@ -140,7 +140,7 @@ impl Names {
         format!("{name}-{}", self.suffix)
     }
 
-    /// The namespaces and the access rules of `deploy/`, under fresh names.
+    /// The namespaces and RBAC objects of `deploy/` under new names.
     fn objects(&self) -> Result<Vec<Value>, String> {
         let base = paths::workspace().join("deploy/base");
         let mut objects = Vec::new();
@@ -159,12 +159,12 @@ impl Names {
         Ok(objects)
     }
 
-    /// Gives fresh names to what `deploy/` has under fixed ones. (`get_mut`, since an index would add what is absent.)
+    /// Renames the names and namespaces of `deploy/`. Uses `get_mut`, since an index would insert.
     fn rename(&self, object: &mut Value) {
         if let Some(metadata) = object.get_mut("metadata") {
             match metadata.get_mut("namespace") {
                 Some(namespace) => self.replace(namespace),
-                // Cluster-scoped: the object itself needs a name that no other test has.
+                // Cluster-scoped: no other test may use the name.
                 None => metadata["name"] = self.fresh(metadata["name"].as_str().unwrap_or_default()).into(),
             }
         }
@@ -220,8 +220,8 @@ async fn token(client: &Client, namespace: &str) -> Result<String, String> {
     let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() };
     let request = TokenRequest { spec, ..Default::default() };
     let answer = accounts.create_token_request(DISPATCHER, &PostParams::default(), &request).await;
-    let answer = answer.map_err(|error| format!("a token of {DISPATCHER} in {namespace}: {error}"))?;
-    answer.status.map(|status| status.token).ok_or("a token request without an answer".to_owned())
+    let answer = answer.map_err(|error| format!("token of {DISPATCHER} in {namespace}: {error}"))?;
+    answer.status.map(|status| status.token).ok_or("the answer to the token request has no status".to_owned())
 }
 
 /// The administrator's kubeconfig with the user replaced by a token.
@@ -242,14 +242,14 @@ fn write_kubeconfig(admin: &Path, path: &Path, token: &str, namespace: &str) -> 
     std::fs::write(path, kubeconfig.to_string()).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A busy API server takes a while until it goes by a Role that it has stored.
+/// A busy API server applies a stored Role only after some time.
 async fn wait_for_permissions(kubeconfig: &Path, namespace: &str) -> Result<(), String> {
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(super::ready::client(kubeconfig)?);
-    let what = format!("the dispatcher's rights in {namespace}");
+    let what = format!("the dispatcher's permissions in {namespace}");
     try_until(&what, TIMEOUT, || async { namespaces.get(namespace).await.map(drop) }).await
 }
 
-/// Pods are refused in a namespace until its controller has made the ServiceAccount `default`.
+/// A namespace refuses pods until its controller has created the ServiceAccount `default`.
 async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<(), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("the ServiceAccount default in {namespace}");

@@ -1,4 +1,4 @@
-//! Three NATS servers that are one JetStream: who leads what, and who is connected where.
+//! A cluster of three NATS servers: its leaders, and the server of a client.
 
 use std::fmt::Write;
 
@@ -11,33 +11,32 @@ use super::{Nats, Node};
 use crate::wait::{TIMEOUT, until};
 use crate::{dispatcher, paths, ports};
 
-/// How many servers: one may be lost.
+/// With three servers one may be lost.
 const NODES: usize = 3;
 
-/// What a server of the tests does in lame duck mode: it begins soon to send its clients away. Each goes within a second; the duration
-/// is the shortest that the server takes, and is for thousands of clients.
+/// The shortest lame duck period: clients are disconnected within a second.
 pub(super) const LAME_DUCK: &str = "lame_duck_grace_period: \"1s\"\nlame_duck_duration: \"30s\"\n";
 
 impl Nats {
-    /// Three plain processes that are one JetStream, which has a leader; the URL names all three.
+    /// Starts a cluster of three processes. The URL names all of them.
     pub async fn cluster() -> Self {
         let nodes = start().await.unwrap_or_else(|error: String| panic!("a NATS cluster: {error}"));
         let urls: Vec<_> = nodes.iter().map(|node| node.url.clone()).collect();
         let nats =
             Self { url: urls.join(","), nodes, in_container: false, options: ConnectOptions::default() };
         nats.until_ready().await.unwrap_or_else(|error| panic!("a NATS cluster: {error}"));
-        nats.until_whole().await;
+        nats.until_in_sync().await;
         nats
     }
 
-    /// Whether it is more than one server.
+    /// Whether there is more than one server.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         self.nodes.len() > 1
     }
 
-    /// Waits until each server says that it is up to date with all that it holds.
-    pub async fn until_whole(&self) {
+    /// Waits until every server reports that all its streams and consumers are current.
+    pub async fn until_in_sync(&self) {
         let healthy = self.nodes.iter().map(|node| async move {
             until(&format!("{} to be up to date", node.name), TIMEOUT, || async {
                 match node.ask("/healthz").await? {
@@ -50,17 +49,17 @@ impl Nats {
         futures::future::join_all(healthy).await;
     }
 
-    /// The server that leads a stream, waited for.
+    /// Waits for the leader of a stream.
     pub async fn stream_leader(&self, stream: &str) -> &Node {
         self.leader(&format!("STREAM.INFO.{stream}")).await
     }
 
-    /// The server that leads a consumer, waited for.
+    /// Waits for the leader of a consumer.
     pub async fn consumer_leader(&self, stream: &str, consumer: &str) -> &Node {
         self.leader(&format!("CONSUMER.INFO.{stream}.{consumer}")).await
     }
 
-    /// Asks the leader of a stream, or of `stream.consumer`, to step down, and waits until it is done.
+    /// Makes the leader of a stream, or of `stream.consumer`, step down.
     pub async fn step_down(&self, what: &str) {
         let kind = if what.contains('.') { "CONSUMER" } else { "STREAM" };
         let context = jetstream::new(self.client().await);
@@ -72,8 +71,8 @@ impl Nats {
         .await;
     }
 
-    /// The server that the dispatcher is connected to, waited for.
-    pub async fn dispatchers(&self) -> &Node {
+    /// Waits for the server that a dispatcher is connected to.
+    pub async fn server_of_dispatcher(&self) -> &Node {
         until("the dispatcher to be connected", TIMEOUT, || async {
             for node in &self.nodes {
                 let Ok((200, body)) = node.ask("/connz").await else { continue };
@@ -90,7 +89,7 @@ impl Nats {
 
     async fn leader(&self, subject: &str) -> &Node {
         let context = jetstream::new(self.client().await);
-        until(&format!("the leader by {subject}"), TIMEOUT, || async {
+        until(&format!("a leader in the answer of {subject}"), TIMEOUT, || async {
             let answer: Value =
                 context.request(subject.to_owned(), &json!({})).await.map_err(|error| error.to_string())?;
             let node = self.nodes.iter().find(|node| answer["cluster"]["leader"] == node.name);
@@ -101,9 +100,9 @@ impl Nats {
 }
 
 impl Node {
-    /// What its monitoring says.
+    /// Sends a GET to its monitoring endpoint.
     async fn ask(&self, path: &str) -> Result<(u16, String), String> {
-        let monitor = self.monitor.as_ref().ok_or("it has no monitoring")?;
+        let monitor = self.monitor.as_ref().ok_or("no monitoring endpoint")?;
         dispatcher::get(monitor, path).await.map_err(|error| error.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! One NATS server of a test: alone, or one of a cluster.
+//! One NATS server of a test: alone or in a cluster.
 
 use rustix::process::{Pid, Signal};
 
@@ -11,17 +11,17 @@ use crate::wait::TIMEOUT;
 pub struct Node {
     /// Its name in a cluster.
     pub name: String,
-    /// Its own URL, the same after a restart.
+    /// Its URL, the same after a restart.
     pub url: String,
-    /// Where its monitoring is, if it has any: `127.0.0.1:PORT`.
+    /// The address of its monitoring endpoint, if it has one: `127.0.0.1:PORT`.
     pub(super) monitor: Option<String>,
     pub(super) helper: Helper,
-    /// Of a plain process.
+    /// The folder of a process.
     pub(super) folder: Option<tempfile::TempDir>,
 }
 
 impl Node {
-    /// A plain process with its store and its log in `folder`; does not wait until it answers.
+    /// Starts a process with its store and log in `folder`; does not wait until it answers.
     pub(super) async fn process(
         name: &str,
         port: u16,
@@ -40,63 +40,64 @@ impl Node {
             log: folder.path().join("nats.log"),
             folder: Some(folder.path().to_owned()),
         };
-        let program = serde_json::to_string(&program).expect("plain data");
+        let program = serde_json::to_string(&program).expect("the program serializes");
         let (helper, _) = Helper::start(&["run", &program], &[], TIMEOUT).await?;
         let (name, url) = (name.to_owned(), format!("nats://127.0.0.1:{port}"));
         let monitor = monitor.map(|port| format!("127.0.0.1:{port}"));
         Ok(Self { name, url, monitor, helper, folder: Some(folder) })
     }
 
-    /// What a plain process has logged.
+    /// The log of a process.
     #[must_use]
     pub fn log(&self) -> String {
         let path = self.folder.as_ref().map(|folder| folder.path().join("nats.log")).unwrap_or_default();
         String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
     }
 
-    /// Kills it (SIGKILL). What it had not written yet is lost only with the machine, not with the process.
+    /// Kills it (SIGKILL). Writes that are not synced survive, since the machine stays up.
     pub async fn kill(&self) {
         self.helper.must("kill nats").await;
     }
 
-    /// Asks it to end (SIGTERM), and waits for its end: what it does at an orderly restart.
+    /// Sends SIGTERM and waits for the exit, as an orderly restart does.
     pub async fn terminate(&self) {
         self.helper.must("term nats").await;
         self.ended().await;
     }
 
-    /// Lets a plain process go into lame duck mode (SIGUSR2): it sends its clients away, hands over what it leads, and ends.
+    /// Starts lame duck mode (SIGUSR2): it disconnects its clients, transfers its leaderships and
+    /// exits.
     pub async fn lame_duck(&self) {
         self.signal(Signal::USR2).await;
     }
 
-    /// Waits for its end.
+    /// Waits for the exit.
     pub async fn ended(&self) {
         self.helper.must("wait nats").await;
     }
 
-    /// Starts it again after its end: the same port, the same store; does not wait until it answers.
+    /// Restarts it with the same port and store; does not wait until it answers.
     pub async fn start(&self) {
         self.helper.must("start nats").await;
     }
 
-    /// Loses the disk of a plain process that does not run.
+    /// Deletes the store of a process that has exited.
     pub fn lose_store(&self) {
-        let folder = self.folder.as_ref().expect("a plain process").path().join("store");
-        std::fs::remove_dir_all(folder).expect("its store is there");
+        let folder = self.folder.as_ref().expect("the server is a process").path().join("store");
+        std::fs::remove_dir_all(folder).expect("the store exists");
     }
 
-    /// Freezes it (SIGSTOP): connections stay open and nothing answers.
-    pub async fn stop(&self) {
+    /// Freezes it (SIGSTOP): connections stay open, but nothing answers.
+    pub async fn freeze(&self) {
         self.helper.must("stop nats").await;
     }
 
-    /// Lets a frozen one go on.
-    pub async fn cont(&self) {
+    /// Resumes it after a freeze (SIGCONT).
+    pub async fn resume(&self) {
         self.helper.must("cont nats").await;
     }
 
-    /// Lets a plain process read its configuration anew (SIGHUP).
+    /// Makes a process reload its configuration (SIGHUP).
     pub async fn reload(&self) {
         self.signal(Signal::HUP).await;
     }
@@ -104,6 +105,6 @@ impl Node {
     async fn signal(&self, signal: Signal) {
         let pid = self.helper.must("pid").await["pid"].as_i64();
         let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("it runs");
+        rustix::process::kill_process(pid, signal).expect("the server runs");
     }
 }

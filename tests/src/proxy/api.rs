@@ -1,7 +1,8 @@
-//! A proxy before the API server: plain HTTP on loopback, passed on with the credentials of a kubeconfig.
+//! A proxy for the API server: plain HTTP on loopback, forwarded with a kubeconfig's credentials.
 //!
-//! What goes wrong is told in the words of the local cluster ([`Faults`]): calls fail, break and are late, watches stall,
-//! connections are refused. Beside that, one call can be held exactly: [`ApiProxy::hold_before`], [`ApiProxy::hold_after`].
+//! Faults are those of the local cluster ([`Faults`]): calls fail, break or are delayed, watches
+//! stall, connections are refused. [`ApiProxy::hold_before`] and [`ApiProxy::hold_after`] hold a
+//! single call.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,14 +23,14 @@ use super::breakpoint::{Breakpoint, Points, Side};
 use crate::kubernetes::ready;
 use crate::paths;
 
-/// As the API server has it.
+/// The limit of the API server.
 const BODY_LIMIT: usize = 3 << 20;
 
 /// A running proxy; it ends when this is dropped.
 pub struct ApiProxy {
-    /// What can be made to go wrong. Rights are taken away elsewhere: [`crate::Namespace::take_right`].
+    /// Injects faults. To revoke permissions, use [`crate::Namespace::revoke`].
     pub faults: Faults,
-    /// A kubeconfig that leads to the proxy, for the namespace of the one that it passes on with.
+    /// A kubeconfig for the proxy, with the same namespace as the original.
     pub kubeconfig: PathBuf,
     points: Arc<Points<Calls>>,
     _stop: DropGuard,
@@ -37,14 +38,14 @@ pub struct ApiProxy {
 }
 
 impl ApiProxy {
-    /// A proxy before the API server of `kubeconfig`, for whoever that names.
+    /// Starts a proxy that forwards with the credentials of `kubeconfig`.
     ///
     /// # Panics
-    /// When the kubeconfig cannot be used, or loopback cannot be listened on.
+    /// If the kubeconfig is invalid, or there is no free port.
     pub async fn start(kubeconfig: &Path) -> Self {
-        let client = client(kubeconfig).unwrap_or_else(|error| panic!("a proxy of the API server: {error}"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
-        let server = format!("http://{}", listener.local_addr().expect("an address"));
+        let client = client(kubeconfig).unwrap_or_else(|error| panic!("proxy for the API server: {error}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port is free");
+        let server = format!("http://{}", listener.local_addr().expect("the listener has an address"));
         let (folder, path) = write_kubeconfig(&server, client.default_namespace());
         let (faults, points, stop) =
             (Faults::for_proxy(), Arc::new(Points::default()), CancellationToken::new());
@@ -52,26 +53,27 @@ impl ApiProxy {
             let (faults, points, shutdown) = (faults.clone(), points.clone(), stop.clone());
             async move {
                 let upstream = move |call, request| pass(client.clone(), points.clone(), call, request);
-                fault_proxy::serve(&faults, upstream, listener, shutdown).await.expect("the proxy listens");
+                fault_proxy::serve(&faults, upstream, listener, shutdown).await.expect("the proxy runs");
             }
         });
         Self { faults, kubeconfig: path, points, _stop: stop.drop_guard(), _folder: folder }
     }
 
-    /// Holds the `nth` of these calls from now on, before it is passed on.
+    /// Holds the `nth` of these calls from now on, before it is forwarded.
     #[must_use]
     pub fn hold_before(&self, calls: Calls, nth: u32) -> Breakpoint {
         self.points.set(Side::Before, calls, nth)
     }
 
-    /// Holds the answer to the `nth` of these calls that is answered from now on: it is done, and the caller does not know.
+    /// Holds the answer of the `nth` of these calls: the call is done, but the caller does not
+    /// know.
     #[must_use]
     pub fn hold_after(&self, calls: Calls, nth: u32) -> Breakpoint {
         self.points.set(Side::After, calls, nth)
     }
 }
 
-/// Passes one request on. A caller that leaves meanwhile takes it along: what is held is then never passed on.
+/// Forwards one request. If the caller disconnects while the request is held, it is dropped.
 async fn pass(
     client: Client,
     points: Arc<Points<Calls>>,
@@ -80,7 +82,7 @@ async fn pass(
 ) -> io::Result<Response> {
     let hit = |side| points.hit(side, |calls| call.as_ref().is_some_and(|call| calls.matches(call)));
     let (mut parts, body) = request.into_parts();
-    // All of it: a caller that breaks off within it has asked for nothing.
+    // Reads the whole body first: a truncated request must not be forwarded.
     let body = to_bytes(body, BODY_LIMIT).await.map_err(io::Error::other)?;
     for point in hit(Side::Before) {
         point.hold().await?;
@@ -100,7 +102,7 @@ async fn pass(
     Ok(answer)
 }
 
-/// A client that leaves deadlines and further tries to the caller.
+/// A client without deadlines and retries; those are up to the caller.
 fn client(kubeconfig: &Path) -> Result<Client, String> {
     let mut config = ready::config(kubeconfig)?;
     config.default_retry = false;

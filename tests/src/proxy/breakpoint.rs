@@ -1,4 +1,4 @@
-//! Breakpoints: the nth call or message of a sort is held, and the test says what becomes of it.
+//! Breakpoints: hold the nth matching call or message, so that the test decides what happens to it.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::wait::TIMEOUT;
 
-/// One call or message that is held, or will be. Dropped, it lets go on what it holds.
+/// A breakpoint. Dropping it releases what it holds.
 #[derive(Debug)]
 pub struct Breakpoint {
     what: String,
@@ -20,18 +20,18 @@ impl Breakpoint {
     /// Waits until it holds something.
     ///
     /// # Panics
-    /// When nothing comes.
+    /// If nothing arrives in time.
     pub async fn reached(&self) {
         let mut stage = self.point.stage.subscribe();
-        // It cannot be closed: `self` holds the sender.
+        // The channel stays open: `self` has its sender.
         let reached = timeout(TIMEOUT, stage.wait_for(|stage| *stage != Stage::Armed)).await;
-        assert!(reached.is_ok(), "waited {TIMEOUT:?} in vain for {}", self.what);
+        assert!(reached.is_ok(), "timed out after {TIMEOUT:?}: {}", self.what);
     }
 
-    /// Lets it go on. One that holds nothing yet will hold nothing.
+    /// Releases what it holds, or disarms it.
     pub fn release(self) {}
 
-    /// Never lets it go on: its connection breaks, and what was held is not passed on, neither then nor later.
+    /// Breaks the connection of what it holds, which is never forwarded.
     pub fn cut(self) {
         self.point.stage.send_replace(Stage::Cut);
     }
@@ -57,14 +57,14 @@ enum Stage {
     Cut,
 }
 
-/// A breakpoint as the proxy sees it.
+/// The proxy's side of a breakpoint.
 #[derive(Debug)]
 pub(super) struct Point {
     stage: watch::Sender<Stage>,
 }
 
 impl Point {
-    /// Tells whoever waits that something is held.
+    /// Notifies the test that something is held.
     pub(super) fn reach(&self) {
         self.stage.send_if_modified(|stage| {
             let is_armed = *stage == Stage::Armed;
@@ -75,10 +75,10 @@ impl Point {
         });
     }
 
-    /// Returns once what is held may go on.
+    /// Waits until what is held may be forwarded.
     ///
     /// # Errors
-    /// When it never may.
+    /// If it was cut.
     pub(super) async fn released(&self) -> io::Result<()> {
         let mut stage = self.stage.subscribe();
         let ended = stage.wait_for(|stage| matches!(stage, Stage::Released | Stage::Cut)).await;
@@ -88,10 +88,10 @@ impl Point {
         }
     }
 
-    /// Holds the caller.
+    /// Holds the caller until the release.
     ///
     /// # Errors
-    /// When it may never go on.
+    /// If it was cut.
     pub(super) async fn hold(&self) -> io::Result<()> {
         self.reach();
         self.released().await
@@ -102,14 +102,14 @@ impl Point {
     }
 }
 
-/// On which side of what it matches a breakpoint is.
+/// Whether a breakpoint holds before or after what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Before,
     After,
 }
 
-/// A breakpoint, and how many matches it is away.
+/// A breakpoint and how many matches remain.
 struct Rule<P> {
     pattern: P,
     side: Side,
@@ -117,7 +117,7 @@ struct Rule<P> {
     point: Arc<Point>,
 }
 
-/// All breakpoints of a proxy; `P` says what they match.
+/// All breakpoints of a proxy. `P` is a pattern.
 pub(super) struct Points<P>(Mutex<Vec<Rule<P>>>);
 
 impl<P> Default for Points<P> {
@@ -127,15 +127,15 @@ impl<P> Default for Points<P> {
 }
 
 impl<P: Debug> Points<P> {
-    /// A breakpoint at the `nth` match from now on; the first is 1.
+    /// Sets a breakpoint at the `nth` match from now on, counted from 1.
     pub(super) fn set(&self, side: Side, pattern: P, nth: u32) -> Breakpoint {
         let point = Arc::new(Point { stage: watch::Sender::new(Stage::Armed) });
-        let what = format!("what is held {side:?} number {nth} of {pattern:?}");
+        let what = format!("breakpoint {side:?} match {nth} of {pattern:?}");
         self.rules().push(Rule { pattern, side, left: nth.max(1), point: point.clone() });
         Breakpoint { what, point }
     }
 
-    /// Counts one that `is` a match; the breakpoints at which it is to be held.
+    /// Counts something that `is` a match; returns the breakpoints that hold it.
     pub(super) fn hit(&self, side: Side, is: impl Fn(&P) -> bool) -> Vec<Arc<Point>> {
         let mut rules = self.rules();
         rules.retain(|rule| rule.point.is_armed());
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_nth_match_is_held_until_it_is_released() {
+    async fn nth_match_is_held_until_the_release() {
         let points = Points::<char>::default();
         let (second, other) = (points.set(Side::Before, 'a', 2), points.set(Side::After, 'a', 1));
         let hit = |side, text| points.hit(side, |pattern| *pattern == text);
@@ -175,13 +175,13 @@ mod tests {
         second.reached().await;
         second.release();
         holding.await.unwrap().unwrap();
-        assert!(hit(Side::Before, 'a').is_empty(), "it holds once");
+        assert!(hit(Side::Before, 'a').is_empty(), "a breakpoint holds once");
         other.release();
-        assert!(hit(Side::After, 'a').is_empty(), "one that was released early holds nothing");
+        assert!(hit(Side::After, 'a').is_empty(), "a disarmed breakpoint holds nothing");
     }
 
     #[tokio::test]
-    async fn what_is_cut_never_goes_on() {
+    async fn cut_match_is_never_forwarded() {
         let points = Points::<()>::default();
         let breakpoint = points.set(Side::After, (), 1);
         let held = points.hit(Side::After, |()| true);

@@ -1,5 +1,5 @@
-//! Proxies that go wrong, between the dispatcher and its two systems: each passes on what it understands, and can be told to
-//! refuse, to stall, to be slow, or to stop at exactly one call or message.
+//! Proxies between the dispatcher and its two systems. They refuse, stall or slow down connections,
+//! or hold a single call or message.
 //!
 //! ```text
 //! dispatcher ──▶ ApiProxy  ──▶ the API server (real, or the local cluster)

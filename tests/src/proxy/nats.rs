@@ -1,4 +1,5 @@
-//! A proxy before NATS: plain TCP without TLS, for a single server (one of a cluster would tell its clients of the others).
+//! A proxy for a single NATS server: plain TCP without TLS. (The server of a cluster would announce
+//! the others, which clients would connect to directly.)
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,28 +17,29 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::breakpoint::{Breakpoint, Point, Points, Side};
 use super::protocol::{self, Publish, Published};
 
-/// How much is read at once: a buffer without room would be read into by a few bytes, each of them late.
+/// The size of a read. With little free space in the buffer, many small reads would each be
+/// delayed.
 const PIECE: usize = 64 << 10;
-/// How much is read on while something is held.
+/// How much to read while something is held.
 const WITHHELD: usize = 16 << 20;
 
 /// A running proxy; it ends when this is dropped.
 pub struct NatsProxy {
-    /// Where clients connect to.
+    /// The URL for clients.
     pub url: String,
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
 
 impl NatsProxy {
-    /// A proxy before the server at `url`, `nats://<host>:<port>`.
+    /// Starts a proxy for the server at `nats://<host>:<port>`.
     ///
     /// # Panics
-    /// When loopback cannot be listened on.
+    /// If there is no free port.
     pub async fn start(url: &str) -> Self {
         let server = url.trim_start_matches("nats://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
-        let url = format!("nats://{}", listener.local_addr().expect("an address"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port is free");
+        let url = format!("nats://{}", listener.local_addr().expect("the listener has an address"));
         let shared = Arc::new(Shared { server, ..Shared::default() });
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, shared.clone())));
@@ -49,30 +51,33 @@ impl NatsProxy {
         self.shared.mode.send_replace(Mode::Partition);
     }
 
-    /// Keeps connections and takes new ones, and passes nothing, until [`Self::heal`]: what was sent comes then.
+    /// Accepts connections but forwards nothing, until [`Self::heal`]; it then forwards what was
+    /// sent.
     pub fn half_open(&self) {
         self.shared.mode.send_replace(Mode::HalfOpen);
     }
 
-    /// Passes what comes, either way, only after `delay`, and then so many bytes in a second; until [`Self::heal`].
+    /// Delays all data in both directions and limits the rate, until [`Self::heal`].
     pub fn slow(&self, delay: Duration, bytes_per_second: u32) {
         self.shared.set_pace(Some((delay, bytes_per_second.max(1))));
     }
 
-    /// Ends what [`Self::partition`], [`Self::half_open`] and [`Self::slow`] began.
+    /// Ends [`Self::partition`], [`Self::half_open`] and [`Self::slow`].
     pub fn heal(&self) {
         self.shared.set_pace(None);
         self.shared.mode.send_replace(Mode::Pass);
     }
 
-    /// Holds the `nth` of these publishes from now on, and whatever its client sends after it.
+    /// Holds the `nth` of these publishes from now on, and everything that its client sends after
+    /// it.
     #[must_use]
     pub fn hold_before(&self, publishes: Publish, nth: u32) -> Breakpoint {
         self.shared.points.set(Side::Before, publishes, nth)
     }
 
-    /// Passes on the `nth` of these publishes from now on, and holds whatever the server sends its client from then on. It is
-    /// reached once the server has answered the publish, or, where that awaits no answer, once it is passed on.
+    /// Forwards the `nth` of these publishes and then holds everything for its client. It is
+    /// reached once the server has answered the publish or, if no answer is expected, once it is
+    /// forwarded.
     #[must_use]
     pub fn hold_after(&self, publishes: Publish, nth: u32) -> Breakpoint {
         self.shared.points.set(Side::After, publishes, nth)
@@ -91,7 +96,7 @@ enum Mode {
 struct Shared {
     server: String,
     mode: watch::Sender<Mode>,
-    /// Delay of what comes, and bytes in a second.
+    /// The delay, and the rate in bytes per second.
     pace: Mutex<Option<(Duration, u32)>>,
     points: Points<Publish>,
 }
@@ -101,14 +106,14 @@ impl Shared {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// Waits for what has just come, however much it is.
+    /// Waits for the delay of what has arrived.
     async fn delay(&self) {
         if let Some((delay, _)) = self.pace() {
             sleep(delay).await;
         }
     }
 
-    /// Returns when a piece of this length may go on.
+    /// Waits until this many bytes may be forwarded.
     async fn may_pass(&self, length: usize) {
         if let Some((_, bytes_per_second)) = self.pace() {
             sleep(Duration::from_secs_f64(length as f64 / f64::from(bytes_per_second))).await;
@@ -121,20 +126,20 @@ impl Shared {
     }
 
     async fn until(&self, is: impl Fn(Mode) -> bool) {
-        // It cannot be closed: `self` holds the sender.
+        // The channel stays open: `self` has its sender.
         let _ = self.mode.subscribe().wait_for(|mode| is(*mode)).await;
     }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped at the end, with all that is in it.
+    // Dropped at the end together with all connections.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => drop(connections.spawn(connection(client, shared.clone()))),
-                // No more files, or a client that left already.
+                // Too many open files, or the client has disconnected.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
@@ -160,14 +165,14 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Whose answer is held: nothing that the server sends goes on.
+/// Holds everything that the server sends to one client.
 #[derive(Clone)]
 struct Held {
     point: Arc<Point>,
     reply: Option<String>,
 }
 
-/// What the client sends, operation by operation.
+/// Forwards the client's operations.
 async fn requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
@@ -182,7 +187,7 @@ async fn requests(
                 None => None,
             };
             shared.may_pass(operation.bytes.len()).await;
-            // First: the answer may come at once.
+            // Before forwarding: the answer may arrive at once.
             if let Some(after) = &after {
                 held.send_replace(Some(after.clone()));
             }
@@ -199,7 +204,7 @@ async fn requests(
     }
 }
 
-/// Holds a publish where it is to be held; where its answer is to be held, how.
+/// Holds a publish if it matches; returns how to hold its answer, if that matches.
 async fn before(
     published: &Published,
     shared: &Shared,
@@ -208,7 +213,7 @@ async fn before(
 ) -> io::Result<Option<Held>> {
     for point in shared.points.hit(Side::Before, |publishes| publishes.matches(published)) {
         point.reach();
-        // A client that leaves takes along what it has sent. So this is looked at first.
+        // If the client disconnects, what it has sent is dropped; so check this first.
         loop {
             tokio::select! {
                 biased;
@@ -223,7 +228,7 @@ async fn before(
     Ok(met.into_iter().next().map(|point| Held { point, reply: published.reply.clone() }))
 }
 
-/// What the server sends, as it comes.
+/// Forwards the server's data.
 async fn replies(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
@@ -236,7 +241,7 @@ async fn replies(
         if server.read_buf(&mut sent).await? == 0 {
             return Ok(());
         }
-        // One that is released holds nothing any more.
+        // A released breakpoint holds nothing.
         let holding = held.borrow().clone();
         if let Some(holding) = holding {
             withhold(&holding, &mut server, &mut sent).await?;
@@ -247,7 +252,7 @@ async fn replies(
     }
 }
 
-/// Reads on, passes on nothing, and tells when the awaited answer has come; returns when it is released.
+/// Reads without forwarding until the release; notifies the test when the answer has arrived.
 async fn withhold(held: &Held, server: &mut OwnedReadHalf, sent: &mut BytesMut) -> io::Result<()> {
     loop {
         let reply = held.reply.as_deref().unwrap_or_default().as_bytes();

@@ -1,12 +1,12 @@
-//! The client's side of the NATS protocol, as far as a proxy has to understand it: where a message ends, and what it
-//! publishes. Pure. <https://docs.nats.io/reference/reference-protocols/nats-protocol>
+//! Parses what a NATS client sends: the boundaries of operations, and the publishes. Pure. See
+//! <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
 
 use bytes::{Bytes, BytesMut};
 
-/// More than any server takes.
+/// More than any server accepts.
 const LONGEST: usize = 64 << 20;
 
-/// Which publishes are meant.
+/// A pattern for publishes.
 #[derive(Clone, Debug)]
 pub struct Publish {
     pattern: String,
@@ -14,13 +14,13 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// Those to subjects that match: `*` is any token, `>` any rest.
+    /// Publishes to matching subjects: `*` is any token, `>` is any rest.
     #[must_use]
     pub fn to(pattern: &str) -> Self {
         Self { pattern: pattern.to_owned(), text: None }
     }
 
-    /// Of those, the ones with this text in their headers or payload.
+    /// Only those that contain this text in their headers or payload.
     #[must_use]
     pub fn with(self, text: &str) -> Self {
         Self { text: Some(text.to_owned()), ..self }
@@ -43,17 +43,17 @@ fn subject_matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
-/// What a `PUB` or `HPUB` publishes.
+/// The message of a `PUB` or `HPUB`.
 #[derive(Debug, PartialEq)]
 pub(super) struct Published {
     pub(super) subject: String,
-    /// Where an answer is awaited.
+    /// The reply subject, if an answer is expected.
     pub(super) reply: Option<String>,
     /// Headers and payload.
     pub(super) body: Bytes,
 }
 
-/// One whole operation of a client.
+/// One complete operation.
 #[derive(Debug, PartialEq)]
 pub(super) struct Operation {
     /// All of its bytes.
@@ -61,10 +61,10 @@ pub(super) struct Operation {
     pub(super) published: Option<Published>,
 }
 
-/// Takes the next whole operation out of what a client has sent; `None` where more has to come.
+/// Takes the next complete operation from the buffer; `None` if it is incomplete.
 ///
 /// # Errors
-/// What is no NATS.
+/// If the buffer is not valid NATS protocol.
 pub(super) fn next(sent: &mut BytesMut) -> Result<Option<Operation>, String> {
     let Some(line_end) = sent.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
     let line = String::from_utf8_lossy(&sent[..line_end]).into_owned();
@@ -81,7 +81,7 @@ pub(super) fn next(sent: &mut BytesMut) -> Result<Option<Operation>, String> {
         (Some(2), [subject, reply, .., length]) => (*subject, Some((*reply).to_owned()), *length),
         _ => return Err(format!("no {verb}: {line:?}")),
     };
-    let length: usize = length.parse().map_err(|_| format!("no length at the end of {line:?}"))?;
+    let length: usize = length.parse().map_err(|_| format!("{line:?} does not end with a length"))?;
     let end = start.checked_add(length).filter(|end| *end < LONGEST).ok_or(format!("too long: {line:?}"))?;
     if sent.len() < end + 2 {
         return Ok(None);
@@ -89,7 +89,7 @@ pub(super) fn next(sent: &mut BytesMut) -> Result<Option<Operation>, String> {
     let subject = subject.to_owned();
     let bytes = sent.split_to(end + 2).freeze();
     if !bytes.ends_with(b"\r\n") {
-        return Err(format!("no end after the payload of {line:?}"));
+        return Err(format!("the payload of {line:?} has no terminator"));
     }
     let body = bytes.slice(start..end);
     Ok(Some(Operation { bytes, published: Some(Published { subject, reply, body }) }))
@@ -99,7 +99,7 @@ pub(super) fn next(sent: &mut BytesMut) -> Result<Option<Operation>, String> {
 mod tests {
     use super::*;
 
-    /// What clients send, as operations.
+    /// Example operations of clients.
     const SENT: [&[u8]; 8] = [
         b"CONNECT {\"verbose\":false}\r\n",
         b"PING\r\n",
@@ -112,7 +112,7 @@ mod tests {
     ];
 
     #[test]
-    fn operations_are_told_apart_wherever_what_was_sent_is_cut() {
+    fn operations_are_split_regardless_of_read_boundaries() {
         let all = SENT.concat();
         for step in 1..all.len() {
             let (mut sent, mut found) = (BytesMut::new(), Vec::new());
@@ -122,13 +122,13 @@ mod tests {
                     found.push(operation.bytes);
                 }
             }
-            assert_eq!(found, SENT, "in parts of {step} bytes");
+            assert_eq!(found, SENT, "in reads of {step} bytes");
             assert!(sent.is_empty());
         }
     }
 
     #[test]
-    fn publishes_are_read() {
+    fn publishes_are_parsed() {
         let read = |sent: &[u8]| next(&mut sent.into()).unwrap().unwrap().published;
         assert_eq!(read(SENT[0]), None);
         let published = read(SENT[4]).unwrap();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_nats_is_told() {
+    fn invalid_protocol_is_an_error() {
         for sent in
             [&b"PUB a\r\n"[..], b"PUB a x\r\n", b"PUB a 1\r\nlong\r\n", b"PUB a b c 1\r\n", b"HPUB a 1\r\n"]
         {

@@ -101,7 +101,7 @@ impl Cluster {
             let ended = self.services.iter_mut().find_map(Service::revive);
             let kubeconfig = kubeconfig.clone();
             async move {
-                if let Some(error) = ended { Ok(Err(error)) } else { ready::look(&kubeconfig).await.map(Ok) }
+                if let Some(error) = ended { Ok(Err(error)) } else { ready::check(&kubeconfig).await.map(Ok) }
             }
         })
         .await;

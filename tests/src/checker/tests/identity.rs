@@ -1,4 +1,4 @@
-//! Requests under one identity, and publishes without an answer.
+//! Requests with the same request id, and publishes without an ack.
 
 use super::*;
 use crate::checker::history::Request;
@@ -8,55 +8,56 @@ fn place(history: &History, seq: u64) -> usize {
 }
 
 #[test]
-fn the_same_request_again_must_not_become_a_second_job() {
-    let mut history = good();
+fn repeated_request_must_not_create_a_second_job() {
+    let mut history = valid();
     let mut builder = Builder::of(&history);
     builder.job("again", "simple-job-1", 6, "id-1");
-    builder.run("again", "Complete");
+    builder.finish("again", "Complete");
     history = builder.done();
-    assert_eq!(names(&history), ["SecondJob"]);
+    assert_eq!(names(&history), ["DuplicateJob"]);
 }
 
 #[test]
-fn another_request_under_the_same_identity_must_be_rejected_where_the_name_is_the_same() {
-    let mut history = good();
-    history.rejected.retain(|letter| letter.header("Job-Error") != "RequestIdReused");
+fn different_request_with_a_used_id_must_be_rejected_if_the_name_is_equal() {
+    let mut history = valid();
+    history.rejected.retain(|dead_letter| dead_letter.header("Job-Error") != "RequestIdReused");
     assert_eq!(names(&history), ["MissingRejection"]);
-    // One that asks for another name may have a Job of its own.
-    for (name, expected) in [("other", &[][..]), ("simple-job-1", &["SecondJob"])] {
+    // A request for another name may have its own Job.
+    for (name, expected) in [("other", &[][..]), ("simple-job-1", &["DuplicateJob"])] {
         let mut builder = Builder::of(&history);
         builder.job("another", name, 7, "id-1");
-        builder.run("another", "Complete");
+        builder.finish("another", "Complete");
         assert_eq!(names(&builder.done()), expected, "{name}");
     }
 }
 
 #[test]
-fn the_same_request_again_must_not_be_rejected_as_another() {
-    let mut history = good();
+fn repeated_request_must_not_be_rejected_as_a_different_one() {
+    let mut history = valid();
     let seven = place(&history, 7);
     history.requests[seven].payload = history.requests[0].payload.clone();
-    let letter = history.rejected.iter_mut().find(|letter| letter.request_seq() == Some(7)).unwrap();
-    letter.payload = history.requests[0].payload.clone();
+    let dead_letter =
+        history.rejected.iter_mut().find(|dead_letter| dead_letter.request_seq() == Some(7)).unwrap();
+    dead_letter.payload = history.requests[0].payload.clone();
     assert_eq!(names(&history), ["JobAndRejection"]);
 }
 
 #[test]
-fn a_publish_without_an_answer_accounts_for_one_job_only() {
-    let history = good();
+fn unacknowledged_publish_accounts_for_one_job() {
+    let history = valid();
     let mut builder = Builder::of(&history);
     builder.job("ten", "simple-job-10", 10, "derived-10");
-    builder.run("ten", "Complete");
+    builder.finish("ten", "Complete");
     let two = builder.done();
     assert_eq!(names(&two), [""; 0]);
     let mut builder = Builder::of(&two);
     builder.job("thirteen", "simple-job-13", 13, "derived-13");
-    builder.run("thirteen", "Complete");
-    assert_eq!(names(&builder.done()), ["UnaskedJob"]);
+    builder.finish("thirteen", "Complete");
+    assert_eq!(names(&builder.done()), ["JobWithoutRequest"]);
 }
 
 #[test]
-fn a_publish_tried_again_after_a_lost_answer_is_one_request() {
+fn publish_retried_after_a_lost_ack_is_one_request() {
     let asked = Request {
         seq: None,
         duplicate: false,
@@ -65,17 +66,17 @@ fn a_publish_tried_again_after_a_lost_answer_is_one_request() {
         payload: br#"{"foo":"20"}"#.to_vec(),
         expect: Expect::Job(None),
     };
-    let mut history = good();
+    let mut history = valid();
     history.requests.push(asked.clone());
     let with_job = |history: &History, seq| {
         let mut builder = Builder::of(history);
         builder.job("twenty", "simple-job-20", seq, "id-20");
-        builder.run("twenty", "Complete");
+        builder.finish("twenty", "Complete");
         builder.done()
     };
-    assert_eq!(names(&history), [""; 0], "perhaps it was not stored");
-    assert_eq!(names(&with_job(&history, 20)), [""; 0], "it was");
-    // The second try is told that it is a duplicate: the first one is stored.
+    assert_eq!(names(&history), [""; 0], "the request may not be stored");
+    assert_eq!(names(&with_job(&history, 20)), [""; 0], "the request is stored");
+    // The ack of the retry says that it is a duplicate, so the first publish is stored.
     let mut duplicate = history.clone();
     duplicate.requests.push(Request { seq: Some(20), duplicate: true, ..asked.clone() });
     assert_eq!(names(&duplicate), ["LostRequest"]);

@@ -15,69 +15,69 @@ fn job(uid: &str, version: u64, condition: Option<&str>) -> Job {
     .unwrap()
 }
 
-fn seen(table: &Table) -> JobSeen {
+fn seen(table: &Table) -> JobRecord {
     table.0["u"].job.clone()
 }
 
 #[test]
-fn a_job_is_read_with_all_that_the_checker_needs() {
-    let expected = JobSeen {
+fn job_is_converted_to_a_record() {
+    let expected = JobRecord {
         name: "a".into(),
         template: "simple".into(),
         uid: "u".into(),
-        ours: true,
+        managed: true,
         request_id: "id".into(),
         request_seq: 7,
-        ended: Ended::Failed,
+        finish: Finish::Failed,
         watched: true,
-        ..JobSeen::default()
+        ..JobRecord::default()
     };
     assert_eq!(read(&job("u", 1, Some("Failed"))).job, expected);
     let foreign = read(&Job::default()).job;
-    assert!(!foreign.ours);
+    assert!(!foreign.managed);
 }
 
 #[test]
-fn a_job_whose_deletion_is_seen_is_known_to_its_end() {
+fn observed_deletion_keeps_the_last_state() {
     let mut table = Table::default();
     table.apply(&job("u", 1, None));
     table.delete(&job("u", 2, None));
     assert!(seen(&table).deleted);
-    assert_eq!(seen(&table).ended, Ended::Not);
+    assert_eq!(seen(&table).finish, Finish::Not);
 }
 
 #[test]
-fn a_job_that_is_in_no_list_any_more_ended_nobody_knows_how() {
+fn job_missing_from_a_list_has_an_unknown_end() {
     let mut table = Table::default();
     table.apply(&job("u", 1, None));
     table.apply(&job("v", 1, Some("Complete")));
     table.keep(&BTreeSet::new());
-    assert_eq!((seen(&table).deleted, seen(&table).ended), (true, Ended::Unknown));
-    assert_eq!(table.0["v"].job.ended, Ended::Complete);
+    assert_eq!((seen(&table).deleted, seen(&table).finish), (true, Finish::Unknown));
+    assert_eq!(table.0["v"].job.finish, Finish::Complete);
 }
 
 #[test]
-fn an_older_state_and_a_lost_mark_change_nothing() {
+fn older_state_and_removed_metadata_are_ignored() {
     let mut table = Table::default();
     table.apply(&job("u", 5, Some("Complete")));
     table.apply(&job("u", 3, None));
-    assert_eq!(seen(&table).ended, Ended::Complete);
+    assert_eq!(seen(&table).finish, Finish::Complete);
     let mut bare = job("u", 6, None);
     bare.metadata.annotations = None;
     bare.metadata.labels = None;
     table.apply(&bare);
     let seen = seen(&table);
-    assert_eq!((seen.ours, seen.request_seq, seen.template.as_str()), (true, 7, "simple"));
-    assert_eq!(seen.ended, Ended::Complete);
+    assert_eq!((seen.managed, seen.request_seq, seen.template.as_str()), (true, 7, "simple"));
+    assert_eq!(seen.finish, Finish::Complete);
 }
 
 #[test]
-fn a_job_that_was_there_before_the_first_request_is_not_ours() {
+fn job_older_than_the_recording_is_unmanaged() {
     let mut table = Table::default();
     table.apply(&job("u", 1, None));
     table.disown(&["u".to_owned()].into());
     table.apply(&job("u", 2, Some("Complete")));
-    assert!(!seen(&table).ours);
+    assert!(!seen(&table).managed);
     table.apply(&job("v", 3, None));
-    assert!(table.0["v"].job.ours);
+    assert!(table.0["v"].job.managed);
 }

@@ -1,4 +1,4 @@
-//! What the accounts of a namespace may do: as `deploy/` gives it, and with a right less.
+//! The permissions of a namespace's accounts: those of `deploy/`, and revoking single ones.
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kube::Api;
@@ -9,46 +9,46 @@ use serde_json::Value;
 
 use super::{DISPATCHER, Namespace};
 
-/// How rights are taken away.
+/// How a permission is revoked.
 pub(super) enum Permissions {
-    /// The Role of the dispatcher in this namespace.
+    /// By changing the dispatcher's Role in this namespace.
     Role(Box<Api<Role>>),
-    /// The local cluster knows no rights: it plays a right that is missing.
+    /// The local cluster has no RBAC; a fault stands for the missing permission.
     Faults(Faults),
 }
 
 impl Namespace {
-    /// The namespaces and the access rules of `deploy/`, under this test's names.
+    /// The namespaces and RBAC objects of `deploy/`, under the names of this test.
     #[must_use]
     pub fn objects(&self) -> &[Value] {
         &self.objects
     }
 
-    /// A ServiceAccount of `deploy/`, `dispatcher` or `job`, as the API server names its user.
+    /// The API server's user name of a ServiceAccount of `deploy/`: `dispatcher` or `job`.
     ///
     /// # Panics
-    /// Where there is none, as on the local cluster.
+    /// If there is none, as on the local cluster.
     #[must_use]
     pub fn user_of(&self, account: &str) -> String {
         let of_it =
             |object: &&Value| object["kind"] == "ServiceAccount" && object["metadata"]["name"] == account;
-        let object = self.objects.iter().find(of_it).expect("a ServiceAccount of that name");
+        let object = self.objects.iter().find(of_it).expect("the ServiceAccount exists");
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
         format!("system:serviceaccount:{namespace}:{account}")
     }
 
-    /// Takes from the dispatcher the right to do `verb` to Jobs.
-    pub async fn take_right(&self, verb: &str) {
-        self.take_right_to(verb, "jobs").await;
+    /// Revokes the dispatcher's permission for `verb` on Jobs.
+    pub async fn revoke(&self, verb: &str) {
+        self.revoke_on(verb, "jobs").await;
     }
 
-    /// Gives it back.
-    pub async fn give_right(&self, verb: &str) {
-        self.give_right_to(verb, "jobs").await;
+    /// Grants it again.
+    pub async fn grant(&self, verb: &str) {
+        self.grant_on(verb, "jobs").await;
     }
 
-    /// Takes from the dispatcher the right to do `verb` to a resource: `jobs`, `leases`.
-    pub async fn take_right_to(&self, verb: &str, resource: &str) {
+    /// Revokes the dispatcher's permission for `verb` on a resource: `jobs`, `leases`.
+    pub async fn revoke_on(&self, verb: &str, resource: &str) {
         match &self.permissions {
             Permissions::Faults(faults) => faults.deny(Calls::of(verb, resource).within(&self.name)),
             Permissions::Role(roles) => {
@@ -57,8 +57,8 @@ impl Namespace {
         }
     }
 
-    /// Gives it back.
-    pub async fn give_right_to(&self, verb: &str, resource: &str) {
+    /// Grants it again.
+    pub async fn grant_on(&self, verb: &str, resource: &str) {
         match &self.permissions {
             Permissions::Faults(faults) => faults.allow(&Calls::of(verb, resource).within(&self.name)),
             Permissions::Role(roles) => {
@@ -67,13 +67,13 @@ impl Namespace {
         }
     }
 
-    /// Changes the last rule of the resource; a first one may be of what cannot be restricted to a name.
+    /// Changes the last rule of the resource: the first one may be without resource names.
     async fn change_verbs(&self, roles: &Api<Role>, resource: &str, change: impl FnOnce(&mut Vec<String>)) {
-        let mut role = roles.get(DISPATCHER).await.expect("the Role of the dispatcher");
+        let mut role = roles.get(DISPATCHER).await.expect("the dispatcher's Role exists");
         let rules = role.rules.iter_mut().flatten();
         let of_it = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(|known| known == resource);
-        change(&mut rules.filter(of_it).last().expect("a rule of the resource").verbs);
+        change(&mut rules.filter(of_it).last().expect("a rule names the resource").verbs);
         role.metadata.managed_fields = None;
-        roles.replace(DISPATCHER, &PostParams::default(), &role).await.expect("the Role can be changed");
+        roles.replace(DISPATCHER, &PostParams::default(), &role).await.expect("the Role is replaced");
     }
 }

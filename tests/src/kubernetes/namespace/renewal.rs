@@ -1,4 +1,4 @@
-//! A namespace that is deleted, and made again under its name.
+//! Deletes a namespace and creates it again under the same name.
 
 use k8s_openapi::api::core::v1;
 use kube::Api;
@@ -8,19 +8,19 @@ use super::{Namespace, apply, wait_for_permissions};
 use crate::wait::{TIMEOUT, until};
 
 impl Namespace {
-    /// Deletes it with all that is in it; it terminates from now on.
+    /// Starts the deletion of the namespace and everything in it.
     pub async fn delete(&self) {
         let namespaces: Api<v1::Namespace> = Api::all(self.client.clone());
-        namespaces.delete(&self.name, &DeleteParams::default()).await.expect("it is there");
+        namespaces.delete(&self.name, &DeleteParams::default()).await.expect("the namespace exists");
     }
 
-    /// Waits until it is gone, and makes it again with its access rules: another namespace of the same name.
+    /// Waits until it is deleted, then creates it and its RBAC objects again.
     ///
     /// # Panics
-    /// Where that fails.
-    pub async fn make_again(&self) {
+    /// If that fails.
+    pub async fn recreate(&self) {
         let namespaces: Api<v1::Namespace> = Api::all(self.client.clone());
-        until(&format!("the end of namespace {}", self.name), TIMEOUT, || async {
+        until(&format!("the deletion of namespace {}", self.name), TIMEOUT, || async {
             match namespaces.get_opt(&self.name).await {
                 Ok(None) => Ok(()),
                 other => Err(format!("{:?}", other.map(|found| found.and_then(|found| found.status)))),
@@ -28,10 +28,10 @@ impl Namespace {
         })
         .await;
         for object in &self.objects {
-            apply(&self.client, object).await.expect("it was applied before");
+            apply(&self.client, object).await.expect("the object is applied");
         }
         wait_for_permissions(&self.dispatcher_kubeconfig, &self.name)
             .await
-            .expect("its rights were there before");
+            .expect("the permissions are granted");
     }
 }

@@ -1,4 +1,4 @@
-//! The dashboard as an SVG: its own panels, with what a real Prometheus answers to their queries.
+//! Draws the Grafana dashboard as an SVG, from its panels and the query results of Prometheus.
 
 use dispatcher_tests::prometheus::Series;
 use plotters::coord::Shift;
@@ -6,11 +6,11 @@ use plotters::prelude::*;
 use serde_json::Value;
 
 const WIDTH: u32 = 1440;
-/// Of a grid of 24 columns.
+/// The grid of Grafana has 24 columns.
 const COLUMN: u32 = WIDTH / 24;
 const ROW: u32 = 26;
-/// Above the panels: what was done, and when.
-const HEAD: u32 = 44;
+/// Height of the header with the marks.
+const HEADER: u32 = 44;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(31, 119, 180),
     RGBColor(44, 160, 44),
@@ -21,34 +21,34 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(227, 119, 194),
     RGBColor(110, 110, 110),
 ];
-/// Seconds without a point that are no line.
+/// A line is interrupted where points are further apart than this, in seconds.
 const GAP: f64 = 3.0;
 const MARK: RGBColor = RGBColor(240, 150, 90);
 const GREY: RGBColor = RGBColor(110, 110, 110);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A panel of the dashboard with the series that its queries gave, each with its name in the legend.
+/// A panel of the dashboard, and the series of its queries with their legends.
 pub(crate) struct Panel {
     pub(crate) panel: Value,
     pub(crate) series: Vec<(String, Series)>,
 }
 
-/// What was done in the run, and when: seconds since its start.
+/// What happened during the run, with the time in seconds since its start.
 pub(crate) type Marks = Vec<(f64, &'static str)>;
 
-/// The picture of a run that lasted from `start` to `end`, seconds since 1970.
+/// Draws a run from `start` to `end`, in Unix seconds.
 pub(crate) fn draw(panels: &[Panel], marks: &Marks, (start, end): (f64, f64)) -> String {
     let number = |panel: &Value, field: &str| panel["gridPos"][field].as_u64().unwrap() as u32;
     let height =
         panels.iter().map(|Panel { panel, .. }| number(panel, "y") + number(panel, "h")).max().unwrap();
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEAD + height * ROW + 4)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEADER + height * ROW + 4)).into_drawing_area();
         root.fill(&WHITE).unwrap();
-        head(&root, marks);
+        draw_header(&root, marks);
         for Panel { panel, series } in panels {
-            let (x, y) = (number(panel, "x") * COLUMN, HEAD + number(panel, "y") * ROW);
+            let (x, y) = (number(panel, "x") * COLUMN, HEADER + number(panel, "y") * ROW);
             let (w, h) = (number(panel, "w") * COLUMN, number(panel, "h") * ROW);
             let area = root.clone().shrink((x + 3, y + 3), (w - 6, h - 6));
             let title = panel["title"].as_str().unwrap();
@@ -67,10 +67,10 @@ fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: u32, colour: &RGBColo
     area.draw(&Text::new(text.to_owned(), at, ("sans-serif", size).into_font().color(colour))).unwrap();
 }
 
-fn head(root: &Area<'_>, marks: &Marks) {
+fn draw_header(root: &Area<'_>, marks: &Marks) {
     text(root, "Dispatcher", (8, 4), 18, &BLACK);
-    let told: Vec<String> = marks.iter().map(|(at, what)| format!("{at:.0} s: {what}")).collect();
-    text(root, &told.join("   |   "), (8, 26), 12, &GREY);
+    let labels: Vec<String> = marks.iter().map(|(at, what)| format!("{at:.0} s: {what}")).collect();
+    text(root, &labels.join("   |   "), (8, 26), 12, &GREY);
 }
 
 fn stat(area: &Area<'_>, title: &str, panel: &Value, series: &[(String, Series)]) {
@@ -84,8 +84,8 @@ fn stat(area: &Area<'_>, title: &str, panel: &Value, series: &[(String, Series)]
     };
     area.fill(&colour).unwrap();
     text(area, title, (8, 8), 13, &WHITE);
-    let shown = value.map_or_else(|| "no data".to_owned(), |value| in_unit(value, unit(panel)));
-    text(area, &shown, (8, 36), 34, &WHITE);
+    let label = value.map_or_else(|| "no data".to_owned(), |value| in_unit(value, unit(panel)));
+    text(area, &label, (8, 36), 34, &WHITE);
 }
 
 fn unit(panel: &Value) -> &str {
@@ -144,7 +144,7 @@ fn graph(
     let mut left = 6;
     for (index, (name, series)) in series.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        // Where it was not scraped there is no line.
+        // Failed scrapes leave a gap.
         for points in series.points.chunk_by(|(before, _), (at, _)| at - before < GAP) {
             let points = points.iter().map(|(at, value)| (at - start, *value));
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).unwrap();
@@ -154,7 +154,7 @@ fn graph(
     }
 }
 
-/// The size of an area as a corner.
+/// The lower right corner of an area.
 trait Corner {
     fn dim_in_pixel_i32(&self) -> (i32, i32);
 }

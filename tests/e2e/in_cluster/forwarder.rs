@@ -1,20 +1,20 @@
-//! A way from the network of the pods to what listens on this machine's loopback.
+//! A TCP forwarder from the pod network to a loopback address of this machine.
 
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-/// What goes in is taken to the address behind it.
-pub(super) struct Gate {
+/// Forwards connections until it is closed.
+pub(super) struct Forwarder {
     pub(super) address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
-impl Gate {
-    /// Opens on this machine's side of the network of a pod; with port 0 on a free one.
-    pub(super) async fn open(pod: IpAddr, port: u16, behind: String) -> Self {
-        // Which address this machine has towards the pod; nothing is sent.
+impl Forwarder {
+    /// Listens on this machine's address towards a pod. Port 0 selects a free port.
+    pub(super) async fn open(pod: IpAddr, port: u16, target: String) -> Self {
+        // Connecting a UDP socket selects the local address and sends nothing.
         let probe = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         probe.connect((pod, 1)).await.unwrap();
         let listener = TcpListener::bind((probe.local_addr().unwrap().ip(), port)).await.unwrap();
@@ -23,9 +23,9 @@ impl Gate {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut from, _)) = listener.accept().await {
-                let behind = behind.clone();
+                let target = target.clone();
                 connections.spawn(async move {
-                    if let Ok(mut to) = TcpStream::connect(behind).await {
+                    if let Ok(mut to) = TcpStream::connect(target).await {
                         let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -35,7 +35,7 @@ impl Gate {
         Self { address, tasks }
     }
 
-    /// Ends it; its port is free again.
+    /// Stops forwarding and releases the port.
     pub(super) async fn close(mut self) {
         self.tasks.shutdown().await;
     }

@@ -1,36 +1,35 @@
-//! A copy of `nats-config/` with secrets of the test's own, a server that runs with it, and its clients.
+//! A copy of `nats-config/` with test passwords, a server that uses it, and clients of that server.
 
 use std::path::PathBuf;
 
 use async_nats::{Client, ConnectOptions};
 use dispatcher_tests::nats::{Nats, Setup};
+use dispatcher_tests::test_env::{TestEnv, shipped_config};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, paths};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-/// See the module.
-pub(crate) struct Place {
+/// A copy of `nats-config/`. The server and its clients read it.
+pub(crate) struct ConfigFolder {
     folder: TempDir,
 }
 
-/// What a user's password is in the tests.
+/// The password of a user in the tests.
 pub(crate) fn password(user: &str) -> String {
-    format!("the secret of {user}")
+    format!("password of {user}")
 }
 
-/// The options of a client that logs in by password, with the inbox that its role has.
+/// Options of a client that authenticates by password and uses the inbox prefix of its role.
 pub(crate) fn options(user: &str) -> ConnectOptions {
     ConnectOptions::with_user_and_password(user.to_owned(), password(user))
         .custom_inbox_prefix(format!("_INBOX.{user}"))
 }
 
-impl Place {
-    /// A copy of the shipped files.
+impl ConfigFolder {
+    /// Copies the shipped files.
     pub(crate) fn new() -> Self {
         let folder = paths::temp_dir("nats-config").unwrap();
         let from = paths::workspace().join("nats-config");
@@ -46,32 +45,32 @@ impl Place {
         Self { folder }
     }
 
-    /// The path of a file here.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The same, for a setting.
+    /// The path of a file, as text.
     pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    /// Writes a file whole, as a Secret of Kubernetes changes: it is never half there. Its path.
+    /// Writes a file atomically, as the kubelet updates a Secret, and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
-        let half = self.path("half");
-        std::fs::write(&half, text).unwrap();
-        std::fs::rename(half, self.path(name)).unwrap();
+        let temporary = self.path("temporary");
+        std::fs::write(&temporary, text).unwrap();
+        std::fs::rename(temporary, self.path(name)).unwrap();
         self.text(name)
     }
 
-    /// Puts another text into a shipped file.
+    /// Replaces text in a shipped file.
     pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.path(name)).unwrap();
-        assert!(text.contains(from), "{name} has {from:?}");
+        assert!(text.contains(from), "{name} does not contain {from:?}");
         self.write(name, &text.replace(from, to));
     }
 
-    /// A server with these of the shipped files, and every protocol line in its log.
+    /// Starts a server with some of the shipped files. Its log has every protocol operation (`-V`).
     pub(crate) async fn serve(
         &self,
         files: &[&str],
@@ -80,82 +79,83 @@ impl Place {
     ) -> Nats {
         let main: String = files.iter().map(|file| format!("include \"{file}\"\n")).collect();
         let config = self.write("main.conf", &main);
-        // In quotes, so that no value is taken for a number or a variable.
+        // Quoted, so that the server does not parse a value as a number or a variable.
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), format!("\"{value}\""))).collect();
         Nats::process_of(Setup { args: vec!["--config".to_owned(), config, "-V".to_owned()], env, options })
             .await
     }
 
-    /// A server with users by password; the test's own eyes are the administrator.
+    /// Starts a server with passwords. The test itself connects as the administrator.
     pub(crate) async fn by_password(&self, file: &str) -> Nats {
         self.serve(&[file], &passwords(), options("administrator")).await
     }
 }
 
-/// The environment of the server for the files with passwords.
+/// The environment variables of the server with the passwords of all users.
 pub(crate) fn passwords() -> Vec<(&'static str, String)> {
-    let of = |variable, user| (variable, password(user));
+    let entry = |variable, user| (variable, password(user));
     vec![
-        of("DISPATCHER_PASSWORD", "dispatcher"),
-        of("ADMINISTRATOR_PASSWORD", "administrator"),
-        of("SUBMITTER_PASSWORD", "submitter"),
-        of("READER_PASSWORD", "reader"),
-        of("SYSTEM_PASSWORD", "system"),
-        of("ACME_PASSWORD", "acme"),
-        of("GLOBEX_PASSWORD", "globex"),
+        entry("DISPATCHER_PASSWORD", "dispatcher"),
+        entry("ADMINISTRATOR_PASSWORD", "administrator"),
+        entry("SUBMITTER_PASSWORD", "submitter"),
+        entry("READER_PASSWORD", "reader"),
+        entry("SYSTEM_PASSWORD", "system"),
+        entry("ACME_PASSWORD", "acme"),
+        entry("GLOBEX_PASSWORD", "globex"),
     ]
 }
 
-/// A world on this server, whose dispatcher logs in by password.
-pub(crate) async fn world(nats: Nats) -> Result<World, String> {
+/// A test environment on this server, whose dispatcher authenticates by password.
+pub(crate) async fn password_env(nats: Nats) -> Result<TestEnv, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let mut world = World::new(nats, namespace).await;
+    let mut env = TestEnv::new(nats, namespace).await;
     let login = [("NATS_USER", "dispatcher".to_owned()), ("NATS_PASSWORD", password("dispatcher"))];
-    world.settings = login.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    Ok(world)
+    env.settings = login.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    Ok(env)
 }
 
-/// A client of this user.
+/// Connects as this user.
 pub(crate) async fn client(nats: &Nats, user: &str) -> Client {
     options(user).connect(&nats.url).await.unwrap()
 }
 
-/// The consumer that a reader's permissions name.
-pub(crate) async fn make_consumer_of_reader(world: &World) {
+/// Creates the consumer that the permissions of a reader name.
+pub(crate) async fn create_reader_consumer(env: &TestEnv) {
     let config = json!({"durable_name": "reader", "ack_policy": "explicit", "deliver_policy": "all"});
     let subject = "CONSUMER.DURABLE.CREATE.JOB_STATUS.reader";
     let query = json!({"stream_name": "JOB_STATUS", "config": config});
-    let made: serde_json::Value = world.jetstream.request(subject, &query).await.unwrap();
-    assert!(made["error"].is_null(), "{made}");
+    let created: serde_json::Value = env.jetstream.request(subject, &query).await.unwrap();
+    assert!(created["error"].is_null(), "{created}");
 }
 
-/// The uid of the Jobs' namespace.
-async fn uid(world: &World) -> String {
+/// The uid of the namespace of the Jobs.
+async fn namespace_uid(env: &TestEnv) -> String {
     let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
-        kube::Api::all(world.namespace.client.clone());
-    namespaces.get(&world.namespace.name).await.unwrap().metadata.uid.unwrap()
+        kube::Api::all(env.namespace.client.clone());
+    namespaces.get(&env.namespace.name).await.unwrap().metadata.uid.unwrap()
 }
 
-/// Makes the streams and consumers as an administrator does before `--no-provision`.
-pub(crate) async fn make_streams(world: &World) {
+/// Creates the streams and consumers, as an administrator does before a start with
+/// `--no-provision`.
+pub(crate) async fn create_streams(env: &TestEnv) {
     for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
-        let mut config = shipped(stream);
+        let mut config = shipped_config(stream);
         if stream == "JOB_STATUS" {
-            config["metadata"] = json!({"natsjobs.dev/namespace-uid": uid(world).await});
+            config["metadata"] = json!({"natsjobs.dev/namespace-uid": namespace_uid(env).await});
         }
-        world.create_stream(&config).await;
+        env.create_stream(&config).await;
     }
     for template in ["memory", "simple"] {
         let name = format!("dispatcher-{template}");
-        let query = json!({"stream_name": "JOBS", "config": shipped(&name)});
+        let query = json!({"stream_name": "JOBS", "config": shipped_config(&name)});
         let subject = format!("CONSUMER.DURABLE.CREATE.JOBS.{name}");
-        let made: serde_json::Value = world.jetstream.request(subject, &query).await.unwrap();
-        assert!(made["error"].is_null(), "{made}");
+        let created: serde_json::Value = env.jetstream.request(subject, &query).await.unwrap();
+        assert!(created["error"].is_null(), "{created}");
     }
 }
 
-/// Sends one operation as this user, in the protocol itself, and gives back what the server has against it.
-pub(crate) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(), String> {
+/// Sends one operation of the NATS protocol as this user and returns the error of the server.
+pub(crate) async fn send_operation(nats: &Nats, user: &str, operation: &[u8]) -> Result<(), String> {
     let mut server = TcpStream::connect(nats.url.trim_start_matches("nats://")).await.unwrap();
     let login = json!({"user": user, "pass": password(user), "headers": true, "verbose": false});
     let sent = [format!("CONNECT {login}\r\n").as_bytes(), operation, b"PING\r\n"].concat();
@@ -163,7 +163,7 @@ pub(crate) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(),
     let mut answer = Vec::new();
     while !answer.windows(6).any(|end| end == b"PONG\r\n") {
         let read = server.read_buf(&mut answer);
-        let read = tokio::time::timeout(PATIENCE, read).await.expect("an answer").unwrap();
+        let read = tokio::time::timeout(TIMEOUT, read).await.expect("no answer from the server").unwrap();
         if read == 0 {
             break;
         }
@@ -172,7 +172,7 @@ pub(crate) async fn say(nats: &Nats, user: &str, operation: &[u8]) -> Result<(),
     answer.lines().find(|line| line.starts_with("-ERR")).map_or(Ok(()), |error| Err(error.to_owned()))
 }
 
-/// A publish, as [`say`] sends it.
+/// A `PUB` operation for [`send_operation`].
 pub(crate) fn publish(subject: &str, reply: &str, payload: &str) -> Vec<u8> {
     format!("PUB {subject} {reply} {}\r\n{payload}\r\n", payload.len()).into_bytes()
 }
