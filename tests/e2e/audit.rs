@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::rbac::{self, Right};
+use dispatcher_tests::rbac::{self, Permission};
 use dispatcher_tests::test_env::{TestEnv, header};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
@@ -75,19 +75,23 @@ async fn role_grants_each_used_permission_and_no_other() {
     wait_for_lease_renewal(&env).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rbac::given(env.namespace.objects()).unwrap();
+    let granted = rbac::granted(env.namespace.objects()).unwrap();
     let calls = rbac::calls(&audit.log()[before..], &env.namespace.user_of("dispatcher")).unwrap();
-    let difference = rbac::compare(&given, &calls);
+    let difference = rbac::compare(&granted, &calls);
     assert_eq!(difference.refused, [].into(), "denied to the dispatcher");
     assert_eq!(difference.unused, [].into(), "granted in deploy/base/rbac.yaml and unused");
     // The ClusterRole system:basic-user grants access reviews to every account.
-    let access_review = Right {
+    let access_review = Permission {
         group: "authorization.k8s.io".to_owned(),
         resource: "selfsubjectaccessreviews".to_owned(),
         verb: "create".to_owned(),
         name: None,
     };
-    assert_eq!(difference.not_given, [access_review].into(), "used and not granted in deploy/base/rbac.yaml");
+    assert_eq!(
+        difference.not_granted,
+        [access_review].into(),
+        "used and not granted in deploy/base/rbac.yaml"
+    );
 }
 
 /// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the

@@ -39,9 +39,9 @@ async fn dispatcher_starts_while_one_of_three_servers_is_frozen() {
     let run = or_skip!(start().await);
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     let frozen = run.env.nats.stream_leader("JOBS").await;
-    frozen.stop().await;
+    frozen.freeze().await;
     until("the dispatcher to start", TIMEOUT, || run.env.dispatcher().try_start()).await;
-    frozen.cont().await;
+    frozen.resume().await;
 }
 
 /// A consumer may run on a replica that lags behind the stream. A scan must not report its messages

@@ -46,7 +46,7 @@ async fn requests_above_a_quota_wait_until_it_is_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_create_permission_makes_the_dispatcher_unready_until_restored() {
     let run = or_skip!(LoadTest::start().await);
-    run.env.namespace.take_right("create").await;
+    run.env.namespace.revoke("create").await;
     run.load(0, 20).await;
     run.until_not_ready("cannot create resource").await;
     let lines = run.dispatcher.log().lines().count();
@@ -105,7 +105,7 @@ async fn replica_that_loses_the_lease_during_a_failed_publish_becomes_ready() {
 async fn revoked_patch_permission_blocks_no_outcome() {
     let run = or_skip!(LoadTest::start().await);
     run.request("wait-a", "ADDED").await;
-    run.env.namespace.take_right("patch").await;
+    run.env.namespace.revoke("patch").await;
     // More Jobs than are retired concurrently.
     run.load(0, 60).await;
     run.until_not_ready("status retire").await;

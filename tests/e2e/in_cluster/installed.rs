@@ -99,8 +99,8 @@ impl<'a> Installed<'a> {
     /// If the CRDs are not on this machine.
     pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Result<Self, String> {
         kubernetes.create_crds(&paths::prometheus_operator_crds()?).await?;
-        kubernetes.import("dispatcher").await;
-        kubernetes.import("nats").await;
+        kubernetes.import_image("dispatcher").await;
+        kubernetes.import_image("nats").await;
         create_volume(kubernetes).await;
         // NATS first, since the patch of the dispatcher contains its address.
         let no_replicas = json!([{"op": "replace", "path": "/spec/replicas", "value": 0}]);
