@@ -22,7 +22,7 @@ enum State {
 }
 
 /// The number of a term of this replica as the leader, from 1.
-pub type Term = u64;
+pub(crate) type Term = u64;
 
 /// Sets the leadership.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::{
 
 /// The state of every component; clones share it.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<String, State>>>);
+pub(crate) struct Health(Arc<Mutex<BTreeMap<String, State>>>);
 
 struct State {
     ready: Result<(), String>,
@@ -19,7 +19,7 @@ struct State {
 
 /// The reported state of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ComponentStatus {
+pub(crate) struct ComponentStatus {
     /// The component's name.
     pub name: String,
     /// Why the component is not ready.
@@ -30,7 +30,7 @@ pub struct ComponentStatus {
 
 /// Reports the state of one component.
 #[derive(Clone)]
-pub struct Component {
+pub(crate) struct Component {
     health: Health,
     name: String,
 }
@@ -38,7 +38,7 @@ pub struct Component {
 impl Health {
     /// Registers a component, which is not ready until it reports so.
     #[must_use]
-    pub fn component(&self, name: impl Into<String>) -> Component {
+    pub(crate) fn component(&self, name: impl Into<String>) -> Component {
         let name = name.into();
         let starting = || Err("starting".to_owned());
         let mut components = self.lock();
@@ -50,7 +50,7 @@ impl Health {
 
     /// The state of every component, ordered by name.
     #[must_use]
-    pub fn components(&self) -> Vec<ComponentStatus> {
+    pub(crate) fn components(&self) -> Vec<ComponentStatus> {
         let components = self.lock();
         let status = |(name, State { ready, failures }): (&String, &State)| ComponentStatus {
             name: name.clone(),
@@ -62,7 +62,7 @@ impl Health {
 
     /// `component: reason` for each component that is not ready; empty if the service is ready.
     #[must_use]
-    pub fn not_ready(&self) -> Vec<String> {
+    pub(crate) fn not_ready(&self) -> Vec<String> {
         let components = self.components().into_iter();
         components.filter_map(|c| Some(format!("{}: {}", c.name, c.reason?))).collect()
     }
@@ -74,14 +74,14 @@ impl Health {
 
 impl Component {
     /// Reports that the component works.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         if self.set(Ok(()), 0) {
             tracing::info!(component = self.name, "ready");
         }
     }
 
     /// Reports a failure and its reason.
-    pub fn not_ready(&self, reason: impl Into<String>) {
+    pub(crate) fn not_ready(&self, reason: impl Into<String>) {
         let reason = reason.into();
         if self.set(Err(reason.clone()), 1) {
             tracing::warn!(component = self.name, reason, "not ready");
@@ -90,7 +90,7 @@ impl Component {
 
     /// Starts an operation that is retried until it succeeds or its caller abandons it.
     #[must_use]
-    pub fn retry_guard(&self) -> RetryGuard<'_> {
+    pub(crate) fn retry_guard(&self) -> RetryGuard<'_> {
         RetryGuard { component: self, failing: false }
     }
 
@@ -109,20 +109,20 @@ impl Component {
 ///
 /// Dropping it withdraws its last failure. Otherwise a replica that loses the Lease during a
 /// failing write would stay unready permanently, because nothing retries that write any more.
-pub struct RetryGuard<'a> {
+pub(crate) struct RetryGuard<'a> {
     component: &'a Component,
     failing: bool,
 }
 
 impl RetryGuard<'_> {
     /// Reports a failed try, which will be repeated.
-    pub fn failed(&mut self, reason: impl Into<String>) {
+    pub(crate) fn failed(&mut self, reason: impl Into<String>) {
         self.failing = true;
         self.component.not_ready(reason);
     }
 
     /// Reports success.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failing = false;
         self.component.ready();
     }

@@ -1,5 +1,5 @@
 //! What operators observe: readiness per component, metrics, and OpenTelemetry spans.
 
-pub mod health;
-pub mod metrics;
-pub mod spans;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod spans;

@@ -26,7 +26,7 @@ const NO_LABELS: [(&str, &str); 0] = [];
 
 /// Whether this replica is the leader, and whether it completed a resync since it became so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaderStatus {
+pub(crate) struct LeaderStatus {
     /// Whether this replica is the leader.
     pub leader: bool,
     /// Whether the leader completed its first resync.
@@ -35,7 +35,7 @@ pub struct LeaderStatus {
 
 /// The state of one template's queue.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct QueueSample {
+pub(crate) struct QueueSample {
     /// Requests that JetStream has not delivered yet.
     pub pending: u64,
     /// Delivered requests without an ack.

@@ -24,7 +24,7 @@ pub(super) type Label = Arc<str>;
 
 /// The result of a publish to `JOB_STATUS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub(crate) enum Published {
     /// The event is stored.
     Stored,
     /// The fence refused the event: the subject's last message is not the expected one.
@@ -47,7 +47,7 @@ impl Published {
 
 /// A watched resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watched {
+pub(crate) enum Watched {
     /// Jobs.
     Jobs,
     /// The Jobs' pods.

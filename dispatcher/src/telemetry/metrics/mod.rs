@@ -26,7 +26,7 @@ use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{encoding::text, registry::Registry};
 use time::OffsetDateTime;
 
-pub use crate::telemetry::metrics::{
+pub(crate) use crate::telemetry::metrics::{
     collector::{LeaderStatus, QueueSample},
     labels::{Published, Watched},
 };
@@ -46,11 +46,11 @@ use crate::{
 };
 
 /// The `Content-Type` of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The metrics of this process; cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub(crate) struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
@@ -67,7 +67,7 @@ impl fmt::Debug for Metrics {
 
 impl Metrics {
     /// Metrics that read the given state at each scrape. No template is known yet.
-    pub fn new(
+    pub(crate) fn new(
         health: Health,
         leader_status: impl Fn() -> LeaderStatus + Send + Sync + 'static,
         limiter: ConcurrencyLimiter,
@@ -89,7 +89,7 @@ impl Metrics {
 
     /// Sets the served templates, once, and creates all their series with the value 0, so that
     /// Prometheus sees the first event of each as an increase.
-    pub fn set_templates(&self, served: &HashMap<TemplateName, Arc<Template>>) {
+    pub(crate) fn set_templates(&self, served: &HashMap<TemplateName, Arc<Template>>) {
         let Inner { instruments, templates, .. } = &*self.0;
         templates.set(served.values().map(|template| (template.name.clone(), template.max_active)));
         for template in templates.labels() {
@@ -98,12 +98,12 @@ impl Metrics {
     }
 
     /// Sets the last sample of a template's queue; `None` if sampling failed.
-    pub fn set_queue(&self, template: &TemplateName, sample: Option<QueueSample>) {
+    pub(crate) fn set_queue(&self, template: &TemplateName, sample: Option<QueueSample>) {
         self.0.queues.set(template, sample);
     }
 
     /// Counts a handled delivery of a request that JetStream stored at `stored`.
-    pub fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
+    pub(crate) fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
         let Inner { instruments, templates, .. } = &*self.0;
         let template = templates.label(template);
         // Only the delivery that creates the Job: the later ones would count the request twice.
@@ -117,26 +117,26 @@ impl Metrics {
     }
 
     /// Counts a stored dead letter.
-    pub fn rejected(&self, template: &TemplateName, reason: Reason) {
+    pub(crate) fn rejected(&self, template: &TemplateName, reason: Reason) {
         let Inner { instruments, templates, .. } = &*self.0;
         let labels = ByReason { template: templates.label(template), reason: reason.as_str() };
         instruments.rejections.get_or_create(&labels).inc();
     }
 
     /// Records a create call, which failed in this way or succeeded.
-    pub fn create(&self, failure: Option<CreateFailure>, started: Instant) {
+    pub(crate) fn create(&self, failure: Option<CreateFailure>, started: Instant) {
         let labels = ByResult { result: failure.map_or(CREATED, CreateFailure::label) };
         self.0.instruments.creates.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     }
 
     /// Records a fenced publish.
-    pub fn published(&self, result: Published, started: Instant) {
+    pub(crate) fn published(&self, result: Published, started: Instant) {
         let labels = ByResult { result: result.as_str() };
         self.0.instruments.publishes.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     }
 
     /// Counts a stored status event.
-    pub fn event(&self, event: &StatusEvent) {
+    pub(crate) fn event(&self, event: &StatusEvent) {
         let Inner { instruments, templates, .. } = &*self.0;
         let template = templates.label(&event.template);
         let labels = ByEvent { template: template.clone(), event: event.event.as_str() };
@@ -151,36 +151,36 @@ impl Metrics {
     }
 
     /// Counts the start of a list.
-    pub fn lists(&self, watched: Watched) {
+    pub(crate) fn lists(&self, watched: Watched) {
         let labels = ByResource { resource: watched.as_str() };
         self.0.instruments.watch_lists.get_or_create(&labels).inc();
     }
 
     /// Counts a watch that ended with an error; `expired` is a 410.
-    pub fn watch_ended(&self, watched: Watched, expired: bool) {
+    pub(crate) fn watch_ended(&self, watched: Watched, expired: bool) {
         let reason = if expired { labels::EXPIRED } else { labels::OTHER };
         let labels = ByWatchError { resource: watched.as_str(), reason };
         self.0.instruments.watch_errors.get_or_create(&labels).inc();
     }
 
     /// Counts a completed resync.
-    pub fn synced(&self) {
+    pub(crate) fn synced(&self) {
         self.0.instruments.resyncs.inc();
     }
 
     /// Counts an established connection to NATS.
-    pub fn nats_connected(&self) {
+    pub(crate) fn nats_connected(&self) {
         self.0.instruments.nats_connects.inc();
     }
 
     /// Counts a lost connection to NATS.
-    pub fn nats_disconnected(&self) {
+    pub(crate) fn nats_disconnected(&self) {
         self.0.instruments.nats_disconnects.inc();
     }
 
     /// All metrics as OpenMetrics text.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a `String` cannot fail.
         let _ = text::encode(&mut text, &self.0.registry);

@@ -31,7 +31,7 @@ use dispatcher_core::{
 #[cfg(not(feature = "otlp"))]
 pub use disabled::Spans;
 #[cfg(feature = "otlp")]
-pub use otlp::Spans;
+pub(crate) use otlp::Spans;
 
 /// The OTLP endpoint for all signals, and the one for spans only.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -40,7 +40,7 @@ const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// Identifies one delivery of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "only the exporter reads it"))]
-pub struct Delivered<'a> {
+pub(crate) struct Delivered<'a> {
     /// The stream's name and creation time.
     pub stream: &'a str,
     /// The message's sequence in the stream.
@@ -52,7 +52,7 @@ pub struct Delivered<'a> {
 /// A handled delivery.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "only the exporter reads it"))]
-pub struct DeliverySpan<'a> {
+pub(crate) struct DeliverySpan<'a> {
     /// The template.
     pub template: &'a TemplateName,
     /// The request's id and sequence.
@@ -72,7 +72,7 @@ pub struct DeliverySpan<'a> {
 /// A finished Job.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "only the exporter reads it"))]
-pub struct JobSpan<'a> {
+pub(crate) struct JobSpan<'a> {
     /// The Job's last state.
     pub state: &'a JobState,
     /// The Job's outcome.

@@ -31,7 +31,7 @@ const PROTOCOL: &str = "http/protobuf";
 
 /// Records and exports spans, if an endpoint is configured; clones share the exporter.
 #[derive(Clone, Default)]
-pub struct Spans(Option<Arc<Exporter>>);
+pub(crate) struct Spans(Option<Arc<Exporter>>);
 
 struct Exporter {
     processor: BatchSpanProcessor,
@@ -43,7 +43,7 @@ impl Spans {
     ///
     /// # Errors
     /// [`StartError`] names the variable that cannot be used.
-    pub fn from_env() -> Result<Self, StartError> {
+    pub(crate) fn from_env() -> Result<Self, StartError> {
         let Some((name, endpoint)) = endpoint(variable) else { return Ok(Self::default()) };
         check_protocol(variable)?;
         let client = http::Client::new(Handle::current(), &endpoint, http::timeout(variable)?)
@@ -68,7 +68,7 @@ impl Spans {
     /// The trace context that the dispatcher passes on: the delivery's span if it is sampled,
     /// otherwise the request's trace context unchanged.
     #[must_use]
-    pub fn context(&self, request: Option<&Trace>, delivered: &Delivered<'_>) -> TraceContext {
+    pub(crate) fn context(&self, request: Option<&Trace>, delivered: &Delivered<'_>) -> TraceContext {
         self.sampled_context(request, delivered).unwrap_or_else(|| unchanged(request))
     }
 
@@ -85,7 +85,7 @@ impl Spans {
     }
 
     /// Records a delivery that was passed on with `context`.
-    pub fn delivery(&self, delivery: &DeliverySpan<'_>, context: &TraceContext) {
+    pub(crate) fn delivery(&self, delivery: &DeliverySpan<'_>, context: &TraceContext) {
         // Both are equal if the delivery was not sampled.
         let own = context.trace.as_ref().filter(|_| context.trace != context.in_containers);
         if let (Some(exporter), Some(trace)) = (&self.0, own) {
@@ -94,7 +94,7 @@ impl Spans {
     }
 
     /// Records a finished Job.
-    pub fn ended(&self, job: &JobSpan<'_>) {
+    pub(crate) fn ended(&self, job: &JobSpan<'_>) {
         let trace = job.state.trace.as_ref().filter(|trace| trace.sampled());
         if let (Some(exporter), Some(trace)) = (&self.0, trace) {
             exporter.processor.on_end(record::job(job, trace, SystemTime::now()));
@@ -102,7 +102,7 @@ impl Spans {
     }
 
     /// Sends the recorded spans, for at most `within`.
-    pub async fn stop(self, within: Duration) {
+    pub(crate) async fn stop(self, within: Duration) {
         let Some(exporter) = self.0 else { return };
         // Blocks until the processor's own thread has finished.
         let sent = spawn_blocking(move || exporter.processor.shutdown_with_timeout(within)).await;
