@@ -79,7 +79,7 @@ schemas: build ## generate the JSON Schemas of events, rejections and template f
 
 dashboard-picture: setup build ## run the system for two minutes and draw its dashboard into docs/images/
 	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet \
-		--workspace --test e2e -- --nocapture observability::each_query
+		--workspace --test e2e -- --nocapture observability::dashboard_queries
 
 clean: ## delete target/ (not the cache that all checkouts share)
 	cargo clean

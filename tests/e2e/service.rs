@@ -55,7 +55,7 @@ async fn shipped_stream_files_match_the_streams_that_the_dispatcher_creates() {
     let env = or_skip!(TestEnv::start().await);
     let dispatcher = env.dispatcher().start().await;
     for (name, config) in &printed {
-        assert_eq!(&shipped_config(name), config, "nats-config/{name}.json is stale: make nats-config");
+        assert_eq!(&shipped_config(name), config, "nats-config/{name}.json is stale: run `make nats-config`");
         assert_eq!(env.differences_from_shipped(name).await, Vec::<String>::new(), "{name}");
     }
     assert_eq!(dispatcher.terminate().await, Some(0));

@@ -69,7 +69,7 @@ fn shipped(name: &str) -> PathBuf {
 /// Publishes a request for a template and returns its sequence.
 async fn request(env: &TestEnv, template: &str, payload: Value) -> u64 {
     let sent = env.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
-    sent.unwrap().await.expect("the request is stored").sequence
+    sent.unwrap().await.expect("the request is not stored").sequence
 }
 
 /// Waits for the outcome of a Job and returns it.
