@@ -1,4 +1,4 @@
-//! The testbed itself: that pods run, that NATS keeps what it stored, and that nothing outlives a test.
+//! The testbed itself: pods run, NATS keeps stored messages, and no process outlives a test.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use async_nats::jetstream;
 use dispatcher_tests::docker::Docker;
 use dispatcher_tests::kubernetes::ready;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_of_simple_job_runs_to_its_end() {
+async fn pod_of_simple_job_succeeds() {
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let pod: Pod = serde_json::from_value(json!({
@@ -36,7 +36,7 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
     }))
     .unwrap();
     namespace.pods.create(&PostParams::default(), &pod).await.unwrap();
-    until("the pod to succeed", PATIENCE, || async {
+    until("the pod to succeed", TIMEOUT, || async {
         let status = namespace.pods.get_status("simple").await.map_err(|error| error.to_string())?.status;
         let phase = status.as_ref().and_then(|status| status.phase.as_deref());
         if phase == Some("Succeeded") { Ok(()) } else { Err(format!("{status:?}")) }
@@ -49,8 +49,8 @@ async fn a_pod_of_simple_job_runs_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
-    only_on_kubernetes!("the local cluster knows no rights");
+async fn dispatcher_token_has_exactly_the_permissions_of_deploy() {
+    only_on_kubernetes!("the local cluster has no RBAC");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let client = ready::client(&namespace.dispatcher_kubeconfig).unwrap();
@@ -66,20 +66,20 @@ async fn the_dispatchers_token_has_the_rights_of_deploy_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_keeps_a_stored_message_over_a_kill() {
-    only_on_kubernetes!("NATS runs in a container only beside a real Kubernetes");
+async fn nats_container_keeps_a_message_after_a_kill() {
+    only_on_kubernetes!("NATS runs in a container only with a real Kubernetes");
     let docker = Docker::shared().await;
     let nats = Nats::start().await;
-    assert_eq!(nats.in_container(), docker.is_ok(), "a container wherever there is an engine");
-    keeps_a_message(nats).await;
+    assert_eq!(nats.in_container(), docker.is_ok(), "NATS runs in a container if there is an engine");
+    assert_keeps_a_message(nats).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_as_a_process_keeps_a_stored_message_over_a_kill() {
-    keeps_a_message(Nats::process().await).await;
+async fn nats_process_keeps_a_message_after_a_kill() {
+    assert_keeps_a_message(Nats::process().await).await;
 }
 
-async fn keeps_a_message(nats: Nats) {
+async fn assert_keeps_a_message(nats: Nats) {
     let context = jetstream::new(nats.client().await);
     let config = jetstream::stream::Config {
         name: "S".to_owned(),
@@ -89,17 +89,17 @@ async fn keeps_a_message(nats: Nats) {
     context.create_stream(config).await.unwrap();
     context.publish("s", "kept".into()).await.unwrap().await.unwrap();
     nats.kill().await;
-    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server answers");
+    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server accepts connections");
     nats.restart().await;
     nats.pause().await;
     nats.unpause().await;
     let context = jetstream::new(nats.client().await);
-    let stream = until("the stream after a restart", PATIENCE, || context.get_stream("S")).await;
+    let stream = until("the stream after a restart", TIMEOUT, || context.get_stream("S")).await;
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
+async fn nats_cluster_keeps_a_message_after_the_loss_of_its_leader() {
     let nats = Nats::cluster().await;
     let context = jetstream::new(nats.client().await);
     let config = jetstream::stream::Config {
@@ -112,15 +112,15 @@ async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
     context.publish("s", "kept".into()).await.unwrap().await.unwrap();
     let first = nats.stream_leader("S").await;
     first.kill().await;
-    let second = until("another leader", PATIENCE, || async {
+    let second = until("another leader", TIMEOUT, || async {
         let leader = nats.stream_leader("S").await;
         (leader.name != first.name).then_some(leader)
     })
     .await;
     let context = jetstream::new(nats.client().await);
-    let stream = until("the stream under its new leader", PATIENCE, || context.get_stream("S")).await;
+    let stream = until("the stream with its new leader", TIMEOUT, || context.get_stream("S")).await;
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
-    // The dispatcher tells by it whether a stream is still the same one.
+    // The dispatcher identifies a stream by its creation time.
     assert_eq!(stream.cached_info().created, made.cached_info().created);
     first.start().await;
     nats.until_in_sync().await;
@@ -131,8 +131,8 @@ async fn a_cluster_of_three_keeps_a_message_over_the_loss_of_its_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_control_plane_survives_the_kill_of_its_parts() {
-    only_on_kubernetes!("the parts are those of Kubernetes");
+async fn control_plane_survives_kills_of_its_components() {
+    only_on_kubernetes!("needs the processes of Kubernetes");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kubernetes.client());
     let uid = namespaces.get("default").await.unwrap().metadata.uid;
@@ -148,8 +148,8 @@ async fn a_control_plane_survives_the_kill_of_its_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
-    only_on_kubernetes!("it shows that the testbed compacts etcd");
+async fn watch_from_a_compacted_version_gets_410() {
+    only_on_kubernetes!("needs etcd");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
     let map = |name: &str| ConfigMap {
@@ -163,21 +163,24 @@ async fn an_old_watch_is_gone_after_a_compaction_and_a_restart() {
     kubernetes.start_apiserver().await;
     let version = old.metadata.resource_version.unwrap();
     let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
-    let event = timeout(PATIENCE, events.next()).await.expect("an event").expect("not the end");
+    let event = timeout(TIMEOUT, events.next())
+        .await
+        .expect("the watch delivers an event")
+        .expect("the watch continues");
     assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
 }
 
-/// Names the file that [`hold_until_killed`] writes to, in the process that is to be killed.
+/// The file that [`hold_until_killed`] writes, in the process that is killed.
 const HOLD: &str = "TESTBED_HOLD";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_outlives_a_test_process_that_is_killed() {
+async fn no_process_outlives_a_killed_test() {
     let folder = paths::temp_dir("leak").unwrap();
     let file = folder.path().join("addresses");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "testbed::hold_until_killed", "--nocapture"]).env(HOLD, &file);
     let mut test = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let addresses = until("the other test process to have started its parts", PATIENCE, || {
+    let addresses = until("the other test process to be ready", TIMEOUT, || {
         assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
         std::future::ready(std::fs::read_to_string(&file))
     })
@@ -185,14 +188,14 @@ async fn nothing_outlives_a_test_process_that_is_killed() {
     test.kill().unwrap();
     test.wait().unwrap();
     for address in addresses.lines() {
-        until(&format!("{address} to be left"), PATIENCE, || async {
+        until(&format!("{address} to be closed"), TIMEOUT, || async {
             TcpStream::connect(address).await.err()
         })
         .await;
     }
 }
 
-/// Does something only as the process that [`nothing_outlives_a_test_process_that_is_killed`] kills.
+/// Acts only in the process that [`no_process_outlives_a_killed_test`] kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn hold_until_killed() {
     let Some(file) = std::env::var_os(HOLD).map(PathBuf::from) else { return };
@@ -206,7 +209,7 @@ async fn hold_until_killed() {
         addresses.push(kubeconfig["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned());
     }
     let addresses: Vec<_> = addresses.iter().filter_map(|url| url.split("//").nth(1)).collect();
-    // Written whole or not at all.
+    // Replaces the file atomically.
     let half = file.with_extension("half");
     std::fs::write(&half, addresses.join("\n")).unwrap();
     std::fs::rename(half, file).unwrap();
