@@ -1,4 +1,4 @@
-//! Rights, quotas, policies and webhooks that come and go, on a real Kubernetes.
+//! Changes of permissions, quotas, admission policies and webhooks, on a real Kubernetes.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +16,24 @@ use tokio::time::sleep;
 use crate::scenario::{Scenario, repeat};
 use dispatcher_tests::wait::TIMEOUT;
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_is_taken_away_and_given_back() {
-    only_on_kubernetes!("the local cluster knows no rights");
-    repeat("a right on Jobs is taken away for some seconds and given back", async |scenario, random| {
+async fn permission_revoked() {
+    only_on_kubernetes!("the local cluster has no RBAC");
+    repeat("a permission on Jobs is revoked for some seconds", async |scenario, random| {
         let verb = random.choice(["create", "get", "patch", "watch", "list"]).unwrap();
-        println!("the right to {verb}");
+        println!("revoked verb: {verb}");
         tokio::join!(scenario.load(0, REQUESTS), async {
             scenario.until_jobs(random.usize(0..80)).await;
             scenario.env.namespace.revoke(verb).await;
-            // The fault itself lasts this long.
+            // The duration of the fault.
             sleep(Duration::from_millis(random.u64(1_000..8_000))).await;
             scenario.env.namespace.grant(verb).await;
             let given = Instant::now();
             scenario.until_works("after").await;
-            scenario.recovered("a right given back", given);
+            scenario.recovered("permission granted again", given);
         });
         scenario.until_ready().await;
     })
@@ -41,8 +41,8 @@ async fn a_right_is_taken_away_and_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_is_exceeded_then_raised() {
-    only_on_kubernetes!("the local cluster knows no quotas");
+async fn quota_exceeded() {
+    only_on_kubernetes!("the local cluster has no quotas");
     repeat("a quota of Jobs is exceeded, then raised", async |scenario, random| {
         let quotas: Api<ResourceQuota> =
             Api::namespaced(scenario.env.namespace.client.clone(), &scenario.env.namespace.name);
@@ -52,31 +52,33 @@ async fn a_quota_is_exceeded_then_raised() {
         };
         let most = random.usize(1..60);
         quotas.create(&PostParams::default(), &serde_json::from_value(quota(most)).unwrap()).await.unwrap();
-        until("the quota to count", TIMEOUT, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
-            .await;
+        until("the quota to be counted", TIMEOUT, || async {
+            quotas.get("q").await.ok()?.status?.used.map(drop)
+        })
+        .await;
         scenario.load(0, REQUESTS).await;
-        until("a refusal in the log", TIMEOUT, || async {
+        until("a failed create in the log", TIMEOUT, || async {
             scenario.dispatcher.log().contains("exceeded quota").then_some(())
         })
         .await;
         quotas.patch("q", &PatchParams::default(), &Patch::Merge(quota(1000))).await.unwrap();
         let raised = Instant::now();
         scenario.until_works("after").await;
-        scenario.recovered("a quota raised", raised);
+        scenario.recovered("quota raised", raised);
     })
     .await;
 }
 
-/// Who waits until it is in force: the API server goes by a policy some time after it has stored it.
-async fn until_refused(scenario: &Scenario, refused: bool) {
+/// Waits until a policy is enforced or not: the API server enforces it some time after storing it.
+async fn until_denied(scenario: &Scenario, denied: bool) {
     let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}});
     let job: Job = serde_json::from_value(json!({"metadata": {"name": "refused-fail"},
         "spec": {"template": template}}))
     .unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("an admission to be in force, or not", TIMEOUT, || async {
+    until("the admission control to change", TIMEOUT, || async {
         let answer = scenario.env.namespace.jobs.create(&dry, &job).await;
-        if answer.is_err() == refused { Ok(()) } else { Err(format!("{:?}", answer.err())) }
+        if answer.is_err() == denied { Ok(()) } else { Err(format!("{:?}", answer.err())) }
     })
     .await;
 }
@@ -85,7 +87,7 @@ fn of<K: serde::de::DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
 }
 
-/// Of this namespace only: others run beside it.
+/// Selects this namespace only, since other tests run concurrently.
 fn selector(scenario: &Scenario) -> Value {
     json!({"matchLabels": {"kubernetes.io/metadata.name": scenario.env.namespace.name}})
 }
@@ -95,7 +97,7 @@ fn rules() -> Value {
             "scope": "Namespaced"}])
 }
 
-/// What it refuses is rejected, and stays so; the rest goes on.
+/// What the policy denies is rejected for good; all other requests succeed.
 async fn policy(fault: &str, reason: &'static str) {
     repeat(fault, async |scenario, random| {
         let (client, name) = (scenario.env.namespace.client.clone(), &scenario.env.namespace.name);
@@ -105,44 +107,45 @@ async fn policy(fault: &str, reason: &'static str) {
         let policy = json!({"metadata": {"name": name}, "spec": {
             "matchConstraints": {"resourceRules": rules()}, "failurePolicy": "Fail",
             "validations": [{"expression": "!object.metadata.name.contains('fail')", "reason": reason,
-                             "message": "no Job that fails"}]}});
+                             "message": "no Job may fail"}]}});
         let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name,
             "validationActions": ["Deny"], "matchResources": {"namespaceSelector": selector(scenario)}}});
         policies.create(&PostParams::default(), &of(policy)).await.unwrap();
         bindings.create(&PostParams::default(), &of(binding)).await.unwrap();
-        until_refused(scenario, true).await;
+        until_denied(scenario, true).await;
         scenario.load(REQUESTS, random.usize(40..REQUESTS)).await;
         scenario.env.until_queue_is_empty().await;
         let refused = scenario.env.dead_letters().await;
         let refused = refused
             .iter()
             .filter(|letter| dispatcher_tests::test_env::header(letter, "Job-Error") == "Refused");
-        assert!(refused.count() > 0, "the policy rejects");
+        assert!(refused.count() > 0, "the policy rejects requests");
         bindings.delete(name, &DeleteParams::default()).await.unwrap();
         policies.delete(name, &DeleteParams::default()).await.unwrap();
-        until_refused(scenario, false).await;
+        until_denied(scenario, false).await;
         scenario.load(2 * REQUESTS, 20).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_refuses_as_invalid() {
-    only_on_kubernetes!("the local cluster knows no policies");
-    policy("an admission policy refuses some Jobs (422), and is removed", "Invalid").await;
+async fn policy_denies_with_422() {
+    only_on_kubernetes!("the local cluster has no admission policies");
+    policy("an admission policy denies some Jobs (422), then is removed", "Invalid").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_refuses_as_forbidden() {
-    only_on_kubernetes!("the local cluster knows no policies");
-    policy("an admission policy refuses some Jobs (403), and is removed", "Forbidden").await;
+async fn policy_denies_with_403() {
+    only_on_kubernetes!("the local cluster has no admission policies");
+    policy("an admission policy denies some Jobs (403), then is removed", "Forbidden").await;
 }
 
-/// Nobody listens where it leads to, and `failurePolicy` is `Fail`: nothing can be created, and nothing is rejected for it.
+/// No server listens at the webhook's address, and its `failurePolicy` is `Fail`: every create
+/// fails, but no request is rejected.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_is_away() {
-    only_on_kubernetes!("the local cluster knows no webhooks");
-    repeat("an admission webhook cannot be reached, and is removed", async |scenario, random| {
+async fn webhook_unreachable() {
+    only_on_kubernetes!("the local cluster has no webhooks");
+    repeat("an admission webhook is unreachable, then removed", async |scenario, random| {
         let name = &scenario.env.namespace.name;
         let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(scenario.env.namespace.client.clone());
         let webhook = json!({"metadata": {"name": name}, "webhooks": [{
@@ -152,19 +155,19 @@ async fn a_webhook_is_away() {
         let before = random.usize(1..60);
         scenario.load(0, before).await;
         webhooks.create(&PostParams::default(), &of(webhook)).await.unwrap();
-        until_refused(scenario, true).await;
+        until_denied(scenario, true).await;
         tokio::join!(scenario.load(REQUESTS, REQUESTS), async {
-            // The fault itself lasts this long.
+            // The duration of the fault.
             sleep(Duration::from_millis(random.u64(1_000..5_000))).await;
             webhooks.delete(name, &DeleteParams::default()).await.unwrap();
             let removed = Instant::now();
             scenario.until_works("after").await;
-            scenario.recovered("a webhook removed that was away", removed);
+            scenario.recovered("unreachable webhook removed", removed);
         });
         let letters = scenario.env.dead_letters().await;
         assert!(
             letters.iter().all(|letter| dispatcher_tests::test_env::header(letter, "Job-Error") != "Refused"),
-            "nothing is rejected for it"
+            "no request is rejected"
         );
     })
     .await;

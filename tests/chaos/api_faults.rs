@@ -1,4 +1,5 @@
-//! The API server refuses, breaks off, is late, is silent, or says that nothing was done where it was.
+//! The API server returns errors, breaks connections, is slow, stalls, or fails calls that took
+//! effect.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +9,18 @@ use tokio::time::sleep;
 
 use crate::scenario::{Scenario, repeat_behind_proxies};
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
 
-/// Longer than the dispatcher waits for a word of a watch (28 s).
-const LONGER_THAN_SILENCE: Duration = Duration::from_secs(30);
+/// Longer than the dispatcher's timeout for a silent watch (28 s).
+const LONGER_THAN_WATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// So many seconds: the fault itself lasts that long.
+/// A random duration of some seconds for a fault.
 async fn some_seconds(random: &mut Rng) {
     sleep(Duration::from_millis(random.u64(2_000..6_000))).await;
 }
 
-/// From a random moment under load on, for some seconds.
+/// Starts a fault at a random moment under load and ends it after some seconds.
 async fn for_some_seconds(scenario: &Scenario, random: &mut Rng, begin: impl FnOnce(&Scenario)) {
     tokio::join!(scenario.load(0, REQUESTS), async {
         scenario.until_jobs(random.usize(0..80)).await;
@@ -28,7 +29,7 @@ async fn for_some_seconds(scenario: &Scenario, random: &mut Rng, begin: impl FnO
         scenario.api().faults.clear();
         let over = Instant::now();
         scenario.until_works("after").await;
-        scenario.recovered("API server as before", over);
+        scenario.recovered("API server faults removed", over);
     });
 }
 
@@ -42,27 +43,27 @@ async fn storm(fault: &str, code: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storm_of_429() {
-    storm("every call is answered with 429 for some seconds", 429).await;
+async fn every_call_returns_429() {
+    storm("every call returns 429 for some seconds", 429).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storm_of_503() {
-    storm("every call is answered with 503 for some seconds", 503).await;
+async fn every_call_returns_503() {
+    storm("every call returns 503 for some seconds", 503).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_to_the_api_server_are_refused() {
+async fn api_server_refuses_and_breaks_connections() {
     repeat_behind_proxies("connections to the API server break and are refused", async |scenario, random| {
         for_some_seconds(scenario, random, |scenario| scenario.api().faults.refuse_connections(true)).await;
     })
     .await;
 }
 
-/// Calls are taken and never answered.
+/// Accepts calls and never answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_is_silent() {
-    repeat_behind_proxies("the API server takes calls and answers none", async |scenario, random| {
+async fn api_server_never_answers() {
+    repeat_behind_proxies("the API server accepts calls but never answers", async |scenario, random| {
         let delay = |scenario: &Scenario| {
             scenario.api().faults.delay(Calls::all(), u32::MAX, Duration::from_secs(3600));
         };
@@ -72,8 +73,8 @@ async fn the_api_server_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_api_server() {
-    repeat_behind_proxies("every call takes up to two seconds longer", async |scenario, random| {
+async fn api_server_slow() {
+    repeat_behind_proxies("every call takes up to 2 s longer", async |scenario, random| {
         let longer = Duration::from_millis(random.u64(200..2_000));
         scenario.load(0, random.usize(1..REQUESTS)).await;
         scenario.api().faults.delay(Calls::all(), u32::MAX, longer);
@@ -84,8 +85,8 @@ async fn a_slow_api_server() {
     .await;
 }
 
-/// The create was done and its answer says otherwise, again and again.
-async fn done_and_not_told(fault: &str, failure: Failure) {
+/// Creates take effect, but their answers say otherwise, repeatedly.
+async fn create_succeeds_but_fails_with(fault: &str, failure: Failure) {
     repeat_behind_proxies(fault, async |scenario, random| {
         let creates = || Calls::of("create", "jobs");
         tokio::join!(scenario.load(0, REQUESTS), async {
@@ -99,36 +100,39 @@ async fn done_and_not_told(fault: &str, failure: Failure) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_is_done_and_answered_with_504() {
-    done_and_not_told("a create is done and answered with 504", Failure::CodeAfter(504)).await;
+async fn create_succeeds_but_returns_504() {
+    create_succeeds_but_fails_with("a create succeeds but returns 504", Failure::CodeAfter(504)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_is_done_and_its_connection_breaks() {
-    done_and_not_told("a create is done and its connection breaks", Failure::BreakAfter).await;
+async fn create_succeeds_but_the_connection_breaks() {
+    create_succeeds_but_fails_with("a create succeeds but its connection breaks", Failure::BreakAfter).await;
 }
 
-/// The mark was patched on and the answer says otherwise.
+/// The patch takes effect, but the answer says otherwise.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_patch_is_done_and_answered_with_504() {
-    repeat_behind_proxies("mark and TTL are patched on and the answer is 504", async |scenario, random| {
-        tokio::join!(scenario.load(0, REQUESTS), async {
-            scenario.until_jobs(random.usize(0..60)).await;
-            let times = random.u32(1..20);
-            scenario.api().faults.fail(Calls::of("patch", "jobs"), times, Failure::CodeAfter(504));
-        });
-    })
+async fn retirement_succeeds_but_returns_504() {
+    repeat_behind_proxies(
+        "the patch that retires a Job succeeds but returns 504",
+        async |scenario, random| {
+            tokio::join!(scenario.load(0, REQUESTS), async {
+                scenario.until_jobs(random.usize(0..60)).await;
+                let times = random.u32(1..20);
+                scenario.api().faults.fail(Calls::of("patch", "jobs"), times, Failure::CodeAfter(504));
+            });
+        },
+    )
     .await;
 }
 
-/// The connection stays and nothing comes, neither on it nor on the next one.
+/// The connection stays open but delivers nothing, and neither does the next one.
 async fn half_open(fault: &str, watches: fn() -> Calls) {
     repeat_behind_proxies(fault, async |scenario, random| {
         tokio::join!(scenario.load(0, REQUESTS), async {
             scenario.until_jobs(random.usize(0..80)).await;
             scenario.api().faults.set_behaviour(watches(), Behaviour::Stall);
-            // The fault itself lasts this long.
-            sleep(LONGER_THAN_SILENCE + Duration::from_millis(random.u64(0..2_000))).await;
+            // The duration of the fault.
+            sleep(LONGER_THAN_WATCH_TIMEOUT + Duration::from_millis(random.u64(0..2_000))).await;
             scenario.api().faults.reset_behaviours();
             let over = Instant::now();
             scenario.request("after", "OUTCOME").await;
@@ -139,12 +143,12 @@ async fn half_open(fault: &str, watches: fn() -> Calls) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_open_watch() {
-    half_open("the watch of Jobs is half-open for half a minute", || Calls::of("watch", "jobs")).await;
+async fn job_watch_half_open() {
+    half_open("the watch of Jobs is half-open for 30 s", || Calls::of("watch", "jobs")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_is_half_open_for_a_moment() {
+async fn watches_half_open_briefly() {
     repeat_behind_proxies("every watch is half-open for some seconds", async |scenario, random| {
         let stall = |scenario: &Scenario| {
             scenario.api().faults.set_behaviour(Calls::of("watch", "jobs"), Behaviour::Stall)

@@ -1,4 +1,5 @@
-//! Three NATS servers, streams with three replicas: leaders die, step down and freeze, servers go and come back.
+//! A NATS cluster of three with three replicas per stream: leaders are killed, step down and
+//! freeze, servers are lost and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ async fn start() -> Result<LoadTest, String> {
     Ok(run)
 }
 
-/// A server is killed under load, and brought back when all works without it.
+/// Kills a server under load and restarts it once the system works without it.
 async fn lose(scenario: &Scenario, random: &mut Rng, what: &str, choose: impl AsyncFn(&Nats) -> &Node) {
     let nats = &scenario.env.nats;
     tokio::join!(scenario.load(0, 200), async {
@@ -36,7 +37,7 @@ async fn lose(scenario: &Scenario, random: &mut Rng, what: &str, choose: impl As
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_of_the_requests_is_killed() {
+async fn leader_of_jobs_killed() {
     repeat_on("the JetStream leader of JOBS is killed", start, async |scenario, random| {
         lose(scenario, random, "JetStream leader lost", async |nats| nats.stream_leader("JOBS").await).await;
     })
@@ -44,7 +45,7 @@ async fn the_leader_of_the_requests_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_of_the_events_is_killed() {
+async fn leader_of_job_status_killed() {
     repeat_on("the JetStream leader of JOB_STATUS is killed", start, async |scenario, random| {
         lose(scenario, random, "JetStream leader lost", async |nats| nats.stream_leader("JOB_STATUS").await)
             .await;
@@ -53,7 +54,7 @@ async fn the_leader_of_the_events_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_of_the_consumer_is_killed() {
+async fn leader_of_consumer_killed() {
     repeat_on("the JetStream leader of the consumer is killed", start, async |scenario, random| {
         lose(scenario, random, "JetStream leader lost", async |nats| {
             nats.consumer_leader("JOBS", "dispatcher-simple").await
@@ -64,12 +65,12 @@ async fn the_leader_of_the_consumer_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_that_it_is_connected_to_is_killed() {
+async fn connected_server_killed() {
     repeat_on(
         "the NATS server that the dispatcher is connected to is killed",
         start,
         async |scenario, random| {
-            lose(scenario, random, "own NATS server of three lost", async |nats| {
+            lose(scenario, random, "connected NATS server of three lost", async |nats| {
                 nats.server_of_dispatcher().await
             })
             .await;
@@ -95,10 +96,10 @@ async fn leaders_step_down() {
     .await;
 }
 
-/// It misses much of what is stored, and takes it in while the load goes on.
+/// The server misses many messages and catches up under load.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_lost_and_brought_back() {
-    repeat_on("one of three NATS servers is away for a while", start, async |scenario, random| {
+async fn one_server_down() {
+    repeat_on("one of three NATS servers is temporarily down", start, async |scenario, random| {
         let nats = &scenario.env.nats;
         let node = &nats.nodes[random.usize(..nats.nodes.len())];
         tokio::join!(scenario.load(0, 300), async {
@@ -107,7 +108,7 @@ async fn a_server_is_lost_and_brought_back() {
             scenario.until_jobs(random.usize(100..200)).await;
             let back = Instant::now();
             node.start().await;
-            scenario.works_again("third NATS server back", back).await;
+            scenario.works_again("third NATS server restarted", back).await;
             nats.until_in_sync().await;
         });
         scenario.redeliver_now().await;
@@ -115,9 +116,9 @@ async fn a_server_is_lost_and_brought_back() {
     .await;
 }
 
-/// What it leads is led by another one meanwhile; when it goes on, it learns so.
+/// Another server becomes leader; the frozen one learns so when it resumes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_is_frozen() {
+async fn jetstream_leader_frozen() {
     repeat_on(
         "the JetStream leader of JOBS or JOB_STATUS is frozen for 5 to 30 s",
         start,
@@ -128,10 +129,10 @@ async fn a_leader_is_frozen() {
                 let stream = if random.bool() { "JOBS" } else { "JOB_STATUS" };
                 let node = nats.stream_leader(stream).await;
                 node.freeze().await;
-                // The fault itself lasts this long.
+                // The duration of the fault.
                 sleep(Duration::from_millis(random.u64(5_000..30_000))).await;
                 node.resume().await;
-                scenario.works_again("frozen JetStream leader goes on", Instant::now()).await;
+                scenario.works_again("frozen JetStream leader resumed", Instant::now()).await;
             });
             nats.until_in_sync().await;
             scenario.redeliver_now().await;
@@ -141,13 +142,13 @@ async fn a_leader_is_frozen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart() {
-    repeat_on("a rolling restart of three NATS servers", start, async |scenario, random| {
+async fn nats_rolling_restart() {
+    repeat_on("rolling restart of three NATS servers", start, async |scenario, random| {
         let nats = &scenario.env.nats;
         tokio::join!(scenario.load(0, 300), async {
             for (round, node) in nats.nodes.iter().enumerate() {
                 scenario.until_jobs(round * 70 + random.usize(1..70)).await;
-                // Both are usual.
+                // Both are common.
                 if random.bool() {
                     node.lame_duck().await;
                     node.ended().await;
@@ -156,7 +157,7 @@ async fn a_rolling_restart() {
                 }
                 let ended = Instant::now();
                 node.start().await;
-                scenario.works_again("rolling restart of NATS, each server", ended).await;
+                scenario.works_again("rolling restart of NATS, per server", ended).await;
                 nats.until_in_sync().await;
             }
         });
@@ -165,10 +166,10 @@ async fn a_rolling_restart() {
     .await;
 }
 
-/// Without a majority nothing is stored and nothing delivered.
+/// Without a quorum nothing is stored and nothing is delivered.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_of_three_are_lost() {
-    repeat_on("two of three NATS servers are lost for some seconds", start, async |scenario, random| {
+async fn two_servers_down() {
+    repeat_on("two of three NATS servers are down for some seconds", start, async |scenario, random| {
         let nats = &scenario.env.nats;
         let kept = random.usize(..nats.nodes.len());
         let lost: Vec<_> = (0..nats.nodes.len()).filter(|at| *at != kept).map(|at| &nats.nodes[at]).collect();
@@ -177,12 +178,12 @@ async fn two_of_three_are_lost() {
             for node in &lost {
                 node.kill().await;
             }
-            // The fault itself lasts this long.
+            // The duration of the fault.
             sleep(Duration::from_millis(random.u64(1_000..10_000))).await;
             for node in &lost {
                 node.start().await;
             }
-            scenario.works_again("JetStream has its majority again", Instant::now()).await;
+            scenario.works_again("JetStream quorum restored", Instant::now()).await;
         });
         nats.until_in_sync().await;
         scenario.redeliver_now().await;
@@ -191,7 +192,7 @@ async fn two_of_three_are_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_three_are_killed() {
+async fn all_servers_killed() {
     repeat_on("all three NATS servers are killed and restarted", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..150)).await;

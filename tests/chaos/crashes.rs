@@ -1,5 +1,5 @@
-//! The dispatcher is killed (SIGKILL) at each step of a request's way, and of a Job's: a breakpoint holds it there, at
-//! whichever request the seed says, under load.
+//! SIGKILL at each step of a request and of a Job: a breakpoint holds the dispatcher there, at a
+//! random request under load.
 
 use std::time::Instant;
 
@@ -8,16 +8,16 @@ use local_cluster::faults::Calls;
 
 use crate::scenario::{Scenario, repeat_behind_proxies};
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
 
-/// Kills it where `hold` holds it, at the nth request, and starts it again.
+/// Kills the dispatcher at the nth breakpoint that `hold` sets, and restarts it.
 async fn killed(fault: &str, hold: fn(&Scenario, u32) -> Breakpoint) {
-    killed_among(fault, 90, hold).await;
+    killed_at_one_of(fault, 90, hold).await;
 }
 
-/// The same where so many come by.
-async fn killed_among(fault: &str, count: u32, hold: fn(&Scenario, u32) -> Breakpoint) {
+/// Like [`killed`], for a step that occurs this many times.
+async fn killed_at_one_of(fault: &str, count: u32, hold: fn(&Scenario, u32) -> Breakpoint) {
     repeat_behind_proxies(fault, async |scenario, random| {
         kill(scenario, hold(scenario, random.u32(1..=count))).await
     })
@@ -28,7 +28,7 @@ async fn kill(scenario: &Scenario, held: Breakpoint) {
     tokio::join!(scenario.load(0, REQUESTS), async {
         held.reached().await;
         scenario.dispatcher.kill().await;
-        // What it was about to send is lost with it.
+        // The held message is lost with the dispatcher.
         held.cut();
         let killed = Instant::now();
         scenario.redeliver_now().await;
@@ -47,75 +47,75 @@ fn events(type_: &str) -> Publish {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_a_request_is_pulled() {
+async fn killed_before_create() {
     let hold = |scenario: &Scenario, nth| scenario.api().hold_before(Calls::of("create", "jobs"), nth);
-    killed("kill -9 before the create is sent", hold).await;
+    killed("SIGKILL before the create is sent", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_the_job_is_created() {
+async fn killed_after_create() {
     let hold = |scenario: &Scenario, nth| scenario.api().hold_after(Calls::of("create", "jobs"), nth);
-    killed("kill -9 when the Job is created, before the answer", hold).await;
+    killed("SIGKILL after the Job is created, before the answer", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_added_is_on_its_way() {
+async fn killed_before_added() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_before(events("ADDED"), nth);
-    killed("kill -9 before `ADDED` is sent", hold).await;
+    killed("SIGKILL before `ADDED` is sent", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_added_is_stored() {
+async fn killed_after_added() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_after(events("ADDED"), nth);
-    killed("kill -9 when `ADDED` is stored, before the answer", hold).await;
+    killed("SIGKILL after `ADDED` is stored, before its ack", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_ack() {
+async fn killed_before_ack() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_before(acks(), nth);
-    killed("kill -9 before the ack is sent", hold).await;
+    killed("SIGKILL before the ack is sent", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_the_ack_is_sent() {
+async fn killed_after_ack() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_after(acks(), nth);
-    killed("kill -9 when the ack has arrived, before the answer", hold).await;
+    killed("SIGKILL after the ack has arrived, before its confirmation", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_a_change_is_told() {
+async fn killed_before_modified() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_before(events("MODIFIED"), nth);
-    killed("kill -9 before `MODIFIED` is sent", hold).await;
+    killed("SIGKILL before `MODIFIED` is sent", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_outcome() {
+async fn killed_before_outcome() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_before(events("OUTCOME"), nth);
-    killed("kill -9 before `OUTCOME` is sent", hold).await;
+    killed("SIGKILL before `OUTCOME` is sent", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_the_outcome_is_stored() {
+async fn killed_after_outcome() {
     let hold = |scenario: &Scenario, nth| scenario.nats().hold_after(events("OUTCOME"), nth);
-    killed("kill -9 when `OUTCOME` is stored, before the answer", hold).await;
+    killed("SIGKILL after `OUTCOME` is stored, before its ack", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_ttl() {
+async fn killed_before_retirement() {
     let hold = |scenario: &Scenario, nth| scenario.api().hold_before(Calls::of("patch", "jobs"), nth);
-    killed("kill -9 before mark and TTL are patched on", hold).await;
+    killed("SIGKILL before the patch that retires the Job", hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_after_the_ttl() {
+async fn killed_after_retirement() {
     let hold = |scenario: &Scenario, nth| scenario.api().hold_after(Calls::of("patch", "jobs"), nth);
-    killed("kill -9 when mark and TTL are patched on, before the answer", hold).await;
+    killed("SIGKILL after the Job is retired, before the answer", hold).await;
 }
 
-/// The copy is stored, and the request is not ended. One request in twenty is rejected.
+/// The dead letter is stored, but the request is not terminated. One request in twenty is rejected.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_when_a_rejection_is_stored() {
+async fn killed_after_dead_letter() {
     let hold =
         |scenario: &Scenario, nth| scenario.nats().hold_after(Publish::to("jobs.simple.rejected"), nth);
-    killed_among("kill -9 when a rejection is stored, before the answer", 5, hold).await;
+    killed_at_one_of("SIGKILL after a dead letter is stored, before its ack", 5, hold).await;
 }

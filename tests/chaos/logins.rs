@@ -1,4 +1,4 @@
-//! Who the dispatcher is to NATS, and what it may do there, change under load.
+//! The dispatcher's NATS credentials and permissions change under load.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use crate::scenario::repeat_on;
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 
-/// The dispatcher has a password; everybody else is let in, and sees all.
+/// A NATS configuration with a password and denied subjects for the dispatcher; all other clients
+/// have every permission.
 fn config(password: &str, denied: &str) -> String {
     let deny = if denied.is_empty() { String::new() } else { format!("\"{denied}\"") };
     let dispatcher = format!(
@@ -21,7 +22,7 @@ fn config(password: &str, denied: &str) -> String {
     format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: anybody\n")
 }
 
-/// A run whose dispatcher logs in with the password in a file.
+/// A load test whose dispatcher reads its password from a file.
 async fn start(folder: &TempDir) -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     let mut env = TestEnv::new(Nats::process_configured(&config("first", "")).await, namespace).await;
@@ -33,9 +34,9 @@ async fn start(folder: &TempDir) -> Result<LoadTest, String> {
     Ok(LoadTest::new(env).await)
 }
 
-/// As an operator does it: first the file that the dispatcher reads, then the server.
+/// In the documented order: first the dispatcher's file, then the server.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_password_is_rotated() {
+async fn nats_password_rotated() {
     let folder = paths::temp_dir("password").unwrap();
     repeat_on(
         "the dispatcher's NATS password is rotated",
@@ -56,11 +57,11 @@ async fn the_password_is_rotated() {
     .await;
 }
 
-/// The server has the new password before the dispatcher does: it is let in as soon as its file is there.
+/// The server gets the new password first. The dispatcher reconnects once its file is updated.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_password_comes_late() {
+async fn nats_password_updated_late() {
     let folder = paths::temp_dir("password").unwrap();
-    let fault = "the dispatcher's new NATS password comes late";
+    let fault = "the dispatcher's NATS password is updated late";
     repeat_on(
         fault,
         async || start(&folder).await,
@@ -69,12 +70,12 @@ async fn the_password_comes_late() {
                 scenario.until_jobs(random.usize(1..150)).await;
                 scenario.env.nats.configure(&config("second", "")).await;
                 let before = scenario.dispatcher.log().lines().count();
-                // The fault itself lasts this long.
+                // The duration of the fault.
                 sleep(Duration::from_millis(random.u64(1_000..10_000))).await;
                 let lines = scenario.dispatcher.log().lines().count() - before;
-                assert!(lines < 800, "no flood of log lines: {lines}");
+                assert!(lines < 800, "too many log lines: {lines}");
                 std::fs::write(folder.path().join("password"), "second").unwrap();
-                scenario.works_again("right NATS password given", Instant::now()).await;
+                scenario.works_again("correct NATS password provided", Instant::now()).await;
             });
             scenario.redeliver_now().await;
         },
@@ -83,9 +84,9 @@ async fn the_password_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn permissions_are_taken_away() {
+async fn nats_permissions_revoked() {
     let folder = paths::temp_dir("password").unwrap();
-    let fault = "NATS permissions are taken away and given back";
+    let fault = "NATS permissions are revoked and granted again";
     repeat_on(
         fault,
         async || start(&folder).await,
@@ -104,15 +105,15 @@ async fn permissions_are_taken_away() {
                 let calls = scenario.env.client.subscribe("$JS.API.>").await.unwrap();
                 let before = scenario.dispatcher.log().lines().count();
                 let seconds = random.u64(3..12);
-                // The fault itself lasts this long.
+                // The duration of the fault.
                 let calls = calls.take_until(Box::pin(sleep(Duration::from_secs(seconds)))).count().await;
                 let lines = scenario.dispatcher.log().lines().count() - before;
                 println!("without {denied}, in {seconds} s: {calls} calls, {lines} lines");
                 scenario.env.nats.configure(&config("first", "")).await;
-                scenario.works_again("NATS permissions given back", Instant::now()).await;
+                scenario.works_again("NATS permissions granted again", Instant::now()).await;
                 assert!(
                     calls < 1000 && lines < 1000,
-                    "it spins without {denied}: {calls} calls, {lines} lines"
+                    "busy loop without {denied}: {calls} calls, {lines} log lines"
                 );
             });
             scenario.until_ready().await;

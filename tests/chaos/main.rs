@@ -1,12 +1,13 @@
-//! The fault campaign on the real parts: the dispatcher as a process of its own, beside a real NATS and a real Kubernetes
-//! (or, with `TEST_CLUSTER=local`, the local cluster), under load. Each fault has a seed, and can be played again and
-//! again (`make faults`); after each run the promises are checked over all that was stored and seen.
+//! The chaos suite: injects faults into a dispatcher process, NATS and Kubernetes under load.
+//!
+//! Each test is named after its fault, runs with a random seed (`make chaos`) and asserts that the
+//! guarantees hold. With `TEST_CLUSTER=local` the local cluster replaces Kubernetes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "test code panics if an assumption is wrong"
 )]
 
 mod admission;
@@ -15,6 +16,7 @@ mod clock;
 mod cluster;
 mod control_plane;
 mod crashes;
+mod leadership;
 mod logins;
 mod manual_changes;
 mod nats;

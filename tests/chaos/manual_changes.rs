@@ -1,4 +1,4 @@
-//! Somebody deletes Jobs, asks for them anew under the same name, or gives them a TTL of 0; under load.
+//! Users delete Jobs, recreate them under the same name, or set their TTL to 0, under load.
 
 use dispatcher_tests::until;
 use futures::{StreamExt, stream};
@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::scenario::{Scenario, repeat};
 use dispatcher_tests::wait::TIMEOUT;
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
 
-/// The names of the Jobs that there are.
+/// The names of all Jobs.
 async fn names(scenario: &Scenario) -> Vec<String> {
     let list = scenario.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
     list.items.iter().map(ResourceExt::name_any).collect()
@@ -20,21 +20,21 @@ async fn names(scenario: &Scenario) -> Vec<String> {
 
 async fn delete(scenario: &Scenario, names: &[String]) {
     let delete = async |name: &String| {
-        // Its TTL may have been quicker.
+        // Its TTL may have deleted it already.
         let _ = scenario.env.namespace.jobs.delete(name, &DeleteParams::background()).await;
     };
     stream::iter(names).map(delete).buffer_unordered(16).collect::<Vec<()>>().await;
 }
 
-/// Publishes a request of a Job with that name.
-async fn ask(scenario: &Scenario, name: &str, id: &str) {
+/// Publishes a request for a Job with this name.
+async fn request(scenario: &Scenario, name: &str, id: &str) {
     let payload = json!({"foo": "x", "name": name}).to_string();
     scenario.recorder.publish("simple", payload, Some(id)).await.unwrap();
 }
 
-/// Waits for the Job of that name that a request became.
+/// Waits for the Job of this name and request.
 async fn until_job_of(scenario: &Scenario, name: &str, id: &str) {
-    until(&format!("the Job {name} of the request {id}"), TIMEOUT, || async {
+    until(&format!("the Job {name} of request {id}"), TIMEOUT, || async {
         let job = scenario.env.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
         let found = job.annotations().get("natsjobs.dev/request-id").cloned();
         if found.as_deref() == Some(id) { Ok(()) } else { Err(format!("{found:?}")) }
@@ -42,8 +42,8 @@ async fn until_job_of(scenario: &Scenario, name: &str, id: &str) {
     .await;
 }
 
-async fn until_gone(scenario: &Scenario, name: &str) {
-    until(&format!("the Job {name} to be gone"), TIMEOUT, || async {
+async fn until_deleted(scenario: &Scenario, name: &str) {
+    until(&format!("the deletion of the Job {name}"), TIMEOUT, || async {
         match scenario.env.namespace.jobs.get_opt(name).await {
             Ok(None) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -53,8 +53,8 @@ async fn until_gone(scenario: &Scenario, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_are_deleted_by_hand() {
-    repeat("Jobs are deleted by hand, whichever and whenever", async |scenario, random| {
+async fn jobs_deleted() {
+    repeat("random Jobs are deleted manually", async |scenario, random| {
         tokio::join!(scenario.load(0, REQUESTS), async {
             for jobs in [10, 40, 70] {
                 scenario.until_jobs(jobs + random.usize(0..20) - 10).await;
@@ -67,24 +67,24 @@ async fn jobs_are_deleted_by_hand() {
     .await;
 }
 
-async fn again(scenario: &Scenario, name: String, id: String) {
-    ask(scenario, &name, &id).await;
+async fn recreate(scenario: &Scenario, name: String, id: String) {
+    request(scenario, &name, &id).await;
     until_job_of(scenario, &name, &id).await;
     scenario.env.namespace.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
-    until_gone(scenario, &name).await;
+    until_deleted(scenario, &name).await;
 }
 
-/// Each of some names is asked for, its Job deleted, and asked for again by another request, several times.
+/// Requests Jobs of several names, deletes them and requests them again, repeatedly.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_are_deleted_and_created_again_under_their_names() {
-    repeat("Jobs are deleted and created again under the same name", async |scenario, random| {
+async fn jobs_deleted_and_recreated() {
+    repeat("Jobs are deleted and recreated under the same name", async |scenario, random| {
         let (scenario, wait) = (&*scenario, random.bool());
         tokio::join!(scenario.load(0, REQUESTS), async {
             for round in 0..4 {
-                // Those that wait are deleted while they run, the others after their end.
+                // Jobs named `wait` are deleted while they run, the others after they finish.
                 let name = if wait { "wait" } else { "again" };
                 let again =
-                    (0..6).map(|n| again(scenario, format!("{name}-{n}"), format!("{name}-{n}-{round}")));
+                    (0..6).map(|n| recreate(scenario, format!("{name}-{n}"), format!("{name}-{n}-{round}")));
                 futures::future::join_all(again).await;
             }
         });
@@ -92,14 +92,14 @@ async fn jobs_are_deleted_and_created_again_under_their_names() {
     .await;
 }
 
-/// As soon as it has ended it vanishes, however quick its outcome is told.
+/// Kubernetes deletes such a Job as soon as it finishes, even before its outcome is published.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_get_a_ttl_of_0() {
-    repeat("Jobs get a TTL of 0 by hand", async |scenario, random| {
+async fn ttl_set_to_zero() {
+    repeat("the TTL of Jobs is manually set to 0", async |scenario, random| {
         let names: Vec<String> = (0..40).map(|number| format!("wait-{number}")).collect();
         tokio::join!(scenario.load(0, REQUESTS), async {
             for name in &names {
-                ask(scenario, name, name).await;
+                request(scenario, name, name).await;
             }
             for name in &names {
                 scenario.env.job(name).await;

@@ -1,4 +1,4 @@
-//! One NATS server that dies, sleeps, goes, forgets and is full, under load.
+//! A single NATS server is killed, frozen or restarted, loses a consumer or is full, under load.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::scenario::{Scenario, repeat_on};
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 
-/// The server as a plain process.
+/// A load test with a NATS process.
 async fn start() -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     Ok(LoadTest::new(TestEnv::new(Nats::lame_duck().await, namespace).await).await)
 }
 
 impl Scenario {
-    /// Has one request made now, waits for its Job's `ADDED`, and notes how long that took.
+    /// Publishes a request, waits for its `ADDED` and records the recovery time.
     pub(crate) async fn works_again(&self, what: &str, since: Instant) {
         let name = format!("wait-{:x}", fastrand::u64(..));
         self.until_works(&name).await;
@@ -26,7 +26,7 @@ impl Scenario {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_is_killed_and_restarted() {
+async fn nats_killed() {
     repeat_on("NATS is killed and restarted", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 300), async {
             for round in 0..3 {
@@ -42,8 +42,8 @@ async fn nats_is_killed_and_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_is_restarted_in_order() {
-    repeat_on("NATS is restarted in order", start, async |scenario, random| {
+async fn nats_restarted_gracefully() {
+    repeat_on("NATS is restarted gracefully", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 300), async {
             for round in 0..3 {
                 scenario.until_jobs(round * 80 + random.usize(1..80)).await;
@@ -58,15 +58,15 @@ async fn nats_is_restarted_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_is_frozen() {
+async fn nats_frozen() {
     repeat_on("NATS is frozen for 5 to 30 s", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..150)).await;
             scenario.env.nats.pause().await;
-            // The fault itself lasts this long.
+            // The duration of the fault.
             sleep(Duration::from_millis(random.u64(5_000..30_000))).await;
             scenario.env.nats.unpause().await;
-            scenario.works_again("NATS goes on after a freeze", Instant::now()).await;
+            scenario.works_again("NATS resumed after a freeze", Instant::now()).await;
         });
         scenario.redeliver_now().await;
     })
@@ -74,8 +74,8 @@ async fn nats_is_frozen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_leaves_in_lame_duck_mode() {
-    repeat_on("NATS leaves in lame duck mode and comes back", start, async |scenario, random| {
+async fn nats_enters_lame_duck_mode() {
+    repeat_on("NATS enters lame duck mode and is restarted", start, async |scenario, random| {
         let server = &scenario.env.nats.nodes[0];
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..150)).await;
@@ -89,9 +89,9 @@ async fn nats_leaves_in_lame_duck_mode() {
     .await;
 }
 
-/// The deduplication window is long over: only what the Jobs and the streams tell makes them one request.
+/// The deduplication window has expired: only the Jobs and the streams show that it is one request.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_published_again_after_a_restart() {
+async fn requests_republished_after_a_restart() {
     repeat_on("requests are published again after a NATS restart", start, async |scenario, random| {
         let count = random.usize(10..60);
         tokio::join!(scenario.load(0, 60), async {
@@ -106,8 +106,8 @@ async fn requests_are_published_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_stream_is_full_for_a_while() {
-    repeat_on("JOB_STATUS is full for a while", start, async |scenario, random| {
+async fn status_stream_full() {
+    repeat_on("JOB_STATUS is temporarily full", start, async |scenario, random| {
         scenario.request("wait-first", "ADDED").await;
         scenario.complete(&["wait-first"]).await;
         tokio::join!(scenario.load(0, 100), async {
@@ -115,13 +115,13 @@ async fn the_status_stream_is_full_for_a_while() {
             let open = scenario.env.fill_status_stream().await;
             scenario.until_not_ready("JOB_STATUS").await;
             let before = scenario.dispatcher.log().lines().count();
-            let begun = Instant::now();
-            // The fault itself lasts this long.
+            let begin = Instant::now();
+            // The duration of the fault.
             sleep(Duration::from_millis(random.u64(1_000..8_000))).await;
             let lines = scenario.dispatcher.log().lines().count() - before;
-            assert!(lines < 600, "no flood of log lines: {lines} in {:?}", begun.elapsed());
+            assert!(lines < 600, "too many log lines: {lines} in {:?}", begin.elapsed());
             scenario.env.jetstream.update_stream(open).await.unwrap();
-            scenario.works_again("JOB_STATUS has room again", Instant::now()).await;
+            scenario.works_again("JOB_STATUS limit raised", Instant::now()).await;
         });
         scenario.until_ready().await;
         scenario.redeliver_now().await;
@@ -129,15 +129,15 @@ async fn the_status_stream_is_full_for_a_while() {
     .await;
 }
 
-/// It holds what is delivered and not acknowledged: without it, all of that is delivered again.
+/// The consumer holds the delivery state: without it, every unacknowledged request is redelivered.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_consumer_is_deleted() {
+async fn consumer_deleted() {
     repeat_on("the consumer is deleted", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..150)).await;
             let jobs = scenario.env.jetstream.get_stream("JOBS").await.unwrap();
             jobs.delete_consumer("dispatcher-simple").await.unwrap();
-            scenario.works_again("the consumer was deleted", Instant::now()).await;
+            scenario.works_again("consumer deleted", Instant::now()).await;
         });
         scenario.until_ready().await;
         scenario.redeliver_now().await;
@@ -145,9 +145,9 @@ async fn the_consumer_is_deleted() {
     .await;
 }
 
-/// Each publish of a request twice at once, from two connections, while the server is killed.
+/// Publishes each request twice concurrently, from two connections, while the server is killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_published_twice_at_once() {
+async fn requests_published_twice_concurrently() {
     repeat_on("each request is published twice while NATS is killed", start, async |scenario, random| {
         tokio::join!(scenario.load(0, 100), scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;

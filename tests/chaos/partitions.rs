@@ -1,4 +1,4 @@
-//! The network between the dispatcher and its two systems: cut, half-open, slow; on either side, or on both.
+//! The network between the dispatcher and NATS or the API server is cut, half-open or slow.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use tokio::time::sleep;
 
 use crate::scenario::{Scenario, repeat_behind_proxies};
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
 
-/// From a random moment on, for so many milliseconds: the fault itself lasts that long.
-async fn strike(
+/// Starts a fault at a random moment and ends it after a random duration.
+async fn inject(
     scenario: &Scenario,
     random: &mut Rng,
     milliseconds: Range<u64>,
@@ -25,10 +25,10 @@ async fn strike(
     scenario.nats().heal();
 }
 
-/// The same under load, and what comes after it.
-async fn cut(scenario: &Scenario, random: &mut Rng, begin: impl FnOnce(&Scenario)) {
+/// Like [`inject`], under load, and waits for the recovery.
+async fn inject_under_load(scenario: &Scenario, random: &mut Rng, begin: impl FnOnce(&Scenario)) {
     tokio::join!(scenario.load(0, REQUESTS), async {
-        strike(scenario, random, 500..8_000, begin).await;
+        inject(scenario, random, 500..8_000, begin).await;
         let healed = Instant::now();
         scenario.until_works("after").await;
         scenario.recovered("after a partition", healed);
@@ -39,35 +39,35 @@ async fn cut(scenario: &Scenario, random: &mut Rng, begin: impl FnOnce(&Scenario
 #[tokio::test(flavor = "multi_thread")]
 async fn partition_from_nats() {
     repeat_behind_proxies("partition from NATS", async |scenario, random| {
-        cut(scenario, random, |scenario| scenario.nats().partition()).await;
+        inject_under_load(scenario, random, |scenario| scenario.nats().partition()).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partition_from_kubernetes() {
+async fn partition_from_api_server() {
     repeat_behind_proxies("partition from the API server", async |scenario, random| {
-        cut(scenario, random, |scenario| scenario.api().faults.refuse_connections(true)).await;
+        inject_under_load(scenario, random, |scenario| scenario.api().faults.refuse_connections(true)).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partition_from_both() {
-    repeat_behind_proxies("partition from NATS and from the API server", async |scenario, random| {
+async fn partition_from_nats_and_api_server() {
+    repeat_behind_proxies("partition from NATS and the API server", async |scenario, random| {
         let both = |scenario: &Scenario| {
             scenario.nats().partition();
             scenario.api().faults.refuse_connections(true);
         };
-        cut(scenario, random, both).await;
+        inject_under_load(scenario, random, both).await;
     })
     .await;
 }
 
-/// Again and again, each time for a moment: whatever was on its way is lost.
+/// Breaks connections repeatedly, each time for a moment, so that messages in flight are lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_to_nats_break_again_and_again() {
-    repeat_behind_proxies("connections to NATS break again and again", async |scenario, random| {
+async fn connections_to_nats_break_repeatedly() {
+    repeat_behind_proxies("connections to NATS break repeatedly", async |scenario, random| {
         tokio::join!(scenario.load(0, REQUESTS), async {
             for jobs in [10, 30, 50, 70] {
                 scenario.until_jobs(jobs + random.usize(0..20)).await;
@@ -80,32 +80,33 @@ async fn connections_to_nats_break_again_and_again() {
     .await;
 }
 
-/// Shorter and longer than what is waited for an answer (5 s) and for two pings (20 s).
+/// The durations are below and above the timeouts for an answer (5 s) and for two pings (20 s).
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_nats() {
-    repeat_behind_proxies(
-        "NATS is half-open: connections stay and nothing passes",
-        async |scenario, random| {
-            tokio::join!(scenario.load(0, REQUESTS), async {
-                strike(scenario, random, 1_000..25_000, |scenario| scenario.nats().half_open()).await;
-                // What the server had sent to the connection that is given up would else come after `ack_wait`.
-                scenario.redeliver_now().await;
-                scenario.until_works("after").await;
-            });
-        },
-    )
+async fn nats_half_open() {
+    repeat_behind_proxies("connections to NATS are half-open", async |scenario, random| {
+        tokio::join!(scenario.load(0, REQUESTS), async {
+            inject(scenario, random, 1_000..25_000, |scenario| scenario.nats().half_open()).await;
+            // What the server has sent on the abandoned connection would be redelivered only after
+            // `ack_wait`.
+            scenario.redeliver_now().await;
+            scenario.until_works("after").await;
+        });
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_nats() {
-    repeat_behind_proxies("NATS is slow: delays and few bytes in a second", async |scenario, random| {
-        scenario.load(0, random.usize(1..REQUESTS)).await;
-        let delay = Duration::from_millis(random.u64(1..50));
-        scenario.nats().slow(delay, random.u32(100_000..500_000));
-        scenario.load(REQUESTS, 30).await;
-        scenario.until_works("slowly").await;
-        scenario.nats().heal();
-    })
+async fn nats_slow() {
+    repeat_behind_proxies(
+        "connections to NATS are slow: delay and low bandwidth",
+        async |scenario, random| {
+            scenario.load(0, random.usize(1..REQUESTS)).await;
+            let delay = Duration::from_millis(random.u64(1..50));
+            scenario.nats().slow(delay, random.u32(100_000..500_000));
+            scenario.load(REQUESTS, 30).await;
+            scenario.until_works("slowly").await;
+            scenario.nats().heal();
+        },
+    )
     .await;
 }

@@ -1,4 +1,4 @@
-//! The dispatcher's process: killed, frozen, told to stop, away while Jobs end.
+//! The dispatcher's process is killed, frozen, terminated, or down while Jobs finish.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use dispatcher_tests::job_controller::{START_TIME, finished_status};
 use dispatcher_tests::wait::TIMEOUT;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_killed_again_and_again() {
-    repeat("killed and started again, ten times in a row", async |scenario, random| {
+async fn dispatcher_killed_ten_times() {
+    repeat("killed and restarted ten times in a row", async |scenario, random| {
         for round in 0..10 {
             tokio::join!(scenario.load(round * 10, 10), async {
-                // None at all the first time: then it is struck right after its start.
+                // Zero in the first round: it is killed right after its start.
                 scenario.until_jobs(round * 9 - round / 2 + random.usize(0..6)).await;
                 scenario.dispatcher.kill().await;
                 scenario.redeliver_now().await;
@@ -29,12 +29,12 @@ async fn it_is_killed_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_killed_and_works_again() {
-    repeat("killed, and started again some seconds later", async |scenario, random| {
+async fn dispatcher_killed_and_restarted_later() {
+    repeat("killed and restarted some seconds later", async |scenario, random| {
         tokio::join!(scenario.load(0, 60), async {
             scenario.until_jobs(random.usize(1..50)).await;
             scenario.dispatcher.kill().await;
-            // The fault itself lasts this long.
+            // The duration of the fault.
             tokio::time::sleep(Duration::from_millis(random.u64(0..5000))).await;
         });
         let started = Instant::now();
@@ -48,12 +48,12 @@ async fn it_is_killed_and_works_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_frozen() {
-    repeat("frozen for up to 30 s", async |scenario, random| {
+async fn dispatcher_frozen() {
+    repeat("the dispatcher is frozen for up to 30 s", async |scenario, random| {
         tokio::join!(scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;
             scenario.dispatcher.freeze().await;
-            // The fault itself lasts this long.
+            // The duration of the fault.
             tokio::time::sleep(Duration::from_millis(random.u64(1000..30_000))).await;
             scenario.dispatcher.resume().await;
         });
@@ -62,10 +62,11 @@ async fn it_is_frozen() {
     .await;
 }
 
-/// What was delivered to one that is frozen is delivered to another one, and then the first goes on with it.
+/// Requests of a frozen replica are redelivered to another one; then the first one resumes with
+/// them.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_frozen_and_its_requests_are_delivered_to_another() {
-    repeat("frozen with requests under work, which another replica is given", async |scenario, random| {
+async fn dispatcher_frozen_and_its_requests_redelivered() {
+    repeat("frozen with requests in flight, which another replica gets", async |scenario, random| {
         scenario.add_replica().await;
         let scenario = &*scenario;
         tokio::join!(scenario.load(0, 100), async {
@@ -85,16 +86,17 @@ async fn pending(scenario: &crate::scenario::Scenario) -> Value {
     info["num_ack_pending"].clone()
 }
 
-/// After a graceful stop no request waits for `ack_wait`: whatever was delivered is answered.
+/// After a graceful stop no request waits for `ack_wait`: every delivered request is acknowledged
+/// or nak'ed.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_told_to_stop() {
-    repeat("SIGTERM under load, then started again", async |scenario, random| {
+async fn dispatcher_terminated() {
+    repeat("SIGTERM under load, then a restart", async |scenario, random| {
         for round in 0..3 {
             tokio::join!(scenario.load(round * 100, 100), async {
                 scenario.until_jobs(round * 95 + random.usize(1..80)).await;
                 assert_eq!(scenario.dispatcher.terminate().await, Some(0));
             });
-            assert_eq!(pending(scenario).await, 0, "a graceful stop leaves nothing pending");
+            assert_eq!(pending(scenario).await, 0, "a graceful stop leaves requests pending");
             scenario.dispatcher.restart().await;
             scenario.env.until_queue_is_empty().await;
         }
@@ -103,16 +105,16 @@ async fn it_is_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_end_and_vanish_while_it_is_down() {
+async fn jobs_finish_and_are_deleted_during_downtime() {
     repeat(
-        "down while Jobs finish, are deleted, and their names are used again",
+        "Jobs finish, are deleted and recreated while the dispatcher is down",
         async |scenario, random| {
             let mut names: Vec<String> = (0..8).map(|n| format!("wait-{n}")).collect();
             for name in &names {
                 scenario.request(name, "ADDED").await;
             }
             random.shuffle(&mut names);
-            // Of some of them more is said than the ADDED.
+            // Some of them have more events than the ADDED.
             for name in &names[..random.usize(0..8)] {
                 scenario
                     .env
@@ -132,7 +134,7 @@ async fn jobs_end_and_vanish_while_it_is_down() {
             for name in &names[3..6] {
                 delete(name).await;
             }
-            // A second Job under the name of one that vanished unseen.
+            // A second Job with the name of a Job whose deletion nobody observed.
             let again = json!({"foo": "x", "name": names[5]}).to_string();
             scenario.recorder.publish("simple", again, Some("again")).await.unwrap();
             let started = Instant::now();
@@ -142,8 +144,8 @@ async fn jobs_end_and_vanish_while_it_is_down() {
             {
                 assert_eq!(scenario.env.outcome(&names[name]).await["result"], result, "{}", names[name]);
             }
-            scenario.recovered("dispatcher restart, until missed outcomes are told", started);
-            until("the second Job of that name", TIMEOUT, || async {
+            scenario.recovered("dispatcher restart, until missed outcomes are published", started);
+            until("the second Job of the name", TIMEOUT, || async {
                 let types = scenario.env.event_types(&names[5]).await;
                 (types.iter().filter(|type_| *type_ == "ADDED").count() == 2).then_some(()).ok_or(types)
             })
@@ -154,10 +156,10 @@ async fn jobs_end_and_vanish_while_it_is_down() {
     .await;
 }
 
-/// Nothing of the first says which requests it had: the next start finds out.
+/// The first one's requests are not marked as its own; the next start finds them.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_starts_beside_one_that_is_not_gone() {
-    repeat("two start at once, one is killed at its start", async |scenario, random| {
+async fn two_start_concurrently() {
+    repeat("two dispatchers start concurrently, one is killed at its start", async |scenario, random| {
         tokio::join!(scenario.load(0, 80), async {
             scenario.until_jobs(random.usize(1..20)).await;
             let second: Dispatcher = scenario.start_replica().await;

@@ -1,28 +1,28 @@
-//! A request is delivered again while whoever had it first still works on it.
+//! A request is redelivered while its first delivery is still being handled.
 
 use local_cluster::faults::Calls;
 
 use crate::scenario::repeat_behind_proxies;
 
-/// How many requests are published at once; one in twenty is bad.
+/// The number of concurrent requests; one in twenty is invalid.
 const REQUESTS: usize = 100;
-/// Those that become Jobs.
-const GOOD: usize = 95;
+/// The number of valid requests.
+const VALID: usize = 95;
 
-/// The first replica's create is under way while the second one makes the Job.
+/// The first replica's create is in flight while the second replica creates the Job.
 #[tokio::test(flavor = "multi_thread")]
-async fn delivered_to_a_second_replica_before_the_create() {
+async fn redelivered_to_another_replica_before_the_create() {
     repeat_behind_proxies(
-        "redelivery to a second replica while a create is on its way",
+        "redelivery to another replica while a create is in flight",
         async |scenario, random| {
             let second = scenario.replica_without_proxies().await;
             scenario.replicas.push(second);
-            // Half of them come to the first one.
+            // Each replica gets about half of the requests.
             let held = scenario.api().hold_before(Calls::of("create", "jobs"), random.u32(1..20));
             tokio::join!(scenario.load(0, REQUESTS), async {
                 held.reached().await;
                 scenario.redeliver_now().await;
-                scenario.until_jobs(GOOD).await;
+                scenario.until_jobs(VALID).await;
                 held.release();
             });
         },
@@ -30,11 +30,11 @@ async fn delivered_to_a_second_replica_before_the_create() {
     .await;
 }
 
-/// The first replica's create is done, and it does not know that yet.
+/// The first replica's create has taken effect, but the replica has no answer yet.
 #[tokio::test(flavor = "multi_thread")]
-async fn delivered_to_a_second_replica_after_the_create() {
+async fn redelivered_to_another_replica_after_the_create() {
     repeat_behind_proxies(
-        "redelivery to a second replica while a create's answer is on its way",
+        "redelivery to another replica while a create's answer is in flight",
         async |scenario, random| {
             let second = scenario.replica_without_proxies().await;
             scenario.replicas.push(second);
@@ -42,7 +42,7 @@ async fn delivered_to_a_second_replica_after_the_create() {
             tokio::join!(scenario.load(0, REQUESTS), async {
                 held.reached().await;
                 scenario.redeliver_now().await;
-                scenario.until_jobs(GOOD).await;
+                scenario.until_jobs(VALID).await;
                 held.release();
             });
         },
@@ -51,15 +51,15 @@ async fn delivered_to_a_second_replica_after_the_create() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delivered_to_the_same_replica_before_the_create() {
+async fn redelivered_to_the_same_replica_before_the_create() {
     repeat_behind_proxies(
-        "redelivery to the same replica while a create is on its way",
+        "redelivery to the same replica while a create is in flight",
         async |scenario, random| {
             let held = scenario.api().hold_before(Calls::of("create", "jobs"), random.u32(1..80));
             tokio::join!(scenario.load(0, REQUESTS), async {
                 held.reached().await;
                 scenario.redeliver_now().await;
-                scenario.until_jobs(GOOD).await;
+                scenario.until_jobs(VALID).await;
                 held.release();
             });
         },

@@ -1,18 +1,17 @@
-//! Two replicas: both take requests, one reports, elected by a Lease. Whatever becomes of either, the promises are kept.
+//! Two replicas with leader election by a Lease: faults of the leader, the follower and the Lease.
 
 use std::time::{Duration, Instant};
 
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, or_skip, until};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::DeleteParams;
 
+use crate::leadership::{holder, leader_and_follower, leases, until_leads};
 use crate::scenario::{Scenario, repeat, repeat_on};
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 
-/// A Lease's duration and some: who was frozen that long has lost it.
+/// Longer than the Lease duration: a leader that is frozen this long loses the Lease.
 const LONGER_THAN_THE_LEASE: Duration = Duration::from_secs(12);
 
 /// A scenario with a second replica.
@@ -27,54 +26,30 @@ impl<'a> Pair<'a> {
         Self { scenario, second: &scenario.replicas[0] }
     }
 
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.scenario.env.namespace.client.clone(), &self.scenario.env.namespace.name)
-    }
-
-    async fn holder(&self) -> Result<String, String> {
-        let lease = self.leases().get("dispatcher").await.map_err(|error| error.to_string())?;
-        Ok(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
-    }
-
-    /// The one that reports, and the one that does not.
-    async fn roles(&self) -> (&Dispatcher, &Dispatcher) {
-        let first = &self.scenario.dispatcher;
-        let holder = until("one of the two to report", TIMEOUT, || async {
-            let holder = self.holder().await?;
-            if holder == first.pod || holder == self.second.pod { Ok(holder) } else { Err(holder) }
-        })
-        .await;
-        if holder == self.second.pod { (self.second, first) } else { (first, self.second) }
-    }
-
-    async fn until_reports(&self, dispatcher: &Dispatcher) {
-        until("the other one to report", TIMEOUT, || async {
-            let holder = self.holder().await?;
-            if holder == dispatcher.pod { Ok(()) } else { Err(holder) }
-        })
-        .await;
+    async fn leader_and_follower(&self) -> (&'a Dispatcher, &'a Dispatcher) {
+        leader_and_follower(self.scenario, self.second).await
     }
 }
 
-async fn until_says(dispatcher: &Dispatcher, reports: &str) {
-    until(&format!("/leader to say {reports}"), TIMEOUT, || async {
+async fn until_leadership(dispatcher: &Dispatcher, expected: &str) {
+    until(&format!("/leader to return {expected}"), TIMEOUT, || async {
         let (_, body) = dispatcher.get("/leader").await?;
-        if body.trim_end() == reports { Ok(()) } else { Err(body) }
+        if body.trim_end() == expected { Ok(()) } else { Err(body) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reporting_replica_is_killed() {
-    repeat("of two replicas the one that reports is killed", async |scenario, random| {
+async fn leader_killed() {
+    repeat("of two replicas, the leader is killed", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
         tokio::join!(scenario.load(0, 100), async {
             scenario.until_jobs(random.usize(1..80)).await;
-            let (leader, follower) = pair.roles().await;
+            let (leader, follower) = pair.leader_and_follower().await;
             let killed = Instant::now();
             leader.kill().await;
-            pair.until_reports(follower).await;
+            until_leads(scenario, follower).await;
             scenario.recovered("leader takeover after a kill", killed);
             leader.restart().await;
         });
@@ -84,14 +59,14 @@ async fn the_reporting_replica_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_other_replica_is_killed() {
-    repeat("of two replicas the one that does not report is killed", async |scenario, random| {
+async fn follower_killed() {
+    repeat("of two replicas, the follower is killed", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
         for round in 0..3 {
             tokio::join!(scenario.load(round * 50, 50), async {
                 scenario.until_jobs(round * 45 + random.usize(1..40)).await;
-                let (_, follower) = pair.roles().await;
+                let (_, follower) = pair.leader_and_follower().await;
                 follower.kill().await;
                 follower.restart().await;
             });
@@ -101,58 +76,59 @@ async fn the_other_replica_is_killed() {
     .await;
 }
 
-/// Jobs that the one that was killed had spoken of: the other one tells their ends.
+/// The killed leader has published events about these Jobs; the new leader publishes their
+/// outcomes.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_end_and_vanish_after_the_reporting_replica_was_killed() {
-    repeat("Jobs end and are deleted after the replica that reports was killed", async |scenario, random| {
+async fn jobs_finish_and_are_deleted_after_the_leader_is_killed() {
+    repeat("Jobs finish and are deleted after the leader is killed", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
-        for name in ["wait-ends", "wait-vanishes", "wait-ends-and-vanishes", "wait-stays"] {
+        for name in ["wait-finished", "wait-deleted", "wait-finished-and-deleted", "wait-running"] {
             scenario.request(name, "ADDED").await;
         }
         tokio::join!(scenario.load(0, 40), async {
             scenario.until_jobs(3 + random.usize(0..35)).await;
-            let (leader, follower) = pair.roles().await;
-            until_says(leader, r#"{"leader":true,"synced":true}"#).await;
-            until_says(follower, r#"{"leader":false,"synced":false}"#).await;
+            let (leader, follower) = pair.leader_and_follower().await;
+            until_leadership(leader, r#"{"leader":true,"synced":true}"#).await;
+            until_leadership(follower, r#"{"leader":false,"synced":false}"#).await;
             leader.kill().await;
         });
         let killed = Instant::now();
         scenario.redeliver_now().await;
-        scenario.complete(&["wait-ends", "wait-ends-and-vanishes"]).await;
-        for name in ["wait-vanishes", "wait-ends-and-vanishes"] {
+        scenario.complete(&["wait-finished", "wait-finished-and-deleted"]).await;
+        for name in ["wait-deleted", "wait-finished-and-deleted"] {
             scenario.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
         }
-        assert_eq!(scenario.env.outcome("wait-ends").await["result"], "Complete");
-        assert_eq!(scenario.env.outcome("wait-vanishes").await["result"], "Deleted");
-        // It did not report then, and watched all the same.
-        assert_eq!(scenario.env.outcome("wait-ends-and-vanishes").await["result"], "Complete");
-        scenario.recovered("outcomes told after a leader was killed", killed);
-        scenario.complete(&["wait-stays"]).await;
+        assert_eq!(scenario.env.outcome("wait-finished").await["result"], "Complete");
+        assert_eq!(scenario.env.outcome("wait-deleted").await["result"], "Deleted");
+        // The follower observed the final condition before it led.
+        assert_eq!(scenario.env.outcome("wait-finished-and-deleted").await["result"], "Complete");
+        scenario.recovered("outcomes published after a leader kill", killed);
+        scenario.complete(&["wait-running"]).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_upgrade() {
-    repeat("a rolling upgrade of two replicas", async |scenario, random| {
+async fn rolling_update() {
+    repeat("rolling update of two replicas", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..100)).await;
-            // As a Deployment does it: the new one is ready before an old one goes.
+            // As in a rolling update: the new replica is ready before an old one stops.
             let surge = scenario.start_replica().await;
             for old in [&scenario.dispatcher, pair.second] {
-                let told = Instant::now();
-                let reports = pair.holder().await.as_deref() == Ok(&old.pod);
+                let terminated = Instant::now();
+                let leads = holder(scenario).await.as_deref() == Ok(&old.pod);
                 assert_eq!(old.terminate().await, Some(0));
-                if reports {
-                    until("another one to report", TIMEOUT, || async {
-                        let holder = pair.holder().await?;
+                if leads {
+                    until("another replica to lead", TIMEOUT, || async {
+                        let holder = holder(scenario).await?;
                         if holder.is_empty() || holder == old.pod { Err(holder) } else { Ok(()) }
                     })
                     .await;
-                    scenario.recovered("leader takeover after SIGTERM", told);
+                    scenario.recovered("leader takeover after SIGTERM", terminated);
                 }
                 old.restart().await;
             }
@@ -162,21 +138,21 @@ async fn a_rolling_upgrade() {
     .await;
 }
 
-/// The one that reports is frozen in its tracks, with events under way; when it goes on, another one reports. The fence
-/// lets nothing of it through that was said meanwhile.
+/// The leader is frozen while it publishes events. When it resumes, another replica leads, and the
+/// fence refuses its events.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reporting_replica_is_frozen_for_longer_than_the_lease() {
-    repeat("the replica that reports is frozen for longer than its Lease", async |scenario, random| {
+async fn leader_frozen_longer_than_the_lease() {
+    repeat("the leader is frozen for longer than the Lease duration", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
         tokio::join!(scenario.load(0, 200), async {
             scenario.until_jobs(random.usize(1..150)).await;
-            let (leader, follower) = pair.roles().await;
+            let (leader, follower) = pair.leader_and_follower().await;
             let frozen = Instant::now();
             leader.freeze().await;
-            pair.until_reports(follower).await;
-            scenario.recovered("leader takeover from one that is frozen", frozen);
-            // The fault itself lasts this long.
+            until_leads(scenario, follower).await;
+            scenario.recovered("leader takeover from a frozen leader", frozen);
+            // The duration of the fault.
             tokio::time::sleep(LONGER_THAN_THE_LEASE.saturating_sub(frozen.elapsed())).await;
             leader.resume().await;
         });
@@ -186,26 +162,27 @@ async fn the_reporting_replica_is_frozen_for_longer_than_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lease_is_deleted_by_hand() {
-    repeat("the Lease is deleted by hand", async |scenario, random| {
+async fn lease_deleted() {
+    repeat("the Lease is deleted manually", async |scenario, random| {
         let pair = Pair::of(scenario).await;
         let scenario = pair.scenario;
         for round in 0..3 {
             tokio::join!(scenario.load(round * 50, 50), async {
                 scenario.until_jobs(round * 45 + random.usize(1..40)).await;
-                pair.roles().await;
-                pair.leases().delete("dispatcher", &DeleteParams::default()).await.unwrap();
-                pair.roles().await;
+                pair.leader_and_follower().await;
+                leases(scenario).delete("dispatcher", &DeleteParams::default()).await.unwrap();
+                pair.leader_and_follower().await;
             });
         }
     })
     .await;
 }
 
-/// Without the right it takes requests and says why it does not report; nothing has to be restarted.
+/// Without the permission the dispatcher handles requests and reports the reason in `/readyz`. It
+/// needs no restart.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_to_the_lease_is_taken_away() {
-    repeat("the right to the Lease is taken away and given back", async |scenario, random| {
+async fn lease_permission_revoked() {
+    repeat("the permission for the Lease is revoked and granted again", async |scenario, random| {
         scenario.env.namespace.revoke_on("update", "leases").await;
         scenario.load(0, random.usize(1..60)).await;
         scenario.until_not_ready("cannot update resource \"leases\"").await;
@@ -215,34 +192,38 @@ async fn the_right_to_the_lease_is_taken_away() {
         scenario.env.namespace.grant_on("update", "leases").await;
         let given = Instant::now();
         scenario.until_ready().await;
-        scenario.recovered("right to the Lease given back", given);
+        scenario.recovered("permission for the Lease granted again", given);
         assert_eq!(scenario.env.outcome("wait-a").await["result"], "Complete");
-        assert!(lines < 1000, "no flood of log lines: {lines}");
+        assert!(lines < 1000, "too many log lines: {lines}");
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_is_away_for_longer_than_the_lease() {
+async fn api_server_down_longer_than_the_lease() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let start = async || {
         Ok(LoadTest::new(TestEnv::new(Nats::start().await, kubernetes.namespace().await).await).await)
     };
-    repeat_on("the API server is away for longer than the Lease", start, async |scenario, random| {
-        let pair = Pair::of(scenario).await;
-        let scenario = pair.scenario;
-        tokio::join!(scenario.load(0, 100), async {
-            scenario.until_jobs(random.usize(1..80)).await;
-            kubernetes.kill_apiserver().await;
-            // The fault itself lasts this long.
-            tokio::time::sleep(LONGER_THAN_THE_LEASE).await;
-            kubernetes.start_apiserver().await;
-            let back = Instant::now();
-            pair.roles().await;
-            scenario.until_works("wait-after").await;
-            scenario.recovered("API server back after 12 s, two replicas", back);
-            scenario.complete(&["wait-after"]).await;
-        });
-    })
+    repeat_on(
+        "the API server is down for longer than the Lease duration",
+        start,
+        async |scenario, random| {
+            let pair = Pair::of(scenario).await;
+            let scenario = pair.scenario;
+            tokio::join!(scenario.load(0, 100), async {
+                scenario.until_jobs(random.usize(1..80)).await;
+                kubernetes.kill_apiserver().await;
+                // The duration of the fault.
+                tokio::time::sleep(LONGER_THAN_THE_LEASE).await;
+                kubernetes.start_apiserver().await;
+                let back = Instant::now();
+                pair.leader_and_follower().await;
+                scenario.until_works("wait-after").await;
+                scenario.recovered("API server back after 12 s, two replicas", back);
+                scenario.complete(&["wait-after"]).await;
+            });
+        },
+    )
     .await;
 }

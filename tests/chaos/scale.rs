@@ -1,4 +1,4 @@
-//! Many at once: a long queue at the start, and a namespace full of finished Jobs.
+//! Large numbers: a long queue at the start, and a namespace full of finished Jobs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 
-/// Calls at once while a namespace is filled.
+/// The number of concurrent calls that fill a namespace.
 const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_requests_are_queued_at_the_start() {
+async fn long_queue_at_start() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let count = chaos::scaled(10_000);
     let start = async || {
         Ok(LoadTest::new(TestEnv::new(Nats::start().await, kubernetes.namespace().await).await).await)
     };
-    let fault = format!("{count} requests in the queue at the start, killed on the way");
+    let fault = format!("{count} queued requests at the start, one kill meanwhile");
     repeat_on(&fault, start, async |scenario, random| {
         assert_eq!(scenario.dispatcher.terminate().await, Some(0));
         scenario.load(0, count).await;
@@ -38,21 +38,21 @@ async fn many_requests_are_queued_at_the_start() {
         scenario.redeliver_now().await;
         scenario.dispatcher.restart().await;
         scenario.env.until_queue_is_empty().await;
-        scenario.recovered(&format!("{count} queued requests worked off, with a kill on the way"), started);
+        scenario.recovered(&format!("{count} queued requests handled, with one kill"), started);
     })
     .await;
 }
 
-/// The namespace is filled once, for all runs: nothing may be said of what is finished and settled.
+/// All runs share one filled namespace. The dispatcher publishes nothing about retired Jobs.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_finished_jobs_are_there_at_the_start() {
+async fn many_finished_jobs_at_start() {
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let count = chaos::scaled(20_000);
     let namespace = Arc::new(kubernetes.namespace().await);
     {
         let run = LoadTest::new(TestEnv::new(Nats::start().await, namespace.clone()).await).await;
         run.request("model", "OUTCOME").await;
-        let model = until("the model to be settled", TIMEOUT, || async {
+        let model = until("the first Job to be retired", TIMEOUT, || async {
             let job = run.env.job("model").await;
             let labels = job.metadata.labels.clone().unwrap_or_default();
             labels.contains_key("natsjobs.dev/outcome").then_some(job)
@@ -61,29 +61,29 @@ async fn many_finished_jobs_are_there_at_the_start() {
         fill(&namespace.jobs, model, count).await;
     }
     let start = async || {
-        // Nobody waits for the Lease of the run before, whose dispatcher was killed.
+        // Deletes the Lease of the previous run, whose dispatcher was killed.
         let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
         let _ = leases.delete("dispatcher", &DeleteParams::default()).await;
         Ok(LoadTest::new(TestEnv::new(Nats::start().await, namespace.clone()).await).await)
     };
-    let fault = format!("{count} finished Jobs in the namespace at the start, killed under load");
+    let fault = format!("{count} finished Jobs at the start, killed under load");
     repeat_on(&fault, start, async |scenario, random| {
-        // Names of its own, since the Jobs of the runs before are still there.
+        // Unique names, since the Jobs of previous runs still exist.
         let from = random.usize(1..1_000_000) * 1000;
         tokio::join!(scenario.load(from, 100), async {
-            // The fault itself lasts this long: a list of so many Jobs to count them would be the slowest part.
+            // The duration of the fault.
             tokio::time::sleep(Duration::from_millis(random.u64(0..1000))).await;
             scenario.dispatcher.kill().await;
             scenario.redeliver_now().await;
             let started = Instant::now();
             scenario.dispatcher.restart().await;
-            scenario.recovered(&format!("start beside {count} finished Jobs, until it reports"), started);
+            scenario.recovered(&format!("start with {count} finished Jobs, until it leads"), started);
         });
     })
     .await;
 }
 
-/// Copies of a finished and settled Job, as earlier requests have left them.
+/// Creates copies of a retired Job, as earlier requests leave them.
 async fn fill(jobs: &Api<Job>, model: Job, count: usize) {
     let mut job = model;
     let meta = &mut job.metadata;
@@ -104,7 +104,7 @@ async fn fill(jobs: &Api<Job>, model: Job, count: usize) {
     let status = json!({"status": finished_status("Complete", 0, "CompletionsReached", "done")});
     let made = (0..count).map(|number| {
         let mut job = job.clone();
-        // The played controller leaves those with this word alone.
+        // The test's Job controller ignores names with `wait`.
         let name = format!("wait-old-{number}");
         job.metadata.name = Some(name.clone());
         let status = &status;

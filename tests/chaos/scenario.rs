@@ -1,4 +1,4 @@
-//! What each fault is played on: a NATS and a namespace of its own, a dispatcher at work, and a recorder.
+//! The system of each test: a NATS, a namespace, a dispatcher under load, and a recorder.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -11,14 +11,14 @@ use dispatcher_tests::proxy::{ApiProxy, NatsProxy};
 use dispatcher_tests::{Dispatcher, chaos, kubernetes, or_skip, until};
 use fastrand::Rng;
 
-use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest};
+use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest, publish_named};
 use dispatcher_tests::test_env::{Proxies, TestEnv};
 use dispatcher_tests::wait::TIMEOUT;
 
-/// See the module.
+/// The running system.
 pub(crate) struct Scenario {
     pub(crate) run: LoadTest,
-    /// Beside the first; they live as long as the scenario.
+    /// The further replicas.
     pub(crate) replicas: Vec<Dispatcher>,
     recoveries: Mutex<BTreeMap<String, f64>>,
 }
@@ -45,36 +45,34 @@ impl chaos::SystemUnderTest for Scenario {
     }
 }
 
-/// Plays a fault on a scenario with all that a usual run has; see [`chaos::repeat`].
-pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Scenario, &mut Rng)) {
-    repeat_on(fault, async || LoadTest::start().await, play).await;
+/// Runs a scenario on the default system; see [`chaos::repeat`].
+pub(crate) async fn repeat(fault: &str, inject: impl AsyncFn(&mut Scenario, &mut Rng)) {
+    repeat_on(fault, async || LoadTest::start().await, inject).await;
 }
 
-/// The same with proxies between the dispatcher and its two systems.
-pub(crate) async fn repeat_behind_proxies(fault: &str, play: impl AsyncFn(&mut Scenario, &mut Rng)) {
+/// Runs a scenario with proxies in front of the API server and NATS.
+pub(crate) async fn repeat_behind_proxies(fault: &str, inject: impl AsyncFn(&mut Scenario, &mut Rng)) {
     let start = async || {
         let env = TestEnv::start().await?;
         let api = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
         let nats = NatsProxy::start(&env.nats.url).await;
         Ok(LoadTest::new(TestEnv { proxies: Some(Proxies { api, nats }), ..env }).await)
     };
-    repeat_on(fault, start, play).await;
+    repeat_on(fault, start, inject).await;
 }
 
-/// The same on a run that is made otherwise.
+/// Runs a scenario on another system.
 pub(crate) async fn repeat_on(
     fault: &str,
     start: impl AsyncFn() -> Result<LoadTest, String>,
-    play: impl AsyncFn(&mut Scenario, &mut Rng),
+    inject: impl AsyncFn(&mut Scenario, &mut Rng),
 ) {
     if kubernetes::is_local() && std::env::var_os("CHAOS_RUNS").is_none() {
-        println!(
-            "not on the local cluster, unless asked for by CHAOS_RUNS: the suite `faults` has its own ways there"
-        );
+        println!("skipped on the local cluster without CHAOS_RUNS: `fault_injection` covers it");
         return;
     }
     let start = async || Ok(Scenario { run: start().await?, replicas: vec![], recoveries: Mutex::default() });
-    or_skip!(chaos::repeat(fault, start, play).await);
+    or_skip!(chaos::repeat(fault, start, inject).await);
 }
 
 impl Scenario {
@@ -84,23 +82,23 @@ impl Scenario {
         self.replicas.push(replica);
     }
 
-    /// The proxy before the API server.
+    /// The proxy in front of the API server.
     pub(crate) fn api(&self) -> &ApiProxy {
-        &self.run.env.proxies.as_ref().expect("behind proxies").api
+        &self.run.env.proxies.as_ref().expect("the scenario has proxies").api
     }
 
-    /// The proxy before NATS.
+    /// The proxy in front of NATS.
     pub(crate) fn nats(&self) -> &NatsProxy {
-        &self.run.env.proxies.as_ref().expect("behind proxies").nats
+        &self.run.env.proxies.as_ref().expect("the scenario has proxies").nats
     }
 
-    /// Another replica, that nothing goes wrong for.
+    /// Starts a replica that connects directly.
     pub(crate) async fn replica_without_proxies(&self) -> Dispatcher {
         let builder = self.run.env.dispatcher_without_proxies();
         builder.templates(self.run.templates.path()).start().await
     }
 
-    /// Notes how long something took to be as before; the longest of a run counts.
+    /// Records a recovery time; the longest of a run counts.
     pub(crate) fn recovered(&self, what: &str, since: Instant) {
         let took = since.elapsed().as_secs_f64();
         let mut recoveries = self.recoveries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,18 +106,17 @@ impl Scenario {
         *longest = longest.max(took);
     }
 
-    /// Has one request made now, and waits until its Job's `ADDED` is stored: then all works again.
+    /// Publishes a request and waits for an event of its Job, which shows that the system works.
     pub(crate) async fn until_works(&self, name: &str) {
-        let payload = format!(r#"{{"foo":"x","name":"{name}"}}"#);
-        let sent = self.run.recorder.publish("simple", payload, Some(&format!("of-{name}"))).await;
+        let sent = publish_named(&self.run.recorder, name).await;
         sent.unwrap_or_else(|error| panic!("{name}: {error}"));
         until(&format!("an event of {name}"), TIMEOUT, || async {
-            self.run.env.last_event(name).await.ok_or("nothing is said")
+            self.run.env.last_event(name).await.ok_or("no event")
         })
         .await;
     }
 
-    /// Has the server deliver again what is not acknowledged, as it would after `ack_wait`, a minute later.
+    /// Makes the server redeliver unacknowledged requests now, as it would after `ack_wait` (60 s).
     pub(crate) async fn redeliver_now(&self) {
         let stream = self.run.env.jetstream.get_stream("JOBS").await.unwrap();
         let info = stream.consumer_info("dispatcher-simple").await.unwrap();
@@ -130,7 +127,7 @@ impl Scenario {
             stream.update_consumer(config).await.unwrap();
         };
         set(Duration::from_millis(100)).await;
-        // Nothing shows that the server has looked at its pending messages: it does so 100 ms after the change.
+        // The server redelivers 100 ms after the change; no API shows when it has done so.
         tokio::time::sleep(Duration::from_millis(600)).await;
         set(info.config.ack_wait).await;
     }

@@ -1,7 +1,8 @@
-//! Any faults in any mix, for as long as is asked for: two replicas behind a proxy of the API server and one of NATS, under a steady
-//! load, on a control plane of its own. `make soak MINUTES=30`; a minute where nothing else is said.
+//! Soak test: random faults for some minutes (`make soak MINUTES=30`; default 1), on two replicas
+//! with proxies under constant load, on a control plane of its own.
 //!
-//! The seed decides which faults come, in which order and for how long; of those that come at once each meets another part.
+//! The seed determines the faults, their order and durations. Concurrent faults affect different
+//! targets.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,20 +23,20 @@ use crate::scenario::{Scenario, repeat_on};
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 
-/// Between two requests.
-const PACE: Duration = Duration::from_millis(250);
-/// What a fault lasts at most, in milliseconds: longer than a Lease.
-const LONGEST: u64 = 15_000;
+/// The interval between two requests.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
+/// The maximum duration of a fault in milliseconds: longer than a Lease.
+const MAX_DURATION_MS: u64 = 15_000;
 
-/// What a fault meets.
+/// What a fault affects.
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+enum Target {
     First,
     Second,
     Nats,
-    WayToNats,
+    NatsConnection,
     Cluster,
-    WayToApi,
+    ApiConnection,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ enum Fault {
     NatsKilled,
     NatsPaused,
     ConsumerDeleted,
-    Redelivered,
+    Redelivery,
     NatsPartition,
     NatsHalfOpen,
     NatsSlow,
@@ -55,58 +56,58 @@ enum Fault {
     Compacted,
     JobsDeleted,
     LeaseDeleted,
-    RightTaken,
+    PermissionRevoked,
     Storm(u16),
-    DoneAndRefused,
-    Breaks,
-    Late,
+    CreateFailsAfterSuccess,
+    ConnectionBreaks,
+    SlowCalls,
     WatchStalled,
     WatchExpired,
     ApiPartition,
 }
 
-const FAULTS: [(Part, Fault); 28] = [
-    (Part::First, Fault::Killed(0)),
-    (Part::First, Fault::Frozen(0)),
-    (Part::First, Fault::Terminated(0)),
-    (Part::Second, Fault::Killed(1)),
-    (Part::Second, Fault::Frozen(1)),
-    (Part::Second, Fault::Terminated(1)),
-    (Part::Nats, Fault::NatsKilled),
-    (Part::Nats, Fault::NatsPaused),
-    (Part::Nats, Fault::ConsumerDeleted),
-    (Part::Nats, Fault::Redelivered),
-    (Part::WayToNats, Fault::NatsPartition),
-    (Part::WayToNats, Fault::NatsHalfOpen),
-    (Part::WayToNats, Fault::NatsSlow),
-    (Part::Cluster, Fault::ApiServerKilled),
-    (Part::Cluster, Fault::EtcdKilled),
-    (Part::Cluster, Fault::Compacted),
-    (Part::Cluster, Fault::JobsDeleted),
-    (Part::Cluster, Fault::JobsDeleted),
-    (Part::Cluster, Fault::LeaseDeleted),
-    (Part::Cluster, Fault::RightTaken),
-    (Part::WayToApi, Fault::Storm(429)),
-    (Part::WayToApi, Fault::Storm(503)),
-    (Part::WayToApi, Fault::DoneAndRefused),
-    (Part::WayToApi, Fault::Breaks),
-    (Part::WayToApi, Fault::Late),
-    (Part::WayToApi, Fault::WatchStalled),
-    (Part::WayToApi, Fault::WatchExpired),
-    (Part::WayToApi, Fault::ApiPartition),
+const FAULTS: [(Target, Fault); 28] = [
+    (Target::First, Fault::Killed(0)),
+    (Target::First, Fault::Frozen(0)),
+    (Target::First, Fault::Terminated(0)),
+    (Target::Second, Fault::Killed(1)),
+    (Target::Second, Fault::Frozen(1)),
+    (Target::Second, Fault::Terminated(1)),
+    (Target::Nats, Fault::NatsKilled),
+    (Target::Nats, Fault::NatsPaused),
+    (Target::Nats, Fault::ConsumerDeleted),
+    (Target::Nats, Fault::Redelivery),
+    (Target::NatsConnection, Fault::NatsPartition),
+    (Target::NatsConnection, Fault::NatsHalfOpen),
+    (Target::NatsConnection, Fault::NatsSlow),
+    (Target::Cluster, Fault::ApiServerKilled),
+    (Target::Cluster, Fault::EtcdKilled),
+    (Target::Cluster, Fault::Compacted),
+    (Target::Cluster, Fault::JobsDeleted),
+    (Target::Cluster, Fault::JobsDeleted),
+    (Target::Cluster, Fault::LeaseDeleted),
+    (Target::Cluster, Fault::PermissionRevoked),
+    (Target::ApiConnection, Fault::Storm(429)),
+    (Target::ApiConnection, Fault::Storm(503)),
+    (Target::ApiConnection, Fault::CreateFailsAfterSuccess),
+    (Target::ApiConnection, Fault::ConnectionBreaks),
+    (Target::ApiConnection, Fault::SlowCalls),
+    (Target::ApiConnection, Fault::WatchStalled),
+    (Target::ApiConnection, Fault::WatchExpired),
+    (Target::ApiConnection, Fault::ApiPartition),
 ];
 
-/// The ways of the replicas.
-struct Ways {
+/// The proxies of the replicas.
+struct Connections {
     api: ApiProxy,
     nats: NatsProxy,
 }
 
 struct Soak<'a> {
     scenario: &'a Scenario,
-    ways: &'a Ways,
+    connections: &'a Connections,
     kubernetes: &'a Kubernetes,
-    begun: Instant,
+    begin: Instant,
 }
 
 impl Soak<'_> {
@@ -114,78 +115,78 @@ impl Soak<'_> {
         if number == 0 { &self.scenario.dispatcher } else { &self.scenario.replicas[0] }
     }
 
-    /// One fault, from its beginning to its end.
-    async fn meet(&self, fault: Fault, random: &mut Rng) {
-        let lasts = Duration::from_millis(random.u64(50..LONGEST));
-        let (begun, at) = (Instant::now(), self.begun.elapsed().as_secs());
+    /// Injects a fault and removes it.
+    async fn inject(&self, fault: Fault, random: &mut Rng) {
+        let duration = Duration::from_millis(random.u64(50..MAX_DURATION_MS));
+        let (begin, at) = (Instant::now(), self.begin.elapsed().as_secs());
         match fault {
             Fault::Killed(..) | Fault::Frozen(..) | Fault::Terminated(..) => {
-                self.of_replica(fault, lasts).await
+                self.inject_into_replica(fault, duration).await
             }
-            Fault::NatsKilled | Fault::NatsPaused | Fault::ConsumerDeleted | Fault::Redelivered => {
-                self.of_nats(fault, lasts).await;
+            Fault::NatsKilled | Fault::NatsPaused | Fault::ConsumerDeleted | Fault::Redelivery => {
+                self.inject_into_nats(fault, duration).await;
             }
             Fault::NatsPartition | Fault::NatsHalfOpen | Fault::NatsSlow => {
                 match fault {
-                    Fault::NatsPartition => self.ways.nats.partition(),
-                    Fault::NatsHalfOpen => self.ways.nats.half_open(),
-                    _ => self.ways.nats.slow(Duration::from_millis(random.u64(1..300)), 20_000),
+                    Fault::NatsPartition => self.connections.nats.partition(),
+                    Fault::NatsHalfOpen => self.connections.nats.half_open(),
+                    _ => self.connections.nats.slow(Duration::from_millis(random.u64(1..300)), 20_000),
                 }
-                sleep(lasts).await;
-                self.ways.nats.heal();
+                sleep(duration).await;
+                self.connections.nats.heal();
             }
             Fault::ApiServerKilled
             | Fault::EtcdKilled
             | Fault::Compacted
             | Fault::JobsDeleted
             | Fault::LeaseDeleted
-            | Fault::RightTaken => self.of_cluster(fault, lasts, random).await,
-            _ => self.of_calls(fault, lasts, random).await,
+            | Fault::PermissionRevoked => self.inject_into_cluster(fault, duration, random).await,
+            _ => self.inject_into_calls(fault, duration, random).await,
         }
-        println!("{at:>5} s: {fault:?}, {:.1} s", begun.elapsed().as_secs_f64());
+        println!("{at:>5} s: {fault:?}, {:.1} s", begin.elapsed().as_secs_f64());
     }
 
-    async fn of_replica(&self, fault: Fault, lasts: Duration) {
+    async fn inject_into_replica(&self, fault: Fault, duration: Duration) {
         match fault {
             Fault::Killed(number) => {
                 self.replica(number).kill().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 self.replica(number).keep_running().await;
             }
             Fault::Terminated(number) => {
-                assert_eq!(self.replica(number).terminate().await, Some(0), "it ends as asked");
+                assert_eq!(self.replica(number).terminate().await, Some(0), "the replica exits gracefully");
                 self.replica(number).keep_running().await;
             }
             Fault::Frozen(number) => {
                 self.replica(number).freeze().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 self.replica(number).resume().await;
             }
             _ => {}
         }
     }
 
-    async fn of_nats(&self, fault: Fault, lasts: Duration) {
+    async fn inject_into_nats(&self, fault: Fault, duration: Duration) {
         let env = &self.scenario.env;
         match fault {
             Fault::NatsKilled => {
                 env.nats.kill().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 env.nats.restart().await;
             }
             Fault::NatsPaused => {
                 env.nats.pause().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 env.nats.unpause().await;
             }
             Fault::ConsumerDeleted => {
                 if let Ok(stream) = env.jetstream.get_stream("JOBS").await {
-                    // It is being made again by one that was deleted just before.
+                    // An error if the consumer is already deleted.
                     let _ = stream.delete_consumer("dispatcher-simple").await;
                 }
             }
             _ => {
-                // Not where the consumer is just being made again.
+                // Skipped while the dispatcher recreates the consumer.
                 if env.jetstream.get_stream("JOBS").await.is_ok() && self.has_consumer().await {
                     self.scenario.redeliver_now().await;
                 }
@@ -200,19 +201,19 @@ impl Soak<'_> {
         }
     }
 
-    async fn of_cluster(&self, fault: Fault, lasts: Duration, random: &mut Rng) {
+    async fn inject_into_cluster(&self, fault: Fault, duration: Duration, random: &mut Rng) {
         let namespace = &self.scenario.env.namespace;
         match fault {
             Fault::ApiServerKilled => {
                 self.kubernetes.kill_apiserver().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 self.kubernetes.start_apiserver().await;
             }
-            // The local cluster has none.
+            // The local cluster has no etcd.
             Fault::EtcdKilled if kubernetes::is_local() => {}
             Fault::EtcdKilled => {
                 self.kubernetes.kill_etcd().await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 self.kubernetes.start_etcd().await;
             }
             Fault::Compacted => self.kubernetes.compact_etcd().await,
@@ -220,19 +221,19 @@ impl Soak<'_> {
                 let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
                 let _ = leases.delete("dispatcher", &DeleteParams::default()).await;
             }
-            Fault::RightTaken => {
+            Fault::PermissionRevoked => {
                 let (verb, resource) = random
                     .choice([("create", "jobs"), ("patch", "jobs"), ("watch", "jobs"), ("update", "leases")])
                     .unwrap_or_default();
                 namespace.revoke_on(verb, resource).await;
-                sleep(lasts).await;
+                sleep(duration).await;
                 namespace.grant_on(verb, resource).await;
             }
             _ => self.delete_jobs(random).await,
         }
     }
 
-    /// Jobs of their own, which run until they are deleted, some at once.
+    /// Requests further Jobs and deletes them, some immediately.
     async fn delete_jobs(&self, random: &mut Rng) {
         let names: Vec<String> =
             (0..random.u32(1..6)).map(|_| format!("wait-{:x}", random.u64(..))).collect();
@@ -250,56 +251,58 @@ impl Soak<'_> {
         }
     }
 
-    async fn of_calls(&self, fault: Fault, lasts: Duration, random: &mut Rng) {
-        let faults = &self.ways.api.faults;
+    async fn inject_into_calls(&self, fault: Fault, duration: Duration, random: &mut Rng) {
+        let faults = &self.connections.api.faults;
         let verb = random.choice(["create", "get", "list", "patch", "watch"]).unwrap_or_default();
         let (calls, watches) = (Calls::of(verb, "jobs"), Calls::of("watch", "jobs"));
         let times = random.u32(1..20);
         match fault {
             Fault::Storm(code) => faults.fail(calls, times, Failure::Code(code)),
-            Fault::DoneAndRefused => faults.fail(Calls::of("create", "jobs"), times, Failure::CodeAfter(504)),
-            Fault::Breaks => {
+            Fault::CreateFailsAfterSuccess => {
+                faults.fail(Calls::of("create", "jobs"), times, Failure::CodeAfter(504))
+            }
+            Fault::ConnectionBreaks => {
                 faults.fail(calls.clone(), times, Failure::Break);
                 faults.fail(calls, times, Failure::BreakAfter);
             }
-            Fault::Late => faults.delay(calls, times, lasts.min(Duration::from_secs(12))),
+            Fault::SlowCalls => faults.delay(calls, times, duration.min(Duration::from_secs(12))),
             Fault::WatchExpired => faults.inject(watches, WatchFault::Error(410)),
             Fault::WatchStalled => {
                 faults.set_behaviour(watches, Behaviour::Stall);
-                sleep(lasts).await;
+                sleep(duration).await;
                 faults.reset_behaviours();
             }
             _ => {
                 faults.refuse_connections(true);
-                sleep(lasts).await;
+                sleep(duration).await;
                 faults.refuse_connections(false);
             }
         }
     }
 
-    /// Faults, several at once, until the time is over.
+    /// Injects up to three faults at a time until the deadline.
     async fn faults(&self, until: Instant, random: &mut Rng) {
-        let mut told = 0;
+        let mut reported = 0;
         while Instant::now() < until {
             let mut all = FAULTS;
             random.shuffle(&mut all);
-            let mut met: Vec<(Part, Fault)> = vec![];
-            for (part, fault) in all.into_iter().take(random.usize(1..4)) {
-                if met.iter().all(|(other, _)| *other != part) {
-                    met.push((part, fault));
+            let mut chosen: Vec<(Target, Fault)> = vec![];
+            for (target, fault) in all.into_iter().take(random.usize(1..4)) {
+                if chosen.iter().all(|(other, _)| *other != target) {
+                    chosen.push((target, fault));
                 }
             }
-            let met = met.into_iter().map(|(_, fault)| {
+            let chosen = chosen.into_iter().map(|(_, fault)| {
                 let mut own = random.fork();
-                async move { self.meet(fault, &mut own).await }
+                async move { self.inject(fault, &mut own).await }
             });
-            join_all(met.collect::<Vec<_>>()).await;
+            join_all(chosen.collect::<Vec<_>>()).await;
             sleep(Duration::from_millis(random.u64(..3000))).await;
-            let minutes = self.begun.elapsed().as_secs() / 60;
-            if minutes > told {
-                told = minutes;
+            let minutes = self.begin.elapsed().as_secs() / 60;
+            if minutes > reported {
+                reported = minutes;
                 println!(
-                    "after {told} min: {} Jobs, {}",
+                    "after {reported} min: {} Jobs, {}",
                     self.scenario.job_count().await,
                     self.memory().await
                 );
@@ -307,21 +310,21 @@ impl Soak<'_> {
         }
     }
 
-    /// The largest memory of the replicas since their last start, and of this program with the recorder.
+    /// The peak memory of the replicas since their start, and of this process with the recorder.
     async fn memory(&self) -> String {
         let [one, other] = [peak(self.replica(0).pid().await), peak(self.replica(1).pid().await)];
         format!("peak memory: replicas {one} and {other}, recorder {}", peak(std::process::id()))
     }
 
     async fn load(&self, until: Instant) -> usize {
-        let mut ticks = tokio::time::interval(PACE);
+        let mut ticks = tokio::time::interval(REQUEST_INTERVAL);
         let ticks = stream::poll_fn(|context| ticks.poll_tick(context).map(Some));
         let requests = ticks.take_while(|_| async { Instant::now() < until }).enumerate();
         requests.map(|(n, _)| self.scenario.load(n, 1)).buffer_unordered(256).count().await
     }
 }
 
-/// `VmHWM` of a process.
+/// `VmHWM` of a process (proc(5)).
 fn peak(pid: u32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -344,28 +347,28 @@ async fn soak() {
         let set = |name: &str, value: String| (name.to_owned(), value);
         env.settings =
             vec![set("NATS_URL", nats.url.clone()), set("KUBECONFIG", api.kubeconfig.display().to_string())];
-        *shared.lock().unwrap() = Some(Arc::new(Ways { api, nats }));
+        *shared.lock().unwrap() = Some(Arc::new(Connections { api, nats }));
         Ok(LoadTest::new(env).await)
     };
-    repeat_on("any faults in any mix", start, async |scenario, random| {
+    repeat_on("random faults, several at once", start, async |scenario, random| {
         scenario.add_replica().await;
-        // They stay until all is told.
-        let ways: Arc<Ways> = shared.lock().unwrap().clone().unwrap();
-        let begun = Instant::now();
-        let until = begun + Duration::from_secs_f64(60.0 * minutes());
-        let soak = Soak { scenario, ways: &ways, kubernetes: &kubernetes, begun };
+        // The proxies live until the end of the run.
+        let connections: Arc<Connections> = shared.lock().unwrap().clone().unwrap();
+        let begin = Instant::now();
+        let until = begin + Duration::from_secs_f64(60.0 * minutes());
+        let soak = Soak { scenario, connections: &connections, kubernetes: &kubernetes, begin };
         tokio::join!(soak.load(until), soak.faults(until, random).boxed());
         let ended = Instant::now();
-        ways.api.faults.clear();
-        ways.nats.heal();
+        connections.api.faults.clear();
+        connections.nats.heal();
         for number in 0..2 {
             soak.replica(number).keep_running().await;
         }
-        scenario.recovered("both ready after all faults", ended);
+        scenario.recovered("both replicas ready after all faults", ended);
         println!("{}", soak.memory().await);
         scenario.redeliver_now().await;
         scenario.env.until_queue_is_empty().await;
-        // What waits was to be deleted and was not: its request was made into a Job only later, or nobody answered.
+        // These Jobs should be deleted, but were created after the deletion, or it got no answer.
         let left = scenario.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
         let names = left.into_iter().filter_map(|job| job.metadata.name);
         soak.delete(&names.filter(|name| name.starts_with("wait-")).collect::<Vec<_>>()).await;

@@ -1,4 +1,4 @@
-//! Calls fail, before or after they are done, are late, or break.
+//! Calls of the API server fail, before or after they take effect, are slow, or break.
 
 use std::time::Duration;
 
@@ -11,36 +11,36 @@ fn creates() -> Calls {
     Calls::of("create", "jobs")
 }
 
-/// Requests while the next creates meet these failures, several of each.
+/// Publishes requests while the next creates fail in these ways.
 async fn load_while_creates_fail(scenario: &Scenario, random: &mut Rng, failures: &[Failure]) {
     for failure in failures {
         scenario.faults.fail(creates(), random.u32(1..16), *failure);
     }
     scenario.load(0, random.usize(60..100)).await;
-    scenario.until_struck().await;
+    scenario.until_all_injected().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_are_refused_for_a_while() {
+async fn creates_return_retryable_errors() {
     let failures = [429, 500, 503, 504].map(Failure::Code);
-    repeat("creates are answered with 429, 500, 503, 504", async |scenario, random| {
+    repeat("creates return 429, 500, 503, 504", async |scenario, random| {
         load_while_creates_fail(scenario, random, &failures).await;
     })
     .await;
 }
 
-/// Each of them is there all the same, and is found when its request comes again.
+/// The redelivery of each request finds its Job.
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_are_done_and_answered_with_an_error() {
+async fn creates_succeed_but_return_errors() {
     let failures = [504, 500, 503].map(Failure::CodeAfter);
-    repeat("creates are done and answered with 504, 500, 503", async |scenario, random| {
+    repeat("creates succeed but return 504, 500, 503", async |scenario, random| {
         load_while_creates_fail(scenario, random, &failures).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_connection_breaks_before_or_after_a_create_is_done() {
+async fn connection_breaks_during_creates() {
     let failures = [Failure::Break, Failure::BreakAfter];
     repeat("connections break before or after a create is done", async |scenario, random| {
         load_while_creates_fail(scenario, random, &failures).await;
@@ -49,8 +49,8 @@ async fn the_connection_breaks_before_or_after_a_create_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_are_late() {
-    repeat("creates are late", async |scenario, random| {
+async fn creates_are_slow() {
+    repeat("creates are slow", async |scenario, random| {
         let delay = Duration::from_millis(random.u64(10..600));
         scenario.faults.delay(creates(), random.u32(10..60), delay);
         scenario.load(0, 80).await;
@@ -58,10 +58,10 @@ async fn creates_are_late() {
     .await;
 }
 
-/// Looks, marks and lists fail as well, also those that are done all the same.
+/// Includes gets, patches and lists, and calls that take effect.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_sort_of_call_fails_at_first() {
-    repeat("every sort of call fails at first", async |scenario, random| {
+async fn every_kind_of_call_fails_at_first() {
+    repeat("every kind of call fails at first", async |scenario, random| {
         for verb in ["create", "get", "list", "patch", "watch"] {
             scenario.faults.fail(Calls::of(verb, "jobs"), random.u32(1..6), Failure::Code(503));
             scenario.faults.fail(Calls::of(verb, "jobs"), random.u32(1..4), Failure::CodeAfter(504));
@@ -73,7 +73,7 @@ async fn every_sort_of_call_fails_at_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_is_gone_for_a_while() {
+async fn api_server_refuses_connections() {
     repeat("the API server refuses connections", async |scenario, random| {
         let scenario = &*scenario;
         tokio::join!(scenario.load(0, 80), async {

@@ -1,13 +1,14 @@
-//! The fault suite: the dispatcher within this process on a local cluster that goes wrong in every way that it knows,
-//! beside a real NATS, under load; and after each fault the promises are checked over all that was stored and seen.
+//! Injects faults into a local cluster, with the dispatcher in this process and a real NATS, under
+//! load.
 //!
-//! Nothing here takes long: the tests play the controller of the Jobs, and whoever judges is struck by no fault.
+//! Each test is named after its fault and asserts that the guarantees hold. Tests are fast because
+//! they play the Job controller; the recorder's client is exempt from faults.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "test code panics if an assumption is wrong"
 )]
 
 mod calls;

@@ -1,4 +1,4 @@
-//! Crashes at any await point, and faults in any mix: the seed says which.
+//! Crashes at any await point and random faults; the seed determines them.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 
 use crate::scenario::{Scenario, repeat};
 
-/// Requests for each round, and rounds.
+/// Requests per round, and rounds.
 const REQUESTS: usize = 8;
 const ROUNDS: usize = 12;
 
-/// One fault of any sort. Few calls are struck by each, so that none holds up the run for long.
-fn go_wrong(scenario: &Scenario, random: &mut Rng) {
+/// Injects a random fault. It affects only a few calls, so that the run stays short.
+fn inject_random_fault(scenario: &Scenario, random: &mut Rng) {
     let faults = &scenario.faults;
     let verb = random.choice(["create", "create", "get", "list", "patch", "watch"]).unwrap();
     let calls = Calls::of(verb, "jobs");
@@ -26,14 +26,14 @@ fn go_wrong(scenario: &Scenario, random: &mut Rng) {
         3 => faults.fail(calls, times, Failure::BreakAfter),
         4 => faults.delay(calls, times, Duration::from_millis(random.u64(1..300))),
         5 => {
-            let strikes = [
+            let faults_of_watch = [
                 WatchFault::End,
                 WatchFault::Break,
                 WatchFault::Truncate,
                 WatchFault::Error(410),
                 WatchFault::Error(code),
             ];
-            faults.inject(watches, random.choice(strikes).unwrap());
+            faults.inject(watches, random.choice(faults_of_watch).unwrap());
         }
         6 => faults.fail(
             watches,
@@ -52,32 +52,32 @@ fn go_wrong(scenario: &Scenario, random: &mut Rng) {
     }
 }
 
-/// A random moment of a round: after so many of its requests became Jobs, which is no matter of time.
-async fn some_way_into(scenario: &Scenario, round: usize, random: &mut Rng) {
-    // One in twenty is bad.
-    let made = (round * REQUESTS).saturating_sub(ROUNDS);
-    scenario.until_jobs(made + random.usize(0..REQUESTS / 2)).await;
+/// Waits for a random moment of a round, by the number of its Jobs instead of by time.
+async fn until_some_jobs_exist(scenario: &Scenario, round: usize, random: &mut Rng) {
+    // One request in twenty is invalid.
+    let jobs = (round * REQUESTS).saturating_sub(ROUNDS);
+    scenario.until_jobs(jobs + random.usize(0..REQUESTS / 2)).await;
     for _ in 0..random.u32(0..200) {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dispatcher_crashes_again_and_again() {
+async fn dispatcher_crashes_repeatedly() {
     repeat("crashes at any await point", async |scenario, random| {
         for round in 0..ROUNDS {
             scenario.load(round * REQUESTS, REQUESTS).await;
-            some_way_into(scenario, round, random).await;
+            until_some_jobs_exist(scenario, round, random).await;
             scenario.crash().await;
         }
     })
     .await;
 }
 
-async fn any_mix(scenario: &mut Scenario, random: &mut Rng, crashes: bool) {
+async fn inject_random_faults(scenario: &mut Scenario, random: &mut Rng, crashes: bool) {
     for round in 0..ROUNDS {
         for _ in 0..random.u32(1..4) {
-            go_wrong(scenario, random);
+            inject_random_fault(scenario, random);
         }
         scenario.load(round * REQUESTS, REQUESTS).await;
         if crashes && random.bool() {
@@ -90,12 +90,15 @@ async fn any_mix(scenario: &mut Scenario, random: &mut Rng, crashes: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_in_any_mix() {
-    repeat("faults in any mix", async |scenario, random| any_mix(scenario, random, false).await).await;
+async fn random_faults() {
+    repeat("random faults", async |scenario, random| inject_random_faults(scenario, random, false).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_and_crashes_in_any_mix() {
-    repeat("faults and crashes in any mix", async |scenario, random| any_mix(scenario, random, true).await)
-        .await;
+async fn random_faults_and_crashes() {
+    repeat("random faults and crashes", async |scenario, random| {
+        inject_random_faults(scenario, random, true).await
+    })
+    .await;
 }

@@ -1,14 +1,13 @@
-//! What each test starts with: a local cluster without pods, a NATS, a dispatcher at work, and a recorder that judges the
-//! promises at the end.
+//! The system of each test: a local cluster without pods, a NATS, a dispatcher under load, and a
+//! recorder that checks the guarantees at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use dispatcher_tests::checker::{History, Recorder};
-use dispatcher_tests::{Nats, chaos, or_skip, until};
+use dispatcher_tests::{Nats, chaos, load_test, or_skip, until};
 use fastrand::Rng;
-use futures::{StreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -25,10 +24,10 @@ use dispatcher_tests::wait::TIMEOUT;
 /// The namespace of the Jobs.
 pub(crate) const JOBS: &str = "jobs";
 
-/// See the module.
+/// The running system.
 pub(crate) struct Scenario {
     pub(crate) faults: Faults,
-    /// Struck by no fault.
+    /// Exempt from faults.
     pub(crate) jobs: Api<Job>,
     pub(crate) recorder: Recorder,
     cluster: LocalCluster,
@@ -49,17 +48,17 @@ impl Scenario {
         let cluster = LocalCluster::new(options);
         let nats = Nats::process().await;
         let jetstream = jetstream::new(nats.client().await);
-        // With the shortest deduplication window that there is, so that nothing can lean on it.
+        // The shortest deduplication window, so that no test depends on deduplication.
         for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
             let mut config = shipped_config(stream);
             config["duplicate_window"] = 100_000_000.into();
             let made: Value = jetstream.request(format!("STREAM.CREATE.{stream}"), &config).await.unwrap();
             assert!(made["error"].is_null(), "{made}");
         }
-        let unstruck = cluster.internal_client(JOBS);
-        let recorder = Recorder::start(nats.client().await, unstruck.clone(), JOBS).await.unwrap();
+        let exempt = cluster.internal_client(JOBS);
+        let recorder = Recorder::start(nats.client().await, exempt.clone(), JOBS).await.unwrap();
         recorder.expect_ttl("simple", Some(600));
-        let jobs: Api<Job> = Api::default_namespaced(unstruck);
+        let jobs: Api<Job> = Api::default_namespaced(exempt);
         let (templates, _) = managed_template();
         let (faults, controller) = (cluster.faults(), JobController::start(jobs.clone()));
         let mut this = Self {
@@ -83,47 +82,39 @@ impl Scenario {
         self.service = Some(Service::start(&self.cluster, JOBS, &settings));
     }
 
-    /// Ends the dispatcher at whichever await points it is, and starts another.
+    /// Crashes the dispatcher at any await point and starts another one.
     ///
-    /// What it had taken and not answered would come again after `ack_wait`, a minute later. So the consumer is removed
-    /// meanwhile, as an operator may do: the next start makes it anew, and all that is not acknowledged comes again at once.
+    /// NATS would redeliver unacknowledged requests only after `ack_wait`. So the consumer is
+    /// deleted meanwhile, as an operator may do: the next start recreates it, which redelivers them
+    /// at once.
     pub(crate) async fn crash(&mut self) {
-        self.service.take().expect("it runs").crash();
+        self.service.take().expect("the service runs").crash();
         let stream = self.jetstream.get_stream("JOBS").await.unwrap();
-        // There is none yet where it crashed right after its start.
+        // It does not exist yet if the dispatcher crashed right after its start.
         let _ = stream.delete_consumer("dispatcher-simple").await;
         self.start_service();
     }
 
-    /// Requests at once, each with an identity, every tenth of a Job that fails and every twentieth a bad one.
+    /// Publishes the requests with the numbers `from..from + count`; see
+    /// [`load_test::publish_load`].
     pub(crate) async fn load(&self, from: usize, count: usize) {
-        let requests = (from..from + count).map(|n| async move {
-            let value = match n % 20 {
-                7 => json!(7),
-                3 | 13 => json!(format!("fail-{n}")),
-                _ => json!(format!("{n}")),
-            };
-            let payload = json!({ "foo": value }).to_string();
-            self.recorder.publish("simple", payload, Some(&format!("request-{n}"))).await.unwrap();
-        });
-        stream::iter(requests).buffer_unordered(64).collect::<Vec<()>>().await;
+        load_test::publish_load(&self.recorder, from, count).await.unwrap();
     }
 
-    /// Requests of Jobs that run until [`Self::end`].
+    /// Publishes requests for Jobs that run until [`Self::complete`].
     pub(crate) async fn request(&self, names: &[String]) {
         for name in names {
-            let payload = json!({"foo": "x", "name": name}).to_string();
-            self.recorder.publish("simple", payload, Some(&format!("of-{name}"))).await.unwrap();
+            load_test::publish_named(&self.recorder, name).await.unwrap();
         }
     }
 
-    /// Says of a Job that it is complete.
-    pub(crate) async fn end(&self, name: &str) {
+    /// Completes a Job.
+    pub(crate) async fn complete(&self, name: &str) {
         let patch = json!({"status": finished_status("Complete", 0, "CompletionsReached", "done")});
         self.jobs.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
-    /// The event of type `type_` as a Job's last one, waited for.
+    /// Waits until the last event of a Job has this type, and returns the event.
     pub(crate) async fn until_last(&self, name: &str, type_: &str) -> Value {
         let stream = self.jetstream.get_stream_no_info("JOB_STATUS").await.unwrap();
         let subject = format!("jobs.simple.status.{name}");
@@ -135,7 +126,7 @@ impl Scenario {
         .await
     }
 
-    /// Waits until so many Jobs were created.
+    /// Waits for at least this many Jobs.
     pub(crate) async fn until_jobs(&self, count: usize) {
         until(&format!("{count} Jobs"), TIMEOUT, || async {
             self.assert_runs();
@@ -145,21 +136,22 @@ impl Scenario {
         .await;
     }
 
-    /// Waits until every fault of calls has struck.
-    pub(crate) async fn until_struck(&self) {
-        until("every fault to have struck", TIMEOUT, || async {
+    /// Waits until every injected failure of a call has occurred.
+    pub(crate) async fn until_all_injected(&self) {
+        until("every injected failure to occur", TIMEOUT, || async {
             match self.faults.remaining() {
                 0 => Ok(()),
-                left => Err(left),
+                count => Err(count),
             }
         })
         .await;
     }
 
-    /// Removes Jobs without an event, and lets the dispatcher find out as it would after a compaction.
-    pub(crate) async fn vanish(&self, names: &[String]) {
+    /// Deletes Jobs without a watch event. The dispatcher finds out by a relist, as after a
+    /// compaction.
+    pub(crate) async fn delete_silently(&self, names: &[String]) {
         for name in names {
-            assert!(self.faults.delete_silently("jobs", JOBS, name), "{name} was there");
+            assert!(self.faults.delete_silently("jobs", JOBS, name), "{name} exists");
         }
         self.faults.forget_history();
         self.faults.inject(Calls::of("watch", "jobs"), local_cluster::faults::WatchFault::Error(410));
@@ -180,18 +172,18 @@ impl chaos::SystemUnderTest for Scenario {
         BTreeMap::new()
     }
 
-    /// Ends all faults first.
+    /// Removes all faults first.
     async fn finish(mut self) -> Result<History, String> {
         self.faults.clear();
         self.assert_runs();
         let history = self.recorder.finish(TIMEOUT).await?;
         self.assert_runs();
-        self.service.take().expect("it runs").stop().await;
+        self.service.take().expect("the service runs").stop().await;
         Ok(history)
     }
 }
 
-/// Plays a fault; see [`chaos::repeat`].
-pub(crate) async fn repeat(fault: &str, play: impl AsyncFn(&mut Scenario, &mut Rng)) {
-    or_skip!(chaos::repeat(fault, async || Ok(Scenario::start().await), play).await);
+/// Runs a scenario; see [`chaos::repeat`].
+pub(crate) async fn repeat(fault: &str, inject: impl AsyncFn(&mut Scenario, &mut Rng)) {
+    or_skip!(chaos::repeat(fault, async || Ok(Scenario::start().await), inject).await);
 }

@@ -1,4 +1,4 @@
-//! The dispatcher in this process: the library's own service, in a runtime that can be taken away from it at any moment.
+//! Runs the dispatcher as a library, in a runtime that can be dropped at any moment.
 
 use clap::Parser;
 use dispatcher::app::{RunError, run_with};
@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Service {
     stop: CancellationToken,
     running: JoinHandle<Result<(), RunError>>,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     runtime: Option<Runtime>,
 }
 
 impl Service {
-    /// Starts it; it is at work some milliseconds later.
+    /// Starts it; does not wait until it is ready.
     pub(crate) fn start(cluster: &LocalCluster, namespace: &str, settings: &[&str]) -> Self {
         let config = config(namespace, settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        // The client belongs to the runtime that it is made in.
+        // A client belongs to the runtime in which it is created.
         let client = {
             let _within = runtime.enter();
             cluster.client(namespace)
@@ -31,24 +31,27 @@ impl Service {
         Self { stop, running, runtime: Some(runtime) }
     }
 
-    /// Ends it without a word to it, at whichever await point each of its tasks is.
+    /// Drops all of its tasks, each at some await point.
     pub(crate) fn crash(self) {}
 
-    /// Asks it to end, and waits for that.
+    /// Stops it gracefully.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        (&mut self.running).await.expect("it does not panic").expect("it ends as asked");
+        (&mut self.running)
+            .await
+            .expect("the dispatcher does not panic")
+            .expect("the dispatcher stops gracefully");
     }
 
-    /// Stops the test where it has ended by itself.
+    /// Panics if it has stopped by itself.
     pub(crate) fn assert_runs(&self) {
-        assert!(!self.running.is_finished(), "the dispatcher has ended by itself");
+        assert!(!self.running.is_finished(), "the dispatcher has stopped by itself");
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Dropping a runtime waits, which the test's runtime does not allow.
+        // Dropping a runtime blocks, which is forbidden in another runtime.
         self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }

@@ -1,4 +1,4 @@
-//! Watches end, break, go silent, forget and repeat; Jobs vanish without a word.
+//! Watches end, break, stall, expire and repeat events; Jobs are deleted without an event.
 
 use std::time::Duration;
 
@@ -17,52 +17,52 @@ fn waiting(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("wait-{n}")).collect()
 }
 
-/// Requests under way while the watch meets each of these, one after the other.
-async fn load_while_struck(scenario: &Scenario, random: &mut Rng, strikes: &[WatchFault], forget: bool) {
+/// Publishes requests while the watch gets these faults, one after the other.
+async fn load_with_watch_faults(scenario: &Scenario, random: &mut Rng, faults: &[WatchFault], compact: bool) {
     tokio::join!(scenario.load(0, 80), async {
-        for (round, strike) in strikes.iter().enumerate() {
+        for (round, fault) in faults.iter().enumerate() {
             scenario.until_jobs(10 * round + random.usize(1..20)).await;
-            if forget {
+            if compact {
                 scenario.faults.forget_history();
             }
-            scenario.faults.inject(watches(), *strike);
+            scenario.faults.inject(watches(), *fault);
         }
     });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_is_dropped_and_cut_within_an_event() {
-    let strikes =
+async fn watch_dropped_mid_event() {
+    let faults =
         [WatchFault::End, WatchFault::Break, WatchFault::Truncate, WatchFault::Break, WatchFault::Truncate];
     repeat("the watch is dropped", async |scenario, random| {
-        load_while_struck(scenario, random, &strikes, false).await
+        load_with_watch_faults(scenario, random, &faults, false).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_gets_an_error_event() {
-    let strikes =
+async fn watch_error_event() {
+    let faults =
         [WatchFault::Error(500), WatchFault::Error(410), WatchFault::Error(504), WatchFault::Error(410)];
     repeat("the watch gets an error event", async |scenario, random| {
-        load_while_struck(scenario, random, &strikes, false).await
+        load_with_watch_faults(scenario, random, &faults, false).await
     })
     .await;
 }
 
-/// From where it was it cannot resume: it lists again.
+/// The watch cannot resume; it lists again.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_history_is_forgotten() {
-    let strikes = [WatchFault::Break, WatchFault::End, WatchFault::Error(410)];
-    repeat("the history is forgotten", async |scenario, random| {
-        load_while_struck(scenario, random, &strikes, true).await
+async fn watch_history_compacted() {
+    let faults = [WatchFault::Break, WatchFault::End, WatchFault::Error(410)];
+    repeat("the watch history is compacted", async |scenario, random| {
+        load_with_watch_faults(scenario, random, &faults, true).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_cannot_be_started() {
-    repeat("a watch cannot be started", async |scenario, random| {
+async fn watch_start_fails() {
+    repeat("starting the watch fails", async |scenario, random| {
         scenario.load(0, 20).await;
         for failure in
             [Failure::Code(410), Failure::WatchError(410), Failure::Code(500), Failure::WatchError(500)]
@@ -71,12 +71,12 @@ async fn a_watch_cannot_be_started() {
         }
         scenario.faults.inject(watches(), WatchFault::Break);
         scenario.load(20, 40).await;
-        scenario.until_struck().await;
+        scenario.until_all_injected().await;
     })
     .await;
 }
 
-/// All that happens meanwhile comes at once in the end, or only the last of it.
+/// After the stall all events arrive at once or, if coalesced, only the last of each Job.
 async fn load_while_stalled(scenario: &Scenario, random: &mut Rng, more: Option<Behaviour>) {
     let names = waiting(3);
     scenario.request(&names).await;
@@ -88,7 +88,7 @@ async fn load_while_stalled(scenario: &Scenario, random: &mut Rng, more: Option<
     scenario.load(0, 60).await;
     scenario.until_jobs(random.usize(20..57)).await;
     for name in &names {
-        scenario.end(name).await;
+        scenario.complete(name).await;
     }
     scenario.faults.reset_behaviours();
     for name in &names {
@@ -97,26 +97,26 @@ async fn load_while_stalled(scenario: &Scenario, random: &mut Rng, more: Option<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_stalls() {
+async fn watch_stalls() {
     repeat("the watch stalls", async |scenario, random| load_while_stalled(scenario, random, None).await)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_stalls_and_merges() {
-    repeat("the watch stalls and merges", async |scenario, random| {
+async fn watch_stalls_and_coalesces() {
+    repeat("the watch stalls and coalesces events", async |scenario, random| {
         load_while_stalled(scenario, random, Some(Behaviour::Merge)).await
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_repeated_and_bookmarks_forgotten() {
-    repeat("events are repeated, bookmarks forgotten", async |scenario, random| {
+async fn watch_events_repeated_and_bookmarks_dropped() {
+    repeat("watch events are repeated, bookmarks dropped", async |scenario, random| {
         scenario.faults.set_behaviour(watches(), Behaviour::Repeat);
         scenario.faults.set_behaviour(watches(), Behaviour::NoBookmarks);
         scenario.load(0, random.usize(1..40)).await;
-        // Without bookmarks it resumes from its last event, which is older.
+        // Without bookmarks the watch resumes from its last event, which is older.
         scenario.faults.inject(watches(), WatchFault::End);
         scenario.load(40, 40).await;
     })
@@ -124,60 +124,61 @@ async fn events_are_repeated_and_bookmarks_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_vanish_without_an_event() {
-    repeat("Jobs vanish without an event", async |scenario, random| {
+async fn jobs_deleted_without_a_watch_event() {
+    repeat("Jobs are deleted without a watch event", async |scenario, random| {
         let names = waiting(6);
         scenario.request(&names).await;
         for name in &names {
             scenario.until_last(name, "ADDED").await;
         }
-        let (gone, left) = names.split_at(random.usize(1..6));
-        tokio::join!(scenario.load(0, 60), scenario.vanish(gone));
-        for name in gone {
+        let (deleted, others) = names.split_at(random.usize(1..6));
+        tokio::join!(scenario.load(0, 60), scenario.delete_silently(deleted));
+        for name in deleted {
             assert_eq!(scenario.until_last(name, "OUTCOME").await["outcome"]["result"], "Deleted", "{name}");
         }
-        for name in left {
-            scenario.end(name).await;
+        for name in others {
+            scenario.complete(name).await;
         }
     })
     .await;
 }
 
-/// Its create is not answered yet, so nothing was said of it when the two are compared; and it is in no list any more. The
-/// second look finds it.
+/// The create is not answered yet, so no event was published when the resync runs, and the list
+/// does not contain the Job. The second pass finds it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_gone_before_it_is_listed_and_its_first_event_comes_after_the_comparison() {
+async fn job_deleted_before_the_list_and_added_published_after_the_resync() {
     repeat(
-        "a Job is gone before it is listed, its ADDED comes after the comparison",
+        "a Job is deleted before the list, its ADDED is published after the resync",
         async |scenario, random| {
-            let asked = random.usize(1..20);
-            // The eighth is a bad one.
-            let good = asked - usize::from(asked > 7);
-            scenario.load(0, asked).await;
-            scenario.until_jobs(good).await;
+            let count = random.usize(1..20);
+            // The eighth request is invalid.
+            let valid = count - usize::from(count > 7);
+            scenario.load(0, count).await;
+            scenario.until_jobs(valid).await;
             let names = waiting(2);
-            // What the watch would tell of them.
+            // The watch must not deliver them.
             scenario.faults.set_behaviour(watches(), Behaviour::Stall);
             scenario.faults.fail(Calls::of("create", "jobs"), 2, Failure::DelayAfter(Duration::from_secs(5)));
             scenario.request(&names).await;
-            scenario.until_jobs(good + 2).await;
+            scenario.until_jobs(valid + 2).await;
             scenario.jobs.delete(&names[0], &DeleteParams::background()).await.unwrap();
             scenario.faults.forget_history();
             scenario.faults.inject(watches(), WatchFault::Error(410));
             scenario.faults.reset_behaviours();
             assert_eq!(scenario.until_last(&names[0], "OUTCOME").await["outcome"]["result"], "Deleted");
-            // The other one is left alone.
+            // The other Job is not deleted.
             scenario.until_last(&names[1], "ADDED").await;
-            scenario.end(&names[1]).await;
+            scenario.complete(&names[1]).await;
         },
     )
     .await;
 }
 
-/// The Job of an earlier request is not closed yet, and no watch and no list ever tell of the later one.
+/// The Job of the earlier request is still open, and neither the watch nor a list delivers the
+/// later one.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_of_one_name_come_and_go_while_the_watch_is_silent() {
-    repeat("Jobs of one name come and go while the watch is silent", async |scenario, random| {
+async fn jobs_recreated_while_the_watch_stalls() {
+    repeat("Jobs are deleted and recreated while the watch stalls", async |scenario, random| {
         let names = waiting(random.usize(1..6));
         scenario.request(&names).await;
         for name in &names {
