@@ -1,5 +1,5 @@
-//! The chaos suite: injects a fault into a system under load, many times with different seeds, checks
-//! the guarantees after each run and records the result.
+//! The chaos suite: injects a fault into a system under load, many times with different seeds,
+//! checks the guarantees after each run and records the result.
 //!
 //! | environment | meaning |
 //! |---|---|
