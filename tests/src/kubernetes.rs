@@ -75,7 +75,7 @@ impl Kubernetes {
     /// The shared cluster of this test process, with a node. The first call starts it.
     ///
     /// # Errors
-    /// If this machine cannot run it; names what is missing.
+    /// If this machine cannot run it; names the missing program.
     ///
     /// # Panics
     /// If this machine can run it, but it does not start.
@@ -97,7 +97,7 @@ impl Kubernetes {
     /// restarted.
     ///
     /// # Errors
-    /// If this machine cannot run it; names what is missing.
+    /// If this machine cannot run it; names the missing program.
     ///
     /// # Panics
     /// If this machine can run it, but it does not start.
@@ -151,7 +151,7 @@ impl Kubernetes {
     /// Runs `kubectl` as an administrator and returns its output.
     ///
     /// # Errors
-    /// What it wrote to stderr.
+    /// If it fails, with its stderr.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<String, String> {
         let mut command = kubectl(&self.kubeconfig);
         command.args(args);

@@ -106,7 +106,7 @@ impl Shared {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// Waits for the delay of what has arrived.
+    /// Waits for the delay of the arrived data.
     async fn delay(&self) {
         if let Some((delay, _)) = self.pace() {
             sleep(delay).await;
@@ -187,7 +187,7 @@ async fn requests(
                 None => None,
             };
             shared.may_pass(operation.bytes.len()).await;
-            // Before forwarding: the answer may arrive at once.
+            // Before forwarding: the answer may arrive immediately.
             if let Some(after) = &after {
                 held.send_replace(Some(after.clone()));
             }

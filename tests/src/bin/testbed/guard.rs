@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::commands::print_line;
 use crate::{control_groups, docker, leftovers};
 
-/// How long the inner process may take to end; then the kernel kills everything at once.
+/// How long the inner process may take to end; then the kernel kills everything.
 const END: Duration = Duration::from_secs(15);
 
 /// `testbed kubernetes`.

@@ -40,7 +40,7 @@ async fn sweep() {
     }
 }
 
-/// Deletes the folder of a guard and what is named after it.
+/// Deletes the folder, control groups and bridge of a guard.
 pub(crate) async fn remove(folder: &Path) {
     docker::remove_bridge(folder).await;
     control_groups::remove(folder).await;
