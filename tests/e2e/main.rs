@@ -13,6 +13,7 @@ mod audit;
 #[path = "../corpus/bad_requests.rs"]
 mod bad_requests;
 mod cancellation;
+mod clients;
 mod cluster;
 mod concurrency_limit;
 mod dashboard_svg;

@@ -1,11 +1,11 @@
-//! Kubernetes: the client, and the calls on Jobs, each with a deadline.
+//! The Kubernetes client, and the calls on Jobs. Each call has a deadline.
 //!
-//! The client library's own retries are off: they repeat a POST for up to 1,000 s, longer than any `ack_wait`.
-
-pub mod watch_loop;
+//! The retries of the client library are off: they repeat a POST for up to 1,000 s, which is longer
+//! than `ack_wait`.
 
 use std::{path::Path, time::Duration};
 
+use dispatcher_core::{contract::job::JobObject, request::error::CallError};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     batch::v1::Job,
@@ -18,12 +18,11 @@ use kube::{
     core::{DynamicResourceScope, Request},
 };
 use serde_json::Value;
-use tokio::time::timeout;
 
-use dispatcher_core::{contract::job::JobObject, request::error::CallError};
+use crate::retry::with_deadline;
 
-/// How long one call may take.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// The deadline of one call.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 fn call_error(error: kube::Error) -> CallError {
     match error {
@@ -32,7 +31,7 @@ fn call_error(error: kube::Error) -> CallError {
     }
 }
 
-/// An error with its causes on one line.
+/// An error and its causes, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -47,15 +46,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
-    timeout(DEADLINE, call).await.map_err(|_| CallError::DeadlineExceeded(DEADLINE))?.map_err(call_error)
+/// The result of a call within [`DEADLINE`].
+pub(crate) async fn call<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+    let result = with_deadline(DEADLINE, call).await;
+    result.map_err(|error| CallError::DeadlineExceeded(error.0))?.map_err(call_error)
 }
 
-/// A client of the cluster that `kubeconfig` names, else `KUBECONFIG`, the usual file, or the one the pod runs in.
+/// A client of the cluster of the file `kubeconfig`. Without a file: of `KUBECONFIG`, of
+/// `~/.kube/config`, or of the cluster that the pod runs in.
 ///
 /// # Errors
-/// Where no configuration is found, or it is unreadable.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
+/// If no configuration is found or it is unreadable.
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).map_err(|e| chain(&e))?;
@@ -67,114 +69,116 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
     };
     config.default_retry = false;
     config.connect_timeout = Some(DEADLINE);
-    // Of the watch and its lists, which `bounded` does not reach: the server ends a healthy watch after 20 s.
+    // The watch and its lists bypass `call`. The server ends a healthy watch after 20 s.
     config.read_timeout = Some(Duration::from_secs(28));
     config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|e| chain(&e))
 }
 
-/// The Jobs of one namespace.
+/// Calls on the Jobs of one namespace.
 #[derive(Clone)]
-pub struct Jobs {
+pub(crate) struct JobClient {
     client: Client,
     api: Api<JobObject>,
     namespace: String,
 }
 
-impl Jobs {
-    /// The Jobs of `namespace`.
-    pub fn new(client: Client, namespace: &str) -> Self {
+impl JobClient {
+    /// Calls on the Jobs of `namespace`.
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         let api = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<Job>(&()));
         Self { client, api, namespace: namespace.to_owned() }
     }
 
-    /// For the watch.
-    pub fn api(&self) -> Api<JobObject> {
+    /// The API of the Jobs, for the watch.
+    pub(crate) fn api(&self) -> Api<JobObject> {
         self.api.clone()
     }
 
     /// The client.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// For the logs of pods.
-    pub fn logs(&self) -> Api<Pod> {
+    /// The API of the pods, for their logs.
+    pub(crate) fn logs(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The pods of the namespace, for the watch; `K` is as much of them as it decodes.
-    pub fn pods<K>(&self) -> Api<K>
+    /// The API of the pods, for the watch. `K` is the part of a pod that it decodes.
+    pub(crate) fn pods<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
     {
         Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Pod>(&()))
     }
 
-    /// Kubernetes' Events of the namespace, for the watch.
-    pub fn events(&self) -> Api<Event> {
+    /// The API of the Kubernetes Events, for the watch.
+    pub(crate) fn events(&self) -> Api<Event> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The namespace.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// Creates a Job.
     ///
     /// # Errors
-    /// [`CallError`]; after `Late` and `Transport` the Job may be there.
-    pub async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
+    /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job
+    /// may exist.
+    pub(crate) async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
         let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
         let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), body)
             .map_err(|e| CallError::Transport(e.to_string()))?;
-        bounded(self.client.request(request)).await
+        call(self.client.request(request)).await
     }
 
-    /// The Job of that name; `None` where there is none.
+    /// The Job of that name, if it exists.
     ///
     /// # Errors
-    /// [`CallError`], other than the 404 of the Job.
-    pub async fn get(&self, name: &str) -> Result<Option<JobObject>, CallError> {
-        bounded(self.api.get_opt(name)).await
+    /// [`CallError`], except a 404.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<JobObject>, CallError> {
+        call(self.api.get_opt(name)).await
     }
 
-    /// A JSON merge patch (RFC 7386). With `metadata.uid` in it, another Job of that name is left alone.
+    /// Applies a JSON merge patch (RFC 7386). With `metadata.uid` in the patch, the API server
+    /// refuses to change another Job of that name.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn patch(&self, name: &str, patch: &Value) -> Result<JobObject, CallError> {
-        bounded(self.api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await
+    pub(crate) async fn patch(&self, name: &str, patch: &Value) -> Result<JobObject, CallError> {
+        call(self.api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await
     }
 
-    /// Deletes this very Job in this very state, and its pods in the background.
+    /// Deletes a Job if it has this uid and version, and its pods in the background.
     ///
     /// # Errors
-    /// [`CallError`]: 404 where there is no Job of that name, 409 where it is another one, or has changed.
-    pub async fn delete(&self, name: &str, uid: &str, resource_version: u64) -> Result<(), CallError> {
-        let as_seen =
+    /// [`CallError`]: 404 if the Job does not exist, 409 if it has another uid or version.
+    pub(crate) async fn delete(&self, name: &str, uid: &str, resource_version: u64) -> Result<(), CallError> {
+        let preconditions =
             Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_string()) };
-        let params = DeleteParams::background().preconditions(as_seen);
-        bounded(self.api.delete(name, &params)).await.map(drop)
+        let params = DeleteParams::background().preconditions(preconditions);
+        call(self.api.delete(name, &params)).await.map(drop)
     }
 
     /// The uid of the namespace.
     ///
     /// # Errors
-    /// [`CallError`]; 404 where there is no such namespace.
-    pub async fn namespace_uid(&self) -> Result<String, CallError> {
+    /// [`CallError`]: 404 if the namespace does not exist.
+    pub(crate) async fn namespace_uid(&self) -> Result<String, CallError> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let namespace = bounded(namespaces.get(&self.namespace)).await?;
-        namespace.uid().ok_or_else(|| CallError::Transport("a namespace without a uid".to_owned()))
+        let namespace = call(namespaces.get(&self.namespace)).await?;
+        namespace.uid().ok_or_else(|| CallError::Transport("the namespace has no uid".to_owned()))
     }
 
-    /// Whether RBAC lets the dispatcher do `verb` on Jobs here (SelfSubjectAccessReview).
+    /// Whether RBAC permits `verb` on the Jobs of the namespace (SelfSubjectAccessReview).
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn may(&self, verb: &str) -> Result<bool, CallError> {
+    pub(crate) async fn may(&self, verb: &str) -> Result<bool, CallError> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
@@ -189,7 +193,7 @@ impl Jobs {
             ..SelfSubjectAccessReview::default()
         };
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let answer = bounded(api.create(&PostParams::default(), &review)).await?;
+        let answer = call(api.create(&PostParams::default(), &review)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 }
