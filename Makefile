@@ -3,13 +3,13 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
-	chaos-table soak fuzz dashboard-picture check nats-config operator-rules schemas clean
+	chaos-table soak fuzz dashboard-picture demo-recording docs check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## install what the tests need: packages, NATS, Kubernetes (once)
 	@tests/setup
@@ -59,6 +59,12 @@ soak: test-images chaos-build ## inject random faults for a while: make soak [MI
 
 fuzz: ## fuzz the dispatcher's parsers; inputs that fail are kept: make fuzz [MINUTES=10]
 	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture
+
+docs: ## build the documentation site into target/docs/ and check its links
+	@tests/docs
+
+demo-recording: dev-build ## record the demo into docs/images/demo.svg, an animated picture
+	@python3 tests/recording.py docs/images/demo.svg "make demo" target/debug/demo
 
 check: ## check formatting, lints and dependencies
 	cargo fmt --all --check

@@ -24,9 +24,10 @@ pub(crate) async fn with_deadline<T>(
 ///
 /// The component is not ready from the first failure until the success, or until the caller drops
 /// the future. Each try needs a deadline of its own.
-pub(crate) async fn retry_forever<T, E: fmt::Display>(
+pub(crate) async fn retry_forever<T, E: fmt::Display, F: Future<Output = Result<T, E>>>(
     component: &Component,
-    mut operation: impl AsyncFnMut() -> Result<T, E>,
+    // Not `AsyncFnMut`: the compiler cannot prove that the future of a borrowing one is `Send`.
+    mut operation: impl FnMut() -> F,
 ) -> T {
     let mut guard = component.retry_guard();
     let mut delays = backoff();
@@ -57,6 +58,8 @@ pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
     use super::*;
     use crate::telemetry::health::Health;
 
@@ -66,13 +69,13 @@ mod tests {
         let component = health.component("reads");
         component.ready();
         let mut tries = 0;
-        let value = retry_forever(&component, async || {
+        let value = retry_forever(&component, || {
             tries += 1;
-            if tries < 4 {
-                return Err(format!("try {tries}"));
+            let result = if tries < 4 { Err(format!("try {tries}")) } else { Ok(tries) };
+            if tries == 4 {
+                assert_eq!(health.not_ready(), ["reads: try 3"]);
             }
-            assert_eq!(health.not_ready(), ["reads: try 3"]);
-            Ok(tries)
+            ready(result)
         })
         .await;
         assert_eq!(value, 4);

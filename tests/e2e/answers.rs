@@ -1,34 +1,34 @@
-//! `submit` and `get` without waiting: every answer, and every error.
+//! `submit` and `get` without `Job-Wait`: every answer and every error.
 
 use async_nats::jetstream::stream;
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::or_skip;
+use dispatcher_tests::test_env::{TestEnv, header, text};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::asking::{ask, refused};
-use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
-use dispatcher_tests::test_env::{TestEnv as World, header, text};
+use crate::service_client::{call_service, code_and_error};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submitted_request_is_stored_and_told_under_which_name() {
-    let world = or_skip!(World::start().await);
+async fn submit_stores_the_request_and_returns_the_job_name() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    let accepted = ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    let accepted = call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
     assert_eq!(accepted["name"], "simple-job-a");
     assert_eq!(accepted["template"], "simple");
     assert_eq!(accepted["statusSubject"], "jobs.simple.status.simple-job-a");
-    let event = world.until_last("simple-job-a", "ADDED").await;
+    let event = env.until_last("simple-job-a", "ADDED").await;
     assert_eq!(event["requestId"], accepted["requestId"]);
     assert_eq!(event["requestSeq"], accepted["requestSeq"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_request_is_refused_with_field_and_reason_and_not_stored() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
+async fn submit_refuses_an_invalid_request_and_names_the_field() {
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
     let long = format!(r#"{{"foo":"{}"}}"#, "x".repeat(2000));
-    for (payload, headers, word, names) in [
+    for (payload, headers, expected, fragment) in [
         ("", &[][..], "InvalidJson", "nothing"),
         ("{}", &[], "InvalidRequest", "`foo`"),
         (r#"{"foo":7}"#, &[], "InvalidRequest", "`foo`"),
@@ -38,102 +38,104 @@ async fn a_bad_request_is_refused_with_field_and_reason_and_not_stored() {
         (r#"{"foo":"a"}"#, &[("Nats-Msg-Id", "")], "InvalidRequestId", "Nats-Msg-Id"),
         (r#"{"foo":"a"}"#, &[("Job-Wait", "end")], "BadRequest", "Job-Wait"),
     ] {
-        let error = ask(&world.client, "submit", headers, payload).await.unwrap_err();
-        assert_eq!((error.code, error.word.as_str()), (400, word), "{payload}");
-        assert!(error.message.contains(names), "{payload}: {}", error.message);
+        let error = call_service(&env.client, "submit", headers, payload).await.unwrap_err();
+        assert_eq!((error.code, error.error.as_str()), (400, expected), "{payload}");
+        assert!(error.message.contains(fragment), "{payload}: {}", error.message);
     }
-    let queue = world.jetstream.get_stream("JOBS").await.unwrap();
-    assert_eq!(queue.cached_info().state.last_sequence, 0, "none is stored");
+    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
+    assert_eq!(queue.cached_info().state.last_sequence, 0, "a refused request is stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_larger_than_the_stream_takes_is_refused() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
+async fn submit_refuses_a_request_above_the_size_limit_of_the_stream() {
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
     let spaces = " ".repeat(70_000);
-    let answer = ask(&world.client, "submit", &[], &format!("{{\"foo\":\"a\"{spaces}}}")).await;
-    assert_eq!(refused(answer), (400, "TooLarge".to_owned()));
+    let answer = call_service(&env.client, "submit", &[], &format!("{{\"foo\":\"a\"{spaces}}}")).await;
+    assert_eq!(code_and_error(answer), (413, "TooLarge".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_id_twice_gets_the_same_answer_and_one_job() {
-    let world = or_skip!(World::start().await);
+async fn repeated_request_id_gets_the_same_answer_and_creates_one_job() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
     let order = [("Nats-Msg-Id", "order-1")];
-    let first = ask(&world.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
-    let again = ask(&world.client, "submit", &order, r#"{ "fail": true, "foo": "a" }"#).await.unwrap();
-    assert_eq!(first, again);
-    world.until_last("simple-job-a", "ADDED").await;
-    world.until_queue_is_empty().await;
-    let later = ask(&world.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
-    assert_eq!(first, later, "also when the request is done");
-    for other in [r#"{"foo":"a"}"#, r#"{"foo":"b"}"#] {
-        let answer = ask(&world.client, "submit", &order, other).await;
-        assert_eq!(refused(answer), (409, "RequestIdReused".to_owned()), "it would never be stored");
+    let first = call_service(&env.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
+    let repeated =
+        call_service(&env.client, "submit", &order, r#"{ "fail": true, "foo": "a" }"#).await.unwrap();
+    assert_eq!(first, repeated);
+    env.until_last("simple-job-a", "ADDED").await;
+    env.until_queue_is_empty().await;
+    let after_creation =
+        call_service(&env.client, "submit", &order, r#"{"foo":"a","fail":true}"#).await.unwrap();
+    assert_eq!(first, after_creation);
+    for different in [r#"{"foo":"a"}"#, r#"{"foo":"b"}"#] {
+        let answer = call_service(&env.client, "submit", &order, different).await;
+        assert_eq!(code_and_error(answer), (409, "RequestIdReused".to_owned()), "{different}");
     }
-    assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    assert_eq!(env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_name_is_not_known_when_the_request_is_stored() {
-    let world = or_skip!(World::start().await);
+async fn submit_without_wait_accepts_a_taken_name_that_becomes_a_dead_letter() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    // Of two that are stored either may come first.
-    world.until_last("simple-job-a", "ADDED").await;
-    let second = ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    let letter = world.dead_letter(second["requestSeq"].as_u64().unwrap()).await;
-    assert_eq!(header(&letter, "Job-Error"), "NameTaken");
-    assert_eq!(header(&letter, "Job-Request-Id"), text(&second["requestId"]));
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    // If both requests were queued, either could create the Job.
+    env.until_last("simple-job-a", "ADDED").await;
+    let second = call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let dead_letter = env.dead_letter(second["requestSeq"].as_u64().unwrap()).await;
+    assert_eq!(header(&dead_letter, "Job-Error"), "NameTaken");
+    assert_eq!(header(&dead_letter, "Job-Request-Id"), text(&second["requestId"]));
 }
 
-/// A template whose queue is full, and one that nobody takes requests of.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_and_an_absent_one_are_told_apart() {
-    let world = or_skip!(World::start().await);
-    let dispatcher = world.dispatcher().start().await;
-    let mut queue = world.jetstream.get_stream("JOBS").await.unwrap();
+async fn submit_distinguishes_a_full_queue_from_a_missing_stream() {
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
+    let mut queue = env.jetstream.get_stream("JOBS").await.unwrap();
     let config = queue.info().await.unwrap().config.clone();
     let full = stream::Config { max_messages_per_subject: 1, ..config };
-    world.jetstream.update_stream(full).await.unwrap();
-    // Nothing is taken out: the consumer is paused, so to speak, by its absence.
+    env.jetstream.update_stream(full).await.unwrap();
+    // Without its consumer the queue is not drained.
     queue.delete_consumer("dispatcher-simple").await.unwrap();
-    ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    let answer = ask(&world.client, "submit", &[], r#"{"foo":"b"}"#).await;
-    assert_eq!(refused(answer), (429, "QueueFull".to_owned()));
-    world.jetstream.delete_stream("JOBS").await.unwrap();
-    let answer = ask(&world.client, "submit", &[], r#"{"foo":"c"}"#).await;
-    assert_eq!(refused(answer), (503, "NotReady".to_owned()));
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    let answer = call_service(&env.client, "submit", &[], r#"{"foo":"b"}"#).await;
+    assert_eq!(code_and_error(answer), (429, "QueueFull".to_owned()));
+    env.jetstream.delete_stream("JOBS").await.unwrap();
+    let answer = call_service(&env.client, "submit", &[], r#"{"foo":"c"}"#).await;
+    assert_eq!(code_and_error(answer), (503, "NotReady".to_owned()));
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn get_tells_the_last_event_a_queued_request_and_an_unknown_job_apart() {
-    let world = or_skip!(World::start().await);
+async fn get_distinguishes_the_last_event_a_queued_request_and_an_unknown_job() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    let get = async |name: &str| ask(&world.client, "get", &[], &json!({ "name": name }).to_string()).await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let get =
+        async |name: &str| call_service(&env.client, "get", &[], &json!({ "name": name }).to_string()).await;
 
-    assert_eq!(refused(get("simple-job-a").await), (404, "NotFound".to_owned()));
-    world.request(r#"{"foo":"a"}"#).await;
-    let running = world.until_last("simple-job-a", "ADDED").await;
+    assert_eq!(code_and_error(get("simple-job-a").await), (404, "NotFound".to_owned()));
+    env.request(r#"{"foo":"a"}"#).await;
+    let running = env.until_last("simple-job-a", "ADDED").await;
     assert_eq!(get("simple-job-a").await.unwrap(), running);
-    world.set_status("simple-job-a", finished("Failed", 1, "BackoffLimitExceeded", "words")).await;
-    world.outcome("simple-job-a").await;
+    env.set_status("simple-job-a", finished_status("Failed", 1, "BackoffLimitExceeded", "message")).await;
+    env.outcome("simple-job-a").await;
     let done: Value = get("simple-job-a").await.unwrap();
     assert_eq!((&done["type"], &done["outcome"]["result"]), (&json!("OUTCOME"), &json!("Failed")));
 
-    let queue = world.jetstream.get_stream("JOBS").await.unwrap();
+    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
     queue.delete_consumer("dispatcher-simple").await.unwrap();
-    world.request(r#"{"foo":"other"}"#).await;
-    world.request(r#"{"foo":"b"}"#).await;
-    assert_eq!(refused(get("simple-job-b").await), (404, "Queued".to_owned()));
-    assert_eq!(refused(get("simple-job-c").await), (404, "NotFound".to_owned()));
+    env.request(r#"{"foo":"other"}"#).await;
+    env.request(r#"{"foo":"b"}"#).await;
+    assert_eq!(code_and_error(get("simple-job-b").await), (404, "Queued".to_owned()));
+    assert_eq!(code_and_error(get("simple-job-c").await), (404, "NotFound".to_owned()));
     for bad in ["", "{}", r#"{"name":"a.b"}"#, r#"{"name":"a","more":1}"#] {
         assert_eq!(
-            refused(ask(&world.client, "get", &[], bad).await),
+            code_and_error(call_service(&env.client, "get", &[], bad).await),
             (400, "BadRequest".to_owned()),
             "{bad}"
         );
@@ -142,22 +144,25 @@ async fn get_tells_the_last_event_a_queued_request_and_an_unknown_job_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_micro_service_can_be_found_described_and_counted() {
-    let world = or_skip!(World::start().await);
+async fn nats_service_answers_ping_info_and_stats() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    ask(&world.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
-    ask(&world.client, "submit", &[], "{}").await.unwrap_err();
-    let of = async |verb: &str| -> Value {
-        let answer = world.client.request(format!("$SRV.{verb}.dispatcher"), "".into()).await.unwrap();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    call_service(&env.client, "submit", &[], r#"{"foo":"a"}"#).await.unwrap();
+    call_service(&env.client, "submit", &[], "{}").await.unwrap_err();
+    let query = async |verb: &str| -> Value {
+        let answer = env.client.request(format!("$SRV.{verb}.dispatcher"), "".into()).await.unwrap();
         serde_json::from_slice(&answer.payload).unwrap()
     };
-    assert_eq!(of("PING").await["version"], env!("CARGO_PKG_VERSION"));
-    let (info, stats) = (of("INFO").await, of("STATS").await);
-    for verb in ["submit", "get"] {
+    assert_eq!(query("PING").await["version"], env!("CARGO_PKG_VERSION"));
+    let (info, stats) = (query("INFO").await, query("STATS").await);
+    for endpoint_name in ["submit", "get"] {
         let find = |list: &Value| {
             let mut endpoints = list["endpoints"].as_array().unwrap().iter();
-            endpoints.find(|e| e["subject"] == format!("jobs.simple.{verb}")).cloned().expect(verb)
+            endpoints
+                .find(|e| e["subject"] == format!("jobs.simple.{endpoint_name}"))
+                .cloned()
+                .expect(endpoint_name)
         };
         let endpoint = find(&info);
         assert_eq!(endpoint["queue_group"], "dispatcher");
@@ -170,5 +175,8 @@ async fn the_micro_service_can_be_found_described_and_counted() {
     let stats = stats["endpoints"].as_array().unwrap().iter().find(|e| e["name"] == "submit-simple").unwrap();
     assert_eq!((&stats["num_requests"], &stats["num_errors"]), (&json!(2), &json!(1)));
     assert_eq!(dispatcher.terminate().await, Some(0));
-    assert!(world.client.request("$SRV.PING.dispatcher", "".into()).await.is_err(), "it is gone");
+    assert!(
+        env.client.request("$SRV.PING.dispatcher", "".into()).await.is_err(),
+        "the service still answers"
+    );
 }

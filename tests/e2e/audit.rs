@@ -1,10 +1,12 @@
-//! The rights in Kubernetes: the Role gives what is used and nothing else, as the API server's audit log tells; the account of the
-//! Jobs may do nothing.
+//! Kubernetes permissions: by the API server's audit log, the dispatcher's Role grants each
+//! permission that is used and no other. The ServiceAccount of the Jobs has no permissions.
 
 use std::collections::BTreeSet;
 
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::rbac::{self, Permission};
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -17,10 +19,8 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::asking::ask;
-use crate::explanations::{end, template};
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use crate::attempts::{modified_template, terminate_pod};
+use crate::service_client::call_service;
 
 /// The audit log of an API server.
 struct Audit {
@@ -36,7 +36,7 @@ impl Audit {
         Self { folder }
     }
 
-    /// Each event is written before its request is answered (`blocking`, the default).
+    /// In `blocking` mode the API server writes an event before it answers the request.
     fn options(&self) -> Options {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let apiserver_args = vec![
@@ -47,121 +47,128 @@ impl Audit {
         Options { apiserver_args, ..Options::default() }
     }
 
-    fn read(&self) -> String {
+    fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap()
     }
 }
 
-fn of<K: DeserializeOwned>(object: Value) -> K {
+fn parse<K: DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_role_gives_each_right_that_is_used_and_no_other() {
-    only_on_kubernetes!("the local cluster knows no rights");
+async fn role_grants_each_used_permission_and_no_other() {
+    only_on_kubernetes!("the local cluster does not enforce permissions");
     let audit = Audit::new();
     let kubernetes = or_skip!(Kubernetes::control_plane(audit.options()).await);
-    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
-    let (_folder, templates) = template(|_| {});
-    // The rig itself has asked in the dispatcher's name whether its rights are in force.
-    let before = audit.read().len();
+    let env = TestEnv::new(Nats::start().await, kubernetes.namespace().await).await;
+    let (_folder, templates) = modified_template(|_| {});
+    // The testbed itself has made calls as the dispatcher, to verify its permissions.
+    let before = audit.log().len();
 
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    a_job_fails(&world).await;
-    a_name_is_taken_twice(&world).await;
-    a_policy_refuses(&world).await;
-    a_running_job_is_cancelled(&world).await;
-    a_job_is_lost_while_nobody_watches(&world, &dispatcher).await;
-    the_lease_is_renewed(&world).await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    fail_a_job(&env).await;
+    request_a_taken_name(&env).await;
+    refuse_a_job_by_policy(&env).await;
+    cancel_a_running_job(&env).await;
+    delete_a_job_during_downtime(&env, &dispatcher).await;
+    wait_for_lease_renewal(&env).await;
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 
-    let given = rbac::granted(world.namespace.objects()).unwrap();
-    let calls = rbac::calls(&audit.read()[before..], &world.namespace.user_of("dispatcher")).unwrap();
-    let difference = rbac::compare(&given, &calls);
-    assert_eq!(difference.refused, [].into(), "refused to the dispatcher");
-    assert_eq!(difference.unused, [].into(), "given in deploy/base/rbac.yaml and used by nothing");
-    // Every account has it, by the ClusterRole system:basic-user: may I?
-    let may_i = Permission {
+    let granted = rbac::granted(env.namespace.objects()).unwrap();
+    let calls = rbac::calls(&audit.log()[before..], &env.namespace.user_of("dispatcher")).unwrap();
+    let difference = rbac::compare(&granted, &calls);
+    assert_eq!(difference.refused, [].into(), "denied to the dispatcher");
+    assert_eq!(difference.unused, [].into(), "granted in deploy/base/rbac.yaml and unused");
+    // The ClusterRole system:basic-user grants access reviews to every account.
+    let access_review = Permission {
         group: "authorization.k8s.io".to_owned(),
         resource: "selfsubjectaccessreviews".to_owned(),
         verb: "create".to_owned(),
         name: None,
     };
-    assert_eq!(difference.not_granted, [may_i].into(), "used and not given in deploy/base/rbac.yaml");
+    assert_eq!(
+        difference.not_granted,
+        [access_review].into(),
+        "used and not granted in deploy/base/rbac.yaml"
+    );
 }
 
-/// Creates a Job, watches it and its pods, reads the pod's log (nobody has one here), settles it.
-async fn a_job_fails(world: &World) {
-    world.request_with_id("fails", r#"{"foo":"fails"}"#).await;
-    let pod = until("the Job's pod", PATIENCE, || async {
-        world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
+/// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the
+/// Job.
+async fn fail_a_job(env: &TestEnv) {
+    env.request_with_id("fails", r#"{"foo":"fails"}"#).await;
+    let pod = until("the Job's pod", TIMEOUT, || async {
+        env.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()?.metadata.name
     })
     .await;
-    end(&world.namespace.pods, &pod, 1, "").await;
-    assert_eq!(world.outcome("simple-job-fails").await["result"], "Failed");
-    until("the Job to be settled", PATIENCE, || async {
-        let spec = world.namespace.jobs.get("simple-job-fails").await.ok()?.spec?;
+    terminate_pod(&env.namespace.pods, &pod, 1, "").await;
+    assert_eq!(env.outcome("simple-job-fails").await["result"], "Failed");
+    until("the Job to be retired", TIMEOUT, || async {
+        let spec = env.namespace.jobs.get("simple-job-fails").await.ok()?.spec?;
         spec.ttl_seconds_after_finished
     })
     .await;
 }
 
-/// Looks at the Job that is there.
-async fn a_name_is_taken_twice(world: &World) {
-    let sequence = world.request_with_id("another", r#"{"foo":"fails"}"#).await;
-    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "NameTaken");
+/// Reads the existing Job.
+async fn request_a_taken_name(env: &TestEnv) {
+    let sequence = env.request_with_id("another", r#"{"foo":"fails"}"#).await;
+    assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "NameTaken");
 }
 
-/// Asks whether the right to create is there: it is, so that the refusal is another's.
-async fn a_policy_refuses(world: &World) {
-    let client = &world.namespace.client;
+/// Reviews the permission to create Jobs. It is granted, so the policy caused the refusal.
+async fn refuse_a_job_by_policy(env: &TestEnv) {
+    let client = &env.namespace.client;
     let rules = json!([{"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}]);
     let policy = json!({"metadata": {"name": "no-refused"}, "spec": {"matchConstraints": {"resourceRules": rules},
         "validations": [{"expression": "!object.metadata.name.contains('refused')", "reason": "Forbidden"}]}});
     let binding = json!({"metadata": {"name": "no-refused"},
         "spec": {"policyName": "no-refused", "validationActions": ["Deny"]}});
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    policies.create(&PostParams::default(), &of(policy)).await.unwrap();
+    policies.create(&PostParams::default(), &parse(policy)).await.unwrap();
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-    bindings.create(&PostParams::default(), &of(binding)).await.unwrap();
+    bindings.create(&PostParams::default(), &parse(binding)).await.unwrap();
     let pod = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}});
-    let job = of(json!({"metadata": {"name": "refused"}, "spec": {"template": pod}}));
+    let job = parse(json!({"metadata": {"name": "refused"}, "spec": {"template": pod}}));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("the policy to be in force", PATIENCE, || async {
-        world.namespace.jobs.create(&dry, &job).await.err()
+    until("the admission policy to be in force", TIMEOUT, || async {
+        env.namespace.jobs.create(&dry, &job).await.err()
     })
     .await;
-    let sequence = world.request(r#"{"foo":"refused"}"#).await;
-    assert_eq!(header(&world.dead_letter(sequence).await, "Job-Error"), "Refused");
+    let sequence = env.request(r#"{"foo":"refused"}"#).await;
+    assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "Refused");
 }
 
 /// Deletes a Job.
-async fn a_running_job_is_cancelled(world: &World) {
-    world.request(r#"{"foo":"cancelled"}"#).await;
-    world.until_last("simple-job-cancelled", "MODIFIED").await;
-    let answer = ask(&world.client, "cancel", &[], r#"{"name":"simple-job-cancelled"}"#).await.unwrap();
+async fn cancel_a_running_job(env: &TestEnv) {
+    env.request(r#"{"foo":"cancelled"}"#).await;
+    env.until_last("simple-job-cancelled", "MODIFIED").await;
+    let answer =
+        call_service(&env.client, "cancel", &[], r#"{"name":"simple-job-cancelled"}"#).await.unwrap();
     assert_eq!(answer["result"], "deleted", "{answer}");
-    assert_eq!(world.outcome("simple-job-cancelled").await["result"], "Cancelled");
+    assert_eq!(env.outcome("simple-job-cancelled").await["result"], "Cancelled");
 }
 
-/// Releases the Lease and takes it again, compares what was said with the Jobs, and asks for the one that is not there.
-async fn a_job_is_lost_while_nobody_watches(world: &World, dispatcher: &Dispatcher) {
-    world.request(r#"{"foo":"lost"}"#).await;
-    world.until_last("simple-job-lost", "MODIFIED").await;
+/// Releases and reacquires the Lease, resyncs, and verifies that the Job is missing.
+async fn delete_a_job_during_downtime(env: &TestEnv, dispatcher: &Dispatcher) {
+    env.request(r#"{"foo":"lost"}"#).await;
+    env.until_last("simple-job-lost", "MODIFIED").await;
     dispatcher.terminate().await;
-    world.namespace.jobs.delete("simple-job-lost", &DeleteParams::background()).await.unwrap();
+    env.namespace.jobs.delete("simple-job-lost", &DeleteParams::background()).await.unwrap();
     dispatcher.restart().await;
-    assert_eq!(world.outcome("simple-job-lost").await["result"], "Deleted");
+    assert_eq!(env.outcome("simple-job-lost").await["result"], "Deleted");
 }
 
-async fn the_lease_is_renewed(world: &World) {
-    let leases: Api<Lease> = Api::namespaced(world.namespace.client.clone(), &world.namespace.name);
+async fn wait_for_lease_renewal(env: &TestEnv) {
+    let leases: Api<Lease> = Api::namespaced(env.namespace.client.clone(), &env.namespace.name);
     let renewed = async || leases.get("dispatcher").await.ok()?.spec?.renew_time;
-    let first = until("the Lease", PATIENCE, &renewed).await;
-    until("its renewal", PATIENCE, || async { renewed().await.filter(|time| *time > first) }).await;
+    let first = until("the Lease", TIMEOUT, &renewed).await;
+    until("the Lease to be renewed", TIMEOUT, || async { renewed().await.filter(|time| *time > first) })
+        .await;
 }
 
-/// The rules that hold for a user in a namespace, those of the whole cluster among them.
+/// The rules of a user in a namespace, including cluster-wide ones.
 async fn rules(kubernetes: &Kubernetes, user: &str, namespace: &str) -> BTreeSet<String> {
     let mut config = ready::config(kubernetes.kubeconfig_path()).unwrap();
     config.auth_info.impersonate = Some(user.to_owned());
@@ -170,55 +177,55 @@ async fn rules(kubernetes: &Kubernetes, user: &str, namespace: &str) -> BTreeSet
     let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
     let status = reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap();
     assert!(!status.incomplete, "{status:?}");
-    let of_resources = status.resource_rules.iter().map(|rule| json!(rule).to_string());
-    of_resources.chain(status.non_resource_rules.iter().map(|rule| json!(rule).to_string())).collect()
+    let resource_rules = status.resource_rules.iter().map(|rule| json!(rule).to_string());
+    resource_rules.chain(status.non_resource_rules.iter().map(|rule| json!(rule).to_string())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_account_of_the_jobs_may_do_what_any_account_may_and_nothing_else() {
-    only_on_kubernetes!("the local cluster knows no rights");
+async fn service_account_of_the_jobs_has_only_the_default_permissions() {
+    only_on_kubernetes!("the local cluster does not enforce permissions");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let (jobs, dispatchers) = (&namespace.name, namespace.name.replace("jobs", "dispatcher"));
-    let nobody = namespace.user_of("job") + "-that-nobody-has-made";
+    let nonexistent = namespace.user_of("job") + "-nonexistent";
     for of_namespace in [jobs, &dispatchers, "default", "kube-system"] {
-        let any = rules(kubernetes, &nobody, of_namespace).await;
+        let any = rules(kubernetes, &nonexistent, of_namespace).await;
         let found = rules(kubernetes, &namespace.user_of("job"), of_namespace).await;
         assert_eq!(found, any, "in {of_namespace}");
     }
-    // Else the question would tell nothing.
-    let any = rules(kubernetes, &nobody, jobs).await;
+    // Proves that the review reports granted permissions.
+    let any = rules(kubernetes, &nonexistent, jobs).await;
     let dispatcher = rules(kubernetes, &namespace.user_of("dispatcher"), jobs).await;
     assert!(dispatcher.is_superset(&any) && dispatcher.len() > any.len(), "{dispatcher:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pod_of_a_job_gets_a_token() {
-    only_on_kubernetes!("the local cluster gives no tokens");
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().sleep_seconds("0.1").start().await;
-    world.request(r#"{"foo":"x"}"#).await;
-    let pod = until("the Job's pod", PATIENCE, || async {
-        world.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()
+async fn pod_of_a_job_gets_no_service_account_token() {
+    only_on_kubernetes!("the local cluster issues no tokens");
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().sleep_seconds("0.1").start().await;
+    env.request(r#"{"foo":"x"}"#).await;
+    let pod = until("the Job's pod", TIMEOUT, || async {
+        env.namespace.pods.list(&ListParams::default()).await.ok()?.items.pop()
     })
     .await;
     assert_eq!(pod.spec.as_ref().unwrap().service_account_name.as_deref(), Some("job"));
     assert!(!has_token(&pod), "{pod:?}");
 
-    // Nor does one whose template does not speak of it, under that account; under another it would.
-    let with = async |account: &str| {
+    // The account `job` disables tokens even for pods that do not. Other accounts mount one.
+    let mounts_token = async |account: &str| {
         let restricted = json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
                                 "seccompProfile": {"type": "RuntimeDefault"}});
-        let pod = json!({"metadata": {"name": "silent"}, "spec": {"serviceAccountName": account,
+        let pod = json!({"metadata": {"name": "default-mount"}, "spec": {"serviceAccountName": account,
             "containers": [{"name": "a", "image": "a", "securityContext": restricted}]}});
         let dry = PostParams { dry_run: true, ..PostParams::default() };
-        has_token(&world.namespace.pods.create(&dry, &of(pod)).await.unwrap())
+        has_token(&env.namespace.pods.create(&dry, &parse(pod)).await.unwrap())
     };
-    assert!(!with("job").await);
-    assert!(with("default").await);
+    assert!(!mounts_token("job").await);
+    assert!(mounts_token("default").await);
 }
 
-/// Whether the API server has put a token of the pod's account into it, or anyone else has.
+/// Whether the pod mounts a ServiceAccount token.
 fn has_token(pod: &Pod) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mut sources =

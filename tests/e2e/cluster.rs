@@ -1,24 +1,23 @@
-//! Three NATS servers, and streams with three replicas.
+//! A cluster of three NATS servers, with streams of three replicas.
 
 use async_nats::jetstream::{self, consumer::DeliverPolicy};
 use dispatcher::nats::scan::scan;
+use dispatcher_tests::load_test::LoadTest;
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, or_skip, until};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use dispatcher_tests::load_test::LoadTest as Run;
-use dispatcher_tests::test_env::TestEnv as World;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-async fn run() -> Result<Run, String> {
+async fn start() -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
-    Ok(Run::new(World::new(Nats::cluster().await, namespace).await).await)
+    Ok(LoadTest::new(TestEnv::new(Nats::cluster().await, namespace).await).await)
 }
 
-/// `NATS_URL` names all three; the streams have the replicas that the operator gave them, and a restart keeps them.
+/// `NATS_URL` names all three servers.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_with_three_replicas_are_taken_as_they_are() {
-    let run = or_skip!(run().await);
+async fn streams_with_three_replicas_are_accepted_and_unchanged() {
+    let run = or_skip!(start().await);
     run.request("wait-a", "ADDED").await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     run.dispatcher.restart().await;
@@ -26,31 +25,33 @@ async fn streams_with_three_replicas_are_taken_as_they_are() {
         let found = run.env.jetstream.get_stream(stream).await.unwrap();
         assert_eq!(found.cached_info().config.num_replicas, 3, "{stream}");
     }
-    let asked = run.env.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
-    let info: Value = serde_json::from_slice(&asked.unwrap().payload).unwrap();
+    let answer = run.env.client.request("$JS.API.CONSUMER.INFO.JOBS.dispatcher-simple", "".into()).await;
+    let info: Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
     assert_eq!(info["cluster"]["replicas"].as_array().map(Vec::len), Some(2), "{info}");
     run.complete(&["wait-a"]).await;
     run.finish().await;
 }
 
-/// A first server that is not there, or takes connections and does not answer, keeps nobody from the others.
+/// A server that accepts connections and does not answer must not prevent a connection to the
+/// others.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_starts_with_one_of_three_servers_frozen() {
-    let run = or_skip!(run().await);
+async fn dispatcher_starts_while_one_of_three_servers_is_frozen() {
+    let run = or_skip!(start().await);
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     let frozen = run.env.nats.stream_leader("JOBS").await;
     frozen.freeze().await;
-    until("the dispatcher to start", PATIENCE, || run.env.dispatcher().try_start()).await;
+    until("the dispatcher to start", TIMEOUT, || run.env.dispatcher().try_start()).await;
     frozen.resume().await;
 }
 
-/// A consumer may be on a replica that has not all of the stream yet: what is read there is not taken for all.
+/// A consumer may run on a replica that lags behind the stream. A scan must not report its messages
+/// as complete.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_gives_everything_while_a_replica_catches_up() {
+async fn scan_is_complete_while_a_replica_catches_up() {
     const MESSAGES: u64 = 60_000;
     let nats = Nats::cluster().await;
     let context = jetstream::context::ContextBuilder::new()
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .backpressure_on_inflight(true)
         .build(nats.client().await);
     let config = jetstream::stream::Config {
@@ -76,11 +77,11 @@ async fn a_scan_gives_everything_while_a_replica_catches_up() {
         let (mut good, mut failed) = (0, 0);
         loop {
             let mut count = 0;
-            let done =
+            let result =
                 scan(&stream, "s.*".to_owned(), DeliverPolicy::LastPerSubject, |_, _, _| count += 1).await;
-            match done {
+            match result {
                 Ok(()) => {
-                    assert_eq!(count, MESSAGES, "after {good} that gave all");
+                    assert_eq!(count, MESSAGES, "after {good} complete scans");
                     good += 1;
                 }
                 Err(error) => {
@@ -94,6 +95,6 @@ async fn a_scan_gives_everything_while_a_replica_catches_up() {
         }
     };
     let (_, (good, failed)) = tokio::join!(whole, scans);
-    println!("{good} gave all, {failed} failed");
+    println!("{good} complete scans, {failed} failed");
     assert!(good > 0);
 }

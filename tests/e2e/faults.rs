@@ -1,20 +1,21 @@
-//! The dispatcher dies, sleeps and stops, on the real parts: after each, the promises are checked over the whole streams and the cluster, with the
-//! streams' deduplication window at its minimum, so that nothing leans on it.
+//! The dispatcher is killed, paused and stopped. After each fault the history checker verifies the
+//! guarantees over all streams and the cluster. The deduplication window is at its minimum, so no
+//! guarantee depends on it.
 
+use dispatcher_tests::checker::history::Finish;
 use dispatcher_tests::checker::{History, assert_guarantees};
+use dispatcher_tests::job_controller::{START_TIME, finished_status, managed_template};
+use dispatcher_tests::load_test::{DRAIN_TIMEOUT, LoadTest};
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use dispatcher_tests::job_controller::{START_TIME as START, finished_status as finished, managed_template};
-use dispatcher_tests::load_test::{DRAIN_TIMEOUT as REST, LoadTest as Run};
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-/// The stream takes nothing more, so that the Job is created and its first event is not stored.
+/// A full JOB_STATUS stores no event, so the kill comes between the creation and the first event.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_right_after_the_create() {
-    let run = or_skip!(Run::start().await);
+async fn kill_after_job_creation_loses_no_event() {
+    let run = or_skip!(LoadTest::start().await);
     run.request("wait-a", "ADDED").await;
     let open = run.env.fill_status_stream().await;
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-b"}"#, Some("b")).await.unwrap();
@@ -28,62 +29,64 @@ async fn killed_right_after_the_create() {
     run.finish().await;
 }
 
-/// A NATS whose user `mute` gets no ack through, and a run on it. What the mute dispatcher does is done, and nobody hears.
-async fn with_mute_user() -> Result<(Run, tempfile::TempDir), String> {
+/// NATS with a user `mute` that may not acknowledge, and a run on it. A dispatcher with this user
+/// does its work, but its requests stay in the queue.
+async fn with_mute_user() -> Result<(LoadTest, tempfile::TempDir), String> {
     let folder = dispatcher_tests::paths::temp_dir("accounts").unwrap();
-    let users = r#"{user: anybody, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
-    let config = format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: anybody\n");
+    let users = r#"{user: default, password: ""}, {user: mute, password: m, permissions: {publish: {deny: "$JS.ACK.>"}}}"#;
+    let config = format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: default\n");
     std::fs::write(folder.path().join("nats.conf"), config).unwrap();
     let nats =
         Nats::process_with(&["--config", &folder.path().join("nats.conf").display().to_string()]).await;
     let namespace = Kubernetes::shared().await?.namespace().await;
-    let run = Run::new(World::new(nats, namespace).await).await;
+    let run = LoadTest::new(TestEnv::new(nats, namespace).await).await;
     assert_eq!(run.dispatcher.terminate().await, Some(0));
     Ok((run, folder))
 }
 
-async fn mute(run: &Run) -> (Dispatcher, tempfile::TempDir) {
+async fn start_mute(run: &LoadTest) -> (Dispatcher, tempfile::TempDir) {
     let (folder, templates) = managed_template();
     let mute = run.env.dispatcher().templates(templates).env("NATS_USER", "mute").env("NATS_PASSWORD", "m");
     (mute.start().await, folder)
 }
 
-async fn assert_not_acknowledged(run: &Run) {
+async fn assert_unacknowledged(run: &LoadTest) {
     let jobs = run.env.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(jobs.cached_info().state.messages, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_right_after_the_first_event() {
+async fn kill_before_the_acknowledgement_creates_no_second_job() {
     let (run, _accounts) = or_skip!(with_mute_user().await);
-    let (mute, _folder) = mute(&run).await;
+    let (mute, _folder) = start_mute(&run).await;
     run.request("wait-a", "ADDED").await;
     mute.kill().await;
-    assert_not_acknowledged(&run).await;
+    assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
     run.complete(&["wait-a"]).await;
     run.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_the_copy_of_a_rejected_request_and_its_end() {
+async fn kill_between_dead_letter_and_acknowledgement_keeps_one_dead_letter() {
     let (run, _accounts) = or_skip!(with_mute_user().await);
-    let (mute, _folder) = mute(&run).await;
+    let (mute, _folder) = start_mute(&run).await;
     let sequence = run.recorder.publish("simple", r#"{"foo":7}"#, Some("bad")).await.unwrap();
     run.env.dead_letter(sequence).await;
     mute.kill().await;
-    assert_not_acknowledged(&run).await;
+    assert_unacknowledged(&run).await;
     run.dispatcher.restart().await;
     run.env.until_queue_is_empty().await;
-    assert_eq!(run.env.dead_letters().await.len(), 1, "the copy that is there is seen");
+    assert_eq!(run.env.dead_letters().await.len(), 1, "a second dead letter");
     run.finish().await;
 }
 
-/// The reason for a rejection goes away between its copy and its end: it stays rejected.
+/// The Job that caused the rejection is deleted between the dead letter and the
+/// acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejected_request_stays_rejected_when_its_reason_goes_away() {
+async fn rejected_request_stays_rejected_after_its_cause_is_gone() {
     let (run, _accounts) = or_skip!(with_mute_user().await);
-    let (mute, _folder) = mute(&run).await;
+    let (mute, _folder) = start_mute(&run).await;
     run.request("wait-a", "ADDED").await;
     let second = r#"{"foo":"x","name":"wait-a"}"#;
     let sequence = run.recorder.publish("simple", second, Some("second")).await.unwrap();
@@ -94,66 +97,68 @@ async fn a_rejected_request_stays_rejected_when_its_reason_goes_away() {
     run.finish().await;
 }
 
-/// The fence expects 0 where the last message of a subject is gone.
+/// After the purge the expected last sequence of the subject is 0.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_that_is_purged_under_way_still_ends_in_one_outcome() {
-    let run = or_skip!(Run::start().await);
+async fn purged_history_still_ends_in_one_outcome() {
+    let run = or_skip!(LoadTest::start().await);
     run.request("wait-a", "ADDED").await;
     let stream = run.env.jetstream.get_stream("JOB_STATUS").await.unwrap();
     stream.purge().filter("jobs.simple.status.wait-a").await.unwrap();
     run.complete(&["wait-a"]).await;
     run.env.outcome("wait-a").await;
-    // A subscriber saw what was purged.
-    let history = History { live: None, ..run.recorder.finish(REST).await.unwrap() };
+    // The live subscription received the purged messages, so it differs from the stream.
+    let history = History { live: None, ..run.recorder.finish(DRAIN_TIMEOUT).await.unwrap() };
     assert_guarantees(&history);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_end_and_vanish_while_it_is_down() {
-    let run = or_skip!(Run::start().await);
-    // Of the last two only the ADDED is said: nobody has touched them.
-    for name in ["wait-done", "wait-failed", "wait-gone", "wait-done-and-gone", "wait-added", "wait-again"] {
+async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
+    let run = or_skip!(LoadTest::start().await);
+    // For the last two only ADDED is published.
+    for name in
+        ["wait-done", "wait-failed", "wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"]
+    {
         run.request(name, "ADDED").await;
     }
-    for name in ["wait-done", "wait-failed", "wait-gone", "wait-done-and-gone"] {
-        run.env.set_status(name, json!({"startTime": START, "active": 1, "ready": 0})).await;
+    for name in ["wait-done", "wait-failed", "wait-deleted", "wait-done-and-deleted"] {
+        run.env.set_status(name, json!({"startTime": START_TIME, "active": 1, "ready": 0})).await;
         run.env.until_last(name, "MODIFIED").await;
     }
     run.env.until_queue_is_empty().await;
     run.dispatcher.kill().await;
-    run.complete(&["wait-done", "wait-done-and-gone"]).await;
-    run.env.set_status("wait-failed", finished("Failed", 4, "BackoffLimitExceeded", "words")).await;
-    for name in ["wait-gone", "wait-done-and-gone", "wait-added", "wait-again"] {
+    run.complete(&["wait-done", "wait-done-and-deleted"]).await;
+    run.env.set_status("wait-failed", finished_status("Failed", 4, "BackoffLimitExceeded", "message")).await;
+    for name in ["wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"] {
         run.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
     }
-    // A second Job under the name of one that vanished unseen.
-    run.recorder.publish("simple", r#"{"foo":"x","name":"wait-again"}"#, Some("again")).await.unwrap();
+    // A second Job with the name of one that was deleted during the downtime.
+    run.recorder.publish("simple", r#"{"foo":"x","name":"wait-reused"}"#, Some("reused")).await.unwrap();
     run.dispatcher.restart().await;
     for (name, result) in [
         ("wait-done", "Complete"),
         ("wait-failed", "Failed"),
-        ("wait-gone", "Deleted"),
+        ("wait-deleted", "Deleted"),
         ("wait-added", "Deleted"),
     ] {
         assert_eq!(run.env.outcome(name).await["result"], result, "{name}");
     }
-    run.env.outcome("wait-done-and-gone").await;
-    run.env.until_last("wait-again", "ADDED").await;
-    run.complete(&["wait-again"]).await;
-    until("both Jobs of that name to have their outcomes", PATIENCE, || async {
-        let types = run.env.event_types("wait-again").await;
+    run.env.outcome("wait-done-and-deleted").await;
+    run.env.until_last("wait-reused", "ADDED").await;
+    run.complete(&["wait-reused"]).await;
+    until("the outcomes of both Jobs of that name", TIMEOUT, || async {
+        let types = run.env.event_types("wait-reused").await;
         (types.iter().filter(|t| *t == "OUTCOME").count() == 2).then_some(()).ok_or(types)
     })
     .await;
-    assert_kept_but_for_unseen_ends(run).await;
+    assert_guarantees_except_unobserved_ends(run).await;
 }
 
-/// A Job that ended and vanished while nobody watched can only be told as `Deleted`: the checker, which did watch, knows
-/// better. That one is left out.
-async fn assert_kept_but_for_unseen_ends(run: Run) {
-    let mut history = run.recorder.finish(REST).await.unwrap();
-    for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-gone") {
-        job.finish = dispatcher_tests::checker::history::Finish::Unknown;
+/// A Job that finished and was deleted during the downtime gets the outcome `Deleted`. The recorder
+/// observed its real end, so the checker must not compare the two.
+async fn assert_guarantees_except_unobserved_ends(run: LoadTest) {
+    let mut history = run.recorder.finish(DRAIN_TIMEOUT).await.unwrap();
+    for job in history.jobs.iter_mut().filter(|job| job.name == "wait-done-and-deleted") {
+        job.finish = Finish::Unknown;
     }
     assert_guarantees(&history);
 }

@@ -1,37 +1,38 @@
-//! The end-to-end suite: one program, so that one cluster serves all its tests.
+//! The end-to-end suite. One test program, so that all tests share one cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "test code: it stops at once where something is not as given"
+    reason = "a panic is how a test fails"
 )]
 
 mod answers;
-mod asking;
+mod attempts;
 mod audit;
 #[path = "../corpus/bad_requests.rs"]
 mod bad_requests;
-mod cancels;
+mod cancellation;
+mod clients;
 mod cluster;
+mod concurrency_limit;
+mod dashboard_svg;
 mod dev;
-mod explanations;
 mod faults;
 mod idempotency;
-mod illegible;
 mod in_cluster;
-mod limits;
 mod metrics;
 mod nack;
 mod observability;
 mod otlp;
 mod outages;
 mod outcomes;
-mod picture;
+mod poison;
 mod proxies;
 mod rejections;
 mod security;
 mod service;
+mod service_client;
 mod settings;
 mod templates;
 mod testbed;

@@ -1,29 +1,28 @@
-//! `/metrics`: each metric moves as told.
+//! `/metrics`: each metric changes as documented.
 
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::proxy::ApiProxy;
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, or_skip, until};
 use local_cluster::faults::{Calls, Failure, WatchFault};
 use serde_json::json;
 
-use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
-use dispatcher_tests::test_env::TestEnv as World;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-/// The value of a series, written as in the text; `None` where it is absent.
+/// The value of a series in the text format; `None` if the series is absent.
 async fn value(dispatcher: &Dispatcher, series: &str) -> Result<Option<f64>, String> {
     let (status, text) = dispatcher.get("/metrics").await?;
     assert_eq!(status, 200);
-    assert!(text.ends_with("# EOF\n"), "OpenMetrics: {text}");
+    assert!(text.ends_with("# EOF\n"), "no end marker of OpenMetrics: {text}");
     let mut values =
         text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
     Ok(values.next())
 }
 
-/// Waits until a series is as told.
-async fn until_is(dispatcher: &Dispatcher, series: &str, told: impl Fn(f64) -> bool) -> f64 {
-    until(&format!("{series} to be as told"), PATIENCE, || async {
+/// Waits until a series has an expected value, and returns the value.
+async fn until_is(dispatcher: &Dispatcher, series: &str, is_expected: impl Fn(f64) -> bool) -> f64 {
+    until(&format!("an expected value of {series}"), TIMEOUT, || async {
         match value(dispatcher, series).await? {
-            Some(found) if told(found) => Ok(found),
+            Some(found) if is_expected(found) => Ok(found),
             found => Err(format!("{found:?}")),
         }
     })
@@ -37,11 +36,11 @@ async fn until_all(dispatcher: &Dispatcher, all: &[(&str, f64)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
-    let world = or_skip!(World::start().await);
-    world.create_streams_without_deduplication().await;
+async fn request_is_counted_from_the_queue_to_the_outcome() {
+    let env = or_skip!(TestEnv::start().await);
+    env.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
     until_all(
         &dispatcher,
         &[
@@ -56,13 +55,13 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // A request, and the same one again once the stream has forgotten it.
+    // A request, and the same request after the deduplication window.
     let payload = r#"{"foo":"a"}"#;
-    let first = world.request_with_id("one", payload).await;
-    world.until_last("simple-job-a", "ADDED").await;
-    until("the stream to take it again", PATIENCE, || async {
-        let again = world.request_with_id("one", payload).await;
-        (again != first).then_some(())
+    let first = env.request_with_id("one", payload).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    until("the deduplication window to pass", TIMEOUT, || async {
+        let sequence = env.request_with_id("one", payload).await;
+        (sequence != first).then_some(())
     })
     .await;
     until_all(
@@ -77,9 +76,9 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // Its end.
-    world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
-    world.outcome("simple-job-a").await;
+    // The outcome.
+    env.set_status("simple-job-a", finished_status("Complete", 0, "CompletionsReached", "done")).await;
+    env.outcome("simple-job-a").await;
     until_all(
         &dispatcher,
         &[
@@ -90,10 +89,10 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // A Job that vanishes: Kubernetes does not say when, so it has no lag.
-    world.request(r#"{"foo":"b"}"#).await;
-    world.until_last("simple-job-b", "ADDED").await;
-    world.namespace.jobs.delete("simple-job-b", &kube::api::DeleteParams::background()).await.unwrap();
+    // The time of a deletion is unknown, so the outcome of a deleted Job has no lag.
+    env.request(r#"{"foo":"b"}"#).await;
+    env.until_last("simple-job-b", "ADDED").await;
+    env.namespace.jobs.delete("simple-job-b", &kube::api::DeleteParams::background()).await.unwrap();
     until_all(
         &dispatcher,
         &[
@@ -102,9 +101,9 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
         ],
     )
     .await;
-    // Bad ones.
-    world.request(r#"{"foo":7}"#).await;
-    world.request(r#"{"foo":"Upper"}"#).await;
+    // Invalid requests.
+    env.request(r#"{"foo":7}"#).await;
+    env.request(r#"{"foo":"Upper"}"#).await;
     until_all(
         &dispatcher,
         &[
@@ -119,17 +118,17 @@ async fn a_request_moves_the_metrics_from_the_queue_to_its_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
-    let world = or_skip!(World::start().await);
+async fn queued_requests_are_counted_with_their_age() {
+    let env = or_skip!(TestEnv::start().await);
     let (folder, templates) = managed_template();
     let path = folder.path().join("simple.yaml");
     let simple = std::fs::read_to_string(&path).unwrap();
     let job = simple.find("\n  job:").expect("the manifest");
     let (before, after) = simple.split_at(job);
     std::fs::write(&path, format!("{before}\n  limits: {{maxActive: 1}}{after}")).unwrap();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
+    let dispatcher = env.dispatcher().templates(templates).start().await;
     for name in ["a", "b", "c"] {
-        world.request(json!({"foo": name, "name": name}).to_string()).await;
+        env.request(json!({"foo": name, "name": name}).to_string()).await;
     }
     until_all(
         &dispatcher,
@@ -144,63 +143,62 @@ async fn requests_that_wait_are_seen_in_the_queue_with_their_age() {
     .await;
     until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#, |age| age > 1.0).await;
     for name in ["a", "b", "c"] {
-        world.until_last(name, "ADDED").await;
-        world.set_status(name, finished("Complete", 0, "CompletionsReached", "done")).await;
+        env.until_last(name, "ADDED").await;
+        env.set_status(name, finished_status("Complete", 0, "CompletionsReached", "done")).await;
     }
     until_is(&dispatcher, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#, |age| age == 0.0)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_takeover_and_a_lost_connection_are_counted() {
-    let world = or_skip!(World::start().await);
+async fn takeover_and_lost_nats_connection_are_counted() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let first = world.dispatcher().templates(&templates).start().await;
+    let first = env.dispatcher().templates(&templates).start().await;
     until_is(&first, "dispatcher_synced", |found| found == 1.0).await;
-    let second = world.dispatcher().templates(&templates).start().await;
+    let second = env.dispatcher().templates(&templates).start().await;
     until_all(&second, &[("dispatcher_leader", 0.0), ("dispatcher_resyncs_total", 0.0)]).await;
     first.kill().await;
     until_all(&second, &[("dispatcher_leader", 1.0), ("dispatcher_synced", 1.0)]).await;
     until_is(&second, "dispatcher_resyncs_total", |found| found >= 1.0).await;
     let listed =
         until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found >= 2.0).await;
-    world.nats.kill().await;
+    env.nats.kill().await;
     until_is(&second, "dispatcher_nats_disconnects_total", |found| found >= 1.0).await;
     until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 0.0).await;
     until_is(&second, r#"dispatcher_component_failures_total{component="nats"}"#, |found| found >= 1.0).await;
     until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 0.0).await;
     let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#).await.unwrap();
-    assert_eq!(age, None, "nobody knows");
-    world.nats.restart().await;
+    assert_eq!(age, None, "the age is unknown without NATS");
+    env.nats.restart().await;
     until_is(&second, "dispatcher_nats_connects_total", |found| found >= 2.0).await;
     until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 1.0).await;
-    // What NATS may have lost is compared anew.
+    // A reconnect triggers a resync, as NATS may have lost messages.
     until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found > listed).await;
     until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 1.0).await;
 }
 
-/// Somebody takes away what was said: the fence refuses what rests on it, and all is said anew.
+/// After a purge the fence refuses the next event, and the dispatcher publishes the Job again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
-    let world = or_skip!(World::start().await);
+async fn fenced_and_failed_publishes_are_counted() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).start().await;
-    world.request(r#"{"foo":"a"}"#).await;
-    world.until_last("simple-job-a", "ADDED").await;
-    let status = world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    env.request(r#"{"foo":"a"}"#).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    let status = env.jetstream.get_stream("JOB_STATUS").await.unwrap();
     status.purge().filter("jobs.simple.status.simple-job-a").await.unwrap();
-    world
-        .set_status(
-            "simple-job-a",
-            json!({"active": 1, "startTime": dispatcher_tests::job_controller::START_TIME}),
-        )
-        .await;
+    env.set_status(
+        "simple-job-a",
+        json!({"active": 1, "startTime": dispatcher_tests::job_controller::START_TIME}),
+    )
+    .await;
     let fenced = r#"dispatcher_event_publish_duration_seconds_count{result="fenced"}"#;
     until_is(&dispatcher, fenced, |count| count >= 1.0).await;
-    world.until_last("simple-job-a", "ADDED").await;
+    env.until_last("simple-job-a", "ADDED").await;
 
-    let open = world.fill_status_stream().await;
-    world.set_status("simple-job-a", finished("Complete", 0, "CompletionsReached", "done")).await;
+    let open = env.fill_status_stream().await;
+    env.set_status("simple-job-a", finished_status("Complete", 0, "CompletionsReached", "done")).await;
     let failed = r#"dispatcher_event_publish_duration_seconds_count{result="failed"}"#;
     until_is(&dispatcher, failed, |count| count >= 2.0).await;
     until_is(&dispatcher, r#"dispatcher_component_failures_total{component="status publish"}"#, |count| {
@@ -209,28 +207,27 @@ async fn what_the_fence_refuses_and_what_the_stream_does_not_take_is_counted() {
     .await;
     until_is(&dispatcher, r#"dispatcher_component_ready{component="status publish"}"#, |found| found == 0.0)
         .await;
-    world.jetstream.update_stream(open).await.unwrap();
-    assert_eq!(world.outcome("simple-job-a").await["result"], "Complete");
+    env.jetstream.update_stream(open).await.unwrap();
+    assert_eq!(env.outcome("simple-job-a").await["result"], "Complete");
     until_is(&dispatcher, r#"dispatcher_component_ready{component="status publish"}"#, |found| found == 1.0)
         .await;
 }
 
-/// What is put back comes again, and each delivery counts; so does each watch that cannot resume.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_api_server_refuses_is_counted() {
-    let world = or_skip!(World::start().await);
+async fn retried_creates_and_expired_watches_are_counted() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let proxy = ApiProxy::start(&world.namespace.dispatcher_kubeconfig).await;
+    let proxy = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
     let kubeconfig = proxy.kubeconfig.display().to_string();
-    let dispatcher = world.dispatcher().templates(templates).env("KUBECONFIG", &kubeconfig).start().await;
+    let dispatcher = env.dispatcher().templates(templates).env("KUBECONFIG", &kubeconfig).start().await;
     proxy.faults.fail(Calls::of("create", "jobs"), 2, Failure::Code(429));
-    world.request(r#"{"foo":"a"}"#).await;
+    env.request(r#"{"foo":"a"}"#).await;
     until_all(
         &dispatcher,
         &[
             (r#"dispatcher_requests_total{template="simple",result="created"}"#, 1.0),
-            (r#"dispatcher_requests_total{template="simple",result="retried"}"#, 2.0),
-            (r#"dispatcher_job_create_duration_seconds_count{result="retry"}"#, 2.0),
+            (r#"dispatcher_requests_total{template="simple",result="retrying"}"#, 2.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="transient"}"#, 2.0),
         ],
     )
     .await;

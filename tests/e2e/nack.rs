@@ -1,18 +1,17 @@
-//! `nats-config/nack.yaml`: it says what the JSON files say, a real API server with NACK's own CRDs takes it, and what NACK makes
-//! of it is what the dispatcher needs.
+//! `nats-config/nack.yaml`: it equals the JSON files, an API server with the CRDs of NACK accepts
+//! it, and the dispatcher works with the streams that NACK creates from it.
 
 use std::path::PathBuf;
 use std::process::Command;
 
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::nack::Mode;
+use dispatcher_tests::test_env::{TestEnv, shipped_config};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nack, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::{Map, Value, json};
-
-use dispatcher_tests::job_controller::{finished_status as finished, managed_template};
-use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
 fn file() -> PathBuf {
     paths::workspace().join("nats-config/nack.yaml")
@@ -22,8 +21,8 @@ fn resources() -> Vec<Value> {
     serde_saphyr::from_multiple(&std::fs::read_to_string(file()).unwrap()).unwrap()
 }
 
-/// The streams and consumers that the resources are of, by their name there.
-fn names() -> Vec<(String, Value)> {
+/// The resources by the name of their stream or consumer.
+fn resources_by_name() -> Vec<(String, Value)> {
     let name = |resource: &Value| {
         let spec = &resource["spec"];
         spec["name"].as_str().or(spec["durableName"].as_str()).unwrap().to_owned()
@@ -31,7 +30,8 @@ fn names() -> Vec<(String, Value)> {
     resources().into_iter().map(|resource| (name(&resource), resource)).collect()
 }
 
-/// How the server calls a field of a resource, from the CRDs' reference; `None` for what tells NACK something.
+/// The name of a field of a resource in the API of the server, from the reference of the CRDs.
+/// `None` if the field concerns NACK only.
 fn server_name(field: &str) -> Option<&str> {
     Some(match field {
         "ackPolicy" => "ack_policy",
@@ -60,7 +60,7 @@ fn server_name(field: &str) -> Option<&str> {
     })
 }
 
-/// A value as the server has it.
+/// Converts the value of a field to the format of the server.
 fn server_value(field: &str, value: &Value) -> Value {
     let nanoseconds = |text: &str| -> u64 {
         let (number, unit) = text.split_at(text.len() - 1);
@@ -68,7 +68,7 @@ fn server_value(field: &str, value: &Value) -> Value {
             "h" => 3600,
             "m" => 60,
             "s" => 1,
-            other => panic!("a unit {other}"),
+            other => panic!("unknown unit {other}"),
         };
         number.parse::<u64>().unwrap() * seconds * 1_000_000_000
     };
@@ -83,8 +83,8 @@ fn server_value(field: &str, value: &Value) -> Value {
 }
 
 #[test]
-fn each_resource_says_what_the_file_says() {
-    let named = names();
+fn nack_resources_equal_the_json_files() {
+    let named = resources_by_name();
     let mut files: Vec<String> = std::fs::read_dir(paths::workspace().join("nats-config"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -92,25 +92,25 @@ fn each_resource_says_what_the_file_says() {
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let mut of_resources: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
-    of_resources.sort();
-    assert_eq!(of_resources, files);
+    let mut names: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
+    names.sort();
+    assert_eq!(names, files);
     for (name, resource) in named {
         let fields = resource["spec"].as_object().unwrap().iter();
-        let mut said: Map<String, Value> = fields
+        let mut config: Map<String, Value> = fields
             .filter_map(|(field, value)| Some((server_name(field)?.to_owned(), server_value(field, value))))
             .collect();
-        if let Some(durable) = said.get("durable_name").cloned() {
+        if let Some(durable) = config.get("durable_name").cloned() {
             assert_eq!(resource["spec"]["streamName"], "JOBS");
-            said.insert("name".to_owned(), durable);
+            config.insert("name".to_owned(), durable);
         }
-        assert_eq!(Value::Object(said), shipped(&name), "{name}: make nats-config");
+        assert_eq!(Value::Object(config), shipped_config(&name), "{name} is stale: run `make nats-config`");
         assert_eq!(resource["spec"]["preventDelete"], true, "{name}");
     }
 }
 
 #[test]
-fn the_shipped_file_is_what_is_printed() {
+fn shipped_nack_file_equals_the_output_of_nats_config() {
     let printed = Command::new(paths::built("dispatcher").unwrap())
         .args(["nats-config", "--nack", "--templates"])
         .arg(paths::workspace().join("deploy/templates"))
@@ -120,12 +120,12 @@ fn the_shipped_file_is_what_is_printed() {
     assert_eq!(
         std::fs::read_to_string(file()).unwrap(),
         printed,
-        "nats-config/nack.yaml is stale: make nats-config"
+        "nats-config/nack.yaml is stale: run `make nats-config`"
     );
 }
 
-/// A control plane that knows NACK's resources.
-async fn with_crds() -> Result<Kubernetes, String> {
+/// A control plane with the CRDs of NACK.
+async fn control_plane_with_crds() -> Result<Kubernetes, String> {
     let crds = paths::nack("crds.yaml")?;
     let kubernetes = Kubernetes::control_plane(Options::default()).await?;
     kubernetes.create_crds(&crds).await?;
@@ -137,9 +137,9 @@ async fn apply(kubernetes: &Kubernetes, path: &str) -> Result<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_crds_of_nack_take_each_resource_as_it_is() {
-    only_on_kubernetes!("the local cluster knows no CRDs");
-    let kubernetes = or_skip!(with_crds().await);
+async fn crds_of_nack_accept_each_resource_unchanged() {
+    only_on_kubernetes!("the local cluster has no CRDs");
+    let kubernetes = or_skip!(control_plane_with_crds().await);
     apply(&kubernetes, &file().display().to_string()).await.unwrap();
     for resource in resources() {
         let kind = format!("{}.jetstream.nats.io", resource["kind"].as_str().unwrap().to_lowercase());
@@ -151,9 +151,9 @@ async fn the_crds_of_nack_take_each_resource_as_it_is() {
         }
     }
 
-    // Else that it was taken would tell nothing.
+    // Proves that the validation is strict.
     let folder = paths::temp_dir("nack").unwrap();
-    for (field, value, complaint) in [
+    for (field, value, expected) in [
         ("maxAges", "0s", "unknown field \"spec.maxAges\""),
         ("discard", "never", "Unsupported value: \"never\""),
     ] {
@@ -162,61 +162,61 @@ async fn the_crds_of_nack_take_each_resource_as_it_is() {
         let path = folder.path().join("wrong.yaml");
         std::fs::write(&path, resource.to_string()).unwrap();
         let error = apply(&kubernetes, &path.display().to_string()).await.unwrap_err();
-        assert!(error.contains(complaint), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_without_provisioning_works_with_what_nack_makes() {
-    nack_makes_it(Mode::Default).await;
+async fn dispatcher_without_provisioning_works_with_streams_of_nack() {
+    assert_works_with_nack(Mode::Default).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_without_provisioning_works_with_what_the_control_loop_of_nack_makes() {
-    nack_makes_it(Mode::ControlLoop).await;
+async fn dispatcher_without_provisioning_works_with_streams_of_the_nack_control_loop() {
+    assert_works_with_nack(Mode::ControlLoop).await;
 }
 
-async fn nack_makes_it(mode: Mode) {
-    only_on_kubernetes!("the local cluster knows no CRDs");
-    let kubernetes = or_skip!(with_crds().await);
-    let world = World::new(Nats::start().await, kubernetes.namespace().await).await;
-    let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &world.nats.url, mode).await);
+async fn assert_works_with_nack(mode: Mode) {
+    only_on_kubernetes!("the local cluster has no CRDs");
+    let kubernetes = or_skip!(control_plane_with_crds().await);
+    let env = TestEnv::new(Nats::start().await, kubernetes.namespace().await).await;
+    let _nack = or_skip!(Nack::start(kubernetes.kubeconfig_path(), &env.nats.url, mode).await);
     let path = file().display().to_string();
     apply(&kubernetes, &path).await.unwrap();
-    until_made(&world).await;
+    until_created(&env).await;
 
-    // As nats-config/README.md says it.
-    let namespaces: Api<Namespace> = Api::all(world.namespace.client.clone());
-    let uid = namespaces.get(&world.namespace.name).await.unwrap().metadata.uid.unwrap();
+    // As in nats-config/README.md.
+    let namespaces: Api<Namespace> = Api::all(env.namespace.client.clone());
+    let uid = namespaces.get(&env.namespace.name).await.unwrap().metadata.uid.unwrap();
     let patch = json!({"spec": {"metadata": {"natsjobs.dev/namespace-uid": uid}}}).to_string();
     let patched = ["patch", "streams.jetstream.nats.io", "job-status", "--type=merge", "--patch", &patch];
     kubernetes.kubectl(&patched).await.unwrap();
-    until("the uid on JOB_STATUS", PATIENCE, || async {
-        let found = world.config("JOB_STATUS").await["metadata"]["natsjobs.dev/namespace-uid"].clone();
+    until("the uid on JOB_STATUS", TIMEOUT, || async {
+        let found = env.config("JOB_STATUS").await["metadata"]["natsjobs.dev/namespace-uid"].clone();
         if found == uid { Ok(()) } else { Err(found) }
     })
     .await;
 
     let (_folder, templates) = managed_template();
-    let dispatcher = world.dispatcher().templates(templates).arg("--no-provision").start().await;
-    world.request(r#"{"foo":"x"}"#).await;
-    world.job("simple-job-x").await;
-    let status = finished("Complete", 0, "CompletionsReached", "done");
-    world.set_status("simple-job-x", status).await;
-    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+    let dispatcher = env.dispatcher().templates(templates).arg("--no-provision").start().await;
+    env.request(r#"{"foo":"x"}"#).await;
+    env.job("simple-job-x").await;
+    let status = finished_status("Complete", 0, "CompletionsReached", "done");
+    env.set_status("simple-job-x", status).await;
+    assert_eq!(env.outcome("simple-job-x").await["result"], "Complete");
 
-    // The streams outlive the resources.
+    // The streams are kept when the resources are deleted.
     kubernetes.kubectl(&["delete", "--timeout=120s", "-f", &path]).await.unwrap();
-    until_made(&world).await;
-    assert_eq!(world.outcome("simple-job-x").await["result"], "Complete");
+    until_created(&env).await;
+    assert_eq!(env.outcome("simple-job-x").await["result"], "Complete");
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
-/// Waits until each stream and consumer is there as the shipped file has it.
-async fn until_made(world: &World) {
-    for (name, _) in names() {
-        until(&format!("{name} as shipped"), PATIENCE, || async {
-            let differences = world.differences_from_shipped(&name).await;
+/// Waits until each stream and consumer matches its shipped file.
+async fn until_created(env: &TestEnv) {
+    for (name, _) in resources_by_name() {
+        until(&format!("{name} to match its file"), TIMEOUT, || async {
+            let differences = env.differences_from_shipped(&name).await;
             if differences.is_empty() { Ok(()) } else { Err(differences) }
         })
         .await;

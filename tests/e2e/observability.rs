@@ -1,22 +1,24 @@
-//! `deploy/observability/`: the rules and the dashboard, held to a real Prometheus that scrapes a real run.
+//! `deploy/observability/`: tests the alerts with promtool, and the dashboard with a real
+//! Prometheus that scrapes running dispatchers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dispatcher_tests::prometheus::{Series, promtool};
+use dispatcher_tests::test_env::TestEnv;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Prometheus, or_skip, paths, until};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
-use crate::picture::{self, Marks, Panel};
-use dispatcher_tests::test_env::TestEnv as World;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use crate::dashboard_svg::{self, Marks, Panel};
 
-/// Names the file that the picture is drawn into (`make dashboard-picture`); then the run lasts two minutes.
+/// Environment variable with the path of the picture (`make dashboard-picture`). With it, the load
+/// lasts two minutes.
 const PICTURE: &str = "DASHBOARD_PICTURE";
-/// Queries that answer with nothing while nothing is wrong, by what they hold.
-const EMPTY_WHEN_ALL_IS_WELL: [&str; 1] = ["dispatcher_watch_errors_total"];
+/// Metrics whose queries have no result while nothing fails.
+const EMPTY_WITHOUT_ERRORS: [&str; 1] = ["dispatcher_watch_errors_total"];
 
 fn folder() -> PathBuf {
     paths::workspace().join("deploy/observability")
@@ -30,63 +32,69 @@ fn dashboard() -> Value {
     serde_json::from_str(&std::fs::read_to_string(folder().join("dashboard.json")).unwrap()).unwrap()
 }
 
-fn list(value: &Value) -> &Vec<Value> {
+fn array(value: &Value) -> &Vec<Value> {
     value.as_array().unwrap()
 }
 
 fn alerts() -> BTreeSet<String> {
     let rules = yaml("rules.yaml");
-    let rules = list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]).clone());
+    let rules = array(&rules["groups"]).iter().flat_map(|group| array(&group["rules"]).clone());
     rules.map(|rule| rule["alert"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
-async fn each_alert_fires_when_it_is_to_and_only_then() {
+async fn each_alert_has_a_promtool_case_that_fires_and_one_that_does_not() {
     let program = or_skip!(paths::prometheus("promtool"));
     for args in [["check", "rules", "rules.yaml"], ["test", "rules", "rules.test.yaml"]] {
-        promtool(&program, &folder(), &args).await.unwrap_or_else(|said| panic!("{args:?}: {said}"));
+        promtool(&program, &folder(), &args)
+            .await
+            .unwrap_or_else(|output| panic!("promtool {args:?}: {output}"));
     }
     let tests = yaml("rules.test.yaml");
-    let cases = list(&tests["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"]));
-    let (fire, silent): (Vec<_>, Vec<_>) = cases.partition(|case| !list(&case["exp_alerts"]).is_empty());
+    let cases = array(&tests["tests"]).iter().flat_map(|test| array(&test["alert_rule_test"]));
+    let (fire, silent): (Vec<_>, Vec<_>) = cases.partition(|case| !array(&case["exp_alerts"]).is_empty());
     let names = |cases: Vec<&Value>| -> BTreeSet<String> {
         cases.iter().map(|case| case["alertname"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!((names(fire), names(silent)), (alerts(), alerts()));
 }
 
+/// The runbook of an alert is `<document>#<section>`, where the section has the name of the alert.
 #[test]
-fn each_alert_has_a_section_that_says_what_to_do() {
-    let docs = std::fs::read_to_string(paths::workspace().join("docs/operations.md")).unwrap();
-    let sections: BTreeSet<String> = docs
-        .lines()
-        .filter_map(|line| line.strip_prefix("### Dispatcher"))
-        .map(|name| format!("Dispatcher{name}"))
+fn each_alert_has_a_runbook_section() {
+    let rules = yaml("rules.yaml");
+    let mut documents: BTreeSet<String> = BTreeSet::new();
+    for rule in array(&rules["groups"]).iter().flat_map(|group| array(&group["rules"])) {
+        let runbook = rule["annotations"]["runbook"].as_str().unwrap();
+        let (document, anchor) = runbook.split_once('#').unwrap();
+        assert_eq!(anchor, rule["alert"].as_str().unwrap().to_lowercase(), "{document}");
+        documents.insert(document.to_owned());
+    }
+    let read = |document: &String| std::fs::read_to_string(paths::workspace().join(document)).unwrap();
+    let sections: BTreeSet<String> = documents
+        .iter()
+        .flat_map(|document| read(document).lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| line.strip_prefix("### Dispatcher").map(|name| format!("Dispatcher{name}")))
         .collect();
     assert_eq!(sections, alerts());
-    let rules = yaml("rules.yaml");
-    for rule in list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"])) {
-        let section = rule["alert"].as_str().unwrap().to_lowercase();
-        assert_eq!(rule["annotations"]["runbook"], format!("docs/operations.md#{section}"));
-    }
 }
 
 #[test]
-fn the_rules_are_the_same_for_the_prometheus_operator() {
+fn rules_of_the_prometheus_operator_equal_the_rules_file() {
     let (rules, resource) = (yaml("rules.yaml"), yaml("operator/prometheusrule.yaml"));
-    assert_eq!(resource["spec"], rules, "it is stale: make operator-rules");
+    assert_eq!(resource["spec"], rules, "operator/prometheusrule.yaml is stale: run `make operator-rules`");
 }
 
-/// As Grafana needs it: each panel has a place of its own, and each query the chosen data source.
+/// Each panel also queries the selected data source and job.
 #[test]
-fn the_panels_of_the_dashboard_have_each_their_place() {
+fn dashboard_panels_have_unique_ids_and_do_not_overlap() {
     let dashboard = dashboard();
-    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
-    for panel in list(&dashboard["panels"]) {
+    let (mut ids, mut occupied) = (BTreeSet::new(), BTreeSet::new());
+    for panel in array(&dashboard["panels"]) {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
         let at = |field: &str| panel["gridPos"][field].as_u64().unwrap();
         for (x, y) in (0..at("w")).flat_map(|x| (0..at("h")).map(move |y| (x, y))) {
-            assert!(at("x") + x < 24 && taken.insert((at("x") + x, at("y") + y)), "{panel}");
+            assert!(at("x") + x < 24 && occupied.insert((at("x") + x, at("y") + y)), "{panel}");
         }
         for target in panel["targets"].as_array().into_iter().flatten() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{panel}");
@@ -95,27 +103,27 @@ fn the_panels_of_the_dashboard_have_each_their_place() {
     }
 }
 
-/// Two replicas under load, with Jobs that run a while, at most twelve of them at once.
-struct Watched {
-    world: World,
+/// Two replicas under load, scraped by Prometheus.
+struct Setup {
+    env: TestEnv,
     replicas: [Dispatcher; 2],
     prometheus: Prometheus,
     _templates: tempfile::TempDir,
 }
 
-impl Watched {
+impl Setup {
     async fn start() -> Result<Self, String> {
         paths::prometheus("prometheus")?;
-        let world = World::start().await?;
+        let env = TestEnv::start().await?;
         let templates = templates();
-        let start = || world.dispatcher().templates(templates.path()).start();
+        let start = || env.dispatcher().templates(templates.path()).start();
         let replicas = [start().await, start().await];
         let targets = replicas.each_ref().map(|replica| replica.admin_url.trim_start_matches("http://"));
         let prometheus = Prometheus::start(&targets, &folder().join("rules.yaml")).await?;
-        Ok(Self { world, replicas, prometheus, _templates: templates })
+        Ok(Self { env, replicas, prometheus, _templates: templates })
     }
 
-    /// Requests: each tenth is a bad one, each ninth of a Job that fails.
+    /// Publishes requests. Every tenth is invalid, and every ninth creates a Job that fails.
     async fn load(&self, numbers: std::ops::Range<usize>) {
         for n in numbers {
             let request = match n % 10 {
@@ -124,37 +132,37 @@ impl Watched {
                 _ if n % 9 == 0 => json!({"foo": format!("{n}"), "fail": true}),
                 _ => json!({"foo": format!("{n}")}),
             };
-            self.world.request(request.to_string()).await;
+            self.env.request(request.to_string()).await;
         }
     }
 
-    async fn reporting(&self) -> &Dispatcher {
-        until("a replica to report", PATIENCE, || async {
+    async fn leader(&self) -> &Dispatcher {
+        until("a leader", TIMEOUT, || async {
             for replica in &self.replicas {
                 if replica.get("/leader").await.is_ok_and(|(_, body)| body.contains("\"leader\":true")) {
                     return Ok(replica);
                 }
             }
-            Err("none does")
+            Err("no replica leads")
         })
         .await
     }
 
-    async fn until_value(&self, expression: &str, told: impl Fn(f64) -> bool) {
-        until(&format!("{expression} to be as told"), PATIENCE, || async {
+    async fn until_value(&self, expression: &str, is_expected: impl Fn(f64) -> bool) {
+        until(&format!("an expected value of {expression}"), TIMEOUT, || async {
             let found = self.prometheus.query(expression).await?;
-            let is = found.iter().flat_map(|series| &series.points).any(|point| told(point.1));
-            if is { Ok(()) } else { Err(format!("{found:?}")) }
+            let matches = found.iter().flat_map(|series| &series.points).any(|point| is_expected(point.1));
+            if matches { Ok(()) } else { Err(format!("{found:?}")) }
         })
         .await;
     }
 }
 
-/// The shipped template, of Jobs that run for 3 s, at most 12 at once.
+/// The shipped template with Jobs of 3 s and a concurrency limit of 12.
 fn templates() -> tempfile::TempDir {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
-    assert!(simple.contains("\"15\"") && simple.contains("\njob:"));
+    assert!(simple.contains("\"15\"") && simple.contains("\n  job:"));
     let simple =
         simple.replace("\"15\"", "\"3\"").replacen("\n  job:", "\n  limits: {maxActive: 12}\n  job:", 1);
     std::fs::write(folder.path().join("simple.yaml"), simple).unwrap();
@@ -165,78 +173,83 @@ fn now() -> f64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()
 }
 
-/// An expression of the dashboard as Grafana would ask it.
-fn asked(expression: &str) -> String {
+/// Replaces the variables of the dashboard in an expression, as Grafana does.
+fn interpolate(expression: &str) -> String {
     expression.replace("$__rate_interval", "10s").replace("$job", ".*")
 }
 
-/// What the run is made of: load, the kill of the replica that reports, a NATS that is away for a moment. In a run for the
-/// picture, spread over two minutes.
-async fn play(watched: &Watched, long: bool) -> Marks {
+/// Publishes load, kills the leader, and restarts NATS. `long` spreads this over two minutes.
+async fn run_load(setup: &Setup, long: bool) -> Marks {
     let start = Instant::now();
     let mut marks = Marks::new();
     let seconds = |start: Instant| start.elapsed().as_secs_f64();
-    // The pace of the load, not a wait for anything.
+    // Paces the load.
     let mut pace = interval(Duration::from_millis(if long { 1000 } else { 50 }));
     let last = if long { 115 } else { 20 };
-    let (kill, back, away) = (last / 3, last / 2, last * 2 / 3);
+    let (kill, restart, outage) = (last / 3, last / 2, last * 2 / 3);
     let mut killed = None;
     let mut sent = 0;
     for second in 0..last {
         pace.tick().await;
-        // More than the limit lets through for a while, and then less, so that the queue grows and shrinks.
+        // Alternates between more and less than the concurrency limit, so that the queue grows and
+        // shrinks.
         let count = if second % 40 < 12 { 6 } else { 2 };
-        watched.load(sent..sent + count).await;
+        setup.load(sent..sent + count).await;
         sent += count;
         if second == kill {
-            let leader = watched.reporting().await;
+            let leader = setup.leader().await;
             leader.kill().await;
-            marks.push((seconds(start), "the replica that reports is killed"));
+            marks.push((seconds(start), "the leader is killed"));
             killed = Some(leader);
         }
-        if let Some(leader) = killed.filter(|_| second == back) {
+        if let Some(leader) = killed.filter(|_| second == restart) {
             leader.restart().await;
-            marks.push((seconds(start), "it is started again"));
+            marks.push((seconds(start), "the former leader is restarted"));
         }
-        if second == away {
-            watched.world.nats.kill().await;
-            marks.push((seconds(start), "NATS is killed, and started again"));
-            watched.until_value("sum(dispatcher_nats_disconnects_total)", |lost| lost >= 2.0).await;
-            watched.world.nats.restart().await;
+        if second == outage {
+            setup.env.nats.kill().await;
+            marks.push((seconds(start), "NATS is killed and restarted"));
+            setup
+                .until_value("sum(dispatcher_nats_disconnects_total)", |disconnects| disconnects >= 2.0)
+                .await;
+            setup.env.nats.restart().await;
         }
     }
     marks
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_query_of_the_dashboard_has_an_answer_of_a_real_run() {
-    let watched = or_skip!(Watched::start().await);
+async fn dashboard_queries_return_data_of_running_dispatchers() {
+    let setup = or_skip!(Setup::start().await);
     let picture = std::env::var_os(PICTURE);
     let start = now();
-    let marks = play(&watched, picture.is_some()).await;
-    // It read the text as OpenMetrics, which is strict: else it would be down.
-    watched.until_value("sum(up{job=\"dispatcher\"})", |up| up == 2.0).await;
-    watched.until_value("sum(dispatcher_leader)", |reports| reports == 1.0).await;
+    let marks = run_load(&setup, picture.is_some()).await;
+    // A target is up only if its metrics are valid OpenMetrics.
+    setup.until_value("sum(up{job=\"dispatcher\"})", |up| up == 2.0).await;
+    setup.until_value("sum(dispatcher_leader)", |leaders| leaders == 1.0).await;
     let dashboard = dashboard();
     let mut panels = vec![];
-    for panel in list(&dashboard["panels"]) {
+    for panel in array(&dashboard["panels"]) {
         let mut series = vec![];
         for target in panel["targets"].as_array().into_iter().flatten() {
-            let expression = asked(target["expr"].as_str().unwrap());
-            let found = answer(&watched.prometheus, &expression, start).await;
-            let legend = target["legendFormat"].as_str().unwrap();
-            series.extend(found.into_iter().map(|series| (name(legend, &series.labels), series)));
+            let expression = interpolate(target["expr"].as_str().unwrap());
+            let found = query(&setup.prometheus, &expression, start).await;
+            let format = target["legendFormat"].as_str().unwrap();
+            series.extend(found.into_iter().map(|series| (legend(format, &series.labels), series)));
         }
         panels.push(Panel { panel: panel.clone(), series });
     }
-    until("each rule to be evaluated", PATIENCE, || async {
-        let rules = watched.prometheus.rules().await?;
-        let bad: Vec<_> = rules.into_iter().filter(|rule| rule["health"] != "ok").collect();
-        if bad.is_empty() { Ok(()) } else { Err(format!("{bad:?}")) }
+    until("each rule to be evaluated", TIMEOUT, || async {
+        let rules = setup.prometheus.rules().await?;
+        let failing: Vec<_> = rules.into_iter().filter(|rule| rule["health"] != "ok").collect();
+        if failing.is_empty() { Ok(()) } else { Err(format!("{failing:?}")) }
     })
     .await;
-    let svg = picture::draw(&panels, &marks, (start, now()));
-    assert!(svg.contains("Requests by answer"));
+    let svg = dashboard_svg::draw(&panels, &marks, (start, now()));
+    for Panel { panel, .. } in &panels {
+        let title = panel["title"].as_str().unwrap();
+        assert!(svg.contains(title), "{title} is missing in the picture");
+    }
     if let Some(path) = picture {
         let path = paths::workspace().join(Path::new(&path));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -245,10 +258,10 @@ async fn each_query_of_the_dashboard_has_an_answer_of_a_real_run() {
     }
 }
 
-/// What a query gives over the run; waits until that is something, but where nothing means that all is well.
-async fn answer(prometheus: &Prometheus, expression: &str, start: f64) -> Vec<Series> {
-    let may_be_empty = EMPTY_WHEN_ALL_IS_WELL.iter().any(|part| expression.contains(part));
-    until(&format!("an answer to {expression}"), PATIENCE, || async {
+/// The result of a query over the whole run. Waits for data, except in [`EMPTY_WITHOUT_ERRORS`].
+async fn query(prometheus: &Prometheus, expression: &str, start: f64) -> Vec<Series> {
+    let may_be_empty = EMPTY_WITHOUT_ERRORS.iter().any(|part| expression.contains(part));
+    until(&format!("a result of {expression}"), TIMEOUT, || async {
         let found = prometheus.range(expression, start, now(), 1).await?;
         let has_values = found.iter().any(|series| !series.points.is_empty());
         if has_values || may_be_empty { Ok(found) } else { Err("no value".to_owned()) }
@@ -256,10 +269,10 @@ async fn answer(prometheus: &Prometheus, expression: &str, start: f64) -> Vec<Se
     .await
 }
 
-/// The legend of a series: `{{label}}` stands for the label's value.
-fn name(legend: &str, labels: &Value) -> String {
+/// The legend of a series. `{{label}}` is replaced by the value of the label.
+fn legend(format: &str, labels: &Value) -> String {
     let labels = labels.as_object().into_iter().flatten();
-    labels.fold(legend.to_owned(), |name, (label, value)| {
+    labels.fold(format.to_owned(), |name, (label, value)| {
         name.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default())
     })
 }

@@ -1,28 +1,41 @@
-//! The main job: a request becomes a Job, every event is told, and the outcome is that of the Job's conditions.
+//! A request becomes a Job, each of its states is published, and the outcome follows from its
+//! conditions.
 
 use std::collections::BTreeSet;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
+use dispatcher_tests::job_controller::{START_TIME, finished_status, managed_template};
+use dispatcher_tests::test_env::{TestEnv, event, header, text};
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{or_skip, until};
 use futures::{StreamExt, future::join_all};
+use k8s_openapi::api::batch::v1::Job;
 use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 
-use dispatcher_tests::job_controller::{START_TIME as START, finished_status as finished, managed_template};
-use dispatcher_tests::test_env::{TestEnv as World, event, header, text};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+/// Waits until a Job is retired: its outcome label has this result.
+async fn until_retired(env: &TestEnv, name: &str, result: &str) -> Job {
+    until(&format!("the outcome label {result} of {name}"), TIMEOUT, || async {
+        let job = env.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
+        match job.metadata.labels.as_ref().and_then(|labels| labels.get("natsjobs.dev/outcome")) {
+            Some(label) if label == result => Ok(job),
+            label => Err(format!("{label:?}")),
+        }
+    })
+    .await
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_becomes_a_job_that_succeeds() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
-    let sequence = world.request(r#"{"foo":"good"}"#).await;
-    let outcome = world.outcome("simple-job-good").await;
+async fn successful_job_has_all_events_the_outcome_label_and_a_ttl() {
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
+    let sequence = env.request(r#"{"foo":"good"}"#).await;
+    let outcome = env.outcome("simple-job-good").await;
     assert_eq!(outcome["result"], "Complete", "{outcome}");
     assert_eq!((outcome["succeeded"].clone(), outcome["failed"].clone()), (json!(1), json!(0)));
 
-    // Every event, in order, each with the fields and headers of the contract.
-    let history = world.history("simple-job-good").await;
+    // All events in order, with the fields and headers of the protocol.
+    let history = env.history("simple-job-good").await;
     let events: Vec<Value> = history.iter().map(event).collect();
     let types: Vec<_> = events.iter().map(|e| text(&e["type"])).collect();
     assert_eq!(types.first().unwrap(), "ADDED");
@@ -31,11 +44,11 @@ async fn a_request_becomes_a_job_that_succeeds() {
         types.len() > 2 && types[1..types.len() - 1].iter().all(|t| t == "MODIFIED" || t == "ATTEMPT"),
         "{types:?}"
     );
-    let job = world.job("simple-job-good").await;
+    let job = env.job("simple-job-good").await;
     for (message, event) in history.iter().zip(&events) {
         assert_eq!(event["template"], "simple");
         assert_eq!(event["name"], "simple-job-good");
-        assert_eq!(event["namespace"], world.namespace.name.as_str());
+        assert_eq!(event["namespace"], env.namespace.name.as_str());
         assert_eq!(event["uid"].as_str(), job.metadata.uid.as_deref());
         assert_eq!(event["requestSeq"], sequence);
         assert_eq!(header(message, "Job-Event"), text(&event["type"]));
@@ -49,38 +62,34 @@ async fn a_request_becomes_a_job_that_succeeds() {
     let conditions = before["status"]["conditions"].as_array().unwrap();
     assert!(
         conditions.iter().any(|c| c["type"] == "Complete"),
-        "the MODIFIED with the final condition: {before}"
+        "the last MODIFIED has no final condition: {before}"
     );
 
-    // The pod got FOO; the Job carries the contract's marks, and its TTL once the outcome is stored.
-    let pods = world.namespace.pods.list(&ListParams::default()).await.unwrap();
+    // The pod has the parameter. The Job has its labels, and a TTL after the outcome is stored.
+    let pods = env.namespace.pods.list(&ListParams::default()).await.unwrap();
     let log =
-        world.namespace.pods.logs(pods.items[0].metadata.name.as_ref().unwrap(), &LogParams::default()).await;
+        env.namespace.pods.logs(pods.items[0].metadata.name.as_ref().unwrap(), &LogParams::default()).await;
     assert_eq!(log.unwrap(), "Simple Job with foo=\"good\" is done.\n");
     assert_eq!(pods.items[0].metadata.labels.as_ref().unwrap()["natsjobs.dev/template"], "simple");
-    let job = until("the Job to be settled", PATIENCE, || async {
-        let job = world.namespace.jobs.get("simple-job-good").await.ok()?;
-        job.metadata.labels.as_ref()?.contains_key("natsjobs.dev/outcome").then_some(job)
-    })
-    .await;
+    let job = until_retired(&env, "simple-job-good", "Complete").await;
     assert_eq!(job.spec.unwrap().ttl_seconds_after_finished, Some(600));
     assert_eq!(job.metadata.annotations.unwrap()["natsjobs.dev/request-seq"], sequence.to_string());
-    world.until_queue_is_empty().await;
+    env.until_queue_is_empty().await;
 }
 
-/// With `backoffLimit: 3` Kubernetes waits 10, 20 and 40 s between the attempts: this test takes 75 s and more, beside
-/// the others.
+/// With `backoffLimit: 3` Kubernetes waits 10, 20 and 40 s between the attempts, so this test takes
+/// at least 75 s on a real cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_becomes_a_job_that_fails_with_reason_and_message_verbatim() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().sleep_seconds("0.1").start().await;
-    world.request(r#"{"foo":"bad","fail":"yes"}"#).await;
-    until("the Job to be failed, by its own word", PATIENCE * 2, || async {
-        let status = world.namespace.jobs.get("simple-job-bad").await.ok()?.status?;
+async fn outcome_of_a_failed_job_has_reason_and_message_of_its_condition() {
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().sleep_seconds("0.1").start().await;
+    env.request(r#"{"foo":"bad","fail":"yes"}"#).await;
+    until("the Job to have failed", TIMEOUT * 2, || async {
+        let status = env.namespace.jobs.get("simple-job-bad").await.ok()?.status?;
         status.conditions?.iter().any(|c| c.type_ == "Failed" && c.status == "True").then_some(())
     })
     .await;
-    let outcome = world.outcome("simple-job-bad").await;
+    let outcome = env.outcome("simple-job-bad").await;
     assert_eq!(outcome["result"], "Failed", "{outcome}");
     assert_eq!(outcome["reason"], "BackoffLimitExceeded");
     assert_eq!(outcome["message"], "Job has reached the specified backoff limit");
@@ -88,60 +97,61 @@ async fn a_request_becomes_a_job_that_fails_with_reason_and_message_verbatim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_and_four_failed_pods_are_both_judged_by_the_conditions_alone() {
-    let world = or_skip!(World::start().await);
+async fn outcome_follows_from_conditions_and_not_from_pod_counts() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
     for failed in [3, 4] {
         let name = format!("simple-job-{failed}");
-        world.request(json!({"foo": failed.to_string()}).to_string()).await;
-        world.job(&name).await;
-        // As many pods failed as ever will, and still there is no outcome.
-        let status = json!({"startTime": START, "failed": failed, "ready": 0, "terminating": 0});
-        world.set_status(&name, status).await;
-        until("the failed pods to be told", PATIENCE, || async {
-            let last = world.last_event(&name).await;
+        env.request(json!({"foo": failed.to_string()}).to_string()).await;
+        env.job(&name).await;
+        // All pods have failed, but without a condition there is no outcome.
+        let status = json!({"startTime": START_TIME, "failed": failed, "ready": 0, "terminating": 0});
+        env.set_status(&name, status).await;
+        until("the failed pods in the last event", TIMEOUT, || async {
+            let last = env.last_event(&name).await;
             last.as_ref().is_some_and(|l| l["status"]["failed"] == failed).then_some(()).ok_or(last)
         })
         .await;
-        assert_eq!(world.last_event(&name).await.unwrap()["type"], "MODIFIED");
+        assert_eq!(env.last_event(&name).await.unwrap()["type"], "MODIFIED");
         let message = "Job has reached the specified backoff limit";
-        world.set_status(&name, finished("Failed", failed, "BackoffLimitExceeded", message)).await;
-        let outcome = world.outcome(&name).await;
+        env.set_status(&name, finished_status("Failed", failed, "BackoffLimitExceeded", message)).await;
+        let outcome = env.outcome(&name).await;
         assert_eq!((&outcome["result"], &outcome["failed"]), (&json!("Failed"), &json!(failed)));
         assert_eq!(
             (&outcome["reason"], &outcome["message"]),
             (&json!("BackoffLimitExceeded"), &json!(message))
         );
+        until_retired(&env, &name, "Failed").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_subscriber_replays_the_whole_history() {
-    let world = or_skip!(World::start().await);
+async fn late_consumer_replays_the_whole_history() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    let mut live = world.client.subscribe("jobs.simple.status.*").await.unwrap();
-    world.client.flush().await.unwrap();
-    world.request(r#"{"foo":"late"}"#).await;
-    world.job("simple-job-late").await;
-    world.set_status("simple-job-late", json!({"startTime": START, "active": 1, "ready": 0})).await;
-    world.set_status("simple-job-late", finished("Complete", 0, "CompletionsReached", "done")).await;
-    world.outcome("simple-job-late").await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    let mut live = env.client.subscribe("jobs.simple.status.*").await.unwrap();
+    env.client.flush().await.unwrap();
+    env.request(r#"{"foo":"late"}"#).await;
+    env.job("simple-job-late").await;
+    env.set_status("simple-job-late", json!({"startTime": START_TIME, "active": 1, "ready": 0})).await;
+    env.set_status("simple-job-late", finished_status("Complete", 0, "CompletionsReached", "done")).await;
+    env.outcome("simple-job-late").await;
 
-    // Given: everything is over. When: somebody subscribes. Then: all of it comes, as a plain subscriber saw it.
+    // A consumer created after the outcome gets the same messages as the live subscriber.
     let config = OrderedConfig {
         deliver_policy: DeliverPolicy::All,
         filter_subject: "jobs.simple.status.simple-job-late".to_owned(),
         ..OrderedConfig::default()
     };
-    let stream = world.jetstream.get_stream("JOB_STATUS").await.unwrap();
+    let stream = env.jetstream.get_stream("JOB_STATUS").await.unwrap();
     let mut replay = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
     loop {
-        let replayed = tokio::time::timeout(PATIENCE, replay.next()).await.unwrap().unwrap().unwrap();
-        let seen = tokio::time::timeout(PATIENCE, live.next()).await.unwrap().unwrap();
-        assert_eq!(replayed.payload, seen.payload);
-        assert_eq!(replayed.subject, seen.subject);
+        let replayed = tokio::time::timeout(TIMEOUT, replay.next()).await.unwrap().unwrap().unwrap();
+        let received = tokio::time::timeout(TIMEOUT, live.next()).await.unwrap().unwrap();
+        assert_eq!(replayed.payload, received.payload);
+        assert_eq!(replayed.subject, received.subject);
         if serde_json::from_slice::<Value>(&replayed.payload).unwrap()["type"] == "OUTCOME" {
             break;
         }
@@ -149,44 +159,44 @@ async fn a_late_subscriber_replays_the_whole_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_jobs_at_once_each_end_in_one_outcome_and_a_rejected_request_holds_up_none() {
+async fn two_hundred_concurrent_jobs_each_get_one_outcome_despite_a_rejected_request() {
     const JOBS: usize = 200;
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().sleep_seconds("0").start().await;
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().sleep_seconds("0").start().await;
     let requests = (0..=JOBS).map(|n| {
         let payload =
             if n == JOBS / 2 { r#"{"foo":7}"#.to_owned() } else { json!({"foo": n.to_string()}).to_string() };
-        world.request(payload)
+        env.request(payload)
     });
     let sequences: BTreeSet<u64> = join_all(requests).await.into_iter().collect();
     assert_eq!(sequences.len(), JOBS + 1);
-    world.until_queue_is_empty().await;
-    assert_eq!(world.dead_letters().await.len(), 1);
+    env.until_queue_is_empty().await;
+    assert_eq!(env.dead_letters().await.len(), 1);
     let names: Vec<_> = (0..=JOBS).filter(|n| *n != JOBS / 2).map(|n| format!("simple-job-{n}")).collect();
-    until("every Job to have its outcome", PATIENCE * 3, || async {
+    until("all outcomes", TIMEOUT * 3, || async {
         let open =
             join_all(names.iter().map(|name| async {
-                world.last_event(name).await.is_none_or(|last| last["type"] != "OUTCOME")
+                env.last_event(name).await.is_none_or(|last| last["type"] != "OUTCOME")
             }));
         match open.await.into_iter().filter(|open| *open).count() {
             0 => Ok(()),
-            open => Err(format!("{open} are open")),
+            open => Err(format!("{open} Jobs without outcome")),
         }
     })
     .await;
     for name in &names {
-        let events: Vec<Value> = world.history(name).await.iter().map(event).collect();
+        let events: Vec<Value> = env.history(name).await.iter().map(event).collect();
         let types: Vec<_> = events.iter().map(|e| text(&e["type"])).collect();
         assert_eq!(types.iter().filter(|t| *t == "OUTCOME").count(), 1, "{name}: {types:?}");
         assert_eq!((types[0].as_str(), types[types.len() - 1].as_str()), ("ADDED", "OUTCOME"), "{name}");
         let states = events.iter().filter(|event| event["type"] != "ATTEMPT" && event["type"] != "STALLED");
         let versions: Vec<u64> = states.map(|e| text(&e["resourceVersion"]).parse().unwrap()).collect();
-        let (said, outcome) = versions.split_at(versions.len() - 1);
+        let (published, outcome) = versions.split_at(versions.len() - 1);
         assert!(
-            said.windows(2).all(|w| w[0] < w[1]) && said.last() <= outcome.first(),
+            published.windows(2).all(|w| w[0] < w[1]) && published.last() <= outcome.first(),
             "{name}: {versions:?}"
         );
         assert_eq!(events.last().unwrap()["outcome"]["result"], "Complete", "{name}");
     }
-    assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), JOBS);
+    assert_eq!(env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), JOBS);
 }

@@ -1,12 +1,12 @@
-//! The proxies of the rig: that they pass on what they are to pass on, go wrong where they are told to, and hold exactly
-//! one call or message.
+//! The proxies of the testbed: they forward everything, inject the requested faults, and hold
+//! exactly one call or message.
 
 use std::pin::pin;
 
 use async_nats::jetstream;
 use dispatcher_tests::kubernetes::ready;
 use dispatcher_tests::proxy::{ApiProxy, NatsProxy, Publish};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Namespace, Nats, or_skip, until};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -17,8 +17,8 @@ use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
 use serde_json::json;
 use tokio::time::timeout;
 
-/// A namespace, and its Jobs by way of a proxy, without the client's own retries.
-async fn before_the_api() -> Result<(Namespace, ApiProxy, Api<Job>), String> {
+/// A namespace, a proxy of its API, and a client of its Jobs through the proxy without retries.
+async fn api_proxy() -> Result<(Namespace, ApiProxy, Api<Job>), String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     let proxy = ApiProxy::start(&namespace.dispatcher_kubeconfig).await;
     let mut config = ready::config(&proxy.kubeconfig)?;
@@ -27,7 +27,7 @@ async fn before_the_api() -> Result<(Namespace, ApiProxy, Api<Job>), String> {
     Ok((namespace, proxy, jobs))
 }
 
-/// A Job that Kubernetes' own controller leaves alone.
+/// A Job that the Job controller of Kubernetes does not run.
 fn job(name: &str) -> Job {
     let pod = json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]});
     serde_json::from_value(json!({"metadata": {"name": name},
@@ -44,59 +44,59 @@ fn code(error: &kube::Error) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_calls_fail_before_and_after_they_are_done() {
-    let (namespace, proxy, jobs) = or_skip!(before_the_api().await);
-    create(&jobs, "as-usual").await.unwrap();
-    for (name, failure, seen, is_there) in [
+async fn api_call_fails_before_or_after_it_takes_effect() {
+    let (namespace, proxy, jobs) = or_skip!(api_proxy().await);
+    create(&jobs, "before").await.unwrap();
+    for (name, failure, expected_code, exists) in [
         ("refused", Failure::Code(429), Some(429), false),
-        ("done-late", Failure::CodeAfter(504), Some(504), true),
+        ("late-code", Failure::CodeAfter(504), Some(504), true),
         ("broken", Failure::Break, None, false),
-        ("done-broken", Failure::BreakAfter, None, true),
+        ("broken-after", Failure::BreakAfter, None, true),
     ] {
         proxy.faults.fail(Calls::of("create", "jobs"), 1, failure);
         let error = create(&jobs, name).await.unwrap_err();
-        assert_eq!(code(&error), seen, "{name}: {error}");
+        assert_eq!(code(&error), expected_code, "{name}: {error}");
         let found = namespace.jobs.get_opt(name).await.unwrap();
-        assert_eq!(found.is_some(), is_there, "{name}");
+        assert_eq!(found.is_some(), exists, "{name}");
     }
     proxy.faults.refuse_connections(true);
-    let error = jobs.get("as-usual").await.unwrap_err();
+    let error = jobs.get("before").await.unwrap_err();
     assert_eq!(code(&error), None, "{error}");
     proxy.faults.refuse_connections(false);
-    jobs.get("as-usual").await.unwrap();
+    jobs.get("before").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_call_is_held_before_and_after_it_is_done() {
-    let (namespace, proxy, jobs) = or_skip!(before_the_api().await);
+async fn api_call_is_held_before_or_after_it_takes_effect() {
+    let (namespace, proxy, jobs) = or_skip!(api_proxy().await);
     let creates = || Calls::of("create", "jobs");
-    let started = |name: &'static str| {
+    let spawn_create = |name: &'static str| {
         let jobs = jobs.clone();
         tokio::spawn(async move { create(&jobs, name).await })
     };
     let second = proxy.hold_before(creates(), 2);
     create(&jobs, "first").await.unwrap();
-    let held = started("second");
+    let held = spawn_create("second");
     second.reached().await;
-    assert!(namespace.jobs.get_opt("second").await.unwrap().is_none(), "it is held");
+    assert!(namespace.jobs.get_opt("second").await.unwrap().is_none(), "a held call took effect");
     second.release();
     held.await.unwrap().unwrap();
     let done = proxy.hold_after(creates(), 1);
-    let held = started("done");
+    let held = spawn_create("done");
     done.reached().await;
-    namespace.jobs.get("done").await.expect("it is done");
-    assert!(!held.is_finished(), "the caller does not know");
+    namespace.jobs.get("done").await.expect("the call took no effect");
+    assert!(!held.is_finished(), "the caller got an answer");
     done.release();
     held.await.unwrap().unwrap();
     let cut = proxy.hold_before(creates(), 1);
-    let held = started("cut");
+    let held = spawn_create("cut");
     cut.reached().await;
     cut.cut();
     held.await.unwrap().unwrap_err();
     assert!(namespace.jobs.get_opt("cut").await.unwrap().is_none());
-    // Whoever leaves takes along what is held.
+    // A held call ends with its caller.
     let left = proxy.hold_before(creates(), 1);
-    let held = started("left");
+    let held = spawn_create("left");
     left.reached().await;
     held.abort();
     held.await.unwrap_err();
@@ -107,35 +107,35 @@ async fn an_api_call_is_held_before_and_after_it_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_watch_stalls_and_is_struck() {
-    let (namespace, proxy, jobs) = or_skip!(before_the_api().await);
+async fn api_watch_stalls_and_fails() {
+    let (namespace, proxy, jobs) = or_skip!(api_proxy().await);
     let watches = || Calls::of("watch", "jobs");
-    let next = |event: Option<kube::Result<WatchEvent<Job>>>| match event.expect("not the end") {
+    let next = |event: Option<kube::Result<WatchEvent<Job>>>| match event.expect("the watch ended") {
         Ok(WatchEvent::Added(job)) => job.metadata.name.unwrap(),
         other => panic!("{other:?}"),
     };
     let version = jobs.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let mut events = pin!(jobs.watch(&WatchParams::default(), &version).await.unwrap());
     create(&namespace.jobs, "one").await.unwrap();
-    assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "one");
+    assert_eq!(next(timeout(TIMEOUT, events.next()).await.unwrap()), "one");
     proxy.faults.set_behaviour(watches(), Behaviour::Stall);
     create(&namespace.jobs, "two").await.unwrap();
-    // Another watch, that is not behind the proxy, has it.
-    let mut seen = pin!(watcher(namespace.jobs.clone(), watcher::Config::default()).applied_objects());
+    // A direct watch has the event.
+    let mut direct = pin!(watcher(namespace.jobs.clone(), watcher::Config::default()).applied_objects());
     for _ in 0..2 {
-        timeout(PATIENCE, seen.next()).await.unwrap().unwrap().unwrap();
+        timeout(TIMEOUT, direct.next()).await.unwrap().unwrap().unwrap();
     }
-    assert!(futures::poll!(events.next()).is_pending(), "the proxied one has not");
+    assert!(futures::poll!(events.next()).is_pending(), "a stalled watch delivered an event");
     proxy.faults.reset_behaviours();
-    assert_eq!(next(timeout(PATIENCE, events.next()).await.unwrap()), "two");
+    assert_eq!(next(timeout(TIMEOUT, events.next()).await.unwrap()), "two");
     proxy.faults.inject(watches(), WatchFault::Error(410));
-    let event = timeout(PATIENCE, events.next()).await.unwrap();
+    let event = timeout(TIMEOUT, events.next()).await.unwrap();
     assert!(matches!(&event, Some(Ok(WatchEvent::Error(error))) if error.code == 410), "{event:?}");
-    assert!(timeout(PATIENCE, events.next()).await.unwrap().is_none(), "it ends");
+    assert!(timeout(TIMEOUT, events.next()).await.unwrap().is_none(), "the watch did not end");
 }
 
-/// A server with a stream `S` of all that is published below `s`, a proxy before it, and a stream handle that is not behind it.
-async fn before_nats() -> (Nats, NatsProxy, jetstream::Context, jetstream::stream::Stream) {
+/// A server, its proxy, a client through the proxy, and the stream `S` of `s.>` without the proxy.
+async fn nats_proxy() -> (Nats, NatsProxy, jetstream::Context, jetstream::stream::Stream) {
     let nats = Nats::process().await;
     let proxy = NatsProxy::start(&nats.url).await;
     let config = jetstream::stream::Config {
@@ -153,8 +153,8 @@ async fn stored(stream: &jetstream::stream::Stream) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_is_held_and_all_after_it() {
-    let (_nats, proxy, context, stream) = before_nats().await;
+async fn publish_is_held_with_all_later_ones_of_the_connection() {
+    let (_nats, proxy, context, stream) = nats_proxy().await;
     let second = proxy.hold_before(Publish::to("s.*").with("held"), 2);
     for payload in ["held: not the first", "other"] {
         context.publish("s.a", payload.into()).await.unwrap().await.unwrap();
@@ -162,7 +162,7 @@ async fn a_publish_is_held_and_all_after_it() {
     let held = context.publish("s.a", "held: the second".into()).await.unwrap();
     let after = context.publish("s.b", "after".into()).await.unwrap();
     second.reached().await;
-    // Another client goes on.
+    // Other connections are not affected.
     let other = jetstream::new(async_nats::connect(&proxy.url).await.unwrap());
     other.publish("s.c", "of another".into()).await.unwrap().await.unwrap();
     assert_eq!(stored(&stream).await, 3);
@@ -173,32 +173,32 @@ async fn a_publish_is_held_and_all_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_answer_to_a_publish_is_held() {
-    let (_nats, proxy, context, stream) = before_nats().await;
+async fn publish_acknowledgement_is_held() {
+    let (_nats, proxy, context, stream) = nats_proxy().await;
     let done = proxy.hold_after(Publish::to("s.>"), 1);
     let mut held = pin!(context.publish("s.a", "".into()).await.unwrap().into_future());
     assert!(futures::poll!(&mut held).is_pending());
     done.reached().await;
-    assert_eq!(stored(&stream).await, 1, "it is done");
-    assert!(futures::poll!(&mut held).is_pending(), "the publisher does not know");
+    assert_eq!(stored(&stream).await, 1, "the message is not stored");
+    assert!(futures::poll!(&mut held).is_pending(), "the publisher got the acknowledgement");
     done.release();
     held.await.unwrap();
     let cut = proxy.hold_after(Publish::to("s.>"), 1);
     let held = context.publish("s.a", "".into()).await.unwrap();
     cut.reached().await;
     cut.cut();
-    assert_eq!(stored(&stream).await, 2, "it is done");
+    assert_eq!(stored(&stream).await, 2, "the message is not stored");
     held.await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_is_away_half_open_and_slow() {
-    let (_nats, proxy, context, stream) = before_nats().await;
+async fn nats_connection_is_partitioned_half_open_or_slow() {
+    let (_nats, proxy, context, stream) = nats_proxy().await;
     proxy.partition();
     async_nats::connect(&proxy.url).await.unwrap_err();
     proxy.heal();
     let publish = |payload: &'static str| {
-        until("a publish to be stored", PATIENCE, || async {
+        until("a publish to be stored", TIMEOUT, || async {
             context
                 .publish("s.a", payload.into())
                 .await
@@ -214,7 +214,7 @@ async fn nats_is_away_half_open_and_slow() {
     assert_eq!(stored(&stream).await, before);
     proxy.heal();
     held.await.unwrap();
-    assert_eq!(stored(&stream).await, before + 1, "it comes late");
+    assert_eq!(stored(&stream).await, before + 1, "the message is not stored after the fault");
     proxy.slow(std::time::Duration::from_millis(1), 1_000_000);
     publish("slowly").await;
 }

@@ -1,18 +1,17 @@
-//! Bad requests: none is lost, each is told with its reason, and none stops the next.
+//! Rejected requests: each becomes a dead letter with its reason, and none blocks the next request.
 
 use std::collections::BTreeMap;
 
+use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::or_skip;
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use futures::StreamExt;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-/// Payload, the reason's word, and what the message must name.
-const BAD: [(&[u8], &str, &str); 15] = [
+/// Payload, `Job-Error`, and a part of the message.
+const INVALID: [(&[u8], &str, &str); 15] = [
     (b"", "InvalidJson", "nothing"),
     (b"{\"foo\":", "InvalidJson", "JSON object"),
     (b"{\"foo\":\"\xff\"}", "InvalidJson", "offset 8"),
@@ -31,72 +30,79 @@ const BAD: [(&[u8], &str, &str); 15] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_bad_request_is_kept_with_its_reason_and_told_to_who_watches() {
-    let world = or_skip!(World::start().await);
+async fn invalid_request_becomes_a_dead_letter_and_a_rejection_notice() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    let mut watching = world.client.subscribe("jobs.simple.status.>").await.unwrap();
-    world.client.flush().await.unwrap();
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    let mut notices_subscription = env.client.subscribe("jobs.simple.status.>").await.unwrap();
+    env.client.flush().await.unwrap();
     let mut sent = BTreeMap::new();
-    for (payload, reason, names) in BAD {
-        sent.insert(world.publish(payload.to_vec(), None).await, (payload, reason, names));
+    for (payload, reason, fragment) in INVALID {
+        sent.insert(env.publish(payload.to_vec(), None).await, (payload, reason, fragment));
     }
-    for (sequence, (payload, reason, names)) in &sent {
-        let letter = world.dead_letter(*sequence).await;
-        let shown = String::from_utf8_lossy(payload);
-        assert_eq!(&letter.payload[..], *payload, "the payload is kept as it was");
-        assert_eq!(header(&letter, "Job-Error"), *reason, "{shown}");
-        assert!(header(&letter, "Job-Error-Message").contains(names), "{shown}: {:?}", letter.headers);
-        assert!(!header(&letter, "Job-Request-Id").is_empty());
-        // The name that it would have had, where that is valid: something may be known of it.
-        let name = match &*shown {
+    for (sequence, (payload, reason, fragment)) in &sent {
+        let dead_letter = env.dead_letter(*sequence).await;
+        let payload_text = String::from_utf8_lossy(payload);
+        assert_eq!(&dead_letter.payload[..], *payload, "the payload was changed");
+        assert_eq!(header(&dead_letter, "Job-Error"), *reason, "{payload_text}");
+        assert!(
+            header(&dead_letter, "Job-Error-Message").contains(fragment),
+            "{payload_text}: {:?}",
+            dead_letter.headers
+        );
+        assert!(!header(&dead_letter, "Job-Request-Id").is_empty());
+        // The name of the Job, if the request has a valid one.
+        let name = match &*payload_text {
             "{\"foo\":15}" => "simple-job-15",
             other if other.contains("evil") => "simple-job-a",
             _ => "",
         };
-        assert_eq!(header(&letter, "Job-Name"), name, "{shown}");
+        assert_eq!(header(&dead_letter, "Job-Name"), name, "{payload_text}");
     }
-    let mut told = BTreeMap::new();
-    while told.len() < sent.len() {
-        let notice = tokio::time::timeout(PATIENCE, watching.next()).await.expect("a notice each").unwrap();
+    let mut notices = BTreeMap::new();
+    while notices.len() < sent.len() {
+        let notice = tokio::time::timeout(TIMEOUT, notices_subscription.next())
+            .await
+            .expect("a notice is missing")
+            .unwrap();
         assert_eq!(notice.subject.as_str(), "jobs.simple.status._rejected");
         let notice: Value = serde_json::from_slice(&notice.payload).unwrap();
         assert_eq!(notice["type"], "REJECTED");
-        told.insert(notice["requestSeq"].as_u64().unwrap(), notice);
+        notices.insert(notice["requestSeq"].as_u64().unwrap(), notice);
     }
-    for (sequence, (_, reason, names)) in &sent {
-        let notice = &told[sequence];
+    for (sequence, (_, reason, fragment)) in &sent {
+        let notice = &notices[sequence];
         assert_eq!(notice["reason"], *reason);
-        assert!(notice["message"].as_str().unwrap().contains(names), "{notice}");
+        assert!(notice["message"].as_str().unwrap().contains(fragment), "{notice}");
     }
-    // None of them stopped the next, and none became a Job.
-    world.request(r#"{"foo":"next"}"#).await;
-    world.until_last("simple-job-next", "ADDED").await;
-    world.until_queue_is_empty().await;
-    assert_eq!(world.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
-    assert_eq!(world.dead_letters().await.len(), sent.len());
+    // The next request is handled, and no invalid one became a Job.
+    env.request(r#"{"foo":"next"}"#).await;
+    env.until_last("simple-job-next", "ADDED").await;
+    env.until_queue_is_empty().await;
+    assert_eq!(env.namespace.jobs.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    assert_eq!(env.dead_letters().await.len(), sent.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_kubernetes_refuses_is_rejected_with_its_words() {
-    let world = or_skip!(World::start().await);
+async fn job_refused_by_kubernetes_is_rejected_with_its_message() {
+    let env = or_skip!(TestEnv::start().await);
     let folder = dispatcher_tests::paths::temp_dir("templates").unwrap();
     let simple = dispatcher_tests::paths::workspace().join("deploy/templates/simple.yaml");
     let refused =
         std::fs::read_to_string(simple).unwrap().replace("restartPolicy: Never", "restartPolicy: Always");
     std::fs::write(folder.path().join("simple.yaml"), refused).unwrap();
-    let _dispatcher = world.dispatcher().templates(folder.path()).start().await;
-    let sequence = world.request(r#"{"foo":"a"}"#).await;
-    let letter = world.dead_letter(sequence).await;
-    assert_eq!(header(&letter, "Job-Error"), "Refused");
-    assert!(header(&letter, "Job-Error-Message").contains("restartPolicy"), "{:?}", letter.headers);
-    assert_eq!(header(&letter, "Job-Name"), "simple-job-a");
+    let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
+    let sequence = env.request(r#"{"foo":"a"}"#).await;
+    let dead_letter = env.dead_letter(sequence).await;
+    assert_eq!(header(&dead_letter, "Job-Error"), "Refused");
+    assert!(header(&dead_letter, "Job-Error-Message").contains("restartPolicy"), "{:?}", dead_letter.headers);
+    assert_eq!(header(&dead_letter, "Job-Name"), "simple-job-a");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_that_does_not_exist_is_refused_at_the_publish() {
-    let world = or_skip!(World::start().await);
-    let _dispatcher = world.dispatcher().start().await;
-    let sent = world.jetstream.publish("jobs.unknown.create", "{}".into()).await.unwrap();
-    assert!(sent.await.is_err(), "no stream takes it");
+async fn request_for_an_unknown_template_is_refused_at_publish() {
+    let env = or_skip!(TestEnv::start().await);
+    let _dispatcher = env.dispatcher().start().await;
+    let sent = env.jetstream.publish("jobs.unknown.create", "{}".into()).await.unwrap();
+    assert!(sent.await.is_err(), "a stream stored it");
 }

@@ -1,10 +1,11 @@
-//! Accounts, permissions and logins: the shipped files of `nats-config/` on a real server, and what each role can do there.
+//! NATS accounts, permissions and authentication, with the shipped files of `nats-config/` on a
+//! real server.
 
 mod certificates;
+pub(crate) mod config_folder;
 pub(crate) mod jwt;
 mod logins;
-pub(crate) mod place;
-mod rights;
+mod permissions;
 mod roles;
 mod rotation;
 mod tenants;

@@ -1,45 +1,42 @@
-//! The service as an operator sees it: settings, readiness, streams, deployment.
+//! Health endpoints, shutdown, logs, streams and deployment.
 
+use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::test_env::{TestEnv, shipped_config};
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
 use serde_json::Value;
 
-use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv as World, shipped_config as shipped};
-
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_live_and_ready_and_ends_gracefully() {
-    let world = or_skip!(World::start().await);
-    let dispatcher = world.dispatcher().start().await;
+async fn dispatcher_is_live_and_ready_and_stops_gracefully() {
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
     assert_eq!(dispatcher.get("/livez").await.unwrap(), (200, "ok\n".to_owned()));
     assert_eq!(dispatcher.get("/readyz").await.unwrap(), (200, "ready\n".to_owned()));
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_each_change_and_the_end_of_watching() {
-    let world = or_skip!(World::start().await);
+async fn log_has_each_status_change_and_the_end_of_the_watch() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher =
-        world.dispatcher().templates(templates).env("DISPATCHER_LOG_FORMAT", "text").start().await;
-    world.request(r#"{"foo":"log"}"#).await;
-    world.job("simple-job-log").await;
-    world
-        .set_status(
-            "simple-job-log",
-            dispatcher_tests::job_controller::finished_status("Complete", 0, "CompletionsReached", "done"),
-        )
-        .await;
-    world.outcome("simple-job-log").await;
+    let dispatcher = env.dispatcher().templates(templates).env("DISPATCHER_LOG_FORMAT", "text").start().await;
+    env.request(r#"{"foo":"log"}"#).await;
+    env.job("simple-job-log").await;
+    env.set_status(
+        "simple-job-log",
+        dispatcher_tests::job_controller::finished_status("Complete", 0, "CompletionsReached", "done"),
+    )
+    .await;
+    env.outcome("simple-job-log").await;
     assert_eq!(dispatcher.terminate().await, Some(0));
     let log = dispatcher.log();
     assert!(log.contains(r#"Job "simple-job-log" status responded by watcher: {"#), "{log}");
     assert!(log.contains("Watching is over gracefully."), "{log}");
-    assert!(!log.contains('\u{1b}'), "no colours in a file");
+    assert!(!log.contains('\u{1b}'), "colors in a log file");
 }
 
-/// The shipped files, what `dispatcher nats-config` prints, and what the dispatcher creates are the same.
+/// The files also equal the output of `dispatcher nats-config`.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shipped_streams_are_those_that_it_creates() {
+async fn shipped_stream_files_match_the_streams_that_the_dispatcher_creates() {
     let printed = std::process::Command::new(paths::built("dispatcher").unwrap())
         .args(["nats-config", "--templates"])
         .arg(paths::workspace().join("deploy/templates"))
@@ -55,30 +52,30 @@ async fn the_shipped_streams_are_those_that_it_creates() {
     files.sort();
     assert_eq!(files, printed.keys().cloned().collect::<Vec<_>>());
 
-    let world = or_skip!(World::start().await);
-    let dispatcher = world.dispatcher().start().await;
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
     for (name, config) in &printed {
-        assert_eq!(&shipped(name), config, "nats-config/{name}.json is stale: make nats-config");
-        assert_eq!(world.differences_from_shipped(name).await, Vec::<String>::new(), "{name}");
+        assert_eq!(&shipped_config(name), config, "nats-config/{name}.json is stale: make nats-config");
+        assert_eq!(env.differences_from_shipped(name).await, Vec::<String>::new(), "{name}");
     }
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_made_from_the_shipped_files_are_taken_as_they_are() {
-    let world = or_skip!(World::start().await);
+async fn streams_created_from_the_shipped_files_are_accepted() {
+    let env = or_skip!(TestEnv::start().await);
     for name in ["JOBS", "JOB_STATUS", "JOB_REJECTED"] {
-        world.create_stream(&shipped(name)).await;
+        env.create_stream(&shipped_config(name)).await;
     }
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    world.request(r#"{"foo":"a"}"#).await;
-    world.until_last("simple-job-a", "ADDED").await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    env.request(r#"{"foo":"a"}"#).await;
+    env.until_last("simple-job-a", "ADDED").await;
 }
 
-/// `kubectl apply -k deploy`, as the README says. (That it runs from its image is another matter: none is loaded here.)
+/// Applies `deploy/`. The pods do not start, since their image is not loaded.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deployment_is_accepted_by_kubernetes() {
+async fn shipped_manifests_are_accepted_by_kubernetes() {
     only_on_kubernetes!("the local cluster has no Deployments");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let folder = paths::workspace().join("deploy").display().to_string();

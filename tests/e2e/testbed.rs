@@ -1,4 +1,4 @@
-//! The testbed itself: pods run, NATS keeps stored messages, and no process outlives a test.
+//! The testbed itself: pods run, NATS persists messages, and no process outlives a test.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pod_of_simple_job_succeeds() {
+async fn pod_of_simple_job_completes() {
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let pod: Pod = serde_json::from_value(json!({
@@ -49,8 +49,8 @@ async fn pod_of_simple_job_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dispatcher_token_has_exactly_the_permissions_of_deploy() {
-    only_on_kubernetes!("the local cluster has no RBAC");
+async fn dispatcher_token_has_only_the_permissions_of_deploy() {
+    only_on_kubernetes!("the local cluster does not enforce permissions");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let namespace = kubernetes.namespace().await;
     let client = ready::client(&namespace.dispatcher_kubeconfig).unwrap();
@@ -60,26 +60,26 @@ async fn dispatcher_token_has_exactly_the_permissions_of_deploy() {
     pods.list(&ListParams::default()).await.unwrap();
     let error = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap_err();
     assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");
-    let elsewhere: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client, "default");
-    let error = elsewhere.list(&ListParams::default()).await.unwrap_err();
+    let other_namespace: Api<k8s_openapi::api::batch::v1::Job> = Api::namespaced(client, "default");
+    let error = other_namespace.list(&ListParams::default()).await.unwrap_err();
     assert!(matches!(&error, kube::Error::Api(status) if status.code == 403), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_container_keeps_a_message_after_a_kill() {
-    only_on_kubernetes!("NATS runs in a container only with a real Kubernetes");
+async fn message_in_containerized_nats_survives_a_kill() {
+    only_on_kubernetes!("with the local cluster NATS runs as a process");
     let docker = Docker::shared().await;
     let nats = Nats::start().await;
-    assert_eq!(nats.in_container(), docker.is_ok(), "NATS runs in a container if there is an engine");
-    assert_keeps_a_message(nats).await;
+    assert_eq!(nats.in_container(), docker.is_ok(), "NATS does not use the container engine");
+    assert_message_survives_a_kill(nats).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_process_keeps_a_message_after_a_kill() {
-    assert_keeps_a_message(Nats::process().await).await;
+async fn message_in_a_nats_process_survives_a_kill() {
+    assert_message_survives_a_kill(Nats::process().await).await;
 }
 
-async fn assert_keeps_a_message(nats: Nats) {
+async fn assert_message_survives_a_kill(nats: Nats) {
     let context = jetstream::new(nats.client().await);
     let config = jetstream::stream::Config {
         name: "S".to_owned(),
@@ -87,19 +87,19 @@ async fn assert_keeps_a_message(nats: Nats) {
         ..Default::default()
     };
     context.create_stream(config).await.unwrap();
-    context.publish("s", "kept".into()).await.unwrap().await.unwrap();
+    context.publish("s", "stored".into()).await.unwrap().await.unwrap();
     nats.kill().await;
-    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server accepts connections");
+    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server answers");
     nats.restart().await;
     nats.pause().await;
     nats.unpause().await;
     let context = jetstream::new(nats.client().await);
     let stream = until("the stream after a restart", TIMEOUT, || context.get_stream("S")).await;
-    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
+    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_cluster_keeps_a_message_after_the_loss_of_its_leader() {
+async fn message_survives_the_loss_of_the_stream_leader() {
     let nats = Nats::cluster().await;
     let context = jetstream::new(nats.client().await);
     let config = jetstream::stream::Config {
@@ -108,8 +108,8 @@ async fn nats_cluster_keeps_a_message_after_the_loss_of_its_leader() {
         num_replicas: 3,
         ..Default::default()
     };
-    let made = context.create_stream(config).await.unwrap();
-    context.publish("s", "kept".into()).await.unwrap().await.unwrap();
+    let created = context.create_stream(config).await.unwrap();
+    context.publish("s", "stored".into()).await.unwrap().await.unwrap();
     let first = nats.stream_leader("S").await;
     first.kill().await;
     let second = until("another leader", TIMEOUT, || async {
@@ -118,10 +118,10 @@ async fn nats_cluster_keeps_a_message_after_the_loss_of_its_leader() {
     })
     .await;
     let context = jetstream::new(nats.client().await);
-    let stream = until("the stream with its new leader", TIMEOUT, || context.get_stream("S")).await;
-    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "kept");
-    // The dispatcher identifies a stream by its creation time.
-    assert_eq!(stream.cached_info().created, made.cached_info().created);
+    let stream = until("the stream under its new leader", TIMEOUT, || context.get_stream("S")).await;
+    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "stored");
+    // The dispatcher identifies the incarnation of a stream by its creation time.
+    assert_eq!(stream.cached_info().created, created.cached_info().created);
     first.start().await;
     nats.until_in_sync().await;
     nats.step_down("S").await;
@@ -131,8 +131,8 @@ async fn nats_cluster_keeps_a_message_after_the_loss_of_its_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn control_plane_survives_kills_of_its_components() {
-    only_on_kubernetes!("needs the processes of Kubernetes");
+async fn control_plane_recovers_from_killed_components() {
+    only_on_kubernetes!("the local cluster has no such components");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kubernetes.client());
     let uid = namespaces.get("default").await.unwrap().metadata.uid;
@@ -148,8 +148,8 @@ async fn control_plane_survives_kills_of_its_components() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_from_a_compacted_version_gets_410() {
-    only_on_kubernetes!("needs etcd");
+async fn watch_from_a_compacted_version_fails_with_410() {
+    only_on_kubernetes!("the local cluster has no etcd");
     let kubernetes = or_skip!(Kubernetes::control_plane(Options::default()).await);
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "default");
     let map = |name: &str| ConfigMap {
@@ -163,24 +163,21 @@ async fn watch_from_a_compacted_version_gets_410() {
     kubernetes.start_apiserver().await;
     let version = old.metadata.resource_version.unwrap();
     let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.unwrap());
-    let event = timeout(TIMEOUT, events.next())
-        .await
-        .expect("the watch delivers an event")
-        .expect("the watch continues");
+    let event = timeout(TIMEOUT, events.next()).await.expect("no event").expect("the watch ended");
     assert!(matches!(&event, Ok(WatchEvent::Error(error)) if error.code == 410), "{event:?}");
 }
 
-/// The file that [`hold_until_killed`] writes, in the process that is killed.
+/// Environment variable with the file that [`hold_until_killed`] writes its addresses to.
 const HOLD: &str = "TESTBED_HOLD";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_process_outlives_a_killed_test() {
+async fn killed_test_process_leaves_no_server() {
     let folder = paths::temp_dir("leak").unwrap();
     let file = folder.path().join("addresses");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "testbed::hold_until_killed", "--nocapture"]).env(HOLD, &file);
     let mut test = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let addresses = until("the other test process to be ready", TIMEOUT, || {
+    let addresses = until("the other test process to start its servers", TIMEOUT, || {
         assert_eq!(test.try_wait().unwrap(), None, "the other test process ended");
         std::future::ready(std::fs::read_to_string(&file))
     })
@@ -195,13 +192,13 @@ async fn no_process_outlives_a_killed_test() {
     }
 }
 
-/// Acts only in the process that [`no_process_outlives_a_killed_test`] kills.
+/// Runs only in the process that [`killed_test_process_leaves_no_server`] starts and kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn hold_until_killed() {
     let Some(file) = std::env::var_os(HOLD).map(PathBuf::from) else { return };
     let nats = Nats::start().await;
-    let plain = Nats::process().await;
-    let mut addresses = vec![nats.url.clone(), plain.url.clone()];
+    let process = Nats::process().await;
+    let mut addresses = vec![nats.url.clone(), process.url.clone()];
     let kubernetes = Kubernetes::control_plane(Options::default()).await;
     if let Ok(kubernetes) = &kubernetes {
         let kubeconfig = std::fs::read_to_string(kubernetes.kubeconfig_path()).unwrap();
@@ -209,9 +206,9 @@ async fn hold_until_killed() {
         addresses.push(kubeconfig["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned());
     }
     let addresses: Vec<_> = addresses.iter().filter_map(|url| url.split("//").nth(1)).collect();
-    // Replaces the file atomically.
-    let half = file.with_extension("half");
-    std::fs::write(&half, addresses.join("\n")).unwrap();
-    std::fs::rename(half, file).unwrap();
+    // Atomic: the reader must not see a partial file.
+    let temporary = file.with_extension("temporary");
+    std::fs::write(&temporary, addresses.join("\n")).unwrap();
+    std::fs::rename(temporary, file).unwrap();
     std::future::pending::<()>().await;
 }

@@ -1,15 +1,16 @@
-//! W3C Trace Context from the request to the container, and to all that is told of it.
+//! Propagation of the W3C Trace Context from a request to its Job, its container and its status
+//! events.
 
 use async_nats::HeaderMap;
+use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::or_skip;
+use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::wait::TIMEOUT;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::asking::ask;
-use crate::explanations::template;
-use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv as World, header};
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use crate::attempts::modified_template;
+use crate::service_client::call_service;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const STATE: &str = "vendor=a$b";
@@ -18,34 +19,34 @@ fn traced(id: &str) -> [(&'static str, &str); 3] {
     [("traceparent", PARENT), ("tracestate", STATE), ("Nats-Msg-Id", id)]
 }
 
-pub(crate) async fn publish(world: &World, headers: &[(&str, &str)], payload: Value) -> u64 {
+pub(crate) async fn publish(env: &TestEnv, headers: &[(&str, &str)], payload: Value) -> u64 {
     let headers = headers.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
         map.insert(*name, *value);
         map
     });
     let payload = payload.to_string().into();
-    let sent = world.jetstream.publish_with_headers("jobs.simple.create", headers, payload).await;
+    let sent = env.jetstream.publish_with_headers("jobs.simple.create", headers, payload).await;
     sent.unwrap().await.unwrap().sequence
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
-    let world = or_skip!(World::start().await);
-    // What the container finds in its environment is in the line that it prints.
-    let (_folder, templates) = template(|simple| {
+async fn trace_context_is_propagated_to_job_container_and_events() {
+    let env = or_skip!(TestEnv::start().await);
+    // The container prints its environment variables.
+    let (_folder, templates) = modified_template(|simple| {
         let env = &mut simple["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
         env[0]["value"] = "$(TRACEPARENT) $(TRACESTATE)".into();
     });
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    publish(&world, &traced("a"), json!({"foo": "x", "name": "traced", "fail": true})).await;
-    let outcome = world.outcome("traced").await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    publish(&env, &traced("a"), json!({"foo": "x", "name": "traced", "fail": true})).await;
+    let outcome = env.outcome("traced").await;
     let log = outcome["attempts"][0]["logTail"].as_str().unwrap_or_default();
     assert!(log.contains(&format!("{PARENT} {STATE}")), "{outcome}");
-    let annotations = world.job("traced").await.metadata.annotations.unwrap();
+    let annotations = env.job("traced").await.metadata.annotations.unwrap();
     assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT);
     assert_eq!(annotations["natsjobs.dev/tracestate"], STATE);
-    let history = world.history("traced").await;
-    assert!(history.len() >= 4, "ADDED, ATTEMPT and OUTCOME among them");
+    let history = env.history("traced").await;
+    assert!(history.len() >= 4, "too few events");
     for message in &history {
         assert_eq!(
             (header(message, "traceparent"), header(message, "tracestate")),
@@ -55,15 +56,15 @@ async fn the_trace_of_a_request_goes_to_its_job_its_container_and_its_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_valid_trace_is_a_job_like_any_other() {
-    let world = or_skip!(World::start().await);
+async fn invalid_trace_context_is_ignored() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    publish(&world, &[("traceparent", "00-no-trace-01"), ("tracestate", STATE)], json!({"foo": "a"})).await;
-    world.until_last("simple-job-a", "ADDED").await;
-    let job = world.job("simple-job-a").await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    publish(&env, &[("traceparent", "00-no-trace-01"), ("tracestate", STATE)], json!({"foo": "a"})).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    let job = env.job("simple-job-a").await;
     assert!(job.metadata.annotations.unwrap().keys().all(|key| !key.contains("trace")));
-    let message = &world.history("simple-job-a").await[0];
+    let message = &env.history("simple-job-a").await[0];
     assert_eq!(
         (header(message, "traceparent"), header(message, "tracestate")),
         (String::new(), String::new())
@@ -71,39 +72,39 @@ async fn a_request_without_a_valid_trace_is_a_job_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_trace_is_no_part_of_a_requests_identity() {
-    let world = or_skip!(World::start().await);
-    world.create_streams_without_deduplication().await;
+async fn repeated_request_with_another_trace_creates_no_second_job() {
+    let env = or_skip!(TestEnv::start().await);
+    env.create_streams_without_deduplication().await;
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    publish(&world, &traced("same"), json!({"foo": "a"})).await;
-    world.until_last("simple-job-a", "ADDED").await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    publish(&env, &traced("same"), json!({"foo": "a"})).await;
+    env.until_last("simple-job-a", "ADDED").await;
     let other = PARENT.replace("b7ad", "beef");
-    publish(&world, &[("traceparent", &other), ("Nats-Msg-Id", "same")], json!({"foo": "a"})).await;
-    world.until_queue_is_empty().await;
-    assert!(world.dead_letters().await.is_empty());
-    let annotations = world.job("simple-job-a").await.metadata.annotations.unwrap();
-    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "that of the request that made it");
+    publish(&env, &[("traceparent", &other), ("Nats-Msg-Id", "same")], json!({"foo": "a"})).await;
+    env.until_queue_is_empty().await;
+    assert!(env.dead_letters().await.is_empty());
+    let annotations = env.job("simple-job-a").await.metadata.annotations.unwrap();
+    assert_eq!(annotations["natsjobs.dev/traceparent"], PARENT, "the first request created the Job");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_and_an_answered_request_tell_their_trace() {
-    let world = or_skip!(World::start().await);
+async fn trace_context_is_propagated_to_dead_letter_notice_and_submitted_request() {
+    let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let _dispatcher = world.dispatcher().templates(templates).start().await;
-    let mut notices = world.client.subscribe("jobs.simple.status._rejected").await.unwrap();
-    world.client.flush().await.unwrap();
-    let bad = publish(&world, &traced("bad"), json!({"foo": 7})).await;
-    let letter = world.dead_letter(bad).await;
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    let mut notices = env.client.subscribe("jobs.simple.status._rejected").await.unwrap();
+    env.client.flush().await.unwrap();
+    let bad = publish(&env, &traced("bad"), json!({"foo": 7})).await;
+    let dead_letter = env.dead_letter(bad).await;
     assert_eq!(
-        (header(&letter, "traceparent"), header(&letter, "tracestate")),
+        (header(&dead_letter, "traceparent"), header(&dead_letter, "tracestate")),
         (PARENT.into(), STATE.into())
     );
-    let notice = tokio::time::timeout(PATIENCE, notices.next()).await.expect("a notice").unwrap();
+    let notice = tokio::time::timeout(TIMEOUT, notices.next()).await.expect("no rejection notice").unwrap();
     assert_eq!(notice.headers.unwrap().get("traceparent").unwrap().as_str(), PARENT);
 
     let headers = [("traceparent", PARENT), ("tracestate", STATE)];
-    ask(&world.client, "submit", &headers, r#"{"foo":"a"}"#).await.unwrap();
-    world.until_last("simple-job-a", "ADDED").await;
-    assert_eq!(header(&world.history("simple-job-a").await[0], "traceparent"), PARENT);
+    call_service(&env.client, "submit", &headers, r#"{"foo":"a"}"#).await.unwrap();
+    env.until_last("simple-job-a", "ADDED").await;
+    assert_eq!(header(&env.history("simple-job-a").await[0], "traceparent"), PARENT);
 }

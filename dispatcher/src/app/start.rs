@@ -7,12 +7,13 @@ use async_nats::Client;
 use tokio::sync::watch;
 
 use crate::{
-    cancellation::{Cancellations, bucket::Bucket},
+    cancellation::Cancellations,
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
-    kube::Jobs,
+    kube::JobClient,
     micro::{history::History, queue::Queue},
     nats::{
+        cancellation_bucket::CancellationBucket,
         connect,
         provision::{Provision, Provisioned},
         watchdog::Watchdog,
@@ -34,7 +35,7 @@ pub(super) struct Prepared {
     /// The templates, by template.
     pub templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     /// The Jobs of the namespace.
-    pub jobs: Jobs,
+    pub jobs: JobClient,
     /// The connection to NATS.
     pub client: Client,
     /// Changes when NATS is connected again.
@@ -91,13 +92,12 @@ impl Prepared {
         let in_nats = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(in_nats)?;
         let salvage = PoisonHandler {
-            context: context.clone(),
-            stream: provisioned.jobs.clone(),
+            jobs: provisioned.jobs.clone(),
             consumers: provisioned.consumers.clone(),
             dead_letters: dead_letters.clone(),
         };
         salvage.before_pulling().await;
-        let bucket = Bucket::open(context.clone()).await.map_err(in_nats)?;
+        let bucket = CancellationBucket::open(context.clone()).await.map_err(in_nats)?;
         let cancels = Cancellations::open(bucket).await.map_err(in_nats)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
         metrics.serves(&templates);
@@ -112,13 +112,13 @@ impl Prepared {
                 reconnects: reconnected,
             },
             queue_looks: QueueSampler {
-                context: context.clone(),
+                jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),
                 metrics: metrics.clone(),
             },
             cancels,
             history: History::open(&context).await.map_err(in_nats)?,
-            queue: Queue { context: context.clone(), stream: provisioned.jobs.clone() },
+            queue: Queue { jobs: provisioned.jobs.clone() },
             store: Store::open(context).await.map_err(|e| in_nats(e.to_string()))?,
             dead_letters,
             salvage,
@@ -138,7 +138,10 @@ fn check_ttl(template: &Template, ack_wait: Duration) -> Result<(), StartError> 
     })
 }
 
-async fn connect_kubernetes(cluster: Option<::kube::Client>, config: &Config) -> Result<Jobs, StartError> {
+async fn connect_kubernetes(
+    cluster: Option<::kube::Client>,
+    config: &Config,
+) -> Result<JobClient, StartError> {
     let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
     for (setting, name, of) in [
         ("DISPATCHER_NAMESPACE", &config.namespace, "a namespace"),
@@ -155,10 +158,10 @@ async fn connect_kubernetes(cluster: Option<::kube::Client>, config: &Config) ->
             .await
             .map_err(|e| StartError::new("KUBECONFIG", e))?,
     };
-    Ok(Jobs::new(client, &config.namespace))
+    Ok(JobClient::new(client, &config.namespace))
 }
 
-async fn namespace_uid(jobs: &Jobs) -> Result<String, StartError> {
+async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
     jobs.namespace_uid().await.map_err(|error| match error.code() {
         Some(404) => {
             StartError::new("DISPATCHER_NAMESPACE", format!("there is no namespace {:?}", jobs.namespace()))

@@ -17,8 +17,8 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{consumer::Pull, create::JobCreator, handler::Handler},
-    kube::Jobs,
+    intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
+    kube::JobClient,
     leader::{LeaderHandle, Leadership, elector::Elector},
     micro::{
         cancel::Cancelling,
@@ -30,11 +30,10 @@ use crate::{
     status::{self, StatusHandle},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
     watch::{
-        events::Events,
+        events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, Pods},
+        pods::{PendingPods, PodWatch},
         retire::KubeCluster,
-        tombstones::Tombstones,
     },
 };
 
@@ -98,16 +97,15 @@ impl Tasks {
         let (jobs_listed, pods_may) = watch::channel(0);
         tasks.explain(&jobs, &writer, (health, &metrics), &leadership, pods_may);
         let watch = JobWatch {
-            jobs: jobs.clone(),
+            client: jobs.clone(),
             store: store.clone(),
-            writer: writer.clone(),
-            cancels: cancels.clone(),
-            active: active.clone(),
+            status: writer.clone(),
+            cancellations: cancels.clone(),
+            limiter: active.clone(),
             health: health.component("watch"),
             resync_health: health.component("resync"),
             reconnects: reconnects.clone(),
             leadership,
-            witnessed: Tombstones::default(),
             metrics: metrics.clone(),
         };
         let stop = tasks.stop_work.clone();
@@ -125,7 +123,6 @@ impl Tasks {
             stop.run_until_cancelled_owned(ended).await;
         }));
 
-        let context = watchdog.context.clone();
         let stop = tasks.stop_work.clone();
         tasks.work.spawn(named("streams", async move {
             stop.run_until_cancelled_owned(watchdog.run()).await;
@@ -135,15 +132,15 @@ impl Tasks {
             let Some(template) = templates.get(&name).cloned() else { continue };
             let (dead_letters, writer) = (dead_letters.clone(), writer.clone());
             let creator = JobCreator {
-                jobs: jobs.clone(),
+                client: jobs.clone(),
                 store: store.clone(),
                 status: writer.clone(),
                 metrics: metrics.clone(),
             };
-            let (stream, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
+            let (requests, maybe_seen) = (provisioned.jobs.clone(), provisioned.last_sequence);
             let handler = Handler {
                 template,
-                stream,
+                jobs: requests,
                 maybe_seen,
                 creator,
                 cancellations: cancels.clone(),
@@ -153,19 +150,18 @@ impl Tasks {
                 spans: spans.clone(),
             };
             let (handler, reconnects) = (Arc::new(handler), reconnects.clone());
-            let pull = Pull {
+            let pull = PullLoop {
                 consumer,
-                context: context.clone(),
                 may_create: !config.no_provision,
                 handler,
                 concurrency: config.concurrency.into(),
                 health: health.component(format!("intake {name}")),
                 reconnects,
-                active: active.clone(),
+                limiter: active.clone(),
             };
             tasks.work.spawn(named("intake", pull.run(tasks.stop_work.clone())));
         }
-        let follow = cancels.follow(health.component("cancellation"));
+        let follow = cancels.run(health.component("cancellation"));
         let beside = [
             ("cancels", follow.boxed()),
             ("reap", reap.run().boxed()),
@@ -186,7 +182,7 @@ impl Tasks {
     /// Watches the pods, and the Events that say why there are none.
     fn explain(
         &mut self,
-        jobs: &Jobs,
+        jobs: &JobClient,
         writer: &StatusHandle,
         (health, metrics): (&Health, &Metrics),
         leadership: &Leadership,
@@ -194,21 +190,21 @@ impl Tasks {
     ) {
         let (listed, pods_listed) = watch::channel(0);
         let unstarted = PendingPods::default();
-        let pods = Pods {
-            jobs: jobs.clone(),
-            writer: writer.clone(),
+        let pods = PodWatch {
+            client: jobs.clone(),
+            status: writer.clone(),
             health: health.component("watch pods"),
-            unstarted: unstarted.clone(),
+            pending: unstarted.clone(),
             leadership: leadership.clone(),
             metrics: metrics.clone(),
-            jobs_listed,
+            resyncs: jobs_listed,
             listed,
         };
-        let events = Events {
-            jobs: jobs.clone(),
-            writer: writer.clone(),
+        let events = EventWatch {
+            client: jobs.clone(),
+            status: writer.clone(),
             health: health.component("watch events"),
-            unstarted,
+            pending: unstarted,
             leadership: leadership.clone(),
             metrics: metrics.clone(),
             pods_listed,
@@ -253,10 +249,10 @@ impl Tasks {
 /// Sees to what is to be cancelled.
 fn reap(prepared: &Prepared, health: &Health) -> Enforcer {
     Enforcer {
-        cancels: prepared.cancels.clone(),
-        jobs: prepared.jobs.clone(),
+        cancellations: prepared.cancels.clone(),
+        client: prepared.jobs.clone(),
         store: prepared.store.clone(),
-        context: prepared.queue.context.clone(),
+        jobs: prepared.provisioned.jobs.clone(),
         health: health.component("cancellation jobs"),
     }
 }

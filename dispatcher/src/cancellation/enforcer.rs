@@ -1,169 +1,173 @@
-//! Sees to it that what is written down is done, and takes the entry away then. Every replica does; each step may be repeated.
+//! Carries out the cancellations, and removes each entry once it is complete.
+//!
+//! Runs in every replica, so each step may happen more than once.
 
 use std::{collections::HashMap, time::Duration};
 
-use async_nats::jetstream;
+use dispatcher_core::{
+    contract::{job::JobState, names::TemplateName},
+    request::cancellation::{Cancel, table::Entry},
+};
 use tokio::time::sleep;
 
-use crate::cancellation::Cancellations;
 use crate::{
-    kube::Jobs,
-    nats::requests,
-    status::store::{Store, StoreError},
+    cancellation::Cancellations,
+    kube::JobClient,
+    nats::{
+        jobs_stream::JobsStream,
+        status_stream::{StatusStream, StoreError},
+    },
     telemetry::health::Component,
 };
-use dispatcher_core::contract::{
-    job::{JobObject, JobState},
-    names::TemplateName,
-};
-use dispatcher_core::request::cancellation::{Cancel, table::Entry};
 
-/// Between two rounds, while there are entries.
-const ROUND: Duration = Duration::from_secs(2);
+/// The delay between two rounds while there are entries.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// See the module.
-pub struct Enforcer {
-    /// What is written down.
-    pub cancels: Cancellations,
+/// Carries out the cancellations.
+pub(crate) struct Enforcer {
+    /// The entries.
+    pub cancellations: Cancellations,
     /// The Jobs of the namespace.
-    pub jobs: Jobs,
-    /// What was said.
-    pub store: Store,
-    /// For a look into the queue.
-    pub context: jetstream::Context,
-    /// Ready while what is written down can be done.
+    pub client: JobClient,
+    /// The published events.
+    pub store: StatusStream,
+    /// The queued requests.
+    pub jobs: JobsStream,
+    /// Ready while the cancellations can be carried out.
     pub health: Component,
 }
 
-/// What became of a Job that is to go.
+/// The end of a Job that is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RemovalResult {
-    /// It is deleted, or was gone already.
-    DeletionCheck,
-    /// It had ended by itself.
+pub(crate) enum RemovalResult {
+    /// The Job is deleted.
+    Deleted,
+    /// The Job had finished.
     Finished,
-    /// It changed meanwhile: look again.
+    /// The Job has changed, so it was not deleted. Read it again.
     Changed,
 }
 
-/// Deletes a Job as it was seen, unless it has ended: whoever saw an older state learns that.
+/// Deletes a Job in the observed state unless it has finished. The API server refuses if the Job
+/// has changed since.
 ///
 /// # Errors
-/// Where the API server does not say that it is done.
-pub async fn delete(jobs: &Jobs, seen: &JobState) -> Result<RemovalResult, String> {
-    if seen.outcome().is_some() {
+/// If the API server does not confirm the deletion.
+pub(crate) async fn delete(client: &JobClient, observed: &JobState) -> Result<RemovalResult, String> {
+    if observed.outcome().is_some() {
         return Ok(RemovalResult::Finished);
     }
-    match jobs.delete(seen.name.as_ref(), &seen.uid, seen.resource_version).await {
-        Ok(()) => Ok(RemovalResult::DeletionCheck),
-        Err(error) if error.code() == Some(404) => Ok(RemovalResult::DeletionCheck),
+    match client.delete(observed.name.as_ref(), &observed.uid, observed.resource_version).await {
+        Ok(()) => Ok(RemovalResult::Deleted),
+        Err(error) if error.code() == Some(404) => Ok(RemovalResult::Deleted),
         Err(error) if error.code() == Some(409) => Ok(RemovalResult::Changed),
-        Err(error) => Err(format!("cannot delete the Job {}: {error}", seen.name)),
+        Err(error) => Err(format!("cannot delete the Job {}: {error}", observed.name)),
     }
 }
 
+/// The sequence of the first queued request of each template, within one round.
+type QueueStarts = HashMap<TemplateName, u64>;
+
 impl Enforcer {
-    /// Works for ever; the caller drops it to stop.
-    pub async fn run(self) {
-        let mut changes = self.cancels.changes.subscribe();
+    /// Works forever; the caller drops the future to stop.
+    pub(crate) async fn run(self) {
+        let mut changes = self.cancellations.changes.subscribe();
         self.health.ready();
         loop {
-            let nothing_left = self.round().await;
+            let is_empty = self.round().await;
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() {
                     return;
                 },
-                () = sleep(ROUND), if !nothing_left => {}
+                () = sleep(INTERVAL), if !is_empty => {}
             }
         }
     }
 
-    /// Looks after each entry once; whether none is left.
+    /// Works on each entry once. Returns whether the table is empty then.
     async fn round(&self) -> bool {
-        let mut trouble = None;
-        let mut firsts = HashMap::new();
-        for entry in self.cancels.entries() {
-            match self.see_to(&entry, &mut firsts).await {
-                Ok(true) => self.cancels.with(|table| table.remove(&entry)),
+        let mut failure = None;
+        let mut starts = QueueStarts::new();
+        for entry in self.cancellations.entries() {
+            match self.enforce(&entry, &mut starts).await {
+                Ok(true) => self.cancellations.with_table(|table| table.remove(&entry)),
                 Ok(false) => {}
-                Err(error) => trouble = Some(error),
+                Err(error) => failure = Some(error),
             }
         }
-        match trouble {
+        match failure {
             None => self.health.ready(),
             Some(error) => self.health.not_ready(error),
         }
-        self.cancels.entries().is_empty()
+        self.cancellations.entries().is_empty()
     }
 
-    /// Whether the entry is done, and gone from the bucket.
-    async fn see_to(&self, entry: &Entry, firsts: &mut HashMap<TemplateName, u64>) -> Result<bool, String> {
-        let done = match entry.cancel.up_to() {
-            None => self.job_is_done(&entry.cancel).await?,
+    /// Works on an entry. Returns whether it is complete and removed from the bucket.
+    async fn enforce(&self, entry: &Entry, starts: &mut QueueStarts) -> Result<bool, String> {
+        let complete = match entry.cancel.up_to() {
+            None => self.enforce_job(&entry.cancel).await?,
             Some(up_to) => {
-                // The queue first: a request leaves it only after its Job is there.
-                let past = self.first(entry.cancel.target().0, firsts).await? > up_to;
-                if past || !entry.looked {
-                    self.catch(&entry.cancel).await?;
-                    self.cancels.with(|table| table.looked(entry));
+                // The queue before the Job: a request leaves the queue only after its Job exists.
+                let handled = self.queue_start(entry.cancel.target().0, starts).await? > up_to;
+                if handled || !entry.looked {
+                    self.cancel_job(&entry.cancel).await?;
+                    self.cancellations.with_table(|table| table.looked(entry));
                 }
-                past
+                handled
             }
         };
-        if done {
-            self.cancels.bucket.remove(&entry.cancel.key(), entry.revision).await?;
+        if complete {
+            self.cancellations.bucket.remove(&entry.cancel.key(), entry.revision).await?;
         }
-        Ok(done)
+        Ok(complete)
     }
 
-    /// The sequence of the first request of the template that is not done; read once in a round.
-    async fn first(
-        &self,
-        template: &TemplateName,
-        firsts: &mut HashMap<TemplateName, u64>,
-    ) -> Result<u64, String> {
-        if let Some(first) = firsts.get(template) {
-            return Ok(*first);
+    /// The sequence of the first queued request of a template. Reads it once per round.
+    async fn queue_start(&self, template: &TemplateName, starts: &mut QueueStarts) -> Result<u64, String> {
+        if let Some(start) = starts.get(template) {
+            return Ok(*start);
         }
-        let first =
-            requests::first(&self.context, template, 1).await?.map_or(u64::MAX, |message| message.sequence);
-        firsts.insert(template.clone(), first);
-        Ok(first)
+        let first = self.jobs.first_request(template, 1).await?;
+        let start = first.map_or(u64::MAX, |message| message.sequence);
+        starts.insert(template.clone(), start);
+        Ok(start)
     }
 
-    /// A Job that slipped through: it is written down that it is to go; the next round deletes it.
-    async fn catch(&self, cancel: &Cancel) -> Result<(), String> {
-        let found = self.job(cancel).await?.filter(|state| state.outcome().is_none());
-        match found {
-            Some(state) => self.cancels.put(Cancel::job(&state)).await,
+    /// Adds an entry for the Job of a cancelled request, if it exists. The next round deletes the
+    /// Job.
+    async fn cancel_job(&self, cancel: &Cancel) -> Result<(), String> {
+        let job = self.job(cancel).await?.filter(|state| state.outcome().is_none());
+        match job {
+            Some(state) => self.cancellations.put(Cancel::job(&state)).await,
             None => Ok(()),
         }
     }
 
-    /// Whether the Job is gone or over, and its outcome stored; else it is deleted.
-    async fn job_is_done(&self, cancel: &Cancel) -> Result<bool, String> {
+    /// Deletes a cancelled Job. Returns whether the Job has ended and its outcome is stored.
+    async fn enforce_job(&self, cancel: &Cancel) -> Result<bool, String> {
         if let Some(state) = self.job(cancel).await?
-            && delete(&self.jobs, &state).await? == RemovalResult::Changed
+            && delete(&self.client, &state).await? == RemovalResult::Changed
         {
             return Ok(false);
         }
         let (template, name) = cancel.target();
         match self.store.last(template, name).await {
-            Ok(Some(last)) => Ok(last.known.last.is_none_or(|said| {
-                let of_it = matches!(cancel, Cancel::Job { uid, .. } if *uid == said.uid);
-                said.is_final() || !of_it
+            Ok(Some(last)) => Ok(last.known.last.is_none_or(|last| {
+                let is_of_job = matches!(cancel, Cancel::Job { uid, .. } if *uid == last.uid);
+                last.is_final() || !is_of_job
             })),
-            // Purged, or not told of yet: the entry is small, and the latter is to come.
+            // Its `ADDED` is not stored yet, or the subject was purged. Keeping the entry costs
+            // little.
             Ok(None) => Ok(false),
             Err(StoreError::Foreign(_)) => Ok(true),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// The Job that the entry concerns, where it is there.
+    /// The Job of an entry, if it exists.
     async fn job(&self, cancel: &Cancel) -> Result<Option<JobState>, String> {
         let (_, name) = cancel.target();
-        let found: Option<JobObject> = self.jobs.get(name.as_ref()).await.map_err(|e| e.to_string())?;
+        let found = self.client.get(name.as_ref()).await.map_err(|e| e.to_string())?;
         Ok(found.and_then(|found| JobState::read(&found).ok()).filter(|state| cancel.is_of(state)))
     }
 }

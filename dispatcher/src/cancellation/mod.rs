@@ -1,134 +1,129 @@
-//! What is to be cancelled, written down in the bucket `JOB_CANCELS` before it is done, so that every replica knows of it and a
-//! crash leaves nothing half done.
+//! Cancellations: every replica knows them, and a crash leaves none half done.
 //!
 //! ```text
-//! service ── put ─▶ JOB_CANCELS ── follow ─▶ table (pure) ◀─ intake: is this request cancelled?
-//!                        ▲                     │   ▲──────── watch: is this Job one that slipped through?
-//!                        └─── remove ── reap ◀─┘
-//! report: a Job is gone; was it to be cancelled? ── read ─▶ JOB_CANCELS
+//! micro ── put ─▶ JOB_CANCELS ── watch ─▶ table (pure) ◀─ intake: is this request cancelled?
+//!                      ▲                    │   ▲──────── watch side: did this Job escape?
+//!                      └──── remove ──── enforcer
+//! status: a Job was deleted; was it cancelled? ── read ─▶ JOB_CANCELS
 //! ```
-//!
-//! Nothing is in there nearly always; a create costs a look into an empty table.
 
-pub mod bucket;
-pub mod enforcer;
+pub(crate) mod enforcer;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use dispatcher_core::{
+    contract::{
+        job::JobState,
+        names::{JobName, RequestId, TemplateName},
+    },
+    request::cancellation::{
+        Cancel,
+        table::{Entry, Table},
+    },
+};
 use futures::StreamExt;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    nats::{cancellation_bucket::CancellationBucket, scan},
+    retry::{retry_forever, with_deadline},
+    telemetry::health::Component,
 };
 
-use crate::cancellation::bucket::Bucket;
-use crate::retry::backoff;
-use crate::telemetry::health::Component;
-use dispatcher_core::contract::{
-    job::JobState,
-    names::{JobName, RequestId, TemplateName},
-};
-use dispatcher_core::request::cancellation::{
-    Cancel,
-    table::{Entry, Table},
-};
+/// The delay before a watch of the bucket that has ended starts again.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// Before a bucket that is followed no more is followed again.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// The bucket and what is known of it here, shared.
+/// The bucket and a copy of its entries. Clones share them.
 #[derive(Clone)]
-pub struct Cancellations {
-    bucket: Bucket,
+pub(crate) struct Cancellations {
+    bucket: CancellationBucket,
     table: Arc<Mutex<Table>>,
     changes: watch::Sender<()>,
 }
 
 impl Cancellations {
-    /// Reads the bucket: whoever pulls requests after that misses no cancellation from before.
+    /// Reads all entries. Pull requests only after that, or an earlier cancellation has no effect.
     ///
     /// # Errors
-    /// Where the stream does not answer.
-    pub async fn open(bucket: Bucket) -> Result<Self, String> {
+    /// If the stream does not answer.
+    pub(crate) async fn open(bucket: CancellationBucket) -> Result<Self, String> {
         let this = Self { bucket, table: Arc::default(), changes: watch::Sender::new(()) };
-        let (mut entries, pending) = this.bucket.follow().await?;
+        let (mut entries, pending) = this.bucket.watch().await?;
         for _ in 0..pending {
-            let next = timeout(bucket::DEADLINE, entries.next()).await;
-            let (cancel, revision) = next.ok().flatten().ok_or("bucket JOB_CANCELS: it cannot be read")??;
-            this.learn(cancel, revision);
+            let next = with_deadline(scan::DEADLINE, entries.next()).await;
+            let next = next.map_err(|e| format!("bucket JOB_CANCELS: {e}"))?;
+            let (cancel, revision) = next.ok_or("bucket JOB_CANCELS: the watch ended early")??;
+            this.apply(cancel, revision);
         }
         Ok(this)
     }
 
-    /// Follows the bucket for ever; the caller drops it to stop.
-    pub async fn follow(self, health: Component) {
+    /// Watches the bucket forever; the caller drops the future to stop.
+    pub(crate) async fn run(self, health: Component) {
         loop {
-            for delay in backoff() {
-                match self.bucket.follow().await {
-                    Ok((mut entries, _)) => {
-                        health.ready();
-                        while let Some(Ok((cancel, revision))) = entries.next().await {
-                            self.learn(cancel, revision);
-                        }
-                        // What ended at once would be asked for at once.
-                        sleep(PAUSE).await;
-                        break;
-                    }
-                    Err(error) => health.not_ready(error),
-                }
-                sleep(delay).await;
+            let (mut entries, _) = retry_forever(&health, || self.bucket.watch()).await;
+            while let Some(Ok((cancel, revision))) = entries.next().await {
+                self.apply(cancel, revision);
             }
+            sleep(RESTART_DELAY).await;
         }
     }
 
-    /// Writes down what is to be cancelled; known here, too, from the return on.
+    /// Stores a cancellation. It is in effect in this replica when the call returns.
     ///
     /// # Errors
-    /// Where it is not certain that it is stored.
-    pub async fn put(&self, cancel: Cancel) -> Result<(), String> {
+    /// If the cancellation may not be stored.
+    pub(crate) async fn put(&self, cancel: Cancel) -> Result<(), String> {
         let revision = self.bucket.put(&cancel).await?;
-        self.learn(Some(cancel), revision);
+        self.apply(Some(cancel), revision);
         Ok(())
     }
 
-    /// Whether the request of this name and identity, stored at `sequence`, is cancelled.
-    pub fn covers(&self, template: &TemplateName, name: &JobName, id: &RequestId, sequence: u64) -> bool {
-        self.with(|table| table.covers(template, name, id, sequence))
+    /// Whether the request with this name and id, stored at `sequence`, is cancelled.
+    pub(crate) fn covers(
+        &self,
+        template: &TemplateName,
+        name: &JobName,
+        id: &RequestId,
+        sequence: u64,
+    ) -> bool {
+        self.with_table(|table| table.covers(template, name, id, sequence))
     }
 
-    /// The watch tells of a Job: if its request was cancelled, it slipped through and is looked after.
-    pub fn look(&self, state: &JobState) {
+    /// Observes a Job of the watch. If its request is cancelled, the Job escaped the intake, and
+    /// the enforcer looks for it.
+    pub(crate) fn observe(&self, state: &JobState) {
         if state.outcome().is_none()
             && self.covers(&state.template, &state.name, &state.request_id, state.request_seq)
         {
-            self.with(|table| table.look_again(&state.template, &state.name));
+            self.with_table(|table| table.look_again(&state.template, &state.name));
             self.changes.send_replace(());
         }
     }
 
-    /// Whether it is written down that this Job is to be cancelled; read in the bucket itself.
+    /// Whether the Job with this uid is cancelled. Reads the bucket itself.
     ///
     /// # Errors
-    /// Where the stream does not answer.
-    pub async fn is_cancelled(&self, uid: &str) -> Result<bool, String> {
-        self.bucket.has_job(uid).await
+    /// If the stream does not answer.
+    pub(crate) async fn is_cancelled(&self, uid: &str) -> Result<bool, String> {
+        self.bucket.contains_job(uid).await
     }
 
-    fn learn(&self, cancel: Option<Cancel>, revision: u64) {
-        // A marker of a deletion made by hand, or something that is no entry: nothing to do.
+    fn apply(&self, cancel: Option<Cancel>, revision: u64) {
+        // A delete marker of an operator, or a message that is not an entry.
         let Some(cancel) = cancel else { return };
-        self.with(|table| table.put(cancel, revision));
+        self.with_table(|table| table.put(cancel, revision));
         self.changes.send_replace(());
     }
 
     fn entries(&self) -> Vec<Entry> {
-        self.with(|table| table.entries())
+        self.with_table(|table| table.entries())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+    fn with_table<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
         work(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,16 +1,18 @@
-//! The pull loop of one template: permit → messages → handlers; and the breaker that closes while the template cannot go on.
+//! The pull loop of a template: permits, pulls, handlers, and the circuit breaker.
 //!
-//! What is asked of the server is never more than there are free permits: `ack_wait` runs from delivery. While a template
-//! cannot go on (a quota, an API server in trouble, a missing right) one message at a time is tried: waiting naks would
-//! fill `max_ack_pending` and block what could go on.
+//! A pull never asks for more requests than there are free permits, because `ack_wait` starts with
+//! the delivery. While the breaker is open, the loop pulls one request at a time as a probe:
+//! requests that wait for a redelivery count towards `max_ack_pending`, and would block those that
+//! can succeed.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
-    self, Message,
+    Message,
     consumer::{FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
+use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, redelivery};
 use futures::{
     StreamExt,
     future::ready,
@@ -19,71 +21,67 @@ use futures::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::intake::handler::Handler;
-use crate::retry::backoff;
 use crate::{
     concurrency::{ConcurrencyLimiter, Reservation},
+    intake::handler::Handler,
     nats::definitions::JOBS,
+    retry::{backoff, with_deadline},
     telemetry::health::Component,
 };
-use dispatcher_core::request::breaker::CircuitBreaker;
-use dispatcher_core::request::{Disposition, redelivery};
 
-/// How long one pull waits at the server. It is also how long a silent consumer goes unnoticed.
-const PULL: Duration = Duration::from_secs(5);
-/// After the end of a pull was due, the server is taken for silent. Less than the client's own 5 s, after which it says of
-/// a silent server the same as of one that has nothing.
+/// How long one pull waits at the server. A deleted consumer goes unnoticed for as long.
+const PULL_EXPIRY: Duration = Duration::from_secs(5);
+/// How long the end of a pull may be overdue. Less than the client's own 5 s: after that, the
+/// client reports a silent server as an empty pull.
 const GRACE: Duration = Duration::from_secs(3);
-/// At shutdown: how long messages that are on their way are waited for.
-const ON_THE_WAY: Duration = Duration::from_millis(250);
+/// At shutdown: how long to wait for a message that is already on its way.
+const DRAIN: Duration = Duration::from_millis(250);
+/// The largest number of pulls from before a reconnect that are still read.
+const MAX_OLD_PULLS: usize = 4;
 
-/// See the module.
-pub struct Pull {
+/// Pulls and handles the requests of one template.
+pub(crate) struct PullLoop {
     /// The durable consumer of the template.
     pub consumer: PullConsumer,
-    /// JetStream.
-    pub context: jetstream::Context,
-    /// Whether the consumer is made again where somebody has deleted it. It holds no data.
+    /// Whether to recreate a deleted consumer. A consumer contains no data.
     pub may_create: bool,
-    /// Handles what it delivers.
+    /// Handles the requests.
     pub handler: Arc<Handler>,
-    /// Requests that may be worked on at once.
+    /// The largest number of requests handled at the same time.
     pub concurrency: usize,
-    /// Ready while requests flow.
+    /// Ready while requests can succeed.
     pub health: Component,
-    /// Changes when NATS is connected again.
+    /// Changes when NATS is connected again or a stream is recreated.
     pub reconnects: watch::Receiver<u64>,
-    /// The template's unfinished Jobs.
-    pub active: ConcurrencyLimiter,
+    /// Limits the unfinished Jobs of the template.
+    pub limiter: ConcurrencyLimiter,
 }
 
-/// The right to work on one request.
+/// Permission to handle one request.
 #[derive(Default)]
 struct Permit {
-    /// Not of a request that an earlier pull brings.
+    /// `None` for a request of an old pull.
     concurrency: Option<OwnedSemaphorePermit>,
-    /// Of a template with a limit.
+    /// For a template with a concurrency limit.
     reservation: Option<Reservation>,
 }
 
-/// Pulls that were under way when the connection was lost, at most, and are listened to all the same.
-const EARLIER: usize = 4;
-
-/// What became of a request, and whether it was pulled as a probe.
+/// The end of a request, and whether the request was a probe.
 struct Handled {
     disposition: Disposition,
     probe: bool,
 }
 
 /// What the loop keeps between pulls.
-struct Flow {
-    /// Of pulls from before a reconnect. A server that was not restarted still knows them, and delivers to them: unheard, a
-    /// request would come again only after `ack_wait`. They hold no permits; there are few of them, and not for long.
-    earlier: SelectAll<BoxStream<'static, (Message, Permit)>>,
+struct PullState {
+    /// Pulls from before a reconnect. A server that did not restart still serves them. Without a
+    /// reader, their requests would return only after `ack_wait`. They hold no permits, and they
+    /// are few and brief.
+    old_pulls: SelectAll<BoxStream<'static, (Message, Permit)>>,
     permits: Arc<Semaphore>,
     breaker: CircuitBreaker,
     handlers: JoinSet<Handled>,
@@ -91,104 +89,108 @@ struct Flow {
     stop: CancellationToken,
 }
 
-impl Pull {
-    /// Pulls until `stop`; then handles what is on its way and ends when the last handler has.
-    pub async fn run(self, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.concurrency));
-        let (handlers, reconnects) = (JoinSet::new(), self.reconnects.clone());
-        let earlier = SelectAll::new();
-        let mut flow = Flow {
-            earlier,
-            permits,
+impl PullState {
+    /// Keeps reading a pull until `end`. Its messages use the reservations of the pull's permits.
+    fn keep_pull(&mut self, messages: pull::Batch, permits: Vec<Permit>, end: Instant) {
+        if self.old_pulls.len() >= MAX_OLD_PULLS {
+            return;
+        }
+        let mut reservations: Vec<_> = permits.into_iter().map(|permit| permit.reservation).collect();
+        let mut permit = move || Permit { concurrency: None, reservation: reservations.pop().flatten() };
+        let rest = messages.filter_map(|message| ready(message.ok())).map(move |message| (message, permit()));
+        self.old_pulls.push(rest.take_until(Box::pin(sleep_until(end))).boxed());
+    }
+}
+
+impl PullLoop {
+    /// Pulls until `stop`. Then handles the messages that are on their way, and returns once the
+    /// last handler has ended.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut state = PullState {
+            old_pulls: SelectAll::new(),
+            permits: Arc::new(Semaphore::new(self.concurrency)),
             breaker: CircuitBreaker::Closed,
-            handlers,
-            reconnects,
+            handlers: JoinSet::new(),
+            reconnects: self.reconnects.clone(),
             stop: stop.clone(),
         };
         self.health.ready();
         while !stop.is_cancelled() {
-            if let CircuitBreaker::Open { failures, .. } = flow.breaker {
-                // Everything else is answered first; then, after a while, one message is tried.
-                while let Some(handled) = flow.handlers.join_next().await {
-                    self.turn(&mut flow.breaker, handled);
+            if let CircuitBreaker::Open { failures, .. } = state.breaker {
+                while let Some(handled) = state.handlers.join_next().await {
+                    self.finish(&mut state.breaker, handled);
                 }
-                tokio::select! {
-                    () = sleep(redelivery::delay(failures, fastrand::f64())) => {}
-                    () = stop.cancelled() => break,
+                let delay = redelivery::delay(failures, fastrand::f64());
+                if stop.run_until_cancelled(sleep(delay)).await.is_none() {
+                    break;
                 }
             }
-            let most = flow.breaker.limit(self.concurrency);
+            let limit = state.breaker.limit(self.concurrency);
             tokio::select! {
-                held = self.permits(&flow.permits, most) => self.pull(held, &mut flow).await,
-                // At the limit of unfinished Jobs that takes as long as a Job does.
-                Some(handled) = flow.handlers.join_next() => self.turn(&mut flow.breaker, handled),
-                Some((message, permit)) = flow.earlier.next() => self.handle(message, permit, false, &mut flow),
+                permits = self.permits(&state.permits, limit) => self.pull(permits, &mut state).await,
+                // At the concurrency limit, a permit takes as long as a Job.
+                Some(handled) = state.handlers.join_next() => self.finish(&mut state.breaker, handled),
+                Some((message, permit)) = state.old_pulls.next() => self.handle(message, permit, false, &mut state),
                 () = stop.cancelled() => break,
             }
         }
-        while let Some(handled) = flow.handlers.join_next().await {
-            self.turn(&mut flow.breaker, handled);
+        while let Some(handled) = state.handlers.join_next().await {
+            self.finish(&mut state.breaker, handled);
         }
     }
 
-    /// One pull of as many messages as permits are held.
-    async fn pull(&self, mut held: Vec<Permit>, flow: &mut Flow) {
-        let (probe, end) = (flow.breaker.is_open(), Instant::now() + PULL + GRACE);
-        let asked = self.consumer.batch().max_messages(held.len()).expires(PULL).messages();
-        let mut messages = match timeout(GRACE, asked).await {
+    /// Pulls at most one request per permit.
+    async fn pull(&self, mut permits: Vec<Permit>, state: &mut PullState) {
+        let (probe, end) = (state.breaker.is_open(), Instant::now() + PULL_EXPIRY + GRACE);
+        let pull = self.consumer.batch().max_messages(permits.len()).expires(PULL_EXPIRY).messages();
+        let mut messages = match with_deadline(GRACE, pull).await {
             Ok(Ok(messages)) => messages,
-            Ok(Err(error)) => return self.stumble(&error.to_string(), flow).await,
-            Err(_) => return self.stumble("no answer to a pull", flow).await,
+            Ok(Err(error)) => return self.recover(&error.to_string(), state).await,
+            Err(error) => return self.recover(&format!("pull: {error}"), state).await,
         };
         loop {
+            let left = end.saturating_duration_since(Instant::now());
             let next = tokio::select! {
-                next = timeout_at(end, messages.next()) => next,
-                Some(handled) = flow.handlers.join_next() => {
-                    self.turn(&mut flow.breaker, handled);
+                next = with_deadline(left, messages.next()) => next,
+                Some(handled) = state.handlers.join_next() => {
+                    self.finish(&mut state.breaker, handled);
                     continue;
                 }
-                Some((message, permit)) = flow.earlier.next() => {
-                    self.handle(message, permit, false, flow);
+                Some((message, permit)) = state.old_pulls.next() => {
+                    self.handle(message, permit, false, state);
                     continue;
                 }
-                // The server that knew of this pull is gone, or it is not.
-                Ok(()) = flow.reconnects.changed() => {
-                    if flow.earlier.len() < EARLIER {
-                        // Of a template with a limit each still has its reservation.
-                        let mut reservations: Vec<_> = held.into_iter().map(|permit| permit.reservation).collect();
-                        let mut reservation = move || Permit { concurrency: None, reservation: reservations.pop().flatten() };
-                        let rest = messages.filter_map(|message| ready(message.ok()));
-                        let rest = rest.map(move |message| (message, reservation()));
-                        flow.earlier.push(rest.take_until(Box::pin(sleep_until(end))).boxed());
-                    }
-                    return self.stumble("the connection was lost, or a stream was made anew", flow).await;
+                // The server that knows this pull may be gone.
+                Ok(()) = state.reconnects.changed() => {
+                    state.keep_pull(messages, permits, end);
+                    return self.recover("NATS was reconnected, or a stream was recreated", state).await;
                 }
-                () = flow.stop.cancelled() => timeout(ON_THE_WAY, messages.next()).await,
+                () = state.stop.cancelled() => with_deadline(DRAIN, messages.next()).await,
             };
             match next {
                 Ok(Some(Ok(message))) => {
-                    let permit = held.pop().unwrap_or_default();
-                    self.handle(message, permit, probe, flow);
+                    let permit = permits.pop().unwrap_or_default();
+                    self.handle(message, permit, probe, state);
                 }
                 Ok(None) => {
-                    // The server ended the pull: it works, whether or not there was something to do.
-                    if !flow.breaker.is_open() {
+                    // The server ended the pull, so the consumer works.
+                    if !state.breaker.is_open() {
                         self.health.ready();
-                    } else if probe && !held.is_empty() {
-                        flow.breaker = flow.breaker.after_empty_probe();
+                    } else if probe && !permits.is_empty() {
+                        state.breaker = state.breaker.after_empty_probe();
                     }
                     return;
                 }
-                Err(_) if flow.stop.is_cancelled() => return,
-                Ok(Some(Err(error))) => return self.stumble(&error.to_string(), flow).await,
-                Err(_) => return self.stumble("the server went silent", flow).await,
+                Err(_) if state.stop.is_cancelled() => return,
+                Ok(Some(Err(error))) => return self.recover(&error.to_string(), state).await,
+                Err(_) => return self.recover("the server did not end the pull", state).await,
             }
         }
     }
 
-    fn handle(&self, message: Message, permit: Permit, probe: bool, flow: &mut Flow) {
+    fn handle(&self, message: Message, permit: Permit, probe: bool, state: &mut PullState) {
         let handler = self.handler.clone();
-        flow.handlers.spawn(async move {
+        state.handlers.spawn(async move {
             let Permit { concurrency, reservation } = permit;
             let disposition = handler.handle(message, reservation).await;
             drop(concurrency);
@@ -196,27 +198,28 @@ impl Pull {
         });
     }
 
-    /// Waits for a permit and takes what is free beyond it, up to `most`; of a template with a limit, no more than that leaves.
-    async fn permits(&self, permits: &Arc<Semaphore>, most: usize) -> Vec<Permit> {
-        let held = take(permits, most).await;
+    /// Waits for a permit, and takes further free ones up to `limit`. A template with a concurrency
+    /// limit gets at most one permit per reservation.
+    async fn permits(&self, semaphore: &Arc<Semaphore>, limit: usize) -> Vec<Permit> {
+        let permits = acquire(semaphore, limit).await;
         let template = &self.handler.template;
-        let reservations = match template.max_active.and_then(|limit| usize::try_from(limit.get()).ok()) {
-            None => held.iter().map(|_| None).collect(),
-            Some(limit) => {
-                let reservations = self.active.reserve(&template.name, limit, held.len()).await;
+        let reservations = match template.max_active.and_then(|max| usize::try_from(max.get()).ok()) {
+            None => permits.iter().map(|_| None).collect(),
+            Some(max) => {
+                let reservations = self.limiter.reserve(&template.name, max, permits.len()).await;
                 reservations.into_iter().map(Some).collect::<Vec<_>>()
             }
         };
-        held.into_iter()
-            .zip(reservations)
-            .map(|(held, reservation)| Permit { concurrency: Some(held), reservation })
-            .collect()
+        let permits = permits.into_iter().zip(reservations);
+        permits.map(|(permit, reservation)| Permit { concurrency: Some(permit), reservation }).collect()
     }
 
-    fn turn(&self, breaker: &mut CircuitBreaker, handled: Result<Handled, JoinError>) {
+    /// Updates the breaker and the component after a request.
+    fn finish(&self, breaker: &mut CircuitBreaker, handled: Result<Handled, JoinError>) {
         let Handled { disposition, probe } = handled.unwrap_or_else(|error| {
-            // Which it was is not known: rather too long a delay than a handler that dies again and again.
-            Handled { disposition: Disposition::Retrying(format!("a handler died: {error}")), probe: true }
+            // It may have been a probe. Assume so: a delay is better than handlers that keep
+            // panicking.
+            Handled { disposition: Disposition::Retrying(format!("handler panicked: {error}")), probe: true }
         });
         let was_open = breaker.is_open();
         *breaker = breaker.after(&disposition, probe, self.concurrency);
@@ -224,46 +227,49 @@ impl Pull {
         match disposition {
             Disposition::Created | Disposition::Exists => self.health.ready(),
             Disposition::Rejected => {}
-            // Once an outage; after that they are many and say the same.
+            // One warning per outage.
             Disposition::Retrying(reason) if was_open => {
-                tracing::debug!(%template, reason, "a request is put back")
+                tracing::debug!(%template, reason, "request will be retried");
             }
             Disposition::Retrying(reason) => {
-                tracing::warn!(%template, reason, "a request is put back; one at a time is tried until it goes on");
+                tracing::warn!(%template, reason, "request will be retried; circuit breaker opened");
             }
             Disposition::Blocked(reason) => self.health.not_ready(reason),
         }
     }
 
-    /// A pull that failed: told, and tried again when the consumer answers.
-    async fn stumble(&self, error: &str, flow: &mut Flow) {
+    /// After a failed pull: waits until the stream and the consumer answer.
+    async fn recover(&self, error: &str, state: &mut PullState) {
         let name = self.handler.template.name.consumer_name();
         self.health.not_ready(format!("consumer {name}: {error}"));
         for delay in backoff() {
-            tokio::select! {
-                () = sleep(delay) => {}
-                () = flow.stop.cancelled() => return,
-            }
-            match self.recover().await {
-                Ok(()) => {
-                    // A template that cannot go on is ready again when a request of it is retired.
-                    if !flow.breaker.is_open() {
+            let attempt = async {
+                sleep(delay).await;
+                self.ensure_consumer().await
+            };
+            match state.stop.run_until_cancelled(attempt).await {
+                None => return,
+                Some(Ok(())) => {
+                    // With an open breaker, only a request that succeeds makes the template ready.
+                    if !state.breaker.is_open() {
                         self.health.ready();
                     }
                     return;
                 }
-                Err(error) => self.health.not_ready(format!("consumer {name} of stream JOBS: {error}")),
+                Some(Err(error)) => {
+                    self.health.not_ready(format!("consumer {name} of stream {JOBS}: {error}"));
+                }
             }
         }
     }
 
-    /// Whether the stream and the consumer are there; a consumer that is not is made again, as it was.
-    async fn recover(&self) -> Result<(), String> {
-        self.handler.stream.refresh(&self.context).await?;
-        let error = match timeout(GRACE, self.consumer.get_info()).await {
+    /// Checks that the stream and the consumer exist. Recreates a deleted consumer unchanged.
+    async fn ensure_consumer(&self) -> Result<(), String> {
+        self.handler.jobs.refresh().await?;
+        let error = match with_deadline(GRACE, self.consumer.get_info()).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error,
-            Err(_) => return Err("no answer".to_owned()),
+            Err(error) => return Err(error.to_string()),
         };
         if error.kind() != ConsumerInfoErrorKind::NotFound || !self.may_create {
             return Err(error.to_string());
@@ -271,22 +277,23 @@ impl Pull {
         let info = self.consumer.cached_info();
         let config =
             pull::Config::try_from_consumer_config(info.config.clone()).map_err(|e| e.to_string())?;
-        let stream = self.context.get_stream_no_info(JOBS).await.map_err(|e| e.to_string())?;
-        let made = timeout(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
-        made.map_err(|_| "no answer".to_owned())?.map_err(|e| e.to_string())?;
-        tracing::warn!(consumer = info.name, "somebody has deleted it; it is made again");
+        let stream = self.handler.jobs.context().get_stream_no_info(JOBS).await;
+        let stream = stream.map_err(|e| e.to_string())?;
+        let created = with_deadline(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
+        created.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        tracing::warn!(consumer = info.name, "consumer was deleted externally; recreated");
         Ok(())
     }
 }
 
-/// Waits for a permit and takes what is free beyond it, up to `most`.
-async fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
-    let mut held: Vec<_> = permits.clone().acquire_owned().await.into_iter().collect();
-    while held.len() < most {
-        match permits.clone().try_acquire_owned() {
-            Ok(permit) => held.push(permit),
+/// Waits for a permit, and takes further free ones up to `limit`.
+async fn acquire(semaphore: &Arc<Semaphore>, limit: usize) -> Vec<OwnedSemaphorePermit> {
+    let mut permits: Vec<_> = semaphore.clone().acquire_owned().await.into_iter().collect();
+    while permits.len() < limit {
+        match semaphore.clone().try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
             Err(_) => break,
         }
     }
-    held
+    permits
 }

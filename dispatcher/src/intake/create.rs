@@ -1,119 +1,128 @@
-//! QueueSample up and create: a request becomes a Job, exactly one, however often it is delivered.
+//! Creates the Job of a request: exactly one, however often the request is delivered.
 //!
-//! Idempotency lives in Kubernetes: the name is deterministic, identity and hash stand on the Job, and `AlreadyExists`
-//! is looked at, never assumed.
+//! Idempotency lives in Kubernetes. The Job's name is deterministic, and its annotations contain
+//! the id and the hash of its request. An `AlreadyExists` leads to a lookup, never to an
+//! assumption.
 
 use std::time::Instant;
 
-use k8s_openapi::api::batch::v1::Job;
-
-use crate::{
-    kube::Jobs,
-    status::{
-        StatusHandle,
-        store::{LastMessage, Store, StoreError},
-    },
-    telemetry::metrics::Metrics,
-};
-use dispatcher_core::request::{
-    Identity, Request,
-    error::{CreateFailure, HandleError, classify},
-};
 use dispatcher_core::{
     contract::{
         job::{JobObject, JobState},
         names::{JobName, TemplateName},
         rejection::{Reason, Rejection},
     },
-    request::error::CallError,
+    request::{
+        Identity, Request,
+        error::{CallError, CreateFailure, HandleError, classify},
+    },
     status::SubjectState,
 };
+use k8s_openapi::api::batch::v1::Job;
 
-/// What became of a request.
+use crate::{
+    kube::JobClient,
+    nats::status_stream::{LastMessage, StatusStream, StoreError},
+    status::StatusHandle,
+    telemetry::metrics::Metrics,
+};
+
+/// The Job of a request.
 #[derive(Debug)]
-pub enum CreateResult {
-    /// Its Job is there by this create: its first event is due. With what is known of its subject.
+pub(crate) enum CreateResult {
+    /// This delivery created the Job. Its `ADDED` is due. The subject's state, if it was read.
     Created(Box<JobState>, Option<SubjectState>),
-    /// The same by an earlier create.
+    /// An earlier delivery created the Job. Its `ADDED` may be due.
     Exists(Box<JobState>, Option<SubjectState>),
-    /// It was spoken of already: nothing is left to do.
+    /// The subject contains an event of the Job. Nothing is left to do.
     AlreadyPublished,
 }
 
-/// Creates Jobs, and looks for those that are there.
+/// The result of a lookup.
+enum Found {
+    /// The Job of the request, or its events.
+    Own(CreateResult),
+    /// A Job or events of another request with the same id.
+    Reused,
+    /// Neither, and the subject has this state.
+    Nothing(SubjectState),
+}
+
+/// Creates Jobs, and looks up existing ones.
 #[derive(Clone)]
-pub struct JobCreator {
+pub(crate) struct JobCreator {
     /// The Jobs of the namespace.
-    pub jobs: Jobs,
-    /// What was said of them.
-    pub store: Store,
-    /// What is to be said of them.
+    pub client: JobClient,
+    /// The published events.
+    pub store: StatusStream,
+    /// The events that are not published yet.
     pub status: StatusHandle,
-    /// Where the calls that create are counted.
+    /// Counts the create calls.
     pub metrics: Metrics,
 }
 
 impl JobCreator {
-    /// Creates the request's Job. One that may have been handled before (`look_up_first`) is looked for first: a quota, which
-    /// the API server checks before the name, would else turn a lost ack into a rejection.
+    /// Creates the Job of a request.
+    ///
+    /// With `look_up_first`, an earlier delivery may have created the Job. Then the lookup comes
+    /// first: the API server checks quotas before names, so an exhausted quota would otherwise turn
+    /// a lost ack into a rejection.
     ///
     /// # Errors
-    /// The [`HandleError`] of the request.
-    pub async fn create(
+    /// [`HandleError`] with the class of the failure.
+    pub(crate) async fn create(
         &self,
         request: &Request,
         job: &Job,
         look_up_first: bool,
     ) -> Result<CreateResult, HandleError> {
-        let known = if look_up_first {
-            match self
-                .look_up(&request.template, &request.name, &request.identity, Some(&request.hash))
-                .await?
-            {
-                Found::Ours(result) => return Ok(result),
+        let subject = if look_up_first {
+            let Request { template, name, identity, hash, .. } = request;
+            match self.look_up(template, name, identity, Some(hash)).await? {
+                Found::Own(result) => return Ok(result),
                 Found::Reused => return Err(HandleError::Permanent(reused(request))),
-                Found::Nothing(known) => Some(known),
+                Found::Nothing(subject) => Some(subject),
             }
         } else {
             None
         };
-        let mut reviewed = false;
+        let mut repeated = false;
         loop {
-            let asked = Instant::now();
-            let answer = self.jobs.create(job).await;
-            let failure = answer.as_ref().err().map(classify);
-            self.metrics.create(failure, asked);
+            let start = Instant::now();
+            let answer = self.client.create(job).await;
+            self.metrics.create(answer.as_ref().err().map(classify), start);
             let error = match answer {
-                Ok(created) => return state(&created).map(|state| CreateResult::Created(state, known)),
+                Ok(created) => return state(&created).map(|state| CreateResult::Created(state, subject)),
                 Err(error) => error,
             };
             return match classify(&error) {
-                CreateFailure::Exists => self.exists(request, known).await,
+                CreateFailure::Exists => self.existing(request, subject).await,
                 CreateFailure::Transient => Err(HandleError::Transient(error.to_string())),
                 CreateFailure::Blocked => Err(HandleError::Blocked(error.to_string())),
                 CreateFailure::Refused => Err(HandleError::Permanent(refused(request, &error))),
-                CreateFailure::Forbidden => match self.jobs.may("create").await {
-                    // The right may have come back between the two: a policy refuses it look_up_first.
-                    Ok(true) if !reviewed => {
-                        reviewed = true;
+                CreateFailure::Forbidden => match self.client.may("create").await {
+                    // Permitted now, but maybe not when the create failed. A policy refuses it
+                    // again.
+                    Ok(true) if !repeated => {
+                        repeated = true;
                         continue;
                     }
                     Ok(true) => Err(HandleError::Permanent(refused(request, &error))),
                     Ok(false) => Err(HandleError::Blocked(error.to_string())),
                     Err(review) => {
-                        Err(HandleError::Transient(format!("{error}; and no access review: {review}")))
+                        Err(HandleError::Transient(format!("{error}; access review failed: {review}")))
                     }
                 },
             };
         }
     }
 
-    /// What a request that is about to be rejected has become before, if anything: its Job may be there although the
-    /// template, a quota or a policy has changed since.
+    /// The Job of a request that is about to be rejected: an earlier delivery may have created it
+    /// before the template, a quota or a policy changed.
     ///
     /// # Errors
-    /// The [`HandleError`] of the request: it cannot be told yet.
-    pub async fn find(
+    /// [`HandleError`] if the lookup fails.
+    pub(crate) async fn find(
         &self,
         template: &TemplateName,
         name: &JobName,
@@ -121,12 +130,12 @@ impl JobCreator {
         hash: Option<&str>,
     ) -> Result<Option<CreateResult>, HandleError> {
         Ok(match self.look_up(template, name, identity, hash).await? {
-            Found::Ours(result) => Some(result),
+            Found::Own(result) => Some(result),
             Found::Reused | Found::Nothing(_) => None,
         })
     }
 
-    /// What is to be said of the name, its last status, then the Job of that name.
+    /// Looks for the Job among unpublished events, then in the subject, then in Kubernetes.
     async fn look_up(
         &self,
         template: &TemplateName,
@@ -134,88 +143,91 @@ impl JobCreator {
         identity: &Identity,
         hash: Option<&str>,
     ) -> Result<Found, HandleError> {
-        // Created by an earlier delivery and deleted by hand before anything was said of it: in memory, and nowhere else.
-        let untold = self.status.pending_job(template, name, &identity.id).await;
-        if let Some(state) = untold.map_err(|e| HandleError::Transient(e.to_string()))? {
-            return Ok(ours(Box::new(state), None, hash));
+        // A Job that was created by an earlier delivery and deleted before its `ADDED` was stored
+        // is known only to this process.
+        let pending = self.status.pending_job(template, name, &identity.id).await;
+        if let Some(state) = pending.map_err(|e| HandleError::Transient(e.to_string()))? {
+            return Ok(existing_of(Box::new(state), None, hash));
         }
-        let known = match self.store.last(template, name).await {
+        let subject = match self.store.last(template, name).await {
             Ok(None) => SubjectState::default(),
-            Ok(Some(LastMessage { known, request_id, request_hash, .. })) => {
-                let spoke = if request_id == identity.id.as_ref() {
-                    Some(request_hash)
-                } else {
-                    // The name was used look_up_first since; what was said before is still there.
-                    self.store
-                        .find_request(template, name, &identity.id)
-                        .await
-                        .map_err(|e| HandleError::Transient(e.to_string()))?
-                };
-                match (spoke, hash) {
-                    (Some(Some(said)), Some(hash)) if hash != said => return Ok(Found::Reused),
-                    (Some(_), _) => return Ok(Found::Ours(CreateResult::AlreadyPublished)),
-                    (None, _) => known,
+            Ok(Some(last)) => match self.published(template, name, identity, &last).await? {
+                Some(Some(published)) if hash.is_some_and(|hash| hash != published) => {
+                    return Ok(Found::Reused);
                 }
-            }
+                Some(_) => return Ok(Found::Own(CreateResult::AlreadyPublished)),
+                None => last.known,
+            },
             Err(StoreError::Foreign(sequence)) => SubjectState { sequence, last: None },
             Err(error) => return Err(HandleError::Transient(error.to_string())),
         };
-        let found = self.jobs.get(name.as_ref()).await.map_err(|error| HandleError::of_read(&error))?;
+        let found = self.get(name).await?;
         let Some(found) = found.filter(|found| JobState::is_of(found, &identity.id)) else {
-            return Ok(Found::Nothing(known));
+            return Ok(Found::Nothing(subject));
         };
-        Ok(ours(state(&found)?, Some(known), hash))
+        Ok(existing_of(state(&found)?, Some(subject), hash))
     }
 
-    /// `AlreadyExists`: whose is it?
-    async fn exists(
+    /// Whether the subject contains an event of the request; with the hash of the request, if the
+    /// event carries it.
+    async fn published(
+        &self,
+        template: &TemplateName,
+        name: &JobName,
+        identity: &Identity,
+        last: &LastMessage,
+    ) -> Result<Option<Option<String>>, HandleError> {
+        if last.request_id == identity.id.as_ref() {
+            return Ok(Some(last.request_hash.clone()));
+        }
+        // A later request may have used the name since.
+        let found = self.store.find_request(template, name, &identity.id).await;
+        found.map_err(|e| HandleError::Transient(e.to_string()))
+    }
+
+    /// The Job that made the create fail with `AlreadyExists`.
+    async fn existing(
         &self,
         request: &Request,
-        known: Option<SubjectState>,
+        subject: Option<SubjectState>,
     ) -> Result<CreateResult, HandleError> {
-        let found =
-            self.jobs.get(request.name.as_ref()).await.map_err(|error| HandleError::of_read(&error))?;
-        match found {
-            None => Err(HandleError::Transient("the Job of that name was deleted just now".to_owned())),
-            Some(found) if !JobState::is_of(&found, &request.identity.id) => {
-                Err(HandleError::Permanent(taken(request)))
-            }
-            Some(found) => match ours(state(&found)?, known, Some(&request.hash)) {
-                Found::Ours(result) => Ok(result),
-                Found::Reused | Found::Nothing(_) => Err(HandleError::Permanent(reused(request))),
-            },
+        let Some(found) = self.get(&request.name).await? else {
+            return Err(HandleError::Transient("the Job of that name was just deleted".to_owned()));
+        };
+        if !JobState::is_of(&found, &request.identity.id) {
+            return Err(HandleError::Permanent(taken(request)));
         }
+        match existing_of(state(&found)?, subject, Some(&request.hash)) {
+            Found::Own(result) => Ok(result),
+            Found::Reused | Found::Nothing(_) => Err(HandleError::Permanent(reused(request))),
+        }
+    }
+
+    async fn get(&self, name: &JobName) -> Result<Option<JobObject>, HandleError> {
+        self.client.get(name.as_ref()).await.map_err(|error| HandleError::of_read(&error))
     }
 }
 
-/// The Job of the request's id: of this request, or of another one with that id.
-fn ours(state: Box<JobState>, known: Option<SubjectState>, hash: Option<&str>) -> Found {
+/// The existing Job with the request's id. Another hash means another request with that id.
+fn existing_of(state: Box<JobState>, subject: Option<SubjectState>, hash: Option<&str>) -> Found {
     match hash {
         Some(hash) if hash != state.request_hash => Found::Reused,
-        _ => Found::Ours(CreateResult::Exists(state, known)),
+        _ => Found::Own(CreateResult::Exists(state, subject)),
     }
 }
 
-/// The request's Job, as it came back. Where somebody changed its marks on the way, nothing could be told of it.
+/// The state of the request's Job. Without its metadata, no event of the Job could be published.
 fn state(found: &JobObject) -> Result<Box<JobState>, HandleError> {
-    match JobState::read(found) {
-        Ok(state) => Ok(Box::new(state)),
-        Err(error) => {
-            let name = found.metadata.name.as_deref().unwrap_or_default();
-            Err(HandleError::Blocked(format!("the Job {name} is there, and its marks were changed: {error}")))
-        }
-    }
-}
-
-enum Found {
-    Ours(CreateResult),
-    Reused,
-    Nothing(SubjectState),
+    JobState::read(found).map(Box::new).map_err(|error| {
+        let name = found.metadata.name.as_deref().unwrap_or_default();
+        HandleError::Blocked(format!("the metadata of the Job {name} was changed: {error}"))
+    })
 }
 
 fn reused(request: &Request) -> Rejection {
     let message = format!(
-        "the request id {} was used before, for another request of the Job `{}`: give each request its own `Nats-Msg-Id`",
+        "the request id {} was used before, for another request of the Job `{}`: \
+         give each request its own `Nats-Msg-Id`",
         request.identity.id, request.name
     );
     Rejection::new(Reason::RequestIdReused, message).of(&request.name)
@@ -223,8 +235,8 @@ fn reused(request: &Request) -> Rejection {
 
 fn taken(request: &Request) -> Rejection {
     let message = format!(
-        "the Job `{}` is there already, made by another request: give another `name`, or `generateName` (a prefix) \
-         for a name of its own",
+        "the Job `{}` already exists and belongs to another request: give another `name`, \
+         or `generateName` (a prefix) for a unique name",
         request.name
     );
     Rejection::new(Reason::NameTaken, message).of(&request.name)

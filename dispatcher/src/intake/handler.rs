@@ -1,4 +1,4 @@
-//! Handles one request: read it, create its Job, publish `ADDED`, and answer the stream.
+//! Handles one request: reads it, creates its Job, publishes `ADDED`, and answers the stream.
 
 use std::{
     sync::Arc,
@@ -6,44 +6,42 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, Message};
-use time::OffsetDateTime;
-use tokio::time::timeout;
-
-use crate::intake::{
-    HANDLE_DEADLINE,
-    create::{CreateResult, JobCreator},
-    dead_letters::{DeadLetter, DeadLetters},
-};
-use crate::{
-    cancellation::Cancellations,
-    concurrency::Reservation,
-    nats::{headers::trace_of, incarnation::StreamIncarnation},
-    status::StatusHandle,
-    telemetry::{
-        metrics::Metrics,
-        spans::{Delivered, DeliverySpan, Spans},
-    },
-};
-use dispatcher_core::request::{Envelope, Identity, Request, error::HandleError, job, redelivery};
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
         rejection::{Reason, Rejection},
         trace::{Trace, TraceContext},
     },
-    request::Disposition,
+    request::{Disposition, Envelope, Identity, Request, error::HandleError, job, redelivery},
     template::Template,
+};
+use time::OffsetDateTime;
+
+use crate::{
+    cancellation::Cancellations,
+    concurrency::Reservation,
+    intake::{
+        create::{CreateResult, JobCreator},
+        dead_letters::{DeadLetter, DeadLetters},
+    },
+    nats::{definitions::HANDLE_DEADLINE, headers::trace_of, jobs_stream::JobsStream},
+    retry::with_deadline,
+    status::StatusHandle,
+    telemetry::{
+        metrics::Metrics,
+        spans::{Delivered, DeliverySpan, Spans},
+    },
 };
 
 /// The longest wait for the server to confirm an ack.
 const ACK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Handles the requests of one template.
-pub struct Handler {
+pub(crate) struct Handler {
     /// The template.
     pub template: Arc<Template>,
-    /// The incarnation of the stream `JOBS`.
-    pub stream: StreamIncarnation,
+    /// The stream of requests.
+    pub jobs: JobsStream,
     /// The last sequence of `JOBS` at start. Another consumer or process may have handled the
     /// requests up to it.
     pub maybe_seen: u64,
@@ -85,16 +83,14 @@ impl Delivery<'_> {
 impl Handler {
     /// Handles one message and answers it: ack, nak with a delay, or term. A template with a
     /// concurrency limit passes a reservation.
-    pub async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
+    pub(crate) async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
         let delivery = match self.read(&message) {
             Ok(delivery) => delivery,
             Err(error) => return Disposition::Retrying(error),
         };
-        let result = timeout(HANDLE_DEADLINE, self.process(&delivery, reservation)).await;
-        let result = result.unwrap_or_else(|_| {
-            let seconds = HANDLE_DEADLINE.as_secs();
-            Err(HandleError::Transient(format!("the request was not handled within {seconds} s")))
-        });
+        let result = with_deadline(HANDLE_DEADLINE, self.process(&delivery, reservation)).await;
+        let result = result
+            .unwrap_or_else(|error| Err(HandleError::Transient(format!("handling of the request: {error}"))));
         let disposition = match result {
             Ok(disposition) => disposition,
             Err(HandleError::Transient(reason)) => Disposition::Retrying(reason),
@@ -126,7 +122,7 @@ impl Handler {
 
     fn read<'a>(&self, message: &'a Message) -> Result<Delivery<'a>, String> {
         let info = message.info().map_err(|e| format!("message without a JetStream reply subject: {e}"))?;
-        let stream = self.stream.name();
+        let stream = self.jobs.incarnation();
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
@@ -148,7 +144,8 @@ impl Handler {
         })
     }
 
-    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier delivery.
+    /// Creates the request's Job and publishes its `ADDED`, or finds the end of an earlier
+    /// delivery.
     async fn process(
         &self,
         delivery: &Delivery<'_>,
@@ -159,7 +156,7 @@ impl Handler {
             reservation.claim(id);
         }
         if delivery.redelivered {
-            let stored = self.dead_letters.contain(&self.template.name, *sequence, delivery.stored);
+            let stored = self.dead_letters.contains(&self.template.name, *sequence, delivery.stored);
             if stored.await.map_err(HandleError::Transient)? {
                 return Ok(Disposition::Rejected);
             }
@@ -244,20 +241,20 @@ impl Handler {
             message = rejection.message,
             "request rejected"
         );
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             template: &self.template.name,
             identity,
-            stored_nanos: delivery.stored.unix_timestamp_nanos(),
+            stored: delivery.stored,
             payload: delivery.message.payload.clone(),
             trace: delivery.context.trace.as_ref(),
             rejection,
         };
-        self.dead_letters.reject(letter).await
+        self.dead_letters.reject(dead_letter).await
     }
 
-    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a server
-    /// is killed. If no confirmation arrives, the request is delivered again and finds its Job. The
-    /// client's `double_ack` would take "no responders" for a confirmation.
+    /// Answers the stream and waits for the server's confirmation: plain acks are lost when a
+    /// server is killed. If no confirmation arrives, the request is delivered again and finds its
+    /// Job. The client's `double_ack` would take "no responders" for a confirmation.
     async fn answer(&self, delivery: &Delivery<'_>, disposition: Disposition) -> Disposition {
         let Some(reply) = delivery.message.reply.clone() else { return disposition };
         let ack = match disposition {
@@ -268,10 +265,10 @@ impl Handler {
             }
         };
         let client = delivery.message.context.client();
-        match timeout(ACK_DEADLINE, client.request(reply, ack.into())).await {
+        match with_deadline(ACK_DEADLINE, client.request(reply, ack.into())).await {
             Ok(Ok(_)) => disposition,
             Ok(Err(error)) => disposition.unconfirmed(&error.to_string()),
-            Err(_) => disposition.unconfirmed("no answer"),
+            Err(error) => disposition.unconfirmed(&error.to_string()),
         }
     }
 }

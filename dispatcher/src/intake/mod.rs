@@ -1,13 +1,7 @@
-//! Requests become Jobs or dead letters.
+//! The intake: consumes requests, and turns each into a Job or a dead letter.
 
-use std::time::Duration;
-
-pub mod consumer;
-pub mod create;
-pub mod dead_letters;
-pub mod handler;
-pub mod poison;
-
-/// The longest time one request is handled. With the ack it stays below `ack_wait`
-/// ([`crate::nats::definitions::ACK_WAIT`]).
-pub const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
+pub(crate) mod consumer;
+pub(crate) mod create;
+pub(crate) mod dead_letters;
+pub(crate) mod handler;
+pub(crate) mod poison;

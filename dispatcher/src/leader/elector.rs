@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    kube::{Jobs, chain},
+    kube::{JobClient, chain},
     leader::LeaderHandle,
     telemetry::health::Component,
 };
@@ -62,7 +62,12 @@ impl LeaseError {
 
 impl Elector {
     /// A replica that stands for the Lease of these settings.
-    pub fn new(jobs: &Jobs, settings: &crate::cli::Lease, lead: LeaderHandle, health: Component) -> Self {
+    pub(crate) fn new(
+        jobs: &JobClient,
+        settings: &crate::cli::Lease,
+        lead: LeaderHandle,
+        health: Component,
+    ) -> Self {
         let namespace = settings.namespace.as_deref().unwrap_or(jobs.namespace());
         let identity = settings.identity();
         Self {

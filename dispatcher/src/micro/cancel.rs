@@ -17,7 +17,7 @@ use crate::{
         enforcer::{RemovalResult, delete},
     },
     concurrency::ConcurrencyLimiter,
-    kube::Jobs,
+    kube::JobClient,
 };
 use dispatcher_core::{
     contract::{
@@ -38,9 +38,9 @@ const WATCH: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Cancelling {
     /// The Jobs of the namespace.
-    pub jobs: Jobs,
+    pub(crate) jobs: JobClient,
     /// What is written down.
-    pub cancels: Cancellations,
+    pub(crate) cancels: Cancellations,
     /// Which Job an identity has.
     pub active: ConcurrencyLimiter,
     /// What is stored.
@@ -170,7 +170,7 @@ impl Cancelling {
             // First of all it is written down: whoever reports its end knows then, and a crash leaves it to the others.
             self.put(Cancel::job(&state)).await?;
             match delete(&self.jobs, &state).await {
-                Ok(RemovalResult::DeletionCheck) => return Ok(Some(Done::Deleted)),
+                Ok(RemovalResult::Deleted) => return Ok(Some(Done::Deleted)),
                 Ok(RemovalResult::Finished) => return Ok(Some(Done::Finished)),
                 Ok(RemovalResult::Changed) => {}
                 Err(error) => {

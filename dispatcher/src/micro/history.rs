@@ -4,20 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{
-        self,
-        consumer::DeliverPolicy,
-        message::StreamMessage,
-        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
-    },
+    jetstream::{self, consumer::DeliverPolicy, message::StreamMessage},
 };
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use crate::micro::query::Wait;
 use crate::nats::{
     definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
-    scan::scan,
+    scan::StreamReader,
 };
 use dispatcher_core::contract::{
     event::EventType,
@@ -26,15 +20,12 @@ use dispatcher_core::contract::{
     rejection::{Reason, Rejection},
 };
 
-/// How long one call to JetStream may take.
-const DEADLINE: Duration = Duration::from_secs(5);
-
 /// Access to `JOBS`, `JOB_STATUS` and `JOB_REJECTED`.
 #[derive(Clone)]
 pub struct History {
-    jobs: Stream<()>,
-    status: Stream<()>,
-    rejected: Stream<()>,
+    jobs: StreamReader,
+    status: StreamReader,
+    rejected: StreamReader,
 }
 
 /// A request, as its events name it.
@@ -65,27 +56,16 @@ fn event_type(map: &HeaderMap) -> Option<EventType> {
     header(map, JOB_EVENT).as_deref().and_then(EventType::parse)
 }
 
-async fn bounded<T, E: std::fmt::Display>(
-    stream: &str,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    let answer = timeout(DEADLINE, call).await;
-    answer
-        .map_err(|_| format!("stream {stream}: no answer within {} s", DEADLINE.as_secs()))?
-        .map_err(|e| format!("stream {stream}: {e}"))
-}
-
 impl History {
     /// Opens the streams without asking for them: `provision` did.
     ///
     /// # Errors
     /// Where a stream's name is invalid, which it is not.
     pub async fn open(context: &jetstream::Context) -> Result<Self, String> {
-        let open = async |name| context.get_stream_no_info(name).await.map_err(|e| e.to_string());
         Ok(Self {
-            jobs: open(JOBS).await?,
-            status: open(JOB_STATUS).await?,
-            rejected: open(JOB_REJECTED).await?,
+            jobs: StreamReader::open(context, JOBS).await?,
+            status: StreamReader::open(context, JOB_STATUS).await?,
+            rejected: StreamReader::open(context, JOB_REJECTED).await?,
         })
     }
 
@@ -94,7 +74,7 @@ impl History {
     /// # Errors
     /// Where the stream does not answer.
     pub async fn request(&self, sequence: u64) -> Result<Option<StreamMessage>, String> {
-        get(&self.jobs, JOBS, sequence).await
+        self.jobs.message(sequence).await
     }
 
     /// The last event of a Job's name, as it is stored; read through the stream's leader.
@@ -106,15 +86,7 @@ impl History {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<StreamMessage>, String> {
-        let subject = template.status_subject(name);
-        bounded(JOB_STATUS, async {
-            match self.status.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => Ok(Some(message)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .await
+        self.status.last_message(&template.status_subject(name)).await
     }
 
     /// The event that is waited for, where it is stored already: the last of the name, or, where the name was used again
@@ -133,15 +105,15 @@ impl History {
         }
         let mut place = None;
         let subject = asked.template.status_subject(&asked.name);
-        scan(&self.status, subject, DeliverPolicy::All, |_, headers, sequence| {
-            if ours(headers) && wait.is_met_by(event_type(headers)) {
-                place = Some(sequence);
-            }
-        })
-        .await
-        .map_err(|e| format!("stream {JOB_STATUS}: {e}"))?;
+        self.status
+            .scan(subject, DeliverPolicy::All, |_, headers, sequence| {
+                if ours(headers) && wait.is_met_by(event_type(headers)) {
+                    place = Some(sequence);
+                }
+            })
+            .await?;
         let Some(place) = place else { return Ok(None) };
-        get(&self.status, JOB_STATUS, place).await.map(|message| message.map(|message| message.payload))
+        self.status.message(place).await.map(|message| message.map(|message| message.payload))
     }
 
     /// The rejection of the request that is stored at `sequence`, and its payload; looked for among those younger than `age`.
@@ -158,30 +130,18 @@ impl History {
         let mut place = None;
         let start = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let from = DeliverPolicy::ByStartTime { start_time: start.into() };
-        scan(&self.rejected, template.rejected_subject(), from, |_, headers, at| {
-            if header(headers, JOB_REQUEST_SEQ).as_deref() == Some(wanted.as_str()) {
-                place = Some(at);
-            }
-        })
-        .await
-        .map_err(|e| format!("stream {JOB_REJECTED}: {e}"))?;
+        self.rejected
+            .scan(template.rejected_subject(), from, |_, headers, at| {
+                if header(headers, JOB_REQUEST_SEQ).as_deref() == Some(wanted.as_str()) {
+                    place = Some(at);
+                }
+            })
+            .await?;
         let Some(place) = place else { return Ok(None) };
-        let Some(letter) = get(&self.rejected, JOB_REJECTED, place).await? else { return Ok(None) };
+        let Some(letter) = self.rejected.message(place).await? else { return Ok(None) };
         let word = header(&letter.headers, JOB_ERROR).unwrap_or_default();
         let reason = serde_json::from_value(word.into()).unwrap_or(Reason::Refused);
         let message = header(&letter.headers, JOB_ERROR_MESSAGE).unwrap_or_default();
         Ok(Some((Rejection::new(reason, message), letter.payload)))
     }
-}
-
-/// The message at a sequence; `None` where it is gone.
-async fn get(stream: &Stream<()>, name: &str, sequence: u64) -> Result<Option<StreamMessage>, String> {
-    bounded(name, async {
-        match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    })
-    .await
 }

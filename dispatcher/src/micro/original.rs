@@ -29,7 +29,7 @@ pub enum Original {
 ///
 /// # Errors
 /// Where a stream does not answer.
-pub async fn original(
+pub(crate) async fn original(
     store: &Store,
     history: &History,
     asked: &Query,

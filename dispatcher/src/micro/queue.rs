@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, message::StreamMessage};
+use async_nats::jetstream::message::StreamMessage;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::nats::{definitions::JOBS, incarnation::StreamIncarnation, requests};
+use crate::nats::{definitions::JOBS, jobs_stream::JobsStream};
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
@@ -42,10 +42,8 @@ pub enum Found {
 /// Where requests are looked for.
 #[derive(Clone)]
 pub struct Queue {
-    /// JetStream.
-    pub context: jetstream::Context,
-    /// Which `JOBS` it is.
-    pub stream: StreamIncarnation,
+    /// The stream of requests.
+    pub(crate) jobs: JobsStream,
 }
 
 impl Queue {
@@ -57,7 +55,7 @@ impl Queue {
         let end = Instant::now() + DEADLINE;
         let mut next = 1;
         for _ in 0..MOST {
-            let first = requests::first(&self.context, &template.name, next);
+            let first = self.jobs.first_request(&template.name, next);
             let message = match timeout_at(end, first).await {
                 Ok(message) => message?,
                 Err(_) => return Ok(Found::Unknown),
@@ -79,7 +77,7 @@ impl Queue {
     /// # Errors
     /// Where the stream does not answer.
     pub async fn last(&self) -> Result<u64, String> {
-        match timeout(DEADLINE, self.context.get_stream(JOBS)).await {
+        match timeout(DEADLINE, self.jobs.context().get_stream(JOBS)).await {
             Ok(Ok(stream)) => Ok(stream.cached_info().state.last_sequence),
             Ok(Err(error)) => Err(format!("stream {JOBS}: {error}")),
             Err(_) => Err(format!("stream {JOBS}: no answer within {} s", DEADLINE.as_secs())),
@@ -91,7 +89,7 @@ impl Queue {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
-            stream: &self.stream.name(),
+            stream: &self.jobs.incarnation(),
             sequence: message.sequence,
             stored_nanos: message.time.unix_timestamp_nanos(),
         };

@@ -50,7 +50,7 @@ pub struct Submit {
     /// Where requests are published.
     pub client: Client,
     /// What was said.
-    pub store: Store,
+    pub(crate) store: Store,
     /// What is stored.
     pub history: History,
     /// Who waits.

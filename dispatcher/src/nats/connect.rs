@@ -1,4 +1,4 @@
-//! The connection to NATS.
+//! The connection to NATS: options, login, and the events of the connection.
 
 use std::{
     sync::{
@@ -9,41 +9,70 @@ use std::{
 };
 
 use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
-use crate::nats::credentials::Credentials;
 use crate::{
     cli::{Nats, StartError},
     kube::chain,
+    nats::{credentials::Credentials, scan},
+    retry::with_deadline,
     telemetry::{health::Component, metrics::Metrics},
 };
 
-/// How long the first connection may take, over all servers of the list.
+/// The deadline of the first connection, over all servers of the list.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often it is looked whether the client lives.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often [`ended`] checks that the client lives.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Connects with the settings' credentials; reconnects by itself for ever after: `health` tells
-/// whether it is connected, `reconnects` counts how often it was not for a while.
+/// What the events of the connection update.
+#[derive(Clone)]
+struct ConnectionState {
+    health: Component,
+    reconnects: watch::Sender<u64>,
+    metrics: Metrics,
+    lost: Arc<AtomicBool>,
+}
+
+impl ConnectionState {
+    fn apply(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                self.health.ready();
+                self.metrics.nats_connected();
+                if self.lost.swap(false, Ordering::Relaxed) {
+                    self.reconnects.send_modify(|count| *count += 1);
+                }
+            }
+            Event::Disconnected => {
+                self.metrics.nats_disconnected();
+                self.lost.store(true, Ordering::Relaxed);
+                self.health.not_ready("not connected");
+            }
+            // The dispatcher itself closes the connection when it stops.
+            Event::Draining | Event::Closed => tracing::debug!(%event, "NATS connection event"),
+            other => tracing::warn!(event = %other, "NATS connection event"),
+        }
+    }
+}
+
+/// Connects with the credentials of the settings. The client then reconnects by itself forever:
+/// `health` is ready while it is connected, and `reconnects` counts its reconnects.
 ///
 /// # Errors
 /// [`StartError`] with the setting that is wrong.
-pub async fn connect(
+pub(crate) async fn connect(
     settings: &Nats,
     health: Component,
     reconnects: watch::Sender<u64>,
     metrics: Metrics,
 ) -> Result<Client, StartError> {
-    let wrong = |setting, error: &dyn std::error::Error| StartError::new(setting, chain(error));
     let mut servers = Vec::new();
     for url in &settings.url {
-        servers.push(url.parse::<ServerAddr>().map_err(|e| wrong("NATS_URL", &e))?);
+        let server = url.parse::<ServerAddr>();
+        servers.push(server.map_err(|e| StartError::new("NATS_URL", chain(&e)))?);
     }
-    let lost = Arc::new(AtomicBool::new(false));
-    let mut options = login(settings)
+    let state = ConnectionState { health, reconnects, metrics, lost: Arc::default() };
+    let options = login(settings)
         .await?
         .name("dispatcher")
         .custom_inbox_prefix(&settings.inbox_prefix)
@@ -52,39 +81,42 @@ pub async fn connect(
         .max_reconnects(None)
         .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
         .event_callback(move |event| {
-            let (health, reconnects, lost) = (health.clone(), reconnects.clone(), lost.clone());
-            let metrics = metrics.clone();
-            async move {
-                match event {
-                    Event::Connected => {
-                        health.ready();
-                        metrics.nats_connected();
-                        if lost.swap(false, Ordering::Relaxed) {
-                            reconnects.send_modify(|count| *count += 1);
-                        }
-                    }
-                    // At the end, by ourselves.
-                    Event::Draining | Event::Closed => tracing::debug!(event = %event, "NATS"),
-                    Event::Disconnected => {
-                        metrics.nats_disconnected();
-                        lost.store(true, Ordering::Relaxed);
-                        health.not_ready("not connected");
-                    }
-                    other => tracing::warn!(event = %other, "NATS"),
-                }
-            }
+            state.apply(&event);
+            std::future::ready(())
         });
+    let options = with_tls(options, settings).await?;
+    let (setting, reason) = match with_deadline(DEADLINE, options.connect(servers)).await {
+        Ok(Ok(client)) => return Ok(client),
+        Ok(Err(error)) => {
+            let reason = chain(&error);
+            (setting_at_fault(settings, &reason), reason)
+        }
+        Err(error) => ("NATS_URL", error.to_string()),
+    };
+    let servers = without_credentials(&settings.url);
+    Err(StartError::new(setting, format!("cannot connect to {servers}: {reason}")))
+}
+
+/// Options with the login of the settings. Credentials are read again at each connect.
+async fn login(settings: &Nats) -> Result<ConnectOptions, StartError> {
+    let Some(credentials) = Credentials::of(settings) else { return Ok(ConnectOptions::new()) };
+    credentials.check().await?;
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        let credentials = credentials.clone();
+        async move { credentials.authenticate(&nonce).await.map_err(AuthError::new) }
+    }))
+}
+
+/// Adds the certificates of the settings, after a check that each file is PEM.
+async fn with_tls(mut options: ConnectOptions, settings: &Nats) -> Result<ConnectOptions, StartError> {
     for (setting, file) in
         [("NATS_CA", &settings.ca), ("NATS_CERT", &settings.cert), ("NATS_KEY", &settings.key)]
     {
         let Some(file) = file else { continue };
-        let found = tokio::fs::read_to_string(file).await;
-        let pem = found.map_err(|e| StartError::new(setting, format!("{}: {e}", file.display())))?;
+        let failed = |reason: String| StartError::new(setting, format!("{}: {reason}", file.display()));
+        let pem = tokio::fs::read_to_string(file).await.map_err(|e| failed(e.to_string()))?;
         if !pem.contains("-----BEGIN ") {
-            return Err(StartError::new(
-                setting,
-                format!("{}: expected PEM (-----BEGIN ...)", file.display()),
-            ));
+            return Err(failed("expected PEM (-----BEGIN ...)".to_owned()));
         }
     }
     if let Some(ca) = &settings.ca {
@@ -93,33 +125,12 @@ pub async fn connect(
     if let (Some(cert), Some(key)) = (&settings.cert, &settings.key) {
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
-    match timeout(DEADLINE, options.connect(servers)).await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => {
-            let text = chain(&error);
-            let setting = to_blame(settings, &text);
-            Err(StartError::new(setting, format!("cannot connect to {}: {text}", shown(&settings.url))))
-        }
-        Err(_) => Err(StartError::new(
-            "NATS_URL",
-            format!("no connection to {} within {} s", shown(&settings.url), DEADLINE.as_secs()),
-        )),
-    }
+    Ok(options)
 }
 
-/// Who one is: said anew at each connect.
-async fn login(settings: &Nats) -> Result<ConnectOptions, StartError> {
-    let Some(credentials) = Credentials::of(settings) else { return Ok(ConnectOptions::new()) };
-    credentials.check().await?;
-    Ok(ConnectOptions::with_auth_callback(move |nonce| {
-        let credentials = credentials.clone();
-        async move { credentials.answer(&nonce).await.map_err(AuthError::new) }
-    }))
-}
-
-/// The setting to look at when the server, or what stands between, refuses the first connection so.
-fn to_blame(settings: &Nats, refusal: &str) -> &'static str {
-    let has = |words: &str| refusal.contains(words);
+/// The setting that most likely caused this error of the first connection.
+fn setting_at_fault(settings: &Nats, error: &str) -> &'static str {
+    let has = |text: &str| error.contains(text);
     if has("authorization") || has("expired") || has("signing") {
         settings.credential()
     } else if has("invalid peer certificate") || has("platform certs") || has("could not load certs") {
@@ -131,12 +142,13 @@ fn to_blame(settings: &Nats, refusal: &str) -> &'static str {
     }
 }
 
-/// Ends when the client is no more: it reconnects for ever, but a message that its reader cannot bear ends it for good.
-pub async fn ended(client: Client) {
+/// Returns once the client's connection task has ended. It reconnects forever, but some undecodable
+/// messages end it, and then the process has to restart.
+pub(crate) async fn ended(client: Client) {
     loop {
-        sleep(LOOK).await;
-        // Late is no matter: it waits while the connection is lost.
-        if let Ok(Err(error)) = timeout(LOOK, client.flush()).await
+        sleep(CHECK_INTERVAL).await;
+        // A flush waits while the connection is lost, so a missed deadline is no evidence.
+        if let Ok(Err(error)) = with_deadline(CHECK_INTERVAL, client.flush()).await
             && error.kind() == FlushErrorKind::SendError
         {
             return;
@@ -144,19 +156,19 @@ pub async fn ended(client: Client) {
     }
 }
 
-/// The servers without what they are logged in with.
-fn shown(urls: &[String]) -> String {
-    let without = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
+/// The server list without user names, passwords and tokens.
+fn without_credentials(urls: &[String]) -> String {
+    let host = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         (None, Some((_, host))) => host.to_owned(),
         (_, None) => url.clone(),
     };
-    urls.iter().map(without).collect::<Vec<_>>().join(",")
+    urls.iter().map(host).collect::<Vec<_>>().join(",")
 }
 
 /// JetStream over a connection.
-pub fn jetstream(client: Client) -> jetstream::Context {
-    jetstream::ContextBuilder::new().timeout(Duration::from_secs(5)).build(client)
+pub(crate) fn jetstream(client: Client) -> jetstream::Context {
+    jetstream::ContextBuilder::new().timeout(scan::DEADLINE).build(client)
 }
 
 #[cfg(test)]
@@ -164,8 +176,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_in_a_url_is_not_shown() {
+    fn credentials_in_a_url_are_hidden() {
         let urls = ["nats://user:secret@a:4222", "b:4222", "me:secret@c"].map(str::to_owned);
-        assert_eq!(shown(&urls), "nats://a:4222,b:4222,c");
+        assert_eq!(without_credentials(&urls), "nats://a:4222,b:4222,c");
     }
 }

@@ -1,4 +1,6 @@
-//! The streams and consumers of the contract, as the server knows them. Pure: `provision` creates and verifies them.
+//! The configurations of the streams and consumers.
+//!
+//! Pure: `provision` creates and verifies them, and `dispatcher nats-config` prints them.
 
 use std::time::Duration;
 
@@ -11,30 +13,33 @@ use serde_json::Value;
 use dispatcher_core::contract::names::TemplateName;
 
 /// The stream of requests.
-pub const JOBS: &str = "JOBS";
-/// The stream of what was said of each Job.
-pub const JOB_STATUS: &str = "JOB_STATUS";
+pub(crate) const JOBS: &str = "JOBS";
+/// The stream of status events.
+pub(crate) const JOB_STATUS: &str = "JOB_STATUS";
 /// The stream of dead letters.
-pub const JOB_REJECTED: &str = "JOB_REJECTED";
-
+pub(crate) const JOB_REJECTED: &str = "JOB_REJECTED";
 /// The stream of the key-value bucket `JOB_CANCELS`.
-pub const JOB_CANCELS: &str = "KV_JOB_CANCELS";
-/// The subjects of that bucket's keys.
-pub const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
+pub(crate) const JOB_CANCELS: &str = "KV_JOB_CANCELS";
+/// The subjects of the keys of that bucket.
+pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 
-/// How long the server waits for an ack before it delivers again. It outlasts the handling of one request
-/// ([`crate::intake::HANDLE_DEADLINE`]), so that nobody else works on a request that is still worked on.
-pub const ACK_WAIT: Duration = Duration::from_secs(60);
+/// How long the server waits for an ack before it delivers a request again.
+///
+/// Longer than [`HANDLE_DEADLINE`] plus the ack, so that two replicas never handle one request at
+/// the same time.
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
+/// The deadline of the intake for one request, without the ack.
+pub(crate) const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
 
-/// Metadata of `JOB_STATUS`: the uid of the Jobs' namespace.
-pub const NAMESPACE_UID: &str = "natsjobs.dev/namespace-uid";
+/// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
+pub(crate) const NAMESPACE_UID: &str = "natsjobs.dev/namespace-uid";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest request, in bytes.
 const MAX_REQUEST: i32 = 64 * 1024;
 
-/// Fields of a stream that the promises rest on; everything else belongs to the operator.
-pub const PROMISED_OF_STREAM: [&str; 8] = [
+/// The fields of a stream that the guarantees depend on. All others belong to the operator.
+pub(crate) const REQUIRED_OF_STREAM: [&str; 8] = [
     "retention",
     "storage",
     "discard",
@@ -44,15 +49,20 @@ pub const PROMISED_OF_STREAM: [&str; 8] = [
     "no_ack",
     "sealed",
 ];
-/// Fields of a consumer that the promises rest on.
-pub const PROMISED_OF_CONSUMER: [&str; 5] =
+/// The fields of a consumer that the guarantees depend on.
+pub(crate) const REQUIRED_OF_CONSUMER: [&str; 5] =
     ["ack_policy", "deliver_policy", "filter_subject", "max_deliver", "headers_only"];
 
-/// `JOBS` for these templates. A full template refuses its publishers and drops nothing; a template that does not exist is refused.
-pub fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
+/// `JOBS` for these templates.
+///
+/// A full subject refuses new requests and drops none. The subject of an unknown template belongs
+/// to no stream, so its publisher gets an error.
+pub(crate) fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
     Config {
         name: JOBS.to_owned(),
-        description: Some("Requests for Jobs: one message each, until it is a Job or a rejection".to_owned()),
+        description: Some(
+            "Requests for Jobs: each message stays until its Job exists or it is rejected".to_owned(),
+        ),
         subjects: templates.into_iter().map(TemplateName::create_subject).collect(),
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
@@ -63,14 +73,14 @@ pub fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config
     }
 }
 
-/// `JOB_STATUS`: events come in on an inner subject and are stored under and republished to the public one, so that
-/// only what the stream accepted is ever seen there.
-pub fn job_status() -> Config {
+/// `JOB_STATUS`: status events arrive on an inner subject. The stream stores them under the public
+/// subject and republishes them to it, so that subscribers never receive a refused event.
+pub(crate) fn job_status() -> Config {
     let public = "jobs.{{wildcard(1)}}.status.{{wildcard(2)}}";
     let inner = "dispatcher.event.*.*";
     Config {
         name: JOB_STATUS.to_owned(),
-        description: Some("What was said of each Job, its outcome last".to_owned()),
+        description: Some("Status events of each Job, its outcome last".to_owned()),
         subjects: vec![inner.to_owned()],
         subject_transform: Some(SubjectTransform {
             source: inner.to_owned(),
@@ -90,11 +100,11 @@ pub fn job_status() -> Config {
     }
 }
 
-/// `JOB_REJECTED`: the dead letters, payload unchanged, reason in the headers.
-pub fn job_rejected() -> Config {
+/// `JOB_REJECTED`: the dead letters, with an unchanged payload and the reason in the headers.
+pub(crate) fn job_rejected() -> Config {
     Config {
         name: JOB_REJECTED.to_owned(),
-        description: Some("Requests that could not become a Job, with the reason".to_owned()),
+        description: Some("Dead letters: rejected requests with the reason".to_owned()),
         subjects: vec!["jobs.*.rejected".to_owned()],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
@@ -105,14 +115,14 @@ pub fn job_rejected() -> Config {
     }
 }
 
-/// The key-value bucket `JOB_CANCELS` as a stream: what is to be cancelled, until it is done.
-pub fn job_cancels() -> Config {
+/// The stream of the key-value bucket `JOB_CANCELS`: cancellations until they are complete.
+pub(crate) fn job_cancels() -> Config {
     Config {
         name: JOB_CANCELS.to_owned(),
-        description: Some("What is to be cancelled, until it is done".to_owned()),
+        description: Some("Cancellations until they are complete".to_owned()),
         subjects: vec![CANCELS_SUBJECTS.to_owned()],
         retention: RetentionPolicy::Limits,
-        // A full bucket refuses to cancel more, and forgets nothing.
+        // A full bucket refuses new cancellations and drops none.
         discard: DiscardPolicy::New,
         max_messages_per_subject: 1,
         max_message_size: 4 * 1024,
@@ -137,12 +147,12 @@ fn base() -> Config {
     }
 }
 
-/// The durable pull consumer of one template.
-pub fn consumer(template: &TemplateName) -> pull::Config {
+/// The durable pull consumer of a template.
+pub(crate) fn consumer(template: &TemplateName) -> pull::Config {
     pull::Config {
         durable_name: Some(template.consumer_name()),
         name: Some(template.consumer_name()),
-        description: Some(format!("Requests for Jobs of the template {template}")),
+        description: Some(format!("Requests of the template {template}")),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
@@ -153,16 +163,18 @@ pub fn consumer(template: &TemplateName) -> pull::Config {
     }
 }
 
-/// Every stream and consumer by name, as the `nats` CLI takes them (`--config`).
+/// Every stream and consumer by name, in the form that the `nats` CLI reads (`--config`).
+#[must_use]
 pub fn files(templates: &[TemplateName]) -> Vec<(String, Value)> {
     let streams = [jobs(templates), job_status(), job_rejected(), job_cancels()];
-    let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), given(stream))).collect();
-    files.extend(templates.iter().map(|template| (template.consumer_name(), given(&consumer(template)))));
+    let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), set_fields(stream))).collect();
+    files
+        .extend(templates.iter().map(|template| (template.consumer_name(), set_fields(&consumer(template)))));
     files
 }
 
-/// The fields that are given.
-fn given(config: &impl serde::Serialize) -> Value {
+/// The fields that are not null.
+fn set_fields(config: &impl serde::Serialize) -> Value {
     let mut value = serde_json::to_value(config).unwrap_or(Value::Null);
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, field| !field.is_null());
@@ -170,25 +182,25 @@ fn given(config: &impl serde::Serialize) -> Value {
     value
 }
 
-/// A field that differs from what the promises need.
+/// A required field with another value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{field}: found {found}, must be {expected}")]
-pub struct Conflict {
+pub(crate) struct Conflict {
     field: &'static str,
     expected: Value,
     found: Value,
 }
 
-/// The promised fields in which `found` differs from `expected`; a field that is absent means its zero value.
-pub fn conflicts(expected: &Value, found: &Value, fields: &[&'static str]) -> Vec<Conflict> {
-    let differing = |field: &'static str| {
-        let (expected, found) = (promised(expected, field), promised(found, field));
+/// The conflicts in `fields`. An absent field has its zero value.
+pub(crate) fn conflicts(expected: &Value, found: &Value, fields: &[&'static str]) -> Vec<Conflict> {
+    let conflict = |field: &'static str| {
+        let (expected, found) = (normalized(expected, field), normalized(found, field));
         (expected != found).then_some(Conflict { field, expected, found })
     };
-    fields.iter().copied().filter_map(differing).collect()
+    fields.iter().copied().filter_map(conflict).collect()
 }
 
-fn promised(config: &Value, field: &str) -> Value {
+fn normalized(config: &Value, field: &str) -> Value {
     match config.get(field) {
         None | Some(Value::Bool(false)) => Value::Null,
         Some(value) => value.clone(),
@@ -202,25 +214,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conflict_names_field_found_and_expected() {
+    fn a_conflict_names_the_field_and_both_values() {
         let expected = serde_json::to_value(jobs([&TemplateName::try_from("simple").unwrap()])).unwrap();
-        assert_eq!(conflicts(&expected, &expected, &PROMISED_OF_STREAM), []);
+        assert_eq!(conflicts(&expected, &expected, &REQUIRED_OF_STREAM), []);
         let mut found = expected.clone();
         found["retention"] = json!("limits");
         found["max_age"] = json!(5);
-        let conflicts = conflicts(&expected, &found, &PROMISED_OF_STREAM);
-        assert_eq!(conflicts.len(), 1, "the age belongs to the operator");
+        let conflicts = conflicts(&expected, &found, &REQUIRED_OF_STREAM);
+        assert_eq!(conflicts.len(), 1, "max_age belongs to the operator");
         assert_eq!(conflicts[0].to_string(), r#"retention: found "limits", must be "workqueue""#);
     }
 
     #[test]
-    fn an_absent_flag_is_a_false_one() {
+    fn an_absent_flag_is_false() {
         assert_eq!(conflicts(&json!({"sealed": false}), &json!({}), &["sealed"]), []);
         assert_eq!(conflicts(&json!({}), &json!({"sealed": true}), &["sealed"]).len(), 1);
     }
 
     #[test]
-    fn a_dead_letter_has_room_for_the_largest_request_and_its_headers() {
+    fn ack_wait_is_longer_than_the_handling_of_a_request() {
+        assert!(ACK_WAIT > HANDLE_DEADLINE + Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_dead_letter_can_contain_the_largest_request_and_its_headers() {
         assert!(job_rejected().max_message_size >= MAX_REQUEST + 16 * 1024);
     }
 }

@@ -3,14 +3,14 @@
 use async_nats::HeaderMap;
 use dispatcher_core::contract::trace::{TRACEPARENT, TRACESTATE, Trace};
 
-/// The trace that a message belongs to, by its headers.
-pub fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
+/// The trace in a message's headers.
+pub(crate) fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
     let header = |name: &str| headers?.get(name).map(|value| value.as_str());
     Trace::of(header(TRACEPARENT), header(TRACESTATE))
 }
 
-/// Says on a message which trace it belongs to.
-pub fn put_trace(headers: &mut HeaderMap, trace: Option<&Trace>) {
+/// Writes the trace to a message's headers.
+pub(crate) fn put_trace(headers: &mut HeaderMap, trace: Option<&Trace>) {
     let Some(trace) = trace else { return };
     headers.insert(TRACEPARENT, trace.traceparent());
     if let Some(state) = trace.tracestate() {

@@ -1,12 +1,14 @@
-//! NATS: the connection and as whom, the definitions of streams and consumers, and their provision at start.
+//! NATS: the connection, the definitions of streams and consumers, and one accessor per stream.
 
-pub mod connect;
-pub mod credentials;
+pub(crate) mod cancellation_bucket;
+pub(crate) mod connect;
+mod credentials;
+pub(crate) mod dead_letters_stream;
 pub mod definitions;
-pub mod headers;
-pub mod incarnation;
+pub(crate) mod headers;
+pub(crate) mod jobs_stream;
 pub mod nack;
-pub mod provision;
-pub mod requests;
+pub(crate) mod provision;
 pub mod scan;
-pub mod watchdog;
+pub(crate) mod status_stream;
+pub(crate) mod watchdog;

@@ -1,84 +1,86 @@
-//! The streams and consumers as resources of NACK, the controller that keeps JetStream as Kubernetes objects say. Pure.
+//! The streams and consumers as resources of NACK, the JetStream controller for Kubernetes.
 //!
-//! Made of what `nats-config/*.json` has, field by field: one that a resource cannot say is an error, never left out.
+//! Pure. Converts each field of `nats-config/*.json`. A field without a counterpart is an error.
 
+use dispatcher_core::contract::names::TemplateName;
 use serde_json::{Map, Value, json};
 
 use crate::nats::definitions::{self, JOBS};
-use dispatcher_core::contract::names::TemplateName;
 
-/// Of NACK's CRDs.
+/// The API version of NACK's CRDs.
 const API_VERSION: &str = "jetstream.nats.io/v1beta2";
 
-/// A field that NACK's resources cannot say.
+/// A field without a counterpart in NACK's resources.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{object}: a resource of NACK cannot say {field}: {value}")]
+#[error("{object}: NACK has no field for {field}: {value}")]
 pub struct UnsupportedField {
     object: String,
     field: String,
     value: Value,
 }
 
-/// How a field of the server's is written in a resource.
+/// How a resource contains a field of the server's configuration.
 enum NackOutput {
-    As(&'static str),
-    /// Nanoseconds there, a text here.
+    /// Unchanged, under this name.
+    Same(&'static str),
+    /// As text instead of nanoseconds, under this name.
     Duration(&'static str),
-    /// An object, by the names of its own fields.
+    /// As an object, under this name and with these names for its fields.
     Object(&'static str, &'static [(&'static str, &'static str)]),
-    /// LastEvent by another field.
-    Elsewhere,
+    /// Not at all: another field implies it.
+    Implied,
 }
 
 const REPUBLISH: &[(&str, &str)] = &[("src", "source"), ("dest", "destination")];
 const TRANSFORM: &[(&str, &str)] = &[("src", "source"), ("dest", "dest")];
 
-fn of_stream(field: &str) -> Option<NackOutput> {
+fn stream_field(field: &str) -> Option<NackOutput> {
     Some(match field {
-        "allow_direct" => NackOutput::As("allowDirect"),
-        "allow_rollup_hdrs" => NackOutput::As("allowRollup"),
-        "deny_delete" => NackOutput::As("denyDelete"),
-        "description" => NackOutput::As("description"),
-        "discard" => NackOutput::As("discard"),
-        "discard_new_per_subject" => NackOutput::As("discardPerSubject"),
+        "allow_direct" => NackOutput::Same("allowDirect"),
+        "allow_rollup_hdrs" => NackOutput::Same("allowRollup"),
+        "deny_delete" => NackOutput::Same("denyDelete"),
+        "description" => NackOutput::Same("description"),
+        "discard" => NackOutput::Same("discard"),
+        "discard_new_per_subject" => NackOutput::Same("discardPerSubject"),
         "duplicate_window" => NackOutput::Duration("duplicateWindow"),
         "max_age" => NackOutput::Duration("maxAge"),
-        "max_bytes" => NackOutput::As("maxBytes"),
-        "max_consumers" => NackOutput::As("maxConsumers"),
-        "max_msg_size" => NackOutput::As("maxMsgSize"),
-        "max_msgs" => NackOutput::As("maxMsgs"),
-        "max_msgs_per_subject" => NackOutput::As("maxMsgsPerSubject"),
-        "name" => NackOutput::As("name"),
-        "num_replicas" => NackOutput::As("replicas"),
+        "max_bytes" => NackOutput::Same("maxBytes"),
+        "max_consumers" => NackOutput::Same("maxConsumers"),
+        "max_msg_size" => NackOutput::Same("maxMsgSize"),
+        "max_msgs" => NackOutput::Same("maxMsgs"),
+        "max_msgs_per_subject" => NackOutput::Same("maxMsgsPerSubject"),
+        "name" => NackOutput::Same("name"),
+        "num_replicas" => NackOutput::Same("replicas"),
         "republish" => NackOutput::Object("republish", REPUBLISH),
-        "retention" => NackOutput::As("retention"),
-        "storage" => NackOutput::As("storage"),
+        "retention" => NackOutput::Same("retention"),
+        "storage" => NackOutput::Same("storage"),
         "subject_transform" => NackOutput::Object("subjectTransform", TRANSFORM),
-        "subjects" => NackOutput::As("subjects"),
+        "subjects" => NackOutput::Same("subjects"),
         _ => return None,
     })
 }
 
-fn of_consumer(field: &str) -> Option<NackOutput> {
+fn consumer_field(field: &str) -> Option<NackOutput> {
     Some(match field {
-        "ack_policy" => NackOutput::As("ackPolicy"),
+        "ack_policy" => NackOutput::Same("ackPolicy"),
         "ack_wait" => NackOutput::Duration("ackWait"),
-        "deliver_policy" => NackOutput::As("deliverPolicy"),
-        "description" => NackOutput::As("description"),
-        "durable_name" => NackOutput::As("durableName"),
-        "filter_subject" => NackOutput::As("filterSubject"),
-        "max_ack_pending" => NackOutput::As("maxAckPending"),
-        "max_deliver" => NackOutput::As("maxDeliver"),
-        "name" => NackOutput::Elsewhere,
-        "replay_policy" => NackOutput::As("replayPolicy"),
+        "deliver_policy" => NackOutput::Same("deliverPolicy"),
+        "description" => NackOutput::Same("description"),
+        "durable_name" => NackOutput::Same("durableName"),
+        "filter_subject" => NackOutput::Same("filterSubject"),
+        "max_ack_pending" => NackOutput::Same("maxAckPending"),
+        "max_deliver" => NackOutput::Same("maxDeliver"),
+        "name" => NackOutput::Implied,
+        "replay_policy" => NackOutput::Same("replayPolicy"),
         _ => return None,
     })
 }
 
-/// A resource for every stream and consumer. Deleted, they leave what they stand for: the streams hold what nothing else does.
+/// A resource for every stream and consumer. Deleting a resource keeps its stream
+/// (`preventDelete`), because nothing else holds the stream's messages.
 ///
 /// # Errors
-/// [`UnsupportedField`].
+/// [`UnsupportedField`] for the first field that NACK cannot express.
 pub fn resources(templates: &[TemplateName]) -> Result<Vec<Value>, UnsupportedField> {
     let files = definitions::files(templates);
     files.iter().map(|(name, config)| resource(name, config)).collect()
@@ -86,7 +88,7 @@ pub fn resources(templates: &[TemplateName]) -> Result<Vec<Value>, UnsupportedFi
 
 fn resource(name: &str, config: &Value) -> Result<Value, UnsupportedField> {
     let is_consumer = config.get("durable_name").is_some();
-    let mut spec = written(name, config, if is_consumer { of_consumer } else { of_stream })?;
+    let mut spec = convert(name, config, if is_consumer { consumer_field } else { stream_field })?;
     spec.insert("preventDelete".to_owned(), true.into());
     if is_consumer {
         spec.insert("streamName".to_owned(), JOBS.into());
@@ -94,33 +96,35 @@ fn resource(name: &str, config: &Value) -> Result<Value, UnsupportedField> {
     Ok(json!({
         "apiVersion": API_VERSION,
         "kind": if is_consumer { "Consumer" } else { "Stream" },
-        // Kubernetes allows no underscore, and no capitals.
+        // Kubernetes allows neither underscores nor capital letters.
         "metadata": {"name": name.to_lowercase().replace('_', "-")},
         "spec": spec,
     }))
 }
 
-fn written(
+fn convert(
     object: &str,
     config: &Value,
-    how: fn(&str) -> Option<NackOutput>,
+    output: fn(&str) -> Option<NackOutput>,
 ) -> Result<Map<String, Value>, UnsupportedField> {
     let mut spec = Map::new();
     for (field, value) in config.as_object().into_iter().flatten() {
-        let unsaid =
+        let unsupported =
             || UnsupportedField { object: object.to_owned(), field: field.clone(), value: value.clone() };
-        let (name, value) = match how(field).ok_or_else(unsaid)? {
-            NackOutput::As(name) => (name, value.clone()),
-            NackOutput::Duration(name) => (name, value.as_u64().map(duration).ok_or_else(unsaid)?.into()),
-            NackOutput::Object(name, fields) => (name, renamed(value, fields).ok_or_else(unsaid)?),
-            NackOutput::Elsewhere => continue,
+        let (name, value) = match output(field).ok_or_else(unsupported)? {
+            NackOutput::Same(name) => (name, value.clone()),
+            NackOutput::Duration(name) => {
+                (name, value.as_u64().map(duration).ok_or_else(unsupported)?.into())
+            }
+            NackOutput::Object(name, fields) => (name, renamed(value, fields).ok_or_else(unsupported)?),
+            NackOutput::Implied => continue,
         };
         spec.insert(name.to_owned(), value);
     }
     Ok(spec)
 }
 
-/// An object with other names for its fields; `None` where one has none. What is false or empty needs none.
+/// The object with renamed fields. `None` if a field has no new name and is not false.
 fn renamed(object: &Value, names: &[(&str, &str)]) -> Option<Value> {
     let mut renamed = Map::new();
     for (field, value) in object.as_object()? {
@@ -133,7 +137,7 @@ fn renamed(object: &Value, names: &[(&str, &str)]) -> Option<Value> {
     Some(Value::Object(renamed))
 }
 
-/// Nanoseconds as Go reads them. None is said as `0s`: left out, it would be a year to NACK.
+/// A duration as Go parses it. NACK takes a missing duration for a year, so zero is `0s`.
 fn duration(nanoseconds: u64) -> String {
     const SECOND: u64 = 1_000_000_000;
     let units = [(3600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (1, "ns")];
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn each_stream_and_consumer_is_a_resource() {
+    fn each_stream_and_consumer_has_a_resource() {
         let resources = resources(&templates()).unwrap();
         let names: Vec<_> =
             resources.iter().map(|resource| resource["metadata"]["name"].as_str().unwrap()).collect();
@@ -162,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_a_resource_cannot_say_is_an_error() {
-        let unsaid = resource("S", &json!({"name": "S", "mirror": {"name": "T"}})).unwrap_err();
-        assert_eq!(unsaid.to_string(), r#"S: a resource of NACK cannot say mirror: {"name":"T"}"#);
+    fn an_unsupported_field_is_an_error() {
+        let error = resource("S", &json!({"name": "S", "mirror": {"name": "T"}})).unwrap_err();
+        assert_eq!(error.to_string(), r#"S: NACK has no field for mirror: {"name":"T"}"#);
         let republish = |headers_only: bool| json!({"republish": {"src": "a", "dest": "b", "headers_only": headers_only}});
         assert_eq!(
             resource("S", &republish(false)).unwrap()["spec"]["republish"],
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_as_go_reads_them() {
+    fn go_parses_the_durations() {
         let second = 1_000_000_000;
         let texts = [0, 60 * second, 90 * second, 720 * 3600 * second, 100].map(duration);
         assert_eq!(texts, ["0s", "1m", "90s", "720h", "100ns"]);

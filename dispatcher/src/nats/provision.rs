@@ -1,7 +1,8 @@
-//! Streams and consumers at start: created where absent, verified where present.
+//! Creates the streams and consumers at start, or verifies the existing ones.
 //!
-//! Only what the promises rest on is synced; replicas, ages, sizes, placement and the deduplication window belong to
-//! the operator. Subjects of new templates are added, none is removed, and the result is read again.
+//! Verifies only the fields that the guarantees depend on. Replicas, ages, sizes, placement and the
+//! deduplication window belong to the operator. Adds the subjects of new templates, removes none,
+//! and reads the result again.
 
 use async_nats::jetstream::{
     self,
@@ -9,35 +10,38 @@ use async_nats::jetstream::{
     context::GetStreamErrorKind,
     stream::{Config, Info},
 };
+use dispatcher_core::contract::names::TemplateName;
 use serde_json::Value;
 
-use crate::nats::{
-    definitions::{
-        self, JOB_STATUS, JOBS, NAMESPACE_UID, PROMISED_OF_CONSUMER, PROMISED_OF_STREAM, conflicts,
+use crate::{
+    cli::StartError,
+    kube::chain,
+    nats::{
+        definitions::{
+            self, JOB_STATUS, JOBS, NAMESPACE_UID, REQUIRED_OF_CONSUMER, REQUIRED_OF_STREAM, conflicts,
+        },
+        jobs_stream::JobsStream,
     },
-    incarnation::StreamIncarnation,
 };
-use crate::{cli::StartError, kube::chain};
-use dispatcher_core::contract::names::TemplateName;
 
-/// The oldest server whose JetStream does what the promises need (subject transforms).
+/// The oldest server with the required JetStream features (subject transforms).
 const OLDEST_SERVER: (u64, u64) = (2, 10);
 
-/// How streams are treated at start.
+/// How to treat the streams at start.
 #[derive(Debug, Clone)]
-pub struct Provision {
-    /// Verify only; create and change nothing.
+pub(crate) struct Provision {
+    /// Verify only; create and change nothing (`--no-provision`).
     pub verify_only: bool,
-    /// EventHandler over a `JOB_STATUS` that tells of another namespace.
+    /// Take over a `JOB_STATUS` of another namespace (`--adopt`).
     pub adopt: bool,
     /// The uid of the Jobs' namespace.
     pub namespace_uid: String,
 }
 
-/// What the service works with.
-pub struct Provisioned {
-    /// Which `JOBS` it is.
-    pub jobs: StreamIncarnation,
+/// The streams and consumers after provisioning.
+pub(crate) struct Provisioned {
+    /// The stream of requests.
+    pub jobs: JobsStream,
     /// The last sequence of `JOBS` at this start.
     pub last_sequence: u64,
     /// The consumer of each template.
@@ -45,11 +49,11 @@ pub struct Provisioned {
 }
 
 impl Provision {
-    /// Sees to it that every stream and consumer is there as the contract says.
+    /// Creates or verifies every stream and consumer.
     ///
     /// # Errors
-    /// [`StartError`] that names the stream or consumer, and each field that differs.
-    pub async fn run(
+    /// [`StartError`] with the stream or consumer, and each field that differs.
+    pub(crate) async fn run(
         &self,
         context: &jetstream::Context,
         templates: &[TemplateName],
@@ -66,62 +70,71 @@ impl Provision {
             consumers.push((template.clone(), self.consumer(context, template).await?));
         }
         let last_sequence = jobs.state.last_sequence;
-        Ok(Provisioned { jobs: StreamIncarnation::of(&jobs), last_sequence, consumers })
+        Ok(Provisioned { jobs: JobsStream::new(context.clone(), &jobs), last_sequence, consumers })
     }
 
-    async fn stream(&self, context: &jetstream::Context, wanted: Config) -> Result<Info, StartError> {
-        let setting = format!("stream {}", wanted.name);
+    async fn stream(&self, context: &jetstream::Context, expected: Config) -> Result<Info, StartError> {
+        let setting = format!("stream {}", expected.name);
         let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
-        let found = match context.get_stream(&wanted.name).await {
-            Ok(stream) => stream.cached_info().clone(),
+        let found = match self.find(context, &expected.name).await? {
+            Some(found) => found,
+            None if self.verify_only => {
+                let message = "not found, and --no-provision forbids to create it";
+                return Err(StartError::new(setting, message));
+            }
+            None => {
+                let created = context.create_stream(expected.clone()).await.map_err(|e| failed(&e))?;
+                tracing::info!(stream = expected.name, "stream created");
+                created.cached_info().clone()
+            }
+        };
+        verify(&setting, &expected, &found.config, &REQUIRED_OF_STREAM)?;
+        let Some(update) = self.update(&setting, &expected, &found.config)? else { return Ok(found) };
+        if self.verify_only {
+            let additions = additions(&found.config, &update);
+            let message = format!("lacks {additions}, and --no-provision forbids to add it");
+            return Err(StartError::new(setting, message));
+        }
+        context.update_stream(update).await.map_err(|e| failed(&e))?;
+        // Another replica may have updated the stream at the same time, and the last update wins.
+        let found = context.get_stream(&expected.name).await.map_err(|e| failed(&e))?.cached_info().clone();
+        match self.update(&setting, &expected, &found.config)? {
+            None => Ok(found),
+            Some(_) => {
+                Err(StartError::new(setting, "was changed at the same time by another process; restart"))
+            }
+        }
+    }
+
+    async fn find(&self, context: &jetstream::Context, name: &str) -> Result<Option<Info>, StartError> {
+        match context.get_stream(name).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(e)
                     if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
                 {
-                    if self.verify_only {
-                        return Err(StartError::new(
-                            setting,
-                            "is not there, and --no-provision forbids to create it",
-                        ));
-                    }
-                    let created = context.create_stream(wanted.clone()).await.map_err(|e| failed(&e))?;
-                    tracing::info!(stream = wanted.name, "created");
-                    created.cached_info().clone()
+                    Ok(None)
                 }
-                _ => return Err(failed(&error)),
+                _ => Err(StartError::new(format!("stream {name}"), chain(&error))),
             },
-        };
-        verify(&setting, &wanted, &found.config, &PROMISED_OF_STREAM)?;
-        let Some(update) = self.update(&setting, &wanted, &found.config)? else { return Ok(found) };
-        if self.verify_only {
-            let lacking = lacking(&found.config, &update);
-            let message = format!("lacks {lacking}, and --no-provision forbids to add it");
-            return Err(StartError::new(setting, message));
-        }
-        context.update_stream(update).await.map_err(|e| failed(&e))?;
-        // Of two updates at once the last wins: what counts is what is there now.
-        let found = context.get_stream(&wanted.name).await.map_err(|e| failed(&e))?.cached_info().clone();
-        match self.update(&setting, &wanted, &found.config)? {
-            None => Ok(found),
-            Some(_) => Err(StartError::new(setting, "was changed by somebody else meanwhile; start again")),
         }
     }
 
-    /// The stream's configuration with what is to be added; `None` where nothing is.
-    fn update(&self, setting: &str, wanted: &Config, found: &Config) -> Result<Option<Config>, StartError> {
+    /// The configuration of the stream with its additions; `None` if there are none.
+    fn update(&self, setting: &str, expected: &Config, found: &Config) -> Result<Option<Config>, StartError> {
         let mut update = found.clone();
-        let lacking = wanted.subjects.iter().filter(|subject| !found.subjects.contains(subject)).cloned();
-        update.subjects.extend(lacking);
-        if wanted.name == JOB_STATUS && update.subjects != wanted.subjects {
-            let message = format!("subjects: found {:?}, must be {:?}", found.subjects, wanted.subjects);
+        let new = expected.subjects.iter().filter(|subject| !found.subjects.contains(subject)).cloned();
+        update.subjects.extend(new);
+        if expected.name == JOB_STATUS && update.subjects != expected.subjects {
+            let message = format!("subjects: found {:?}, must be {:?}", found.subjects, expected.subjects);
             return Err(StartError::new(setting, message));
         }
-        for (key, value) in &wanted.metadata {
+        for (key, value) in &expected.metadata {
             match found.metadata.get(key) {
                 Some(other) if other != value && !self.adopt => {
                     let message = format!(
-                        "metadata {key}: found {other}, this namespace is {value}: the stream tells of another \
-                         cluster's Jobs; use another NATS account, or --adopt to take it over"
+                        "metadata {key}: found {other}, this namespace is {value}: the stream belongs to \
+                         another cluster's Jobs; use another NATS account, or --adopt to take it over"
                     );
                     return Err(StartError::new(setting, message));
                 }
@@ -138,36 +151,29 @@ impl Provision {
         context: &jetstream::Context,
         template: &TemplateName,
     ) -> Result<PullConsumer, StartError> {
-        let wanted = definitions::consumer(template);
-        let setting = format!("consumer {} of stream {JOBS}", template.consumer_name());
+        let (name, expected) = (template.consumer_name(), definitions::consumer(template));
+        let setting = format!("consumer {name} of stream {JOBS}");
         let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
         let stream = context.get_stream_no_info(JOBS).await.map_err(|e| failed(&e))?;
         let consumer: PullConsumer = if self.verify_only {
-            stream
-                .get_consumer(&template.consumer_name())
-                .await
-                .map_err(|e| StartError::new(setting.clone(), e.to_string()))?
+            let found = stream.get_consumer(&name).await;
+            found.map_err(|e| StartError::new(setting.clone(), e.to_string()))?
         } else {
-            stream
-                .get_or_create_consumer(&template.consumer_name(), wanted.clone())
-                .await
-                .map_err(|e| failed(&e))?
+            stream.get_or_create_consumer(&name, expected.clone()).await.map_err(|e| failed(&e))?
         };
         let found = &consumer.cached_info().config;
-        verify(&setting, &wanted, found, &PROMISED_OF_CONSUMER)?;
+        verify(&setting, &expected, found, &REQUIRED_OF_CONSUMER)?;
         if found.ack_wait < definitions::ACK_WAIT {
             let (found, least) = (found.ack_wait.as_secs(), definitions::ACK_WAIT.as_secs());
-            return Err(StartError::new(
-                setting,
-                format!("ack_wait: found {found} s, must be at least {least} s"),
-            ));
+            let message = format!("ack_wait: found {found} s, must be at least {least} s");
+            return Err(StartError::new(setting, message));
         }
         Ok(consumer)
     }
 }
 
-/// What an update adds, for the reader.
-fn lacking(found: &Config, update: &Config) -> String {
+/// The additions of an update, for an error message.
+fn additions(found: &Config, update: &Config) -> String {
     let subjects =
         update.subjects.iter().filter(|s| !found.subjects.contains(s)).map(|s| format!("subject {s}"));
     let metadata = update.metadata.iter().filter(|(key, value)| found.metadata.get(*key) != Some(value));
@@ -177,17 +183,17 @@ fn lacking(found: &Config, update: &Config) -> String {
 
 fn verify(
     setting: &str,
-    wanted: &impl serde::Serialize,
+    expected: &impl serde::Serialize,
     found: &impl serde::Serialize,
     fields: &[&'static str],
 ) -> Result<(), StartError> {
-    let wanted = serde_json::to_value(wanted).unwrap_or(Value::Null);
+    let expected = serde_json::to_value(expected).unwrap_or(Value::Null);
     let found = serde_json::to_value(found).unwrap_or(Value::Null);
-    let differing = conflicts(&wanted, &found, fields);
-    if differing.is_empty() {
+    let conflicts = conflicts(&expected, &found, fields);
+    if conflicts.is_empty() {
         return Ok(());
     }
-    let list: Vec<_> = differing.iter().map(ToString::to_string).collect();
+    let list: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
     Err(StartError::new(setting, list.join("; ")))
 }
 
@@ -196,10 +202,8 @@ fn check_server(version: &str) -> Result<(), StartError> {
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) < OLDEST_SERVER => {
             let (major, minor) = OLDEST_SERVER;
-            Err(StartError::new(
-                "NATS_URL",
-                format!("the server is {version}, {major}.{minor} or newer is needed"),
-            ))
+            let message = format!("the server is {version}, {major}.{minor} or newer is needed");
+            Err(StartError::new("NATS_URL", message))
         }
         _ => Ok(()),
     }
@@ -220,24 +224,25 @@ mod tests {
     }
 
     #[test]
-    fn subjects_of_new_kinds_are_added_and_none_is_removed() {
+    fn subjects_of_new_templates_are_added_and_none_is_removed() {
         let templates =
             |names: &[&str]| names.iter().map(|n| TemplateName::try_from(*n).unwrap()).collect::<Vec<_>>();
         let found = definitions::jobs(&templates(&["old", "simple"]));
-        let wanted = definitions::jobs(&templates(&["simple", "new"]));
-        let update = provision(false).update("s", &wanted, &found).unwrap().unwrap();
+        let expected = definitions::jobs(&templates(&["simple", "new"]));
+        let update = provision(false).update("s", &expected, &found).unwrap().unwrap();
         assert_eq!(update.subjects, ["jobs.old.create", "jobs.simple.create", "jobs.new.create"]);
         assert_eq!(provision(false).update("s", &found, &found).unwrap(), None);
     }
 
     #[test]
-    fn a_status_stream_of_another_cluster_is_refused_unless_adopted() {
-        let wanted = status(Some("here"));
-        assert_eq!(provision(false).update("s", &wanted, &wanted).unwrap(), None);
-        assert!(provision(false).update("s", &wanted, &status(None)).unwrap().is_some(), "taken at once");
-        let error = provision(false).update("s", &wanted, &status(Some("there"))).unwrap_err().to_string();
+    fn the_status_stream_of_another_cluster_is_refused_unless_adopted() {
+        let expected = status(Some("here"));
+        assert_eq!(provision(false).update("s", &expected, &expected).unwrap(), None);
+        let unmarked = provision(false).update("s", &expected, &status(None)).unwrap();
+        assert!(unmarked.is_some(), "a stream without a uid is taken over");
+        let error = provision(false).update("s", &expected, &status(Some("there"))).unwrap_err().to_string();
         assert!(error.contains("found there, this namespace is here"), "{error}");
-        assert!(provision(true).update("s", &wanted, &status(Some("there"))).unwrap().is_some());
+        assert!(provision(true).update("s", &expected, &status(Some("there"))).unwrap().is_some());
     }
 
     #[test]

@@ -1,40 +1,143 @@
-//! Reads what a stream holds now, by headers only: a million messages in seconds.
+//! Reads of one stream: single messages, and scans of many by their headers.
+//!
+//! Every read goes through the stream's leader, because followers may lag. Every call has a
+//! deadline, and every error names the stream.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use async_nats::{
     HeaderMap,
     jetstream::{
+        self,
         consumer::{Consumer, DeliverPolicy, pull::OrderedConfig},
-        stream::{LastRawMessageErrorKind, Stream},
+        message::StreamMessage,
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use futures::StreamExt;
 use time::OffsetDateTime;
-use tokio::time::timeout;
 
-/// How long the next message may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+use crate::retry::with_deadline;
 
-/// Gives `each` the subject, headers and sequence of every message on `subject` that is there now.
+/// The deadline of one call to JetStream, and of the next message of a scan.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The result of `call` within [`DEADLINE`]. An error begins with `what`.
+pub(crate) async fn call<T, E: Display>(
+    what: &str,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match with_deadline(DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(format!("{what}: {error}")),
+        Err(error) => Err(format!("{what}: {error}")),
+    }
+}
+
+/// Reads one stream.
+#[derive(Clone)]
+pub(crate) struct StreamReader {
+    stream: Stream<()>,
+    /// `stream <name>`, for errors.
+    label: String,
+}
+
+impl StreamReader {
+    /// A reader of the stream `name`. Sends nothing to the server: provisioning has verified the
+    /// stream.
+    ///
+    /// # Errors
+    /// If the name is invalid.
+    pub(crate) async fn open(context: &jetstream::Context, name: &str) -> Result<Self, String> {
+        let label = format!("stream {name}");
+        let stream = context.get_stream_no_info(name).await.map_err(|e| format!("{label}: {e}"))?;
+        Ok(Self { stream, label })
+    }
+
+    /// The stream's handle, for calls that this type lacks. Pass them to [`StreamReader::call`].
+    pub(crate) fn stream(&self) -> &Stream<()> {
+        &self.stream
+    }
+
+    /// The result of `call` within [`DEADLINE`].
+    ///
+    /// # Errors
+    /// The error of the call or of the deadline, with the stream's name.
+    pub(crate) async fn call<T, E: Display>(
+        &self,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, String> {
+        call(&self.label, future).await
+    }
+
+    /// The last message of a subject, if there is one.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn last_message(&self, subject: &str) -> Result<Option<StreamMessage>, String> {
+        self.call(async {
+            match self.stream.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => Ok(Some(message)),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// The message at a sequence, unless the stream has removed it.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, String> {
+        self.call(async {
+            match self.stream.get_raw_message(sequence).await {
+                Ok(message) => Ok(Some(message)),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// As [`scan`].
+    ///
+    /// # Errors
+    /// As [`scan`], with the stream's name.
+    pub(crate) async fn scan(
+        &self,
+        subject: String,
+        from: DeliverPolicy,
+        each: impl FnMut(&str, &HeaderMap, u64),
+    ) -> Result<(), String> {
+        scan(&self.stream, subject, from, each).await.map_err(|e| format!("{}: {e}", self.label))
+    }
+}
+
+/// Calls `each` with the subject, headers and sequence of every message that `subject` has now.
 ///
-/// The consumer may be on a replica that lags behind: the stream's leader is asked before which message is the last, and what
-/// comes is all only with that one.
+/// The consumer may be on a follower. So the scan first reads the last message through the leader,
+/// and is complete only once the consumer has delivered it. A million messages take seconds.
 ///
 /// # Errors
-/// Where the stream does not answer, or stops answering under way: then what was given is not all.
+/// If the stream does not answer, or stops answering during the scan. Then `each` may have missed
+/// messages.
 pub async fn scan(
     stream: &Stream<()>,
     subject: String,
     from: DeliverPolicy,
     each: impl FnMut(&str, &HeaderMap, u64),
 ) -> Result<(), String> {
-    let last = match timeout(DEADLINE, stream.get_last_raw_message_by_subject(&subject)).await {
-        Err(_) => return Err(late()),
-        Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(()),
-        Ok(Err(error)) => return Err(format!("scan: {error}")),
-        Ok(Ok(last)) if !is_due(from, last.sequence, last.time) => return Ok(()),
-        Ok(Ok(last)) => last.sequence,
+    let last = call("scan", async {
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(last) => Ok(Some(last)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    let last = match last.await? {
+        Some(last) if delivers(from, last.sequence, last.time) => last.sequence,
+        _ => return Ok(()),
     };
     let config = OrderedConfig {
         deliver_policy: from,
@@ -42,19 +145,20 @@ pub async fn scan(
         headers_only: true,
         ..OrderedConfig::default()
     };
-    let consumer = bounded(stream.create_consumer(config)).await?;
+    let consumer = call("scan", stream.create_consumer(config)).await?;
     let name = consumer.cached_info().name.clone();
-    let done = read(consumer, last, each).await;
-    // It would go by itself, half a minute later: hundreds of scans a second would leave thousands.
-    if let Err(error) = bounded(stream.delete_consumer(&name)).await {
-        tracing::debug!(error, "a consumer is left to expire");
+    let result = read_until(consumer, last, each).await;
+    // The server removes it after half a minute. Hundreds of scans per second would leave
+    // thousands.
+    if let Err(error) = call("delete consumer", stream.delete_consumer(&name)).await {
+        tracing::debug!(error, "consumer of a scan is left to expire");
     }
-    done
+    result
 }
 
-/// Whether a consumer that begins there gets the message of this sequence and time.
-fn is_due(from: DeliverPolicy, sequence: u64, time: OffsetDateTime) -> bool {
-    match from {
+/// Whether a consumer with this policy delivers the message of this sequence and time.
+fn delivers(policy: DeliverPolicy, sequence: u64, time: OffsetDateTime) -> bool {
+    match policy {
         DeliverPolicy::ByStartSequence { start_sequence } => sequence >= start_sequence,
         DeliverPolicy::ByStartTime { start_time } => time >= start_time,
         DeliverPolicy::New => false,
@@ -62,17 +166,17 @@ fn is_due(from: DeliverPolicy, sequence: u64, time: OffsetDateTime) -> bool {
     }
 }
 
-/// Reads up to the message `last`, and what is there beyond it.
-async fn read(
+/// Reads until the consumer has nothing pending and has delivered the message `last`.
+async fn read_until(
     consumer: Consumer<OrderedConfig>,
     last: u64,
     mut each: impl FnMut(&str, &HeaderMap, u64),
 ) -> Result<(), String> {
     let none = HeaderMap::new();
-    let mut messages = bounded(consumer.messages()).await?;
+    let mut messages = call("scan", consumer.messages()).await?;
     loop {
-        let next = timeout(DEADLINE, messages.next()).await.map_err(|_| late())?;
-        let message = next.ok_or("scan: it ended early")?.map_err(|e| format!("scan: {e}"))?;
+        let next = with_deadline(DEADLINE, messages.next()).await.map_err(|e| format!("scan: {e}"))?;
+        let message = next.ok_or("scan: ended early")?.map_err(|e| format!("scan: {e}"))?;
         let info = message.info().map_err(|e| format!("scan: {e}"))?;
         each(&message.subject, message.headers.as_ref().unwrap_or(&none), info.stream_sequence);
         if info.pending == 0 && info.stream_sequence >= last {
@@ -81,23 +185,15 @@ async fn read(
     }
 }
 
-async fn bounded<T, E: std::fmt::Display>(call: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    timeout(DEADLINE, call).await.map_err(|_| late())?.map_err(|e| format!("scan: {e}"))
-}
-
-fn late() -> String {
-    format!("scan: no answer within {} s", DEADLINE.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_last_message_is_due_unless_the_scan_begins_after_it() {
+    fn a_consumer_delivers_the_last_message_unless_it_starts_after_it() {
         let time = OffsetDateTime::UNIX_EPOCH;
         let later = time + Duration::from_secs(1);
-        for (from, due) in [
+        for (policy, expected) in [
             (DeliverPolicy::All, true),
             (DeliverPolicy::LastPerSubject, true),
             (DeliverPolicy::ByStartSequence { start_sequence: 7 }, true),
@@ -105,7 +201,7 @@ mod tests {
             (DeliverPolicy::ByStartTime { start_time: time }, true),
             (DeliverPolicy::ByStartTime { start_time: later }, false),
         ] {
-            assert_eq!(is_due(from, 7, time), due, "{from:?}");
+            assert_eq!(delivers(policy, 7, time), expected, "{policy:?}");
         }
     }
 }

@@ -1,90 +1,91 @@
-//! Whether the streams are there, and still the same ones. A dispatcher with nothing to do would not notice.
+//! Checks that the streams exist and are still the same ones: an idle dispatcher would not notice.
 //!
-//! Of a stream that is gone `/readyz` tells. It is not made again here: what it held is gone too, and somebody has to know.
-//! One that was made anew is taken as after a reconnect: what was said is synced with the Jobs.
+//! A missing stream makes the component not ready. It is not recreated: its messages are lost, and
+//! the operator has to know. A stream that was recreated counts as a reconnect, so that the leader
+//! resyncs.
 
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::{self, context::GetStreamErrorKind};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    nats::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
+    retry::with_deadline,
+    telemetry::health::Component,
 };
 
-use crate::nats::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS};
-use crate::telemetry::health::Component;
-
-/// How often it is looked.
-const LOOK: Duration = Duration::from_secs(8);
+const INTERVAL: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(4);
-/// Looks without an answer that are borne.
-const BORNE: u32 = 1;
+/// Unanswered checks in a row that leave the component ready.
+const MAX_UNANSWERED: u32 = 1;
 
-/// See the module.
-pub struct Watchdog {
+/// Checks the streams.
+pub(crate) struct Watchdog {
     /// JetStream.
     pub context: jetstream::Context,
-    /// Ready while all streams are there.
+    /// Ready while all streams exist.
     pub health: Component,
-    /// Told of a stream that was made anew.
+    /// Counts reconnects, and streams that were recreated.
     pub reconnects: watch::Sender<u64>,
 }
 
-/// Why a stream is not known to be there.
-enum Away {
-    DeletionCheck(String),
+/// Why a check failed.
+enum CheckError {
+    /// JetStream answered with an error.
+    Missing(String),
     NoAnswer(String),
 }
 
 impl Watchdog {
-    /// Looks for ever; the caller drops it to stop.
-    pub async fn run(self) {
-        let (mut created, mut silent) = (HashMap::new(), 0_u32);
+    /// Checks forever; the caller drops the future to stop.
+    pub(crate) async fn run(self) {
+        let (mut created, mut unanswered) = (HashMap::new(), 0_u32);
         loop {
-            match self.round(&mut created).await {
-                Ok(made_anew) => {
-                    silent = 0;
+            match self.check(&mut created).await {
+                Ok(recreated) => {
+                    unanswered = 0;
                     self.health.ready();
-                    if made_anew {
+                    if recreated {
                         self.reconnects.send_modify(|count| *count += 1);
                     }
                 }
-                Err(Away::DeletionCheck(reason)) => self.health.not_ready(reason),
-                Err(Away::NoAnswer(reason)) => {
-                    silent = silent.saturating_add(1);
-                    if silent > BORNE {
+                Err(CheckError::Missing(reason)) => self.health.not_ready(reason),
+                Err(CheckError::NoAnswer(reason)) => {
+                    unanswered = unanswered.saturating_add(1);
+                    if unanswered > MAX_UNANSWERED {
                         self.health.not_ready(reason);
                     }
                 }
             }
-            sleep(LOOK).await;
+            sleep(INTERVAL).await;
         }
     }
 
-    /// Whether a stream was made anew.
-    async fn round(&self, created: &mut HashMap<&'static str, i128>) -> Result<bool, Away> {
-        let mut made_anew = false;
+    /// Whether a stream was recreated since the last check.
+    async fn check(&self, created: &mut HashMap<&'static str, i128>) -> Result<bool, CheckError> {
+        let mut recreated = false;
         for name in [JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS] {
-            let now = self.created(name).await?;
+            let now = self.creation_time(name).await?;
             if created.insert(name, now).is_some_and(|before| before != now) {
-                tracing::warn!(stream = name, "was made anew");
-                made_anew = true;
+                tracing::warn!(stream = name, "stream was recreated");
+                recreated = true;
             }
         }
-        Ok(made_anew)
+        Ok(recreated)
     }
 
-    async fn created(&self, name: &str) -> Result<i128, Away> {
-        match timeout(DEADLINE, self.context.get_stream(name)).await {
+    async fn creation_time(&self, name: &str) -> Result<i128, CheckError> {
+        match with_deadline(DEADLINE, self.context.get_stream(name)).await {
             Ok(Ok(stream)) => Ok(stream.cached_info().created.unix_timestamp_nanos()),
             Ok(Err(error)) => {
                 let reason = format!("stream {name}: {error}");
                 match error.kind() {
-                    GetStreamErrorKind::JetStream(_) => Err(Away::DeletionCheck(reason)),
-                    _ => Err(Away::NoAnswer(reason)),
+                    GetStreamErrorKind::JetStream(_) => Err(CheckError::Missing(reason)),
+                    _ => Err(CheckError::NoAnswer(reason)),
                 }
             }
-            Err(_) => Err(Away::NoAnswer(format!("stream {name}: no answer"))),
+            Err(error) => Err(CheckError::NoAnswer(format!("stream {name}: {error}"))),
         }
     }
 }

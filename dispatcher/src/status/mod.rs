@@ -121,7 +121,7 @@ impl StatusHandle {
     ///
     /// # Errors
     /// [`Stopped`] when the service is stopping.
-    pub async fn offer(&self, state: JobState, known: Option<SubjectState>) -> Result<(), Stopped> {
+    pub async fn observe_job(&self, state: JobState, known: Option<SubjectState>) -> Result<(), Stopped> {
         let offer = JobInput { state, source: Source::Watch, known, said: None };
         self.0.send(StatusInput::State(offer)).await.map_err(|_| Stopped)
     }
@@ -130,7 +130,7 @@ impl StatusHandle {
     ///
     /// # Errors
     /// [`Stopped`] when the service is stopping.
-    pub async fn sign(&self, sign: PodObservation) -> Result<(), Stopped> {
+    pub async fn observe_pod(&self, sign: PodObservation) -> Result<(), Stopped> {
         self.0.send(StatusInput::PodObservation(sign)).await.map_err(|_| Stopped)
     }
 
@@ -153,7 +153,7 @@ impl StatusHandle {
 
 /// Makes the writer and the task that does its work. The task ends when every [`StatusHandle`] is dropped and what they
 /// brought is said, or at once when `abort` is cancelled.
-pub fn writer(
+pub(crate) fn writer(
     store: store::Store,
     cluster: Arc<dyn Cluster>,
     (health, metrics, spans): (&Health, Metrics, Spans),

@@ -1,8 +1,9 @@
-//! The watch of Kubernetes' Events: warnings only, and of those the few that conditions do not tell.
+//! The watch of Kubernetes Events: the few warnings that no condition of a Job or pod contains.
 //!
-//! A watch and no lists: the API server keeps no cache of Events, so that each list reads all of a namespace's, and a Job
+//! The API server keeps no cache of Events, so that a list reads all Events of the namespace. A Job
 //! that a quota refuses gets a new Event with each try.
 
+use dispatcher_core::status::explain::event::{EventFinding, FIELDS, at, word};
 use k8s_openapi::{
     api::core::v1::Event as KubernetesEvent,
     jiff::{SignedDuration, Timestamp},
@@ -11,79 +12,79 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
 use crate::{
-    kube::{
-        Jobs,
-        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
-    },
+    kube::JobClient,
     leader::Leadership,
     status::{StatusHandle, Stopped},
     telemetry::{
         health::Component,
         metrics::{Metrics, Watched},
     },
-    watch::pods::PendingPods,
+    watch::{
+        pods::PendingPods,
+        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
+    },
 };
-use dispatcher_core::status::explain::event::{EventFinding, FIELDS, at, word};
 
-/// Older Events in a list say nothing of now: the Job controller tries again at least every ten minutes.
-const OLD: SignedDuration = SignedDuration::from_mins(15);
+/// Listed Events of this age are ignored. The Job controller tries again at least every ten
+/// minutes.
+const MAX_AGE: SignedDuration = SignedDuration::from_mins(15);
 
-/// See the module.
-pub struct Events {
-    /// Where the Events are.
-    pub jobs: Jobs,
-    /// Where what they tell goes.
-    pub writer: StatusHandle,
-    /// Ready while the watch works.
+/// Watches the Kubernetes Events.
+pub(crate) struct EventWatch {
+    /// The Jobs and Events of the namespace.
+    pub client: JobClient,
+    /// Receives the observations.
+    pub status: StatusHandle,
+    /// Ready while the watch works, and before its first list.
     pub health: Component,
-    /// Whose pods do not run yet.
-    pub unstarted: PendingPods,
-    /// Changes when the pods are listed.
+    /// The pending pods.
+    pub pending: PendingPods,
+    /// Changes with each list of pods.
     pub pods_listed: watch::Receiver<u64>,
-    /// Whether this replica reports.
+    /// Whether this replica is the leader.
     pub leadership: Leadership,
-    /// Where the watch counts.
+    /// Counts lists and errors.
     pub metrics: Metrics,
 }
 
-impl Events {
-    /// Watches until the writer is gone; the caller drops it to stop.
-    pub async fn run(mut self) {
+impl EventWatch {
+    /// Watches until the service stops; the caller drops the future to stop.
+    pub(crate) async fn run(mut self) {
         self.health.ready();
         if self.pods_listed.changed().await.is_err() {
             return;
         }
-        let follow = WatchLoop {
-            api: self.jobs.events(),
-            what: format!("Events in {}", self.jobs.namespace()),
+        let watch_loop = WatchLoop {
+            api: self.client.events(),
+            name: format!("Events in {}", self.client.namespace()),
             config: watcher::Config::default().fields(FIELDS),
             health: self.health.clone(),
             metrics: (self.metrics.clone(), Watched::Events),
-            again: RelistTrigger { changes: self.pods_listed.clone(), leadership: None },
+            relist: RelistTrigger { changes: self.pods_listed.clone(), leadership: None },
         };
-        follow.run(self).await;
+        watch_loop.run(self).await;
     }
 }
 
-impl EventHandler<KubernetesEvent> for Events {
-    async fn take(&mut self, event: Event<KubernetesEvent>) -> Result<(), Stopped> {
+impl EventHandler<KubernetesEvent> for EventWatch {
+    async fn handle(&mut self, event: Event<KubernetesEvent>) -> Result<(), Stopped> {
         if !self.leadership.is_ours() {
             return Ok(());
         }
         let event = match event {
-            Event::InitApply(event) if Timestamp::now().as_second() - at(&event) > OLD.as_secs() => {
+            Event::InitApply(event) if Timestamp::now().as_second() - at(&event) > MAX_AGE.as_secs() => {
                 return Ok(());
             }
             Event::InitApply(event) | Event::Apply(event) => event,
             Event::Init | Event::InitDone | Event::Delete(_) => return Ok(()),
         };
-        let sign = match word(&event) {
-            Some(EventFinding::Job(sign)) => Some(sign),
-            Some(EventFinding::Pod(pod, tells)) => self.unstarted.sign(&pod, tells),
+        let observation = match word(&event) {
+            Some(EventFinding::Job(observation)) => Some(observation),
+            Some(EventFinding::Pod(pod, state)) => self.pending.observation(&pod, state),
             None => None,
         };
-        match sign {
-            Some(sign) => self.writer.sign(sign).await,
+        match observation {
+            Some(observation) => self.status.observe_pod(observation).await,
             None => Ok(()),
         }
     }

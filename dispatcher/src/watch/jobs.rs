@@ -1,43 +1,11 @@
-//! One watch for all Jobs: states go to the status writer. A start, and a relist after a 410, compare what was said
-//! with what is there.
+//! The watch of the Jobs. As the leader, it hands each observed state to `status` and resyncs.
 //!
-//! A reconnect to NATS goes the same way, since the server may have lost what it had not written to disk; so does the
-//! moment in which this replica begins to report. One that does not report watches, and says nothing.
-//!
-//! The scan of what was said comes first, then a consistent list: a Job that is open in the scan and missing from the
-//! list is gone, or lost its label; the writer asks for it before it says so. What was on its way to both while they were
-//! read is for the second look.
+//! A start, a relist after a 410, a NATS reconnect (the server may have lost unsynced messages) and
+//! a leadership change each cause a resync: a scan of the open subjects, then a consistent list.
+//! `status` reconciles each pair. A follower only counts Jobs and keeps tombstones.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use kube::runtime::watcher::{self, Event};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
-
-use crate::retry::backoff;
-use crate::{
-    cancellation::Cancellations,
-    concurrency::ConcurrencyLimiter,
-    kube::{
-        Jobs,
-        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
-    },
-    leader::{Leadership, Term},
-    status::{
-        StatusHandle, Stopped,
-        store::{LastMessage, Store, StoreError},
-    },
-    telemetry::{
-        health::Component,
-        metrics::{Metrics, Watched},
-    },
-    watch::{
-        second_pass::{CoveredJobs, second_looks},
-        tombstones::Tombstones,
-    },
-};
 use dispatcher_core::{
     contract::{
         job::{JobObject, JobState, LABEL_TEMPLATE, Presence},
@@ -45,135 +13,197 @@ use dispatcher_core::{
     },
     status::SubjectState,
 };
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch;
 
-/// How long the Lease is waited for at the start.
-const LEASE_PATIENCE: Duration = Duration::from_secs(3);
+use crate::{
+    cancellation::Cancellations,
+    concurrency::ConcurrencyLimiter,
+    kube::JobClient,
+    leader::{Leadership, Term},
+    nats::status_stream::StatusStream,
+    retry::with_deadline,
+    status::{StatusHandle, Stopped},
+    telemetry::{
+        health::Component,
+        metrics::{Metrics, Watched},
+    },
+    watch::{
+        resync::{OpenSubjects, Resync},
+        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
+    },
+};
 
-/// What was said of the Jobs that have no outcome, by subject.
-pub(super) type Open = HashMap<(TemplateName, JobName), SubjectState>;
+/// The longest wait for the first read of the Lease at start.
+const LEASE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// See the module.
-pub struct JobWatch {
-    /// The Jobs to watch.
-    pub jobs: Jobs,
-    /// What was said of them.
-    pub store: Store,
-    /// Where their states go.
-    pub writer: StatusHandle,
-    /// Which of them are to go.
-    pub cancels: Cancellations,
-    /// Where unfinished ones are counted.
-    pub active: ConcurrencyLimiter,
+/// Watches the Jobs.
+pub(crate) struct JobWatch {
+    /// The Jobs of the namespace.
+    pub client: JobClient,
+    /// The published events.
+    pub store: StatusStream,
+    /// Publishes events.
+    pub status: StatusHandle,
+    /// The pending cancellations.
+    pub cancellations: Cancellations,
+    /// Counts the unfinished Jobs.
+    pub limiter: ConcurrencyLimiter,
     /// Ready while the watch works.
     pub health: Component,
-    /// Ready while what was said can be read.
+    /// Ready while a resync can read `JOB_STATUS`.
     pub resync_health: Component,
-    /// Changes when NATS is connected again.
+    /// Changes when NATS is connected again or a stream is recreated.
     pub reconnects: watch::Receiver<u64>,
-    /// Whether this replica reports. One that does not watches all the same.
+    /// Whether this replica is the leader.
     pub leadership: Leadership,
-    /// What it saw meanwhile.
-    pub witnessed: Tombstones,
-    /// Where the watch and the comparisons are counted.
+    /// Counts lists, errors and resyncs.
     pub metrics: Metrics,
 }
 
 impl JobWatch {
-    /// Watches until the writer is gone; the caller drops it to stop. `listed` counts the lists that this replica took as
-    /// the one that reports.
-    pub async fn run(mut self, listed: watch::Sender<u64>) {
-        // Else the first one of all would list, take the lead, and list again.
-        let _ = timeout(LEASE_PATIENCE, self.leadership.is_known()).await;
-        let follow = WatchLoop {
-            api: self.jobs.api(),
-            what: format!("Jobs in {}", self.jobs.namespace()),
+    /// Watches until the service stops; the caller drops the future to stop. `resyncs` counts the
+    /// resyncs.
+    pub(crate) async fn run(mut self, resyncs: watch::Sender<u64>) {
+        // A single replica becomes the leader now. Without this wait, it would list a second time.
+        let _ = with_deadline(LEASE_DEADLINE, self.leadership.is_known()).await;
+        let watch_loop = WatchLoop {
+            api: self.client.api(),
+            name: format!("Jobs in {}", self.client.namespace()),
             config: watcher::Config::default().labels(LABEL_TEMPLATE),
-            health: self.health.clone(),
+            health: self.health,
             metrics: (self.metrics.clone(), Watched::Jobs),
-            again: RelistTrigger {
-                changes: self.reconnects.clone(),
-                leadership: Some(self.leadership.clone()),
-            },
+            relist: RelistTrigger { changes: self.reconnects, leadership: Some(self.leadership.clone()) },
         };
-        // It is not read while there is nothing to compare.
-        self.resync_health.ready();
-        let (watch, told, synced) = (Arc::new(self), CoveredJobs::default(), listed.subscribe());
-        let taker = Taker { watch: watch.clone(), open: Open::new(), told: told.clone(), term: None, listed };
+        let (status, leadership) = (self.status, self.leadership);
+        let resync = Resync::new(self.store, status.clone(), leadership.clone(), self.resync_health);
+        let (resync, resynced) = (Arc::new(resync), resyncs.subscribe());
+        let handler = JobHandler {
+            resync: resync.clone(),
+            status,
+            cancellations: self.cancellations,
+            limiter: self.limiter,
+            leadership,
+            metrics: self.metrics,
+            resyncs,
+            open: OpenSubjects::new(),
+            term: None,
+        };
         tokio::select! {
-            () = follow.run(taker) => {}
-            () = second_looks(&watch, &told, synced) => {}
+            () = watch_loop.run(handler) => {}
+            () = resync.run_second_passes(resynced) => {}
         }
     }
+}
 
-    async fn handle(
-        &self,
-        event: Event<JobObject>,
-        open: &mut Open,
-        told: &CoveredJobs,
-    ) -> Result<(), Stopped> {
-        self.note(&event);
-        // What comes while another one reports is not missed: when this one begins to, all is synced anew.
+struct JobHandler {
+    resync: Arc<Resync>,
+    status: StatusHandle,
+    cancellations: Cancellations,
+    limiter: ConcurrencyLimiter,
+    leadership: Leadership,
+    metrics: Metrics,
+    resyncs: watch::Sender<u64>,
+    /// The open subjects of the current resync that the list has not contained so far.
+    open: OpenSubjects,
+    /// The term in which the current resync began.
+    term: Option<Term>,
+}
+
+impl EventHandler<JobObject> for JobHandler {
+    async fn handle(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
+        self.record(&event);
+        if matches!(event, Event::Init) {
+            self.term = self.leadership.term();
+        }
+        // A follower misses nothing: it resyncs when it becomes the leader.
         if !self.leadership.is_ours() {
-            told.ends();
+            self.resync.covered.clear();
             return Ok(());
         }
         match event {
-            // The watcher lists only when it is asked for its next event: the scan comes first.
             Event::Init => {
-                *open = self.scan().await;
-                tracing::info!(open = open.len(), "comparing what was said with the Jobs in the cluster");
-                told.begins(open.values());
+                self.start_resync().await;
                 Ok(())
             }
-            Event::InitApply(job) => {
-                let Some(state) = self.read(&job).await else { return Ok(()) };
-                told.of(&state);
-                // Nothing where the scan has nothing: the stream may have lost what the lane knows. Wrong, where all is said or
-                // was said after the scan, it costs a refused publish.
-                let known = open.remove(&(state.template.clone(), state.name.clone())).unwrap_or_default();
-                // Its name may have been another one's before, whose end may have been seen.
-                let earlier = known.last.as_ref().filter(|said| said.uid != state.uid);
-                if let Some(earlier) = earlier.and_then(|said| self.witnessed.of(&said.uid)) {
-                    self.writer.offer(earlier, Some(known)).await?;
-                    return self.writer.offer(state, None).await;
-                }
-                self.writer.offer(state, Some(known)).await
-            }
-            Event::InitDone => self.missing(std::mem::take(open).into_keys()).await,
-            Event::Apply(job) => self.offer(&job, Presence::Present, told).await,
-            Event::Delete(job) => self.offer(&job, Presence::DeletedUnverified, told).await,
+            Event::InitApply(job) => self.observe_listed(&job).await,
+            Event::InitDone => self.finish_resync().await,
+            Event::Apply(job) => self.observe(&job, Presence::Present).await,
+            Event::Delete(job) => self.observe(&job, Presence::DeletedUnverified).await,
         }
     }
+}
 
-    async fn offer(&self, job: &JobObject, presence: Presence, told: &CoveredJobs) -> Result<(), Stopped> {
-        let Some(state) = self.read(job).await else { return Ok(()) };
-        told.of(&state);
-        self.writer.offer(state.with_presence(presence), None).await
-    }
-
-    /// What every replica needs to know, whoever reports: how many Jobs are unfinished, which of them are to go, and how those
-    /// ended that are gone.
-    fn note(&self, event: &Event<JobObject>) {
+impl JobHandler {
+    /// Updates what every replica keeps: the unfinished Jobs, cancelled Jobs, and tombstones.
+    fn record(&self, event: &Event<JobObject>) {
         match event {
-            Event::Init => self.active.list_begins(),
-            Event::InitDone => self.active.listed(),
+            Event::Init => self.limiter.list_begins(),
+            Event::InitDone => self.limiter.listed(),
             Event::InitApply(job) | Event::Apply(job) => {
                 if let Ok(state) = JobState::read(job) {
-                    self.active.apply(&state);
-                    self.cancels.look(&state);
+                    self.limiter.apply(&state);
+                    self.cancellations.observe(&state);
                 }
             }
             Event::Delete(job) => {
                 if let Ok(state) = JobState::read(job) {
-                    self.witnessed.note(&state);
-                    self.active.delete(&state);
+                    self.resync.tombstones.add(&state);
+                    self.limiter.delete(&state);
                 }
             }
         }
     }
 
-    /// The state of a Job; of one whose marks somebody changed, with the identity that it was spoken of by. `None` of a
-    /// Job that is not ours.
+    /// Scans the open subjects. The list starts after that.
+    async fn start_resync(&mut self) {
+        self.open = self.resync.open_subjects().await;
+        tracing::info!(open = self.open.len(), "resync started");
+        self.resync.covered.start(self.open.values());
+    }
+
+    /// Observes a Job of the list, with the state of its subject.
+    async fn observe_listed(&mut self, job: &JobObject) -> Result<(), Stopped> {
+        let Some(state) = self.read(job).await else { return Ok(()) };
+        self.resync.covered.add(&state);
+        // A subject that the scan lacks counts as empty, because the stream may have lost events
+        // that the subject's queue remembers. If it is not empty, the fence refuses one publish.
+        let key = (state.template.clone(), state.name.clone());
+        let subject = self.open.remove(&key).unwrap_or_default();
+        if let Some(previous) = self.tombstone_of_previous(&subject, &state) {
+            self.status.observe_job(previous, Some(subject)).await?;
+            return self.status.observe_job(state, None).await;
+        }
+        self.status.observe_job(state, Some(subject)).await
+    }
+
+    /// The tombstone of an earlier Job of the name, if the subject's last event is about that Job.
+    fn tombstone_of_previous(&self, subject: &SubjectState, state: &JobState) -> Option<JobState> {
+        let previous = subject.last.as_ref().filter(|last| last.uid != state.uid)?;
+        self.resync.tombstones.get(&previous.uid)
+    }
+
+    async fn finish_resync(&mut self) -> Result<(), Stopped> {
+        let missing = std::mem::take(&mut self.open);
+        self.resync.observe_missing(missing.into_keys()).await?;
+        tracing::info!("resync finished");
+        self.metrics.synced();
+        if let Some(term) = self.term {
+            self.leadership.synced(term);
+        }
+        self.resyncs.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Observes a Job of a watch event.
+    async fn observe(&self, job: &JobObject, presence: Presence) -> Result<(), Stopped> {
+        let Some(state) = self.read(job).await else { return Ok(()) };
+        self.resync.covered.add(&state);
+        self.status.observe_job(state.with_presence(presence), None).await
+    }
+
+    /// The state of a Job. If its labels or annotations were changed, its last event identifies it.
+    /// `None` if the dispatcher did not create the Job.
     async fn read(&self, job: &JobObject) -> Option<JobState> {
         let error = match JobState::read(job) {
             Ok(state) => return Some(state),
@@ -182,93 +212,16 @@ impl JobWatch {
         let name = job.metadata.name.as_deref().unwrap_or_default();
         let template = job.metadata.labels.as_ref()?.get(LABEL_TEMPLATE)?.as_str();
         let (template, name) = (TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?);
-        let state = match self.last(&template, &name).await {
+        let state = match self.resync.last(&template, &name).await {
             Some(last) => JobState::read_as(job, last.event, last.request_hash.unwrap_or_default()),
             None => None,
         };
         match &state {
             Some(_) => {
-                tracing::warn!(job = %name, %error, "somebody changed the marks of this Job; it is told all the same")
+                tracing::warn!(job = %name, %error, "job metadata was changed; its last event identifies it")
             }
-            None => tracing::debug!(job = %name, %error, "a Job is left alone"),
+            None => tracing::debug!(job = %name, %error, "unmanaged job ignored"),
         }
         state
-    }
-
-    /// The last message of a Job's subject, however long it takes to learn it.
-    async fn last(&self, template: &TemplateName, name: &JobName) -> Option<LastMessage> {
-        for delay in backoff() {
-            match self.store.last(template, name).await {
-                Ok(last) => {
-                    self.resync_health.ready();
-                    return last;
-                }
-                Err(StoreError::Foreign(_)) => {
-                    self.resync_health.ready();
-                    return None;
-                }
-                Err(error) => self.resync_health.not_ready(error.to_string()),
-            }
-            sleep(delay).await;
-        }
-        None
-    }
-
-    /// What was said of Jobs that have no outcome yet, however long it takes to learn it.
-    pub(super) async fn scan(&self) -> Open {
-        for delay in backoff() {
-            match self.store.open_subjects().await {
-                Ok(open) => {
-                    self.resync_health.ready();
-                    return open;
-                }
-                Err(error) => self.resync_health.not_ready(error.to_string()),
-            }
-            sleep(delay).await;
-        }
-        Open::new()
-    }
-
-    /// Jobs that were spoken of, have no outcome, and are in no list.
-    pub(super) async fn missing(
-        &self,
-        open: impl IntoIterator<Item = (TemplateName, JobName)>,
-    ) -> Result<(), Stopped> {
-        for (template, name) in open {
-            if let Some(last) = self.last(&template, &name).await {
-                let known = last.known.clone();
-                let state = self.witnessed.of(&last.event.uid).unwrap_or_else(|| last.missing());
-                self.writer.offer(state, Some(known)).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Taker {
-    watch: Arc<JobWatch>,
-    open: Open,
-    told: CoveredJobs,
-    /// That in which the comparison began.
-    term: Option<Term>,
-    listed: watch::Sender<u64>,
-}
-
-impl EventHandler<JobObject> for Taker {
-    async fn take(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
-        let leadership = &self.watch.leadership;
-        let (begins, ends) = (matches!(event, Event::Init), matches!(event, Event::InitDone));
-        if begins {
-            self.term = leadership.term();
-        }
-        let done = ends && leadership.is_ours();
-        self.watch.handle(event, &mut self.open, &self.told).await?;
-        if done {
-            tracing::info!("synced");
-            self.watch.metrics.synced();
-            self.term.into_iter().for_each(|term| self.watch.leadership.synced(term));
-            self.listed.send_modify(|lists| *lists += 1);
-        }
-        Ok(())
     }
 }

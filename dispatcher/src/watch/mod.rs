@@ -1,9 +1,11 @@
-//! The report half: watches the Jobs and tells what became of each.
+//! The watch side: observes Jobs, pods and Kubernetes Events in every replica. The leader resyncs
+//! and hands its observations to `status`.
 
-pub mod events;
-pub mod jobs;
-pub mod logs;
-pub mod pods;
-pub mod retire;
-mod second_pass;
-pub mod tombstones;
+pub(crate) mod events;
+pub(crate) mod jobs;
+mod logs;
+pub(crate) mod pods;
+mod resync;
+pub(crate) mod retire;
+mod tombstones;
+mod watch_loop;

@@ -1,26 +1,13 @@
-//! The watch of the Jobs' pods. Each time that the one who reports has listed the Jobs, the pods are listed anew: then the writer knows which Jobs
-//! are unfinished, and the pods of all others are none of its business.
+//! The watch of the Jobs' pods.
+//!
+//! Lists the pods again after each resync. Only then `status` knows the unfinished Jobs, and it
+//! ignores the pods of all others.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kube::runtime::watcher::{self, Event};
-use tokio::sync::watch;
-
-use crate::{
-    kube::{
-        Jobs,
-        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
-    },
-    leader::Leadership,
-    status::{StatusHandle, Stopped},
-    telemetry::{
-        health::Component,
-        metrics::{Metrics, Watched},
-    },
-};
 use dispatcher_core::{
     contract::{
         job::LABEL_TEMPLATE,
@@ -31,102 +18,121 @@ use dispatcher_core::{
         pod_tracker::{PodObservation, PodState},
     },
 };
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch;
 
-/// The Jobs of the pods that do not run yet: an Event tells of a pod only.
+use crate::{
+    kube::JobClient,
+    leader::Leadership,
+    status::{StatusHandle, Stopped},
+    telemetry::{
+        health::Component,
+        metrics::{Metrics, Watched},
+    },
+    watch::watch_loop::{EventHandler, RelistTrigger, WatchLoop},
+};
+
+/// The Jobs of pending pods, by the pod's uid. A Kubernetes Event names only the pod.
 #[derive(Clone, Default)]
-pub struct PendingPods(Arc<Mutex<HashMap<String, Owner>>>);
+pub(crate) struct PendingPods(Arc<Mutex<HashMap<String, Owner>>>);
 
-/// A pod's Job: its template, name and uid.
-type Owner = (Option<TemplateName>, JobName, String);
+/// The Job of a pod.
+struct Owner {
+    template: Option<TemplateName>,
+    name: JobName,
+    uid: String,
+}
 
 impl PendingPods {
-    /// What `tells` of this pod, as a sign of its Job; `None` of a pod that has run, or is not of a Job.
-    pub fn sign(&self, pod: &str, tells: PodState) -> Option<PodObservation> {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (template, name, uid) = waiting.get(pod)?.clone();
-        Some(PodObservation { template, name, uid, tells })
+    /// The observation of a pending pod's Job; `None` if the pod is not pending or has no Job.
+    pub(super) fn observation(&self, pod: &str, state: PodState) -> Option<PodObservation> {
+        let pods = self.lock();
+        let Owner { template, name, uid } = pods.get(pod)?;
+        let (template, name, uid) = (template.clone(), name.clone(), uid.clone());
+        Some(PodObservation { template, name, uid, tells: state })
     }
 
-    fn note(&self, sign: &PodObservation) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &sign.tells {
+    fn apply(&self, observation: &PodObservation) {
+        let PodObservation { template, name, uid, tells } = observation;
+        match tells {
             PodState::Waiting { pod, .. } => {
-                waiting.insert(pod.clone(), (sign.template.clone(), sign.name.clone(), sign.uid.clone()));
+                let owner = Owner { template: template.clone(), name: name.clone(), uid: uid.clone() };
+                self.lock().insert(pod.clone(), owner);
             }
-            PodState::Running { pod, .. } | PodState::Ended { pod, .. } => drop(waiting.remove(pod)),
+            PodState::Running { pod, .. } | PodState::Ended { pod, .. } => drop(self.lock().remove(pod)),
             PodState::Refused { .. } => {}
         }
     }
 
     fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Owner>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// See the module.
-pub struct Pods {
-    /// Where the pods are.
-    pub jobs: Jobs,
-    /// Where what they tell goes.
-    pub writer: StatusHandle,
-    /// Ready while the watch works; also before it is asked for.
+/// Watches the pods.
+pub(crate) struct PodWatch {
+    /// The Jobs and pods of the namespace.
+    pub client: JobClient,
+    /// Receives the observations.
+    pub status: StatusHandle,
+    /// Ready while the watch works, and before its first list.
     pub health: Component,
-    /// Filled with the pods that do not run yet.
-    pub unstarted: PendingPods,
-    /// Whether this replica reports.
+    /// The pending pods. The watch of Kubernetes Events shares them.
+    pub pending: PendingPods,
+    /// Whether this replica is the leader.
     pub leadership: Leadership,
-    /// Where the watch counts.
+    /// Counts lists and errors.
     pub metrics: Metrics,
-    /// Changes when this replica, as the one that reports, has listed the Jobs.
-    pub jobs_listed: watch::Receiver<u64>,
-    /// Changes when the pods are listed thereafter.
+    /// Changes with each resync.
+    pub resyncs: watch::Receiver<u64>,
+    /// Counts the lists of pods.
     pub listed: watch::Sender<u64>,
 }
 
-impl Pods {
-    /// Watches until the writer is gone; the caller drops it to stop.
-    pub async fn run(mut self) {
+impl PodWatch {
+    /// Watches until the service stops; the caller drops the future to stop.
+    pub(crate) async fn run(mut self) {
         self.health.ready();
-        if self.jobs_listed.changed().await.is_err() {
+        if self.resyncs.changed().await.is_err() {
             return;
         }
-        let follow = WatchLoop {
-            api: self.jobs.pods(),
-            what: format!("pods in {}", self.jobs.namespace()),
+        let watch_loop = WatchLoop {
+            api: self.client.pods(),
+            name: format!("pods in {}", self.client.namespace()),
             config: watcher::Config::default().labels(LABEL_TEMPLATE),
             health: self.health.clone(),
             metrics: (self.metrics.clone(), Watched::Pods),
-            again: RelistTrigger { changes: self.jobs_listed.clone(), leadership: None },
+            relist: RelistTrigger { changes: self.resyncs.clone(), leadership: None },
         };
-        follow.run(self).await;
+        watch_loop.run(self).await;
     }
 }
 
-impl EventHandler<PodObject> for Pods {
-    async fn take(&mut self, event: Event<PodObject>) -> Result<(), Stopped> {
-        // As with the Jobs: when this replica begins to report, all is listed anew.
+impl EventHandler<PodObject> for PodWatch {
+    async fn handle(&mut self, event: Event<PodObject>) -> Result<(), Stopped> {
+        // A follower misses nothing: it lists the pods again when it becomes the leader.
         if !self.leadership.is_ours() {
             return Ok(());
         }
-        let (pod, gone) = match event {
+        let (pod, deleted) = match event {
             Event::Init => {
-                self.unstarted.clear();
-                return self.writer.pods_listing().await;
+                self.pending.clear();
+                return self.status.pods_listing().await;
             }
             Event::InitDone => {
-                self.writer.pods_listed().await?;
-                self.listed.send_modify(|lists| *lists += 1);
+                self.status.pods_listed().await?;
+                self.listed.send_modify(|count| *count += 1);
                 return Ok(());
             }
             Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
         };
-        match sign(&pod, gone) {
-            Some(sign) => {
-                self.unstarted.note(&sign);
-                self.writer.sign(sign).await
-            }
-            None => Ok(()),
-        }
+        let Some(observation) = sign(&pod, deleted) else { return Ok(()) };
+        self.pending.apply(&observation);
+        self.status.observe_pod(observation).await
     }
 }

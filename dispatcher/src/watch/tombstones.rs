@@ -1,84 +1,88 @@
-//! The ends of Jobs that went while another replica reported, or none.
+//! Tombstones: the last states of deleted Jobs, in every replica.
 //!
-//! Every replica watches, whoever reports. Where the one that reports is killed, or cannot renew its Lease in time, a Job may end
-//! and be deleted before the next one begins to: then it is in no list, and only who watched can tell how it ended.
+//! If the leader fails after a Job has ended and before its outcome is stored, the Job may be
+//! deleted before the next leader lists it. The next leader publishes the outcome from the
+//! tombstone.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use dispatcher_core::contract::job::{JobState, Presence};
 
-/// How many are remembered, of the newest; each is about as large as its status.
-const MOST: usize = 10_000;
+/// The largest number of tombstones. The oldest ones go first. Each is about as large as its
+/// status.
+const MAX_TOMBSTONES: usize = 10_000;
 
-/// The last states of Jobs that the watch saw go with a final condition. Clones are the same one.
-#[derive(Debug, Clone, Default)]
-pub struct Tombstones(Arc<Mutex<Kept>>);
+/// The last states of Jobs that the watch observed with a final condition before their deletion.
+#[derive(Debug, Default)]
+pub(super) struct Tombstones(Mutex<State>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct State {
     by_uid: HashMap<String, JobState>,
-    /// The uids, the oldest first.
+    /// The uids, oldest first.
     order: VecDeque<String>,
 }
 
 impl Tombstones {
-    /// Remembers the last state of a Job that is gone, where it is an end.
-    pub(super) fn note(&self, state: &JobState) {
-        // Of a retired one all is told.
+    /// Keeps the last state of a deleted Job if it is final.
+    pub(super) fn add(&self, state: &JobState) {
+        // The outcome of a retired Job is stored.
         if state.retired || state.outcome().is_none() {
             return;
         }
-        let Kept { by_uid, order } = &mut *self.kept();
-        let gone = state.clone().with_presence(Presence::DeletedUnverified);
-        if by_uid.insert(state.uid.clone(), gone).is_some() {
+        let State { by_uid, order } = &mut *self.lock();
+        let deleted = state.clone().with_presence(Presence::DeletedUnverified);
+        if by_uid.insert(state.uid.clone(), deleted).is_some() {
             return;
         }
         order.push_back(state.uid.clone());
-        if order.len() > MOST {
-            order.pop_front().into_iter().for_each(|uid| drop(by_uid.remove(&uid)));
+        if order.len() > MAX_TOMBSTONES
+            && let Some(oldest) = order.pop_front()
+        {
+            by_uid.remove(&oldest);
         }
     }
 
-    /// The last state of a Job that is gone, where it was seen to end.
-    pub(super) fn of(&self, uid: &str) -> Option<JobState> {
-        self.kept().by_uid.get(uid).cloned()
+    /// The last state of a deleted Job, if it was final.
+    pub(super) fn get(&self, uid: &str) -> Option<JobState> {
+        self.lock().by_uid.get(uid).cloned()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dispatcher_core::testing::a_job;
     use serde_json::json;
 
     use super::*;
-    use dispatcher_core::testing::a_job;
 
-    fn gone(uid: &str, condition: &str) -> JobState {
+    fn deleted(uid: &str, condition: &str) -> JobState {
         a_job(uid, 1, json!({"conditions": [{"type": condition, "status": "True"}]}))
     }
 
     #[test]
-    fn an_end_that_was_seen_is_known_when_the_job_is_gone() {
-        let witnessed = Tombstones::default();
-        witnessed.note(&gone("ended", "Complete"));
-        witnessed.note(&gone("not-ended", "SuccessCriteriaMet"));
-        let state = witnessed.of("ended").unwrap();
+    fn a_deleted_job_has_a_tombstone_if_its_last_state_was_final() {
+        let tombstones = Tombstones::default();
+        tombstones.add(&deleted("ended", "Complete"));
+        tombstones.add(&deleted("not-ended", "SuccessCriteriaMet"));
+        let state = tombstones.get("ended").unwrap();
         assert_eq!(state.presence, Presence::DeletedUnverified);
         assert_eq!(state.outcome().unwrap().result.to_string(), "Complete");
-        assert!(witnessed.of("not-ended").is_none());
+        assert!(tombstones.get("not-ended").is_none());
     }
 
     #[test]
-    fn only_the_newest_are_remembered() {
-        let witnessed = Tombstones::default();
-        (0..=MOST).for_each(|number| witnessed.note(&gone(&number.to_string(), "Failed")));
-        assert!(witnessed.of("0").is_none());
-        assert!(witnessed.of("1").is_some() && witnessed.of(&MOST.to_string()).is_some());
+    fn only_the_newest_tombstones_are_kept() {
+        let tombstones = Tombstones::default();
+        (0..=MAX_TOMBSTONES).for_each(|number| tombstones.add(&deleted(&number.to_string(), "Failed")));
+        assert!(tombstones.get("0").is_none());
+        assert!(tombstones.get("1").is_some() && tombstones.get(&MAX_TOMBSTONES.to_string()).is_some());
     }
 }

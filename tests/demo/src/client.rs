@@ -1,4 +1,4 @@
-//! The client: what any program with a NATS client does, nothing else.
+//! A NATS client of the dispatcher. It uses public subjects and streams only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use futures::StreamExt;
 
 use crate::event::Event;
 
-/// How long a call may take.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long a `submit` call may take.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to NATS.
 pub(crate) struct Client {
@@ -18,7 +18,7 @@ pub(crate) struct Client {
     jetstream: jetstream::Context,
 }
 
-/// A request that was refused, as `JOB_REJECTED` keeps it.
+/// A rejected request in `JOB_REJECTED`.
 pub(crate) struct DeadLetter {
     pub(crate) payload: String,
     pub(crate) error: String,
@@ -26,48 +26,47 @@ pub(crate) struct DeadLetter {
 
 impl Client {
     pub(crate) async fn connect(url: &str) -> Result<Self, String> {
-        let nats = async_nats::connect(url).await.map_err(|error| format!("{url}: {error}"))?;
+        let nats =
+            async_nats::connect(url).await.map_err(|error| format!("cannot connect to {url}: {error}"))?;
         Ok(Self { jetstream: jetstream::new(nats.clone()), nats })
     }
 
     pub(crate) async fn subscribe(&self, subject: &'static str) -> Result<async_nats::Subscriber, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("subscribing to {subject}: {error}");
+        let failed = |error: &dyn std::fmt::Display| format!("cannot subscribe to {subject}: {error}");
         let subscriber = self.nats.subscribe(subject).await.map_err(|error| failed(&error))?;
-        // So that the subscription is there before the first request is.
+        // The subscription must exist before the first request.
         self.nats.flush().await.map_err(|error| failed(&error))?;
         Ok(subscriber)
     }
 
-    /// Requests a Job, like `nats req`; the answer is the stream's acknowledgement.
+    /// Requests a Job, like `nats req`. The answer is the acknowledgement of the stream.
     pub(crate) async fn request_job(&self, payload: &'static str) -> Result<(), String> {
         let answer = self.nats.request("jobs.simple.create", payload.into()).await;
-        let answer = answer.map_err(|error| format!("no answer to a request for a Job: {error}"))?;
+        let answer = answer.map_err(|error| format!("no acknowledgement of a request: {error}"))?;
         let text = String::from_utf8_lossy(&answer.payload);
-        if text.contains("\"error\"") {
-            Err(format!("a request for a Job was refused: {text}"))
-        } else {
-            Ok(())
-        }
+        if text.contains("\"error\"") { Err(format!("the stream refused a request: {text}")) } else { Ok(()) }
     }
 
-    /// Calls a Job, like `nats req` with the header `Job-Wait: outcome`; the answer is its last event.
-    pub(crate) async fn call(&self, template: &str, payload: &'static str) -> Result<Event, String> {
+    /// Submits a request with the header `Job-Wait: outcome`. The answer is the last event of the
+    /// Job.
+    pub(crate) async fn submit(&self, template: &str, payload: &'static str) -> Result<Event, String> {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Job-Wait", "outcome");
         let request =
-            async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(ANSWER));
+            async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(SUBMIT_TIMEOUT));
         let answer = self.nats.send_request(format!("jobs.{template}.submit"), request).await;
-        let answer = answer.map_err(|error| format!("no answer to a call of {template}: {error}"))?;
+        let answer = answer.map_err(|error| format!("no answer on jobs.{template}.submit: {error}"))?;
         let text = String::from_utf8_lossy(&answer.payload);
         match answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
-            Some(error) => Err(format!("a call of {template} was refused: {error}: {text}")),
-            None => serde_json::from_str(&text).map_err(|error| format!("no event: {error}: {text}")),
+            Some(error) => Err(format!("jobs.{template}.submit failed: {error}")),
+            None => serde_json::from_str(&text)
+                .map_err(|error| format!("cannot decode an answer: {error}: {text}")),
         }
     }
 
-    /// Every event that `JOB_STATUS` holds, by Job, in order.
-    pub(crate) async fn stored(&self) -> Result<BTreeMap<String, Vec<Event>>, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("reading JOB_STATUS: {error}");
+    /// All events in `JOB_STATUS` by Job, oldest first.
+    pub(crate) async fn stored_events(&self) -> Result<BTreeMap<String, Vec<Event>>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read JOB_STATUS: {error}");
         let stream = self.jetstream.get_stream("JOB_STATUS").await.map_err(|error| failed(&error))?;
         let config =
             OrderedConfig { filter_subject: "jobs.*.status.*".to_owned(), ..OrderedConfig::default() };
@@ -86,7 +85,7 @@ impl Client {
 
     /// The last dead letter, like `nats stream get JOB_REJECTED --last-for jobs.simple.rejected`.
     pub(crate) async fn last_dead_letter(&self) -> Result<DeadLetter, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("reading JOB_REJECTED: {error}");
+        let failed = |error: &dyn std::fmt::Display| format!("cannot read JOB_REJECTED: {error}");
         let stream = self.jetstream.get_stream("JOB_REJECTED").await.map_err(|error| failed(&error))?;
         let message = stream.get_last_raw_message_by_subject("jobs.simple.rejected").await;
         let message = message.map_err(|error| failed(&error))?;

@@ -1,4 +1,4 @@
-//! A status event as a client reads it: what the contract says of it, and nothing of the dispatcher's own code.
+//! A status event as a client decodes it, by docs/protocol.md and without code of the dispatcher.
 
 use serde::Deserialize;
 
@@ -7,17 +7,17 @@ use serde::Deserialize;
 pub(crate) struct Event {
     #[serde(rename = "type")]
     event: String,
-    /// Absent where a request that was refused has no valid one.
+    /// Absent in a rejection notice of a request without a valid name.
     pub(crate) name: Option<String>,
     status: Option<Status>,
     pub(crate) outcome: Option<Outcome>,
-    /// Of `REJECTED` only.
+    /// In `REJECTED` only.
     pub(crate) reason: Option<String>,
-    /// Of `REJECTED` only.
+    /// In `REJECTED` only.
     pub(crate) message: Option<String>,
 }
 
-/// The part of a `JobStatus` that is shown.
+/// The displayed part of a `JobStatus`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Status {
@@ -25,14 +25,14 @@ pub(crate) struct Status {
     ready: u32,
     succeeded: u32,
     failed: u32,
-    uncounted_terminated_pods: Uncounted,
+    uncounted_terminated_pods: UncountedPods,
     conditions: Vec<Condition>,
 }
 
-/// Pods that have ended and are not in the counts yet.
+/// Finished pods that the counts do not include yet.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Uncounted {
+struct UncountedPods {
     succeeded: Vec<String>,
     failed: Vec<String>,
 }
@@ -42,7 +42,7 @@ struct Condition {
     status: String,
 }
 
-/// How a Job ended.
+/// The outcome of a Job.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) result: String,
@@ -52,7 +52,7 @@ pub(crate) struct Outcome {
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// How a pod of the Job ended.
+/// A finished pod of a Job.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Attempt {
@@ -67,37 +67,37 @@ impl Event {
         self.event == "REJECTED"
     }
 
-    /// The Job's status, where this event has one.
+    /// The status of the Job. `ATTEMPT` and `STALLED` events may have none.
     pub(crate) fn status(&self) -> Option<&Status> {
         self.status.as_ref()
     }
 }
 
 impl Status {
-    /// Pods that were started, so far as they are counted.
+    /// The number of started pods.
     pub(crate) fn attempts(&self) -> usize {
-        let Uncounted { succeeded, failed } = &self.uncounted_terminated_pods;
+        let UncountedPods { succeeded, failed } = &self.uncounted_terminated_pods;
         let counted = [self.active, self.succeeded, self.failed].into_iter().map(|count| count as usize);
         counted.sum::<usize>() + succeeded.len() + failed.len()
     }
 
-    /// What the Job does, in a word.
-    pub(crate) fn doing(&self) -> &'static str {
+    /// A one-word summary of the status.
+    pub(crate) fn summary(&self) -> &'static str {
         let uncounted = &self.uncounted_terminated_pods;
-        let is_concluding = self.conditions.iter().any(|condition| condition.status == "True");
+        let is_final = self.conditions.iter().any(|condition| condition.status == "True");
         match (self.active, self.ready) {
-            _ if is_concluding || self.succeeded > 0 || !uncounted.succeeded.is_empty() => "ending",
+            _ if is_final || self.succeeded > 0 || !uncounted.succeeded.is_empty() => "finishing",
             (1.., 1..) => "running",
             (1.., 0) => "starting",
-            (0, _) if self.failed > 0 || !uncounted.failed.is_empty() => "waiting",
+            (0, _) if self.failed > 0 || !uncounted.failed.is_empty() => "backoff",
             (0, _) => "created",
         }
     }
 }
 
 impl Outcome {
-    /// Why, in words, and in Kubernetes' own word.
-    pub(crate) fn why(&self) -> String {
+    /// The message and the reason.
+    pub(crate) fn explanation(&self) -> String {
         match (&self.message, &self.reason) {
             (Some(message), Some(reason)) => format!("{message} ({reason})"),
             (Some(text), None) | (None, Some(text)) => text.clone(),

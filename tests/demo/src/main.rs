@@ -1,102 +1,89 @@
-//! `make demo`: NATS, a local cluster and the real dispatcher on this machine, seen as a client of NATS sees them.
+//! `make demo`: runs NATS, a local cluster and the dispatcher on this machine, and shows what a
+//! NATS client sees.
 //!
 //! ```text
-//! stage: `dispatcher dev` ─▶ act one: a good, a failing and a bad request ─▶ summary: what the streams hold
-//!                               ├─▶ act two, while the failing Job backs off: the dispatcher is killed
-//!                               └─▶ act three: Jobs as calls, one of them killed for its memory
+//! `dispatcher dev` ─▶ part 1: requests ─▶ part 2: crash ─▶ part 3: calls ─▶ summary
 //! ```
 //!
-//! An act is a module with the Jobs that it makes (`JOBS`: what must have become of them in the end) and what it plays. A
-//! further one goes into [`JOBS`] and into [`acts`].
+//! Each part is a module with `JOBS`, its Jobs and their expected outcomes. Add a new part to
+//! [`JOBS`] and to [`run_parts`].
 
-mod act_one;
-mod act_three;
-mod act_two;
-mod audience;
+mod calls;
 mod client;
+mod crash;
+mod dev_system;
 mod event;
+mod requests;
 mod row;
 mod screen;
-mod stage;
+mod status_watcher;
 mod summary;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use audience::Audience;
-use client::Client;
-use screen::Screen;
-use stage::Stage;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::summary::Expected;
+use crate::client::Client;
+use crate::dev_system::DevSystem;
+use crate::screen::Screen;
+use crate::status_watcher::StatusWatcher;
+use crate::summary::ExpectedJob;
 
-/// For all acts together: far more than a slow machine needs.
+/// Deadline of all parts together, far more than a slow machine needs.
 const DEADLINE: Duration = Duration::from_secs(180);
-/// As a shell says it of a program that a Ctrl-C has ended.
+/// The exit code of a shell for a program that SIGINT has ended.
 const INTERRUPTED: u8 = 130;
 
-/// What the acts find and use.
-struct Scene {
+/// What every part uses.
+struct Demo {
     screen: Screen,
-    stage: Stage,
+    system: DevSystem,
     client: Client,
-    audience: Audience,
+    watcher: StatusWatcher,
 }
 
-/// The Jobs of all acts.
-const JOBS: [&[Expected]; 3] = [&act_one::JOBS, &act_two::JOBS, &act_three::JOBS];
+/// The Jobs of all parts.
+const JOBS: [&[ExpectedJob]; 3] = [&requests::JOBS, &crash::JOBS, &calls::JOBS];
 
-/// The acts, one after the other.
-async fn acts(scene: &Scene) -> Result<(), String> {
-    act_one::play(scene).await?;
-    act_two::play(scene).await?;
-    act_three::play(scene).await?;
-    // The failing Job of act one goes on through all of them.
-    act_one::end(scene).await;
+/// Runs the parts one after the other.
+async fn run_parts(demo: &Demo) -> Result<(), String> {
+    requests::run(demo).await?;
+    crash::run(demo).await?;
+    calls::run(demo).await?;
+    requests::until_failed(demo).await;
     Ok(())
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Only fails where one is installed already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let interrupted = async {
-        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-            (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            },
-            _ => std::future::pending().await,
-        }
-    };
-    let begin = Instant::now();
+    let start = Instant::now();
     let screen = Screen::new();
-    screen.plain("NATS messages become Kubernetes Jobs, and NATS hears what became of each.");
-    screen.plain("Here a local cluster runs them as processes; the dispatcher and NATS are the real ones.");
-    let stage = match Stage::set(&screen).await {
-        Ok(stage) => stage,
+    screen.plain("NATS messages become Kubernetes Jobs, and each Job's status is published to NATS.");
+    screen.plain("This demo uses the real dispatcher and NATS. A local cluster runs the Jobs as processes.");
+    let system = match DevSystem::start(&screen).await {
+        Ok(system) => system,
         Err(error) => return fail(&error),
     };
-    let played = tokio::select! {
-        played = play(&screen, stage.clone()) => Some(played),
-        () = interrupted => None,
+    let result = tokio::select! {
+        result = run(&screen, system.clone()) => Some(result),
+        () = interrupted() => None,
     };
-    screen.end_board();
-    stage.end().await;
-    let seconds = begin.elapsed().as_secs_f64();
-    match played {
+    screen.freeze_board();
+    system.stop().await;
+    let seconds = start.elapsed().as_secs_f64();
+    match result {
         None => ExitCode::from(INTERRUPTED),
         Some(Err(error)) => fail(&error),
         Some(Ok(true)) => {
-            screen.plain(&format!("\nEverything is as it should be, after {seconds:.1} s."));
-            screen.plain("`make dev` leaves all of it running, for you; README.md says how to go on.");
+            screen.plain(&format!("\nAll checks passed after {seconds:.1} s."));
+            screen.plain("Run `make dev` to start the same system and keep it running; see README.md.");
             ExitCode::SUCCESS
         }
-        Some(Ok(false)) => {
-            fail(&format!("something is missing, after {seconds:.1} s: the lines marked with ✗"))
-        }
+        Some(Ok(false)) => fail(&format!("checks marked with ✗ failed after {seconds:.1} s")),
     }
 }
 
@@ -105,14 +92,25 @@ fn fail(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// All acts and the summary; whether everything came as it should.
-async fn play(screen: &Screen, stage: Stage) -> Result<bool, String> {
-    let client = Client::connect(&stage.nats_url).await?;
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        },
+        _ => std::future::pending().await,
+    }
+}
+
+/// Runs all parts and the summary, and returns whether all checks passed.
+async fn run(screen: &Screen, system: DevSystem) -> Result<bool, String> {
+    let client = Client::connect(&system.nats_url).await?;
     let events = client.subscribe("jobs.*.status.>").await?;
-    let audience = Audience::listen(screen.clone(), events);
-    let scene = Scene { screen: screen.clone(), stage, client, audience };
-    // Late: the summary says what is missing.
-    timeout(DEADLINE, acts(&scene)).await.unwrap_or(Ok(()))?;
-    scene.screen.end_board();
-    summary::tell(&scene).await
+    let watcher = StatusWatcher::start(screen.clone(), events);
+    let demo = Demo { screen: screen.clone(), system, client, watcher };
+    // After the deadline the summary shows what is missing.
+    timeout(DEADLINE, run_parts(&demo)).await.unwrap_or(Ok(()))?;
+    demo.screen.freeze_board();
+    summary::check(&demo).await
 }

@@ -1,5 +1,5 @@
-//! What the user sees. On a terminal the Jobs are a board at the bottom, drawn in place, and all else scrolls above it;
-//! elsewhere they are lines as well, one for each change.
+//! Terminal output. On a terminal the Jobs are a live board at the bottom, and other lines scroll
+//! above it. Otherwise each change of a Job is a line.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -9,12 +9,13 @@ use std::time::Instant;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::Event;
-use crate::row::{Mood, Row};
+use crate::row::{Row, Severity};
 
-/// Every line of the board is a drawing of its own: at the usual 20 a second the last lines would not get their turn.
-const HZ: u8 = 200;
+/// Redraws per second. Each line of the board is drawn separately, so the default of 20 would skip
+/// lines.
+const REFRESH_RATE: u8 = 200;
 
-/// The screen, and the clock in its first column. Clones are handles of the same one.
+/// The output, with the elapsed time in the first column. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Screen {
     start: Instant,
@@ -22,13 +23,13 @@ pub(crate) struct Screen {
     board: Arc<Mutex<Board>>,
 }
 
-/// The Jobs as they are shown.
+/// How the Jobs are displayed.
 enum Board {
-    /// In place.
+    /// Redrawn in place.
     Live { bars: MultiProgress, jobs: BTreeMap<String, ProgressBar> },
-    /// As lines: what was shown last of each.
+    /// As lines; the map has the last line of each Job.
     Lines(BTreeMap<String, String>),
-    /// Nothing more is shown of them.
+    /// No longer updated.
     Ended,
 }
 
@@ -38,7 +39,7 @@ impl Screen {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let board = match is_terminal {
             true => {
-                let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(HZ));
+                let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(REFRESH_RATE));
                 Board::Live { bars, jobs: BTreeMap::new() }
             }
             false => Board::Lines(BTreeMap::new()),
@@ -47,7 +48,7 @@ impl Screen {
     }
 
     pub(crate) fn plain(&self, text: &str) {
-        // Nobody to read it is no reason to stop.
+        // A closed output must not stop the demo.
         let _ = match &*self.board() {
             Board::Live { bars, .. } => bars.println(text),
             Board::Lines(_) | Board::Ended => {
@@ -61,17 +62,17 @@ impl Screen {
         self.plain(&format!("\n{}", self.paint("1", text)));
     }
 
-    /// A command as the user would type it.
+    /// A shell command that has the same effect.
     pub(crate) fn command(&self, command: &str) {
         self.plain(&format!("{} {} {command}", self.clock(Instant::now()), self.paint("1", "$")));
     }
 
-    /// Something that happened beside the Jobs.
+    /// An event that is not of a single Job.
     pub(crate) fn note(&self, text: &str) {
         self.plain(&format!("{} {} {text}", self.clock(Instant::now()), self.paint("1;36", "──")));
     }
 
-    /// A request that was refused.
+    /// A rejected request.
     pub(crate) fn rejection(&self, event: &Event) {
         let reason = event.reason.as_deref().unwrap_or_default();
         let message = event.message.as_deref().unwrap_or_default();
@@ -79,7 +80,7 @@ impl Screen {
         self.plain(&format!("{} {:<16} {text}", self.clock(Instant::now()), "(no Job)"));
     }
 
-    /// Shows the Jobs as they are now.
+    /// Displays the current state of the Jobs.
     pub(crate) fn show(&self, rows: &[Row], now: Instant) {
         let mut lines = vec![];
         match &mut *self.board() {
@@ -90,17 +91,17 @@ impl Screen {
                         bar.set_message(self.row(row, now));
                         bar.tick();
                     }
-                    if row.is_over() && !bar.is_finished() {
+                    if row.is_finished() && !bar.is_finished() {
                         bar.finish();
                     }
                 }
             }
-            Board::Lines(shown) => {
+            Board::Lines(last) => {
                 for row in rows {
                     let state = row.state();
-                    if shown.get(&row.job) != Some(&state) {
+                    if last.get(&row.job) != Some(&state) {
                         lines.push(format!("{}{}", self.clock(now), self.row(row, now)));
-                        shown.insert(row.job.clone(), state);
+                        last.insert(row.job.clone(), state);
                     }
                 }
             }
@@ -109,29 +110,29 @@ impl Screen {
         lines.iter().for_each(|line| self.plain(line));
     }
 
-    /// What the board shows stays as it is; what comes is below it.
-    pub(crate) fn end_board(&self) {
+    /// Freezes the board. Later lines are printed below it.
+    pub(crate) fn freeze_board(&self) {
         if let Board::Live { jobs, .. } = std::mem::replace(&mut *self.board(), Board::Ended) {
             jobs.values().filter(|bar| !bar.is_finished()).for_each(ProgressBar::abandon);
         }
     }
 
-    /// A line of the summary, marked as good or missing.
-    pub(crate) fn verdict(&self, good: bool, text: &str) {
-        let mark = if good { self.paint("1;32", "✓") } else { self.paint("1;31", "✗") };
+    /// A line of the summary with a check mark or a cross.
+    pub(crate) fn check(&self, passed: bool, text: &str) {
+        let mark = if passed { self.paint("1;32", "✓") } else { self.paint("1;31", "✗") };
         self.plain(&format!("  {mark} {text}"));
     }
 
     fn row(&self, row: &Row, now: Instant) -> String {
-        let colour = match row.mood() {
-            Mood::Plain => "36",
-            Mood::Good => "1;32",
-            Mood::Bad => "1;31",
-            Mood::Odd => "1;33",
+        let colour = match row.severity() {
+            Severity::Running => "36",
+            Severity::Complete => "1;32",
+            Severity::Failed => "1;31",
+            Severity::Other => "1;33",
         };
         let state = self.paint(colour, &row.state());
         let seconds = row.elapsed(now).as_secs_f64();
-        format!(" {:<16} {state} {seconds:>5.1} s  {}", row.job, row.why()).trim_end().to_owned()
+        format!(" {:<16} {state} {seconds:>5.1} s  {}", row.job, row.explanation()).trim_end().to_owned()
     }
 
     fn clock(&self, now: Instant) -> String {
@@ -151,7 +152,7 @@ impl Screen {
     }
 }
 
-/// A line of the board: its message, cut where the terminal ends.
+/// A line of the board, truncated to the width of the terminal.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     match ProgressStyle::with_template("{spinner} {wide_msg}") {

@@ -1,81 +1,92 @@
-//! The end: what the streams hold of each request, and whether that is what it should be.
+//! Compares the stored events of all Jobs with the expected outcomes.
 
 use crate::event::{Event, Outcome};
 use crate::screen::Screen;
-use crate::{JOBS, Scene, act_one};
+use crate::{Demo, JOBS, requests};
 
-/// What must have become of a Job.
-pub(crate) struct Expected {
-    pub(crate) job: &'static str,
-    /// The outcome's result.
+/// The expected outcome of a Job.
+pub(crate) struct ExpectedJob {
+    pub(crate) name: &'static str,
     pub(crate) result: &'static str,
-    /// And its reason, where there is one.
     pub(crate) reason: Option<&'static str>,
 }
 
-impl Expected {
-    fn is(&self, outcome: &Outcome) -> bool {
-        let reason = self.reason.is_none() || self.reason == outcome.reason.as_deref();
-        self.result == outcome.result && reason
+impl ExpectedJob {
+    fn matches(&self, outcome: &Outcome) -> bool {
+        let reason_matches = self.reason.is_none() || self.reason == outcome.reason.as_deref();
+        self.result == outcome.result && reason_matches
     }
 }
 
-/// Counts what is stored; whether all is as it should be.
-pub(crate) async fn tell(scene: &Scene) -> Result<bool, String> {
-    let Scene { screen, client, audience, .. } = scene;
-    let stored = client.stored().await?;
-    let heard = audience.board.borrow().clone();
-    screen.title("What JOB_STATUS and JOB_REJECTED hold");
-    screen.plain(&format!("    {:<16} {:>6}  {:>8}  the last one", "Job", "events", "outcomes"));
-    let mut complete = true;
+/// Prints a check for each Job, and returns whether all pass.
+pub(crate) async fn check(demo: &Demo) -> Result<bool, String> {
+    let Demo { screen, client, watcher, .. } = demo;
+    let stored = client.stored_events().await?;
+    let received = watcher.board.borrow().clone();
+    screen.title("Summary: JOB_STATUS and JOB_REJECTED");
+    screen.plain(&format!("    {:<16} {:>6}  {:>8}  last event", "Job", "events", "outcomes"));
+    let mut passed = true;
     for expected in JOBS.into_iter().flatten() {
-        let events = stored.get(expected.job).map(Vec::as_slice).unwrap_or_default();
-        complete &= job(screen, expected, events, heard.outcomes.get(expected.job));
+        let events = stored.get(expected.name).map(Vec::as_slice).unwrap_or_default();
+        passed &= check_job(screen, expected, events, received.outcomes.get(expected.name));
     }
     let jobs = JOBS.into_iter().flatten().count();
-    let good = stored.len() == jobs;
-    screen.verdict(good, &format!("{jobs} requests for Jobs, and so many Jobs: {}", stored.len()));
-    complete &= good;
-    Ok(rejection(scene, &heard.rejections).await && complete)
+    let count_matches = stored.len() == jobs;
+    screen.check(count_matches, &format!("{jobs} valid requests, {} Jobs", stored.len()));
+    passed &= count_matches;
+    Ok(check_rejection(demo, &received.rejections).await && passed)
 }
 
-/// One Job: exactly one outcome, the last of its events, as expected, and heard by whoever watched.
-fn job(screen: &Screen, expected: &Expected, events: &[Event], heard: Option<&Outcome>) -> bool {
+/// A Job has exactly one outcome, as its last event, and the subscription received it.
+fn check_job(screen: &Screen, expected: &ExpectedJob, events: &[Event], received: Option<&Outcome>) -> bool {
     let outcomes = events.iter().filter(|event| event.outcome.is_some()).count();
     let last = events.last().and_then(|event| event.outcome.as_ref());
-    let good = outcomes == 1 && [last, heard].into_iter().all(|seen| seen.is_some_and(|it| expected.is(it)));
-    let shown = |outcome: Option<&Outcome>| {
-        outcome.map_or_else(|| "no outcome".to_owned(), |it| format!("{}: {}", it.result, it.why()))
+    let passed = outcomes == 1
+        && [last, received].into_iter().all(|outcome| outcome.is_some_and(|it| expected.matches(it)));
+    let describe = |outcome: Option<&Outcome>| {
+        outcome.map_or_else(|| "no outcome".to_owned(), |it| format!("{}: {}", it.result, it.explanation()))
     };
-    screen
-        .verdict(good, &format!("{:<16} {:>6}  {outcomes:>8}  {}", expected.job, events.len(), shown(last)));
-    if !good {
+    screen.check(
+        passed,
+        &format!("{:<16} {:>6}  {outcomes:>8}  {}", expected.name, events.len(), describe(last)),
+    );
+    if !passed {
         let reason = expected.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         screen.plain(&format!(
-            "      missing: exactly one outcome, the last event, heard as well: {}{reason}; heard: {}",
+            "      expected one outcome {}{reason} as the last event; received: {}",
             expected.result,
-            shown(heard)
+            describe(received)
         ));
     }
-    good
+    passed
 }
 
-/// The bad request: its notice was heard, and its payload is kept.
-async fn rejection(scene: &Scene, heard: &[Event]) -> bool {
-    let Scene { screen, client, .. } = scene;
-    let letter = match client.last_dead_letter().await {
-        Ok(letter) => letter,
+/// The invalid request is stored with its payload, and its notice was received.
+async fn check_rejection(demo: &Demo, notices: &[Event]) -> bool {
+    let Demo { screen, client, .. } = demo;
+    let dead_letter = match client.last_dead_letter().await {
+        Ok(dead_letter) => dead_letter,
         Err(error) => {
-            screen.verdict(false, &error);
+            screen.check(false, &error);
             return false;
         }
     };
-    let is_heard = heard.iter().any(|event| event.reason.as_deref() == Some(letter.error.as_str()));
-    let good = is_heard && letter.payload == act_one::BAD_REQUEST;
-    screen.verdict(good, &format!("the bad request is kept, as {}: {}", letter.error, letter.payload));
-    if !good {
-        let found = if is_heard { "another payload" } else { "no notice with that reason was heard" };
-        screen.plain(&format!("      missing: the payload {}; {found}", act_one::BAD_REQUEST));
+    let is_received = notices.iter().any(|event| event.reason.as_deref() == Some(dead_letter.error.as_str()));
+    let passed = is_received && dead_letter.payload == requests::INVALID_REQUEST;
+    screen.check(
+        passed,
+        &format!(
+            "the invalid request is stored in JOB_REJECTED as {}: {}",
+            dead_letter.error, dead_letter.payload
+        ),
+    );
+    if !passed {
+        let problem = if is_received {
+            "another payload was stored"
+        } else {
+            "no notice with that reason was received"
+        };
+        screen.plain(&format!("      expected the payload {}; {problem}", requests::INVALID_REQUEST));
     }
-    good
+    passed
 }

@@ -1,11 +1,13 @@
-//! The system as an operator has it: an overlay of `deploy/` on the rig's cluster.
+//! Applies overlays of `deploy/` to the cluster of the testbed.
 //!
-//! That cluster has no DNS and no kube-proxy, so that the names which the pods look up stand in their `hostAliases`: the one
-//! of NATS in the cluster is the address of its pod, those of the API server and of a NATS elsewhere lead to a [`Gate`].
+//! The cluster has no DNS and no kube-proxy, so the pods get `hostAliases`. The name of the NATS in
+//! the cluster resolves to its pod. The names of the API server and of an external NATS resolve to
+//! a [`Forwarder`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, paths, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
@@ -13,14 +15,13 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
-use super::gate::Gate;
+use super::forwarder::Forwarder;
 use super::user::User;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
 
-/// Applies an overlay of `deploy/` with the components of `deploy/observability`, a patch of the dispatcher's Deployment and
-/// images that this cluster has, as an operator's own overlay does it.
+/// Applies an overlay with the components of `deploy/observability`, with a patch of the Deployment
+/// and with local images, and returns the output of kubectl.
 async fn apply(kubernetes: &Kubernetes, overlay: &str, patch: &Value) -> String {
-    // In the project's folder: kustomize takes no absolute paths.
+    // Inside the workspace, since kustomize refuses absolute paths.
     let parent = paths::workspace().join("target/overlays");
     std::fs::create_dir_all(&parent).unwrap();
     let folder = tempfile::tempdir_in(parent).unwrap();
@@ -39,9 +40,9 @@ async fn apply(kubernetes: &Kubernetes, overlay: &str, patch: &Value) -> String 
     applied
 }
 
-/// A volume for NATS: nobody makes volumes here.
-async fn volume(kubernetes: &Kubernetes) {
-    let folder = kubernetes.folder().expect("checked").join("nats-volume");
+/// Creates a volume for NATS. The cluster has no provisioner.
+async fn create_volume(kubernetes: &Kubernetes) {
+    let folder = kubernetes.folder().expect("the cluster is not of the testbed").join("nats-volume");
     std::fs::create_dir_all(&folder).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&folder, mode).unwrap();
@@ -53,8 +54,8 @@ async fn volume(kubernetes: &Kubernetes) {
     volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
 }
 
-async fn address(pods: &Api<Pod>, name: &str) -> IpAddr {
-    let pod = until(&format!("pod {name} to be ready"), PATIENCE, || async {
+async fn ready_pod_ip(pods: &Api<Pod>, name: &str) -> IpAddr {
+    let pod = until(&format!("pod {name} to be ready"), TIMEOUT, || async {
         let pod = pods.get(name).await.map_err(|error| error.to_string())?;
         if is_ready(&pod) { Ok(pod) } else { Err(format!("{:?}", pod.status)) }
     })
@@ -68,8 +69,8 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// What the pods look up, which a cluster's DNS would tell.
-fn names(nats: IpAddr, api: SocketAddr) -> Value {
+/// A patch of the Deployment with the host names that the pods use.
+fn host_names_patch(nats: IpAddr, api: SocketAddr) -> Value {
     let env = |name: &str, value: String| json!({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": name, "value": value}});
     json!([
         {"op": "add", "path": "/spec/template/spec/hostAliases", "value": [
@@ -81,57 +82,57 @@ fn names(nats: IpAddr, api: SocketAddr) -> Value {
     ])
 }
 
-/// The system as an operator has it.
+/// An installed overlay.
 pub(super) struct Installed<'a> {
     kubernetes: &'a Kubernetes,
     pods: Api<Pod>,
-    /// Where NATS is within the cluster.
+    /// The pod IP of NATS.
     nats: IpAddr,
-    names: Value,
-    api: Gate,
+    patch: Value,
+    api: Forwarder,
 }
 
 impl<'a> Installed<'a> {
-    /// Applies `deploy/with-nats`, on a cluster that knows the resources of the Prometheus operator.
+    /// Applies `deploy/with-nats` and the CRDs of the Prometheus operator.
     ///
     /// # Errors
-    /// Where their definitions are not on this machine.
+    /// If the CRDs are not on this machine.
     pub(super) async fn with_nats(kubernetes: &'a Kubernetes) -> Result<Self, String> {
         kubernetes.create_crds(&paths::prometheus_operator_crds()?).await?;
         kubernetes.import_image("dispatcher").await;
         kubernetes.import_image("nats").await;
-        volume(kubernetes).await;
-        // NATS first: its address is part of what the dispatcher is patched with.
-        let none = json!([{"op": "replace", "path": "/spec/replicas", "value": 0}]);
-        apply(kubernetes, "with-nats", &none).await;
-        let nats = address(&Api::namespaced(kubernetes.client(), "nats"), "nats-0").await;
-        let api = Gate::open(nats, 0, api_server(kubernetes.kubeconfig_path())).await;
+        create_volume(kubernetes).await;
+        // NATS first, since the patch of the dispatcher contains its address.
+        let no_replicas = json!([{"op": "replace", "path": "/spec/replicas", "value": 0}]);
+        apply(kubernetes, "with-nats", &no_replicas).await;
+        let nats = ready_pod_ip(&Api::namespaced(kubernetes.client(), "nats"), "nats-0").await;
+        let api = Forwarder::open(nats, 0, api_server(kubernetes.kubeconfig_path())).await;
         let pods = Api::namespaced(kubernetes.client(), "dispatcher");
-        let installed = Self { kubernetes, pods, nats, names: names(nats, api.address), api };
+        let installed = Self { kubernetes, pods, nats, patch: host_names_patch(nats, api.address), api };
         installed.change_to("with-nats").await;
         Ok(installed)
     }
 
-    /// Applies another overlay over what is there, and gives back what kubectl says of each object.
+    /// Applies another overlay to the same cluster and returns the output of kubectl.
     pub(super) async fn change_to(&self, overlay: &str) -> String {
-        apply(self.kubernetes, overlay, &self.names).await
+        apply(self.kubernetes, overlay, &self.patch).await
     }
 
-    /// A user of the NATS within the cluster.
+    /// A user of the NATS in the cluster.
     pub(super) async fn user(&self) -> User {
         User::new(async_nats::connect(format!("nats://{}:4222", self.nats)).await.unwrap())
     }
 
-    /// Where the pods find this server: `nats.example.com:4222`.
-    pub(super) async fn elsewhere(&self, nats: &Nats) -> Gate {
-        let behind = nats.url.trim_start_matches("nats://").to_owned();
-        Gate::open(self.api.address.ip(), 4222, behind).await
+    /// Makes an external NATS available to the pods as `nats.example.com:4222`.
+    pub(super) async fn expose(&self, nats: &Nats) -> Forwarder {
+        let target = nats.url.trim_start_matches("nats://").to_owned();
+        Forwarder::open(self.api.address.ip(), 4222, target).await
     }
 
-    /// The pods of the dispatcher, once all are ready and of the newest template.
+    /// Waits for the rollout and returns the pods of the dispatcher.
     pub(super) async fn until_rolled_out(&self) -> Vec<Pod> {
         let deployments: Api<Deployment> = Api::namespaced(self.kubernetes.client(), "dispatcher");
-        until("the dispatcher to be rolled out", PATIENCE, || async {
+        until("the dispatcher to be rolled out", TIMEOUT, || async {
             let found = deployments.get("dispatcher").await.map_err(|error| error.to_string())?;
             let (meta, status) = (found.metadata, found.status.unwrap_or_default());
             let wanted = found.spec.unwrap().replicas;
@@ -145,7 +146,7 @@ impl<'a> Installed<'a> {
     }
 }
 
-/// `host:port` of a kubeconfig.
+/// `host:port` of the API server of a kubeconfig.
 fn api_server(kubeconfig: &Path) -> String {
     let read: Value = serde_json::from_str(&std::fs::read_to_string(kubeconfig).unwrap()).unwrap();
     read["clusters"][0]["cluster"]["server"].as_str().unwrap().trim_start_matches("https://").to_owned()

@@ -1,12 +1,11 @@
-//! Whoever requests Jobs of what is installed, and reads what became of them.
+//! A NATS client that requests Jobs and reads their status events.
 
 use async_nats::{Client, jetstream};
 use dispatcher_tests::until;
+use dispatcher_tests::wait::TIMEOUT;
 use serde_json::Value;
 
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
-
-/// A client of the NATS that the dispatcher uses.
+/// A user of the dispatcher.
 pub(super) struct User {
     pub(super) jetstream: jetstream::Context,
 }
@@ -19,10 +18,10 @@ impl User {
     pub(super) async fn request(&self, template: &str, payload: &Value) {
         let sent =
             self.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
-        sent.unwrap().await.expect("the request is stored");
+        sent.unwrap().await.expect("the request is not stored");
     }
 
-    /// All that is stored of a Job.
+    /// All stored status events of a Job.
     async fn history(&self, template: &str, name: &str) -> Vec<Value> {
         let Ok(stream) = self.jetstream.get_stream_no_info("JOB_STATUS").await else { return vec![] };
         let subject = format!("jobs.{template}.status.{name}");
@@ -34,21 +33,21 @@ impl User {
         events
     }
 
-    /// The first event of this type of a Job.
-    pub(super) async fn event(&self, template: &str, name: &str, what: &str) -> Value {
-        until(&format!("{what} of {name}"), PATIENCE, || async {
+    /// Waits for an event of this type and returns it.
+    pub(super) async fn event(&self, template: &str, name: &str, type_: &str) -> Value {
+        until(&format!("{type_} of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
-            events.iter().find(|event| event["type"] == what).cloned().ok_or(events)
+            events.iter().find(|event| event["type"] == type_).cloned().ok_or(events)
         })
         .await
     }
 
-    /// The one outcome of a Job, its last event.
+    /// Waits for the outcome of a Job. It must be the only one, and the last event.
     pub(super) async fn outcome(&self, template: &str, name: &str) -> Value {
-        let events = until(&format!("the outcome of {name}"), PATIENCE, || async {
+        let events = until(&format!("the outcome of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
-            let ended = events.last().is_some_and(|last| last["type"] == "OUTCOME");
-            if ended { Ok(events) } else { Err(events.last().cloned()) }
+            let is_finished = events.last().is_some_and(|last| last["type"] == "OUTCOME");
+            if is_finished { Ok(events) } else { Err(events.last().cloned()) }
         })
         .await;
         assert_eq!(events.iter().filter(|event| event["type"] == "OUTCOME").count(), 1, "{events:?}");

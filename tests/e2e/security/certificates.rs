@@ -1,15 +1,16 @@
-//! Certificates for a test, made with `openssl`: an authority, a server of this machine, a client.
+//! Creates certificates with `openssl`: a certificate authority, a local server, and a client.
 
 use std::process::Command;
 
-use super::place::Place;
+use super::config_folder::ConfigFolder;
 
-/// Makes the files `<authority>.pem`, and for each of `names` `<name>.pem` and `<name>.key`, signed by it.
-pub(super) fn make(place: &Place, authority: &str, names: &[&str]) {
-    let of = |name: &str| (place.text(&format!("{name}.key")), place.text(&format!("{name}.pem")));
-    let (authority_key, authority_certificate) = of(authority);
-    let new = |name: &str, extra: &[&str]| {
-        let (key, certificate) = of(name);
+/// Creates `<authority>.pem`, and for each of `names` a `<name>.pem` signed by it and a
+/// `<name>.key`.
+pub(super) fn create(config: &ConfigFolder, authority: &str, names: &[&str]) {
+    let files = |name: &str| (config.text(&format!("{name}.key")), config.text(&format!("{name}.pem")));
+    let (authority_key, authority_certificate) = files(authority);
+    let generate = |name: &str, extra: &[&str]| {
+        let (key, certificate) = files(name);
         let mut openssl = Command::new("openssl");
         openssl.args([
             "req",
@@ -23,10 +24,10 @@ pub(super) fn make(place: &Place, authority: &str, names: &[&str]) {
             "2",
         ]);
         openssl.args(["-subj", &format!("/CN={name}"), "-keyout", &key, "-out", &certificate]).args(extra);
-        let made = openssl.output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let output = openssl.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    new(authority, &[]);
+    generate(authority, &[]);
     for name in names {
         let signed = ["-CA", &authority_certificate, "-CAkey", &authority_key];
         let names = [
@@ -35,6 +36,6 @@ pub(super) fn make(place: &Place, authority: &str, names: &[&str]) {
             "-addext",
             "basicConstraints=critical,CA:FALSE",
         ];
-        new(name, &[signed, names].concat());
+        generate(name, &[signed, names].concat());
     }
 }

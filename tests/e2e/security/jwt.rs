@@ -1,4 +1,5 @@
-//! An operator with its accounts and users, as `nsc` and `nats auth` make them: JWTs of NATS (version 2), signed by nkeys.
+//! A NATS operator with accounts and users: JWTs (version 2) signed by nkeys, as `nsc` creates
+//! them.
 
 use std::time::SystemTime;
 
@@ -9,21 +10,21 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use super::certificates;
-use super::place::Place;
-use super::rights::allowed;
+use super::config_folder::ConfigFolder;
+use super::permissions::allowed;
 
-/// See the module.
+/// The signing key of the operator and its accounts.
 pub(crate) struct Operator {
     key: KeyPair,
-    /// The operator's own JWT.
+    /// The JWT of the operator.
     pub(crate) jwt: String,
-    /// The account of the server itself.
+    /// The system account.
     pub(crate) system: Account,
     /// The account with the streams.
     pub(crate) dispatcher: Account,
 }
 
-/// An account's key; its JWT is made anew with each change.
+/// The key of an account. Each change of the account needs a new JWT.
 pub(crate) struct Account {
     name: &'static str,
     key: KeyPair,
@@ -39,7 +40,7 @@ impl Operator {
         Self { key, jwt, system, dispatcher }
     }
 
-    /// The JWT of an account with JetStream, in which these users' keys are revoked.
+    /// The JWT of an account with JetStream that revokes these users.
     pub(crate) fn account(&self, account: &Account, revoked: &[&KeyPair]) -> String {
         let all = ["subs", "data", "payload", "imports", "exports", "conn", "leaf", "streams", "consumer"];
         let mut limits: Value = all.iter().map(|limit| ((*limit).to_owned(), json!(-1))).collect();
@@ -54,39 +55,41 @@ impl Operator {
         sign(&self.key, account.name, &account.key.public_key(), &claims)
     }
 
-    /// A server in operator mode, whose resolver has the accounts; the test's own eyes have all rights in the dispatcher's.
-    pub(crate) async fn serve(&self, place: &Place) -> Nats {
-        self.serve_with(place, &["operator.conf"], vec![], |options| options).await
+    /// Starts a server in operator mode with both accounts. The test itself has all permissions in
+    /// the account of the dispatcher.
+    pub(crate) async fn serve(&self, config: &ConfigFolder) -> Nats {
+        self.serve_with(config, &["operator.conf"], vec![], |options| options).await
     }
 
-    /// The same, by TLS with a certificate of the authority `ca.pem`.
-    pub(crate) async fn serve_by_tls(&self, place: &Place) -> Nats {
-        certificates::make(place, "ca", &["server"]);
+    /// Like [`Self::serve`], with TLS and a certificate signed by `ca.pem`.
+    pub(crate) async fn serve_with_tls(&self, config: &ConfigFolder) -> Nats {
+        certificates::create(config, "ca", &["server"]);
         let env = vec![
-            ("NATS_SERVER_CERT", place.text("server.pem")),
-            ("NATS_SERVER_KEY", place.text("server.key")),
+            ("NATS_SERVER_CERT", config.text("server.pem")),
+            ("NATS_SERVER_KEY", config.text("server.key")),
         ];
-        self.serve_with(place, &["operator.conf", "tls.conf"], env, |options| by_tls(place, options)).await
+        self.serve_with(config, &["operator.conf", "tls.conf"], env, |options| with_tls(config, options))
+            .await
     }
 
     async fn serve_with(
         &self,
-        place: &Place,
+        config: &ConfigFolder,
         files: &[&str],
         mut env: Vec<(&str, String)>,
         options: impl FnOnce(ConnectOptions) -> ConnectOptions,
     ) -> Nats {
-        std::fs::create_dir(place.path("jwt")).unwrap();
+        std::fs::create_dir(config.path("jwt")).unwrap();
         for account in [&self.system, &self.dispatcher] {
-            place.write(&format!("jwt/{}.jwt", account.public_key()), &self.account(account, &[]));
+            config.write(&format!("jwt/{}.jwt", account.public_key()), &self.account(account, &[]));
         }
         env.push(("NATS_OPERATOR", self.jwt.clone()));
         env.push(("NATS_SYSTEM_ACCOUNT", self.system.public_key()));
-        env.push(("NATS_RESOLVER_DIR", place.text("jwt")));
-        place.serve(files, &env, options(self.dispatcher.options())).await
+        env.push(("NATS_RESOLVER_DIR", config.text("jwt")));
+        config.serve(files, &env, options(self.dispatcher.options())).await
     }
 
-    /// Lets a server know, by a client of the system account, that these users of the dispatcher's account are let in no more.
+    /// Revokes these users of the dispatcher's account, by a client of the system account.
     pub(crate) async fn revoke(&self, system: &Client, users: &[&KeyPair]) {
         let account = self.account(&self.dispatcher, users);
         let subject = format!("$SYS.REQ.ACCOUNT.{}.CLAIMS.UPDATE", self.dispatcher.public_key());
@@ -96,9 +99,9 @@ impl Operator {
     }
 }
 
-/// Options of a client that trusts the authority `ca.pem`.
-pub(crate) fn by_tls(place: &Place, options: ConnectOptions) -> ConnectOptions {
-    options.add_root_certificates(place.path("ca.pem")).require_tls(true)
+/// Options of a client that uses TLS and trusts `ca.pem`.
+pub(crate) fn with_tls(config: &ConfigFolder, options: ConnectOptions) -> ConnectOptions {
+    options.add_root_certificates(config.path("ca.pem")).require_tls(true)
 }
 
 impl Account {
@@ -106,19 +109,20 @@ impl Account {
         self.key.public_key()
     }
 
-    /// The options of a new user who may do all in this account.
+    /// Options of a new user with all permissions in this account.
     pub(crate) fn options(&self) -> ConnectOptions {
         ConnectOptions::with_credentials(&self.creds(&KeyPair::new_user(), None)).unwrap()
     }
 
-    /// The credentials file of a user of this account, with the permissions of a shipped role, or all.
+    /// The credentials file of a user of this account, with the permissions of a shipped role or
+    /// with all permissions.
     pub(crate) fn creds(&self, user: &KeyPair, role: Option<&str>) -> String {
         let (publish, subscribe) = role.map(allowed).unwrap_or_default();
-        let of = |subjects: Vec<String>| {
+        let permission = |subjects: Vec<String>| {
             if subjects.is_empty() { json!({}) } else { json!({ "allow": subjects }) }
         };
         let claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
-                            "pub": of(publish), "sub": of(subscribe)});
+                            "pub": permission(publish), "sub": permission(subscribe)});
         let jwt = sign(&self.key, "user", &user.public_key(), &claims);
         format!(
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
@@ -136,8 +140,8 @@ fn sign(issuer: &KeyPair, name: &str, subject: &str, nats: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
     let claims = json!({"jti": format!("{subject}-{}", now()), "iat": now(), "iss": issuer.public_key(), "name": name,
                         "sub": subject, "nats": nats});
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!("{}.{}", part(&header), part(&claims));
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", encode(&header), encode(&claims));
     let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap());
     format!("{signed}.{signature}")
 }

@@ -1,12 +1,13 @@
-//! Each role by what it may and may not: every line is tried on a server with the shipped `accounts.conf`.
+//! The permissions of each role. Every subject is tried on a server with the shipped
+//! `accounts.conf`.
 
 use dispatcher_tests::{Nats, or_skip};
 
-use super::place::{Place, client, make_streams, publish, say, world};
+use super::config_folder::{ConfigFolder, client, create_streams, password_env, publish, send_operation};
 
 const WATCHED: [&str; 3] = ["JOBS", "JOB_STATUS", "JOB_REJECTED"];
 
-/// Role, what it may publish, what it may not, what it may subscribe to, what not.
+/// A role, with subjects that it may and may not use.
 struct Role {
     user: &'static str,
     publish: &'static [&'static str],
@@ -143,60 +144,63 @@ const ROLES: [Role; 4] = [
     },
 ];
 
-async fn sizes(world: &dispatcher_tests::test_env::TestEnv) -> Vec<u64> {
+async fn sizes(env: &dispatcher_tests::test_env::TestEnv) -> Vec<u64> {
     let mut sizes = vec![];
     for stream in WATCHED {
-        sizes.push(world.jetstream.get_stream(stream).await.unwrap().cached_info().state.messages);
+        sizes.push(env.jetstream.get_stream(stream).await.unwrap().cached_info().state.messages);
     }
     sizes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_may_do_its_own_and_nothing_else() {
-    let world = or_skip!(world(Place::new().by_password("accounts.conf").await).await);
-    make_streams(&world).await;
-    let mut wrong = vec![];
+async fn role_has_its_permissions_and_no_other() {
+    let env = or_skip!(password_env(ConfigFolder::new().by_password("accounts.conf").await).await);
+    create_streams(&env).await;
+    let mut failures = vec![];
     for role in &ROLES {
-        let tries = [
+        let cases = [
             (role.publish, true, true),
             (role.not_publish, true, false),
             (role.subscribe, false, true),
             (role.not_subscribe, false, false),
         ];
-        for (subjects, publishes, allowed) in tries {
+        for (subjects, publishes, allowed) in cases {
             for subject in subjects {
                 let operation = if publishes {
                     publish(subject, "", "{}")
                 } else {
                     format!("SUB {subject} 1\r\n").into_bytes()
                 };
-                let answer = say(&world.nats, role.user, &operation).await;
+                let answer = send_operation(&env.nats, role.user, &operation).await;
                 let refused = answer.as_ref().is_err_and(|error| error.contains("Permissions Violation"));
                 if answer.is_ok() != allowed || refused == allowed {
-                    wrong.push(format!("{} {publishes} {subject}: {answer:?}", role.user));
+                    failures.push(format!("{} {publishes} {subject}: {answer:?}", role.user));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(sizes(&world).await, [0, 0, 0], "nothing has got into a stream");
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert_eq!(sizes(&env).await, [0, 0, 0], "a refused publish was stored");
 }
 
-/// The server sends an answer wherever the asker says, without a look at the asker's permissions: but only within the
-/// asker's account.
+/// The server sends an answer to any reply subject, regardless of the permissions of the requester.
+/// Separate accounts confine it.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_can_be_sent_into_a_stream() {
-    let world = or_skip!(world(Place::new().by_password("accounts.conf").await).await);
-    make_streams(&world).await;
-    let nats = &world.nats;
+async fn reply_subject_cannot_inject_a_message_into_a_stream() {
+    let env = or_skip!(password_env(ConfigFolder::new().by_password("accounts.conf").await).await);
+    create_streams(&env).await;
+    let nats = &env.nats;
     assert_eq!(
-        say(nats, "submitter", &publish("jobs.simple.create", "_INBOX.submitter.x", "{}")).await,
+        send_operation(nats, "submitter", &publish("jobs.simple.create", "_INBOX.submitter.x", "{}")).await,
         Ok(())
     );
-    assert_eq!(say(nats, "administrator", &publish("dispatcher.event.simple.x", "", "{}")).await, Ok(()));
-    assert_eq!(sizes(&world).await, [1, 1, 0]);
-    let heard = world.client.subscribe("jobs.*.status.*").await.unwrap();
-    world.client.flush().await.unwrap();
+    assert_eq!(
+        send_operation(nats, "administrator", &publish("dispatcher.event.simple.x", "", "{}")).await,
+        Ok(())
+    );
+    assert_eq!(sizes(&env).await, [1, 1, 0]);
+    let subscription = env.client.subscribe("jobs.*.status.*").await.unwrap();
+    env.client.flush().await.unwrap();
     let targets = [
         "dispatcher.event.simple.forged",
         "jobs.simple.status.forged",
@@ -204,28 +208,28 @@ async fn no_answer_can_be_sent_into_a_stream() {
         "jobs.simple.create",
     ];
     for target in targets {
-        let ask = |user, subject, payload| {
+        let request = |user, subject, payload| {
             let operation = publish(subject, target, payload);
-            async move { say(nats, user, &operation).await.unwrap() }
+            async move { send_operation(nats, user, &operation).await.unwrap() }
         };
-        ask("submitter", "jobs.simple.create", "{}").await;
-        ask("reader", "JS.DISPATCHER.API.STREAM.INFO.JOB_STATUS", "").await;
-        ask("reader", "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS.jobs.simple.status.x", "").await;
-        ask(
+        request("submitter", "jobs.simple.create", "{}").await;
+        request("reader", "JS.DISPATCHER.API.STREAM.INFO.JOB_STATUS", "").await;
+        request("reader", "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS.jobs.simple.status.x", "").await;
+        request(
             "reader",
             "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS",
             r#"{"last_by_subj":"jobs.simple.status.x"}"#,
         )
         .await;
-        ask("reader", "JS.DISPATCHER.API.CONSUMER.MSG.NEXT.JOB_STATUS.reader", "").await;
+        request("reader", "JS.DISPATCHER.API.CONSUMER.MSG.NEXT.JOB_STATUS.reader", "").await;
     }
-    // What was asked before is answered before.
-    reads_itself(nats).await;
-    assert_eq!(sizes(&world).await, [5, 1, 0], "the submitter's own requests, and nothing else");
-    drop(heard);
+    // The server answers in order, so all earlier requests are answered afterwards.
+    assert_reader_gets_answer(nats).await;
+    assert_eq!(sizes(&env).await, [5, 1, 0], "only the requests of the submitter are stored");
+    drop(subscription);
 }
 
-async fn reads_itself(nats: &Nats) {
+async fn assert_reader_gets_answer(nats: &Nats) {
     let reader = client(nats, "reader").await;
     let subject = "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS.jobs.simple.status.x";
     let answer = reader.request(subject, "".into()).await.unwrap();

@@ -1,36 +1,36 @@
-//! `tenants.conf`, as it is shipped: two accounts that share a dispatcher and see nothing of each other.
+//! The shipped `tenants.conf`: two accounts share a dispatcher and are isolated from each other.
 
 use async_nats::{Subscriber, jetstream};
 use dispatcher_tests::or_skip;
-use dispatcher_tests::wait::TIMEOUT as PATIENCE;
+use dispatcher_tests::wait::TIMEOUT;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::place::{Place, client, world};
+use super::config_folder::{ConfigFolder, client, password_env};
 
-/// Hears until the event `type_` on `subject`; all subjects heard.
-async fn until_heard(subscriber: &mut Subscriber, subject: &str, type_: &str) -> Vec<String> {
-    let mut heard = vec![];
+/// Reads messages up to the event `type_` on `subject`, and returns the subjects of all.
+async fn read_until(subscriber: &mut Subscriber, subject: &str, type_: &str) -> Vec<String> {
+    let mut subjects = vec![];
     loop {
-        let message = tokio::time::timeout(PATIENCE, subscriber.next()).await.expect(subject).unwrap();
-        heard.push(message.subject.to_string());
+        let message = tokio::time::timeout(TIMEOUT, subscriber.next()).await.expect(subject).unwrap();
+        subjects.push(message.subject.to_string());
         let event = message.headers.as_ref().and_then(|headers| headers.get("Job-Event"));
         if message.subject.as_str() == subject && event.is_some_and(|event| event.as_str() == type_) {
-            return heard;
+            return subjects;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_tenants_share_a_dispatcher_and_see_nothing_of_each_other() {
-    let world = or_skip!(world(Place::new().by_password("tenants.conf").await).await);
-    let _dispatcher = world.dispatcher().start().await;
-    let (acme, globex) = (client(&world.nats, "acme").await, client(&world.nats, "globex").await);
+async fn tenants_share_a_dispatcher_and_are_isolated() {
+    let env = or_skip!(password_env(ConfigFolder::new().by_password("tenants.conf").await).await);
+    let _dispatcher = env.dispatcher().start().await;
+    let (acme, globex) = (client(&env.nats, "acme").await, client(&env.nats, "globex").await);
     let (mut all_of_acme, mut all_of_globex) =
         (acme.subscribe("jobs.>").await.unwrap(), globex.subscribe("jobs.>").await.unwrap());
     acme.flush().await.unwrap();
     globex.flush().await.unwrap();
-    // A stream of the tenant's own keeps what it hears.
+    // A stream of the tenant stores the events that it receives.
     let own = jetstream::stream::Config {
         name: "MINE".into(),
         subjects: vec!["jobs.simple.status.>".into()],
@@ -46,8 +46,8 @@ async fn two_tenants_share_a_dispatcher_and_see_nothing_of_each_other() {
     let stored = globex.request("jobs.create", query.into()).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&stored.payload).unwrap()["stream"], "JOBS");
 
-    let of_acme = until_heard(&mut all_of_acme, "jobs.simple.status.simple-job-acme", "OUTCOME").await;
-    let of_globex = until_heard(&mut all_of_globex, "jobs.status.of-globex", "OUTCOME").await;
+    let of_acme = read_until(&mut all_of_acme, "jobs.simple.status.simple-job-acme", "OUTCOME").await;
+    let of_globex = read_until(&mut all_of_globex, "jobs.status.of-globex", "OUTCOME").await;
     assert!(of_acme.iter().all(|subject| subject.starts_with("jobs.simple.")), "{of_acme:?}");
     assert!(
         of_globex.iter().all(|subject| subject.starts_with("jobs.status.") || subject == "jobs.create"),
@@ -59,12 +59,12 @@ async fn two_tenants_share_a_dispatcher_and_see_nothing_of_each_other() {
         assert_eq!(last.headers.unwrap().get("Job-Event").unwrap().as_str(), "OUTCOME", "{subject}");
     }
     assert!(own.get_last_raw_message_by_subject("jobs.simple.status.simple-job-acme").await.is_ok());
-    // Else they would be asked themselves.
+    // Their own `jobs.>` subscriptions would receive the requests below.
     for (tenant, subscriber) in [(&acme, &mut all_of_acme), (&globex, &mut all_of_globex)] {
         subscriber.unsubscribe().await.unwrap();
         tenant.flush().await.unwrap();
     }
-    // What is another's is nobody's here: no stream, no service, no events.
+    // The other tenant's streams and services have no responders in this account.
     let foreign = [
         (&acme, "jobs.memory.create"),
         (&acme, "jobs.memory.submit"),
@@ -73,9 +73,9 @@ async fn two_tenants_share_a_dispatcher_and_see_nothing_of_each_other() {
     ];
     for (tenant, subject) in foreign {
         let error =
-            tokio::time::timeout(PATIENCE, tenant.request(subject, "{}".into())).await.unwrap().unwrap_err();
+            tokio::time::timeout(TIMEOUT, tenant.request(subject, "{}".into())).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders, "{subject}");
     }
-    let mut jobs = world.jetstream.get_stream("JOBS").await.unwrap();
-    assert_eq!(jobs.info().await.unwrap().state.last_sequence, 2, "the two requests");
+    let mut jobs = env.jetstream.get_stream("JOBS").await.unwrap();
+    assert_eq!(jobs.info().await.unwrap().state.last_sequence, 2, "another request was stored");
 }

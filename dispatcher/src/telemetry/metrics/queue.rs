@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{self, consumer::PullConsumer};
+use async_nats::jetstream::consumer::PullConsumer;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
-use crate::nats::requests;
+use crate::nats::jobs_stream::JobsStream;
 use crate::telemetry::metrics::Metrics;
 use dispatcher_core::contract::names::TemplateName;
 
@@ -49,8 +49,8 @@ impl Queues {
 
 /// Looks at the queues.
 pub struct QueueSampler {
-    /// JetStream.
-    pub context: jetstream::Context,
+    /// The stream of requests.
+    pub(crate) jobs: JobsStream,
     /// The consumers of all templates.
     pub consumers: Vec<(TemplateName, PullConsumer)>,
     /// Where it is told.
@@ -77,7 +77,7 @@ impl QueueSampler {
     async fn look(&self, template: &TemplateName, consumer: &PullConsumer) -> Result<QueueSample, String> {
         let info = consumer.get_info().await.map_err(|e| e.to_string())?;
         // Disposition requests leave the work queue: the first that is there is the oldest.
-        let oldest = requests::first(&self.context, template, 1).await?;
+        let oldest = self.jobs.first_request(template, 1).await?;
         let age = |stored: OffsetDateTime| (OffsetDateTime::now_utc() - stored).as_seconds_f64().max(0.0);
         Ok(QueueSample {
             pending: info.num_pending,

@@ -1,0 +1,87 @@
+//! The key-value bucket `JOB_CANCELS`, through its stream: cancellations until they are complete.
+
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, pull::OrderedConfig},
+};
+use dispatcher_core::request::cancellation::{Cancel, job_key};
+use futures::{StreamExt, stream::BoxStream};
+
+use crate::nats::{
+    definitions::{CANCELS_SUBJECTS, JOB_CANCELS},
+    scan::StreamReader,
+};
+
+/// Access to the bucket.
+#[derive(Clone)]
+pub(crate) struct CancellationBucket {
+    context: jetstream::Context,
+    reader: StreamReader,
+}
+
+/// An entry and its revision. The entry is `None` if the message is not an entry.
+pub(crate) type Revision = Result<(Option<Cancel>, u64), String>;
+
+fn subject(key: &str) -> String {
+    CANCELS_SUBJECTS.replace('>', key)
+}
+
+impl CancellationBucket {
+    /// Opens the bucket. Sends nothing to the server.
+    ///
+    /// # Errors
+    /// If the stream's name is invalid.
+    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, String> {
+        let reader = StreamReader::open(&context, JOB_CANCELS).await?;
+        Ok(Self { context, reader })
+    }
+
+    /// Stores an entry. Returns its revision.
+    ///
+    /// # Errors
+    /// If the entry may not be stored.
+    pub(crate) async fn put(&self, cancel: &Cancel) -> Result<u64, String> {
+        let payload = serde_json::to_vec(cancel).map_err(|e| e.to_string())?;
+        let sent = self.reader.call(self.context.publish(subject(&cancel.key()), payload.into())).await?;
+        Ok(self.reader.call(sent.into_future()).await?.sequence)
+    }
+
+    /// Whether the bucket has an entry for the Job with this uid.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn contains_job(&self, uid: &str) -> Result<bool, String> {
+        let last = self.reader.last_message(&subject(&job_key(uid))).await?;
+        Ok(last.is_some_and(|message| !message.payload.is_empty()))
+    }
+
+    /// Removes the entry of a key up to a revision. Leaves no delete marker.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn remove(&self, key: &str, revision: u64) -> Result<(), String> {
+        let purge = self.reader.stream().purge().filter(subject(key)).sequence(revision.saturating_add(1));
+        self.reader.call(purge.into_future()).await.map(drop)
+    }
+
+    /// All entries and then each new one, and the number of entries that exist now.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn watch(&self) -> Result<(BoxStream<'static, Revision>, u64), String> {
+        let config = OrderedConfig {
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            filter_subject: CANCELS_SUBJECTS.to_owned(),
+            ..OrderedConfig::default()
+        };
+        let consumer = self.reader.call(self.reader.stream().create_consumer(config)).await?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = self.reader.call(consumer.messages()).await?;
+        let entries = messages.map(|message| {
+            let message = message.map_err(|e| format!("stream {JOB_CANCELS}: {e}"))?;
+            let revision = message.info().map_err(|e| e.to_string())?.stream_sequence;
+            Ok((serde_json::from_slice(&message.payload).ok(), revision))
+        });
+        Ok((entries.boxed(), pending))
+    }
+}

@@ -1,0 +1,126 @@
+//! The stream `JOBS`: its incarnation, and its requests as they are stored.
+//!
+//! Reads do not deliver a request, and answer raw messages: the client library cannot decode the
+//! headers of poison messages.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    response::Response,
+    stream::{Info, RawMessage},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use dispatcher_core::contract::names::TemplateName;
+
+use crate::nats::{definitions::JOBS, scan::call};
+
+/// The stream, for errors.
+const LABEL: &str = "stream JOBS";
+
+/// The name and creation time of the stream: another value once the stream is recreated.
+///
+/// It is part of every derived request id. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamIncarnation(Arc<RwLock<Arc<str>>>);
+
+impl StreamIncarnation {
+    fn of(info: &Info) -> Self {
+        Self(Arc::new(RwLock::new(incarnation(info))))
+    }
+
+    /// The name and creation time, as a request id contains them.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, name: Arc<str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+}
+
+fn incarnation(info: &Info) -> Arc<str> {
+    format!("{JOBS} {}", info.created.unix_timestamp_nanos()).into()
+}
+
+/// Access to `JOBS`.
+#[derive(Clone)]
+pub(crate) struct JobsStream {
+    context: jetstream::Context,
+    incarnation: StreamIncarnation,
+}
+
+/// The answer to `STREAM.MSG.GET`.
+#[derive(Deserialize)]
+struct StoredMessage {
+    message: RawMessage,
+}
+
+impl JobsStream {
+    /// Access to the stream that has this information at start.
+    pub(crate) fn new(context: jetstream::Context, info: &Info) -> Self {
+        Self { context, incarnation: StreamIncarnation::of(info) }
+    }
+
+    /// JetStream.
+    pub(crate) fn context(&self) -> &jetstream::Context {
+        &self.context
+    }
+
+    /// The name and creation time, as a request id contains them.
+    pub(crate) fn incarnation(&self) -> Arc<str> {
+        self.incarnation.name()
+    }
+
+    /// Reads the incarnation again. Call it before pulling from a stream that was away.
+    ///
+    /// # Errors
+    /// If the stream does not exist or does not answer.
+    pub(crate) async fn refresh(&self) -> Result<(), String> {
+        let stream = call(LABEL, self.context.get_stream(JOBS)).await?;
+        let now = incarnation(stream.cached_info());
+        if self.incarnation() != now {
+            tracing::warn!(stream = JOBS, "stream was recreated");
+            self.incarnation.set(now);
+        }
+        Ok(())
+    }
+
+    /// The first stored request of a template at or after a sequence.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn first_request(
+        &self,
+        template: &TemplateName,
+        from: u64,
+    ) -> Result<Option<RawMessage>, String> {
+        let query = json!({"seq": from, "next_by_subj": template.create_subject()});
+        let found = self.request::<StoredMessage>("GET", &query).await?;
+        Ok(found.map(|stored| stored.message))
+    }
+
+    /// Removes the request at a sequence. Succeeds if another replica has removed it.
+    ///
+    /// # Errors
+    /// If the stream does not answer or refuses.
+    pub(crate) async fn remove(&self, sequence: u64) -> Result<(), String> {
+        let query = json!({"seq": sequence, "no_erase": true});
+        match self.request::<Value>("DELETE", &query).await? {
+            None | Some(Value::Object(_)) => Ok(()),
+            Some(other) => Err(format!("{LABEL}: found {other}, expected an object")),
+        }
+    }
+
+    /// One `STREAM.MSG` request; `None` if the stream has no such message.
+    async fn request<T: DeserializeOwned>(&self, verb: &str, query: &Value) -> Result<Option<T>, String> {
+        let answer = self.context.request(format!("STREAM.MSG.{verb}.{JOBS}"), query);
+        match call(LABEL, answer).await? {
+            Response::Ok(answer) => Ok(Some(answer)),
+            Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+            Response::Err { error } => Err(format!("{LABEL}: {error}")),
+        }
+    }
+}

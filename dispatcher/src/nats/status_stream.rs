@@ -1,0 +1,219 @@
+//! The stream `JOB_STATUS`: fenced publishes, the last message of a subject, and the open subjects.
+
+use std::collections::HashMap;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        consumer::DeliverPolicy,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
+};
+use dispatcher_core::{
+    contract::{
+        event::{EventType, StatusEvent},
+        headers,
+        job::JobState,
+        names::{JobName, RequestId, TemplateName, parse_status_subject},
+        trace::Trace,
+    },
+    status::{SubjectKey, SubjectState, reconcile::LastEvent},
+};
+
+use crate::{
+    nats::{
+        definitions::JOB_STATUS,
+        headers::{put_trace, trace_of},
+        scan::{DEADLINE, StreamReader},
+    },
+    retry::with_deadline,
+};
+
+/// The last message of a status subject.
+#[derive(Debug, Clone)]
+pub(crate) struct LastMessage {
+    /// The sequence, and the headers as an event.
+    pub known: SubjectState,
+    /// The id of the Job's request.
+    pub request_id: String,
+    /// The hash of that request, if the message carries it.
+    pub request_hash: Option<String>,
+    /// The trace, if the message has one.
+    pub trace: Option<Trace>,
+    /// The event.
+    pub event: StatusEvent,
+}
+
+impl LastMessage {
+    /// The last published state of a Job that no list contains.
+    pub(crate) fn missing(self) -> JobState {
+        let Self { event, request_hash, trace, .. } = self;
+        JobState { trace, ..JobState::missing(event, request_hash.unwrap_or_default()) }
+    }
+}
+
+/// A failed call to `JOB_STATUS`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The fence refused the publish: the subject has another last message than expected.
+    #[error("the last message of the subject is another one")]
+    Fenced,
+    /// The call failed, or its result is unknown.
+    #[error("{0}")]
+    Unknown(String),
+    /// The last message of the subject, at this sequence, is not a status event.
+    #[error("stream {JOB_STATUS}: message {0} is not a status event")]
+    Foreign(u64),
+}
+
+/// Access to `JOB_STATUS`.
+#[derive(Clone)]
+pub(crate) struct StatusStream {
+    context: jetstream::Context,
+    reader: StreamReader,
+}
+
+impl StatusStream {
+    /// Opens the stream. Sends nothing to the server.
+    ///
+    /// # Errors
+    /// If the stream's name is invalid.
+    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, StoreError> {
+        let reader = StreamReader::open(&context, JOB_STATUS).await.map_err(StoreError::Unknown)?;
+        Ok(Self { context, reader })
+    }
+
+    /// The largest message that the server accepts, in bytes.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.context.client().max_payload()
+    }
+
+    /// Publishes an event of a Job if `expected` is the sequence of the subject's last message
+    /// (`Nats-Expected-Last-Subject-Sequence`, ADR-22). Returns the sequence of the event.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if the subject has another last message. After
+    /// [`StoreError::Unknown`] the event may be stored.
+    pub(crate) async fn publish(
+        &self,
+        event: &StatusEvent,
+        state: &JobState,
+        expected: u64,
+    ) -> Result<u64, StoreError> {
+        let unknown = |e: String| StoreError::Unknown(format!("stream {JOB_STATUS}: publish: {e}"));
+        let payload = serde_json::to_vec(event).map_err(|e| unknown(e.to_string()))?;
+        let message = PublishMessage::build()
+            .payload(payload.into())
+            .headers(event_headers(event, state))
+            .expected_last_subject_sequence(expected);
+        let failed = |error: PublishError| match error.kind() {
+            PublishErrorKind::WrongLastSequence => StoreError::Fenced,
+            _ => unknown(error.to_string()),
+        };
+        let subject = event.template.event_subject(&event.name);
+        let ack = async {
+            self.context.send_publish(subject, message).await.map_err(failed)?.await.map_err(failed)
+        };
+        let ack = with_deadline(2 * DEADLINE, ack).await.map_err(|e| unknown(e.to_string()))?;
+        Ok(ack?.sequence)
+    }
+
+    /// The last message of a Job's subject.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] if the message is not a status event, [`StoreError::Unknown`] if the
+    /// stream does not answer.
+    pub(crate) async fn last(
+        &self,
+        template: &TemplateName,
+        name: &JobName,
+    ) -> Result<Option<LastMessage>, StoreError> {
+        let found = self.reader.last_message(&template.status_subject(name)).await;
+        let Some(message) = found.map_err(StoreError::Unknown)? else { return Ok(None) };
+        let foreign = || StoreError::Foreign(message.sequence);
+        let last = last_event(&message.headers).ok_or_else(foreign)?;
+        let event = serde_json::from_slice(&message.payload).map_err(|_| foreign())?;
+        Ok(Some(LastMessage {
+            known: SubjectState { sequence: message.sequence, last: Some(last) },
+            request_id: header(&message.headers, headers::JOB_REQUEST_ID).unwrap_or_default(),
+            request_hash: header(&message.headers, headers::JOB_REQUEST_HASH),
+            trace: trace_of(Some(&message.headers)),
+            event,
+        }))
+    }
+
+    /// Looks for an event of a request in the whole history of a Job's subject. Returns the hash of
+    /// the request, if the event carries it.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn find_request(
+        &self,
+        template: &TemplateName,
+        name: &JobName,
+        id: &RequestId,
+    ) -> Result<Option<Option<String>>, StoreError> {
+        let mut found = None;
+        let each = |_: &str, map: &HeaderMap, _| {
+            if header(map, headers::JOB_REQUEST_ID).as_deref() == Some(id.as_ref()) {
+                found = Some(header(map, headers::JOB_REQUEST_HASH));
+            }
+        };
+        let scanned = self.reader.scan(template.status_subject(name), DeliverPolicy::All, each).await;
+        scanned.map_err(StoreError::Unknown)?;
+        Ok(found)
+    }
+
+    /// Every subject whose last message is not an `OUTCOME`.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn open_subjects(&self) -> Result<HashMap<SubjectKey, SubjectState>, StoreError> {
+        let mut open = HashMap::new();
+        let each = |subject: &str, map: &HeaderMap, sequence| {
+            match (parse_status_subject(subject), last_event(map)) {
+                (Some(subject), Some(last)) if last.is_final() => {
+                    // A consumer that the client recreates mid-scan delivers every message in
+                    // order.
+                    open.remove(&subject);
+                }
+                (Some(subject), Some(last)) => {
+                    open.insert(subject, SubjectState { sequence, last: Some(last) });
+                }
+                _ => tracing::warn!(subject, sequence, "message in JOB_STATUS is not a status event"),
+            }
+        };
+        let subjects = "jobs.*.status.*".to_owned();
+        let scanned = self.reader.scan(subjects, DeliverPolicy::LastPerSubject, each).await;
+        scanned.map_err(StoreError::Unknown)?;
+        Ok(open)
+    }
+}
+
+fn event_headers(event: &StatusEvent, state: &JobState) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    map.insert(headers::JOB_EVENT, event.event.as_str());
+    map.insert(headers::JOB_UID, headers::safe_value(&event.uid));
+    map.insert(headers::JOB_REQUEST_ID, headers::safe_value(event.request_id.as_ref()));
+    map.insert(headers::JOB_RESOURCE_VERSION, headers::safe_value(&event.resource_version));
+    if !state.request_hash.is_empty() {
+        map.insert(headers::JOB_REQUEST_HASH, headers::safe_value(&state.request_hash));
+    }
+    put_trace(&mut map, state.trace.as_ref());
+    map
+}
+
+fn header(map: &HeaderMap, name: &str) -> Option<String> {
+    map.get(name).map(|value| value.as_str().to_owned())
+}
+
+/// The event that the headers of a message describe.
+fn last_event(map: &HeaderMap) -> Option<LastEvent> {
+    Some(LastEvent {
+        uid: header(map, headers::JOB_UID)?,
+        resource_version: header(map, headers::JOB_RESOURCE_VERSION)?.parse().ok()?,
+        event: EventType::parse(&header(map, headers::JOB_EVENT)?)?,
+    })
+}
