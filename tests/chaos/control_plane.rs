@@ -142,7 +142,7 @@ async fn etcd_compacted_while_the_watch_is_down() {
 /// stream, which records the first namespace's uid; a running one continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_recreated() {
-    only_on_kubernetes!("the local cluster deletes a namespace at once, and has no RBAC");
+    only_on_kubernetes!("the local cluster deletes a namespace immediately and has no RBAC");
     let fault = "the namespace of the Jobs is deleted and recreated";
     repeat(fault, async |scenario, random| {
         scenario.request("wait-a", "ADDED").await;

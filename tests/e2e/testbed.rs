@@ -89,7 +89,7 @@ async fn assert_message_survives_a_kill(nats: Nats) {
     context.create_stream(config).await.unwrap();
     context.publish("s", "stored".into()).await.unwrap().await.unwrap();
     nats.kill().await;
-    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server accepts connections");
+    assert!(async_nats::connect(&nats.url).await.is_err(), "a killed server answers");
     nats.restart().await;
     nats.pause().await;
     nats.unpause().await;

@@ -25,7 +25,7 @@ pub use namespace::Namespace;
 pub struct Options {
     /// Whether it has a node (containerd and a kubelet), so that pods run. Needs root.
     pub node: bool,
-    /// Whether controllers get the rates that hundreds of Jobs at once need.
+    /// Whether controllers get the rate limits that hundreds of concurrent Jobs need.
     pub raised_limits: bool,
     /// Further arguments of the API server.
     pub apiserver_args: Vec<String>,
@@ -254,7 +254,7 @@ impl Kubernetes {
         }
     }
 
-    /// Whether the cluster outlives this process, so that its objects have to be deleted.
+    /// Whether the cluster outlives this process, so that its objects must be deleted.
     fn outlives_us(&self) -> bool {
         matches!(self.backend, Backend::External)
     }

@@ -13,8 +13,7 @@ pub type Headers = BTreeMap<String, String>;
 pub struct History {
     /// Every publish of a request, in any order.
     pub requests: Vec<Request>,
-    /// Whether nobody else published requests, so that every Job and dead letter belongs to one of
-    /// them.
+    /// Whether these are all requests, so that every Job and dead letter belongs to one of them.
     pub requests_complete: bool,
     /// Every Job that existed.
     pub jobs: Vec<JobRecord>,

@@ -102,7 +102,7 @@ impl Point {
     }
 }
 
-/// Whether a breakpoint holds before or after what it matches.
+/// Whether a breakpoint holds before or after the matching call or message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Before,

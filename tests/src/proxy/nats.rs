@@ -51,8 +51,8 @@ impl NatsProxy {
         self.shared.mode.send_replace(Mode::Partition);
     }
 
-    /// Accepts connections but forwards nothing, until [`Self::heal`]; it then forwards what was
-    /// sent.
+    /// Accepts connections but forwards nothing, until [`Self::heal`] forwards the accumulated
+    /// data.
     pub fn half_open(&self) {
         self.shared.mode.send_replace(Mode::HalfOpen);
     }
@@ -213,7 +213,7 @@ async fn before(
 ) -> io::Result<Option<Held>> {
     for point in shared.points.hit(Side::Before, |publishes| publishes.matches(published)) {
         point.reach();
-        // If the client disconnects, what it has sent is dropped; so check this first.
+        // If the client disconnects, its unsent data is dropped; so check this first.
         loop {
             tokio::select! {
                 biased;

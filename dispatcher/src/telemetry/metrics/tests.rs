@@ -192,8 +192,7 @@ fn the_text_ends_as_openmetrics_does() {
 fn the_documentation_has_each_metric() {
     let metrics = serving();
     metrics.queues().set(&template("simple"), Some(look()));
-    let docs =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
     let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     let mut told = BTreeMap::new();
     for line in

@@ -1,4 +1,4 @@
-//! The plain Kubernetes client: a process of its own, to measure its CPU time.
+//! The plain Kubernetes client: a separate process, to measure its CPU time.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
 //! `bench delays`: the time from the end of a pod until its `ATTEMPT` and the Job's `OUTCOME` are
-//! stored, for many Jobs at once.
+//! stored, for many Jobs concurrently.
 //!
-//! The control plane and its Job controller are real. The benchmark ends all pods concurrently by
-//! patching their status, as a kubelet does. The time starts when the patch is sent, so it includes
-//! the API server's write.
+//! The control plane and its Job controller are real. The benchmark ends all pods by patching their
+//! status, as a kubelet does. The time starts when the patch is sent, so it includes the API
+//! server's write.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -91,7 +91,7 @@ async fn with_engine(command: &[&str], host: &str) -> ExitCode {
     }
 }
 
-/// Starts the inner process; as root, in namespaces of its own.
+/// Starts the inner process; as root, in new namespaces.
 fn inside(verb: &str, args: &[&std::ffi::OsStr], read: bool) -> Result<Child, String> {
     let own = std::env::current_exe().map_err(|error| format!("path of this program: {error}"))?;
     let mut command = match rustix::process::geteuid().is_root() {

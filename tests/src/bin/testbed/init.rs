@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use rustix::process::{Pid, WaitOptions, wait};
 
-/// Folders that all container runtimes of a machine share, whatever their configuration is.
+/// Folders that all container runtimes of a machine share; no configuration changes them.
 const SHARED: [&str; 5] =
     ["/run/containerd", "/run/netns", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers"];
 
