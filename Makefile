@@ -1,6 +1,6 @@
-# The targets of this repository; `make` lists them. `make demo` and `make dev` need Rust, a C compiler
-# (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers, root on
-# Debian.
+# The targets of this repository; `make` lists them. `make demo` and `make dev` need Rust, a C
+# compiler (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers,
+# root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
 	chaos-table soak fuzz dashboard-picture demo-recording docs check nats-config operator-rules schemas clean

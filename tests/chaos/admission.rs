@@ -97,7 +97,7 @@ fn rules() -> Value {
             "scope": "Namespaced"}])
 }
 
-/// What the policy denies is rejected for good; all other requests succeed.
+/// Denied requests stay rejected; all other requests succeed.
 async fn policy(fault: &str, reason: &'static str) {
     repeat(fault, async |scenario, random| {
         let (client, name) = (scenario.env.namespace.client.clone(), &scenario.env.namespace.name);

@@ -4,16 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, paths, until};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use dispatcher_tests::{Kubernetes, Nats, or_skip, paths};
 use tempfile::TempDir;
 
 use crate::leadership::{leader_and_follower, until_leads};
 use crate::scenario::{Scenario, repeat, repeat_on};
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
-use dispatcher_tests::wait::TIMEOUT;
 
 /// The environment that shifts the clock of a process by the offset in a file.
 fn clock(folder: &TempDir) -> Result<Vec<(String, String)>, String> {

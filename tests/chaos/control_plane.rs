@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dispatcher_tests::wait::{TIMEOUT, until};
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip};
 use fastrand::Rng;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -127,7 +128,11 @@ async fn etcd_compacted_while_the_watch_is_down() {
             assert_eq!(scenario.env.outcome(&names[name]).await["result"], result);
         }
         scenario.recovered("expired watch (410), until missed outcomes are published", on);
-        assert!(resyncs(scenario).await > before, "the watch resumed without a resync");
+        until("a resync", TIMEOUT, || async {
+            let count = resyncs(scenario).await;
+            if count > before { Ok(()) } else { Err(count) }
+        })
+        .await;
         scenario.complete(&[&names[4], &names[5]]).await;
     })
     .await;
@@ -137,7 +142,7 @@ async fn etcd_compacted_while_the_watch_is_down() {
 /// stream, which records the first namespace's uid; a running one continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_recreated() {
-    only_on_kubernetes!("the local cluster deletes a namespace at once, and has no RBAC");
+    only_on_kubernetes!("the local cluster deletes a namespace immediately and has no RBAC");
     let fault = "the namespace of the Jobs is deleted and recreated";
     repeat(fault, async |scenario, random| {
         scenario.request("wait-a", "ADDED").await;

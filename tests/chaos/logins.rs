@@ -18,8 +18,8 @@ fn config(password: &str, denied: &str) -> String {
     let dispatcher = format!(
         "{{user: dispatcher, password: \"{password}\", permissions: {{publish: {{allow: \">\", deny: [{deny}]}}}}}}"
     );
-    let users = format!("{{user: anybody, password: \"\"}}, {dispatcher}");
-    format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: anybody\n")
+    let users = format!("{{user: other, password: \"\"}}, {dispatcher}");
+    format!("accounts {{A {{jetstream: enabled, users: [{users}]}}}}\nno_auth_user: other\n")
 }
 
 /// A load test whose dispatcher reads its password from a file.

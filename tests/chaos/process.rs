@@ -134,7 +134,7 @@ async fn jobs_finish_and_are_deleted_during_downtime() {
             for name in &names[3..6] {
                 delete(name).await;
             }
-            // A second Job with the name of a Job whose deletion nobody observed.
+            // A second Job with the name of a Job whose deletion was not observed.
             let again = json!({"foo": "x", "name": names[5]}).to_string();
             scenario.recorder.publish("simple", again, Some("again")).await.unwrap();
             let started = Instant::now();

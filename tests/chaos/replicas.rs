@@ -3,8 +3,6 @@
 use std::time::{Duration, Instant};
 
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, Options, or_skip, until};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::DeleteParams;
 
 use crate::leadership::{holder, leader_and_follower, leases, until_leads};

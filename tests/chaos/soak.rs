@@ -1,5 +1,5 @@
-//! Soak test: random faults for some minutes (`make soak MINUTES=30`; default 1), on two replicas
-//! with proxies under constant load, on a control plane of its own.
+//! Soak test: random faults for some minutes (`make soak MINUTES=30`; default 1) on two replicas
+//! with proxies, under constant load, with a separate control plane.
 //!
 //! The seed determines the faults, their order and durations. Concurrent faults affect different
 //! targets.
@@ -350,7 +350,7 @@ async fn soak() {
         *shared.lock().unwrap() = Some(Arc::new(Connections { api, nats }));
         Ok(LoadTest::new(env).await)
     };
-    repeat_on("random faults, several at once", start, async |scenario, random| {
+    repeat_on("random concurrent faults", start, async |scenario, random| {
         scenario.add_replica().await;
         // The proxies live until the end of the run.
         let connections: Arc<Connections> = shared.lock().unwrap().clone().unwrap();

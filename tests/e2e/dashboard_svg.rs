@@ -9,7 +9,7 @@ const WIDTH: u32 = 1440;
 /// The grid of Grafana has 24 columns.
 const COLUMN: u32 = WIDTH / 24;
 const ROW: u32 = 26;
-/// Height of the header with the marks.
+/// Height of the header with the annotations.
 const HEADER: u32 = 44;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(31, 119, 180),
@@ -23,7 +23,7 @@ const COLOURS: [RGBColor; 8] = [
 ];
 /// A line is interrupted where points are further apart than this, in seconds.
 const GAP: f64 = 3.0;
-const MARK: RGBColor = RGBColor(240, 150, 90);
+const ANNOTATION: RGBColor = RGBColor(240, 150, 90);
 const GREY: RGBColor = RGBColor(110, 110, 110);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -35,10 +35,10 @@ pub(crate) struct Panel {
 }
 
 /// What happened during the run, with the time in seconds since its start.
-pub(crate) type Marks = Vec<(f64, &'static str)>;
+pub(crate) type Annotations = Vec<(f64, &'static str)>;
 
 /// Draws a run from `start` to `end`, in Unix seconds.
-pub(crate) fn draw(panels: &[Panel], marks: &Marks, (start, end): (f64, f64)) -> String {
+pub(crate) fn draw(panels: &[Panel], annotations: &Annotations, (start, end): (f64, f64)) -> String {
     let number = |panel: &Value, field: &str| panel["gridPos"][field].as_u64().unwrap() as u32;
     let height =
         panels.iter().map(|Panel { panel, .. }| number(panel, "y") + number(panel, "h")).max().unwrap();
@@ -46,7 +46,7 @@ pub(crate) fn draw(panels: &[Panel], marks: &Marks, (start, end): (f64, f64)) ->
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, HEADER + height * ROW + 4)).into_drawing_area();
         root.fill(&WHITE).unwrap();
-        draw_header(&root, marks);
+        draw_header(&root, annotations);
         for Panel { panel, series } in panels {
             let (x, y) = (number(panel, "x") * COLUMN, HEADER + number(panel, "y") * ROW);
             let (w, h) = (number(panel, "w") * COLUMN, number(panel, "h") * ROW);
@@ -55,7 +55,7 @@ pub(crate) fn draw(panels: &[Panel], marks: &Marks, (start, end): (f64, f64)) ->
             match panel["type"].as_str().unwrap() {
                 "row" => text(&area, title, (4, 2), 15, &BLACK),
                 "stat" => stat(&area, title, panel, series),
-                _ => graph(&area, title, panel, series, marks, (start, end)),
+                _ => graph(&area, title, panel, series, annotations, (start, end)),
             }
         }
         root.present().unwrap();
@@ -67,9 +67,9 @@ fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: u32, colour: &RGBColo
     area.draw(&Text::new(text.to_owned(), at, ("sans-serif", size).into_font().color(colour))).unwrap();
 }
 
-fn draw_header(root: &Area<'_>, marks: &Marks) {
+fn draw_header(root: &Area<'_>, annotations: &Annotations) {
     text(root, "Dispatcher", (8, 4), 18, &BLACK);
-    let labels: Vec<String> = marks.iter().map(|(at, what)| format!("{at:.0} s: {what}")).collect();
+    let labels: Vec<String> = annotations.iter().map(|(at, what)| format!("{at:.0} s: {what}")).collect();
     text(root, &labels.join("   |   "), (8, 26), 12, &GREY);
 }
 
@@ -110,7 +110,7 @@ fn graph(
     title: &str,
     panel: &Value,
     series: &[(String, Series)],
-    marks: &Marks,
+    annotations: &Annotations,
     (start, end): (f64, f64),
 ) {
     area.draw(&Rectangle::new([(0, 0), area.dim_in_pixel_i32()], RGBColor(225, 225, 225))).unwrap();
@@ -137,9 +137,9 @@ fn graph(
         .label_style(("sans-serif", 10))
         .draw()
         .unwrap();
-    for (at, _) in marks {
+    for (at, _) in annotations {
         let line = [(*at, 0.0), (*at, top)];
-        chart.draw_series(LineSeries::new(line, MARK.stroke_width(1))).unwrap();
+        chart.draw_series(LineSeries::new(line, ANNOTATION.stroke_width(1))).unwrap();
     }
     let mut left = 6;
     for (index, (name, series)) in series.iter().enumerate() {

@@ -85,7 +85,7 @@ impl Dev {
         // The connection must outlive the acknowledgement.
         let jetstream = self.jetstream().await;
         let sent = jetstream.publish("jobs.simple.create", payload.into()).await.unwrap();
-        sent.await.expect("the request is stored");
+        sent.await.expect("the request is not stored");
     }
 
     /// Waits until the last event of a Job has this type.

@@ -123,7 +123,7 @@ async fn queued_requests_are_counted_with_their_age() {
     let (folder, templates) = managed_template();
     let path = folder.path().join("simple.yaml");
     let simple = std::fs::read_to_string(&path).unwrap();
-    let job = simple.find("\n  job:").expect("the manifest");
+    let job = simple.find("\n  job:").expect("the template has no Job");
     let (before, after) = simple.split_at(job);
     std::fs::write(&path, format!("{before}\n  limits: {{maxActive: 1}}{after}")).unwrap();
     let dispatcher = env.dispatcher().templates(templates).start().await;

@@ -12,7 +12,7 @@ use dispatcher_tests::{Dispatcher, Prometheus, or_skip, paths, until};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
-use crate::dashboard_svg::{self, Marks, Panel};
+use crate::dashboard_svg::{self, Annotations, Panel};
 
 /// Environment variable with the path of the picture (`make dashboard-picture`). With it, the load
 /// lasts two minutes.
@@ -179,9 +179,9 @@ fn interpolate(expression: &str) -> String {
 }
 
 /// Publishes load, kills the leader, and restarts NATS. `long` spreads this over two minutes.
-async fn run_load(setup: &Setup, long: bool) -> Marks {
+async fn run_load(setup: &Setup, long: bool) -> Annotations {
     let start = Instant::now();
-    let mut marks = Marks::new();
+    let mut annotations = Annotations::new();
     let seconds = |start: Instant| start.elapsed().as_secs_f64();
     // Paces the load.
     let mut pace = interval(Duration::from_millis(if long { 1000 } else { 50 }));
@@ -199,23 +199,23 @@ async fn run_load(setup: &Setup, long: bool) -> Marks {
         if second == kill {
             let leader = setup.leader().await;
             leader.kill().await;
-            marks.push((seconds(start), "the leader is killed"));
+            annotations.push((seconds(start), "the leader is killed"));
             killed = Some(leader);
         }
         if let Some(leader) = killed.filter(|_| second == restart) {
             leader.restart().await;
-            marks.push((seconds(start), "the former leader is restarted"));
+            annotations.push((seconds(start), "the former leader is restarted"));
         }
         if second == outage {
             setup.env.nats.kill().await;
-            marks.push((seconds(start), "NATS is killed and restarted"));
+            annotations.push((seconds(start), "NATS is killed and restarted"));
             setup
                 .until_value("sum(dispatcher_nats_disconnects_total)", |disconnects| disconnects >= 2.0)
                 .await;
             setup.env.nats.restart().await;
         }
     }
-    marks
+    annotations
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +223,7 @@ async fn dashboard_queries_return_data_of_running_dispatchers() {
     let setup = or_skip!(Setup::start().await);
     let picture = std::env::var_os(PICTURE);
     let start = now();
-    let marks = run_load(&setup, picture.is_some()).await;
+    let annotations = run_load(&setup, picture.is_some()).await;
     // A target is up only if its metrics are valid OpenMetrics.
     setup.until_value("sum(up{job=\"dispatcher\"})", |up| up == 2.0).await;
     setup.until_value("sum(dispatcher_leader)", |leaders| leaders == 1.0).await;
@@ -245,7 +245,7 @@ async fn dashboard_queries_return_data_of_running_dispatchers() {
         if failing.is_empty() { Ok(()) } else { Err(format!("{failing:?}")) }
     })
     .await;
-    let svg = dashboard_svg::draw(&panels, &marks, (start, now()));
+    let svg = dashboard_svg::draw(&panels, &annotations, (start, now()));
     for Panel { panel, .. } in &panels {
         let title = panel["title"].as_str().unwrap();
         assert!(svg.contains(title), "{title} is missing in the picture");

@@ -1,4 +1,4 @@
-//! Spans exported by OTLP, as a real receiver gets them.
+//! Spans exported by OTLP to a test receiver.
 
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::otlp::{Received, Receiver};

@@ -2,8 +2,9 @@
 
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::test_env::{TestEnv, shipped_config};
-use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
-use serde_json::Value;
+use dispatcher_tests::wait::TIMEOUT;
+use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths, until};
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatcher_is_live_and_ready_and_stops_gracefully() {
@@ -12,6 +13,34 @@ async fn dispatcher_is_live_and_ready_and_stops_gracefully() {
     assert_eq!(dispatcher.get("/livez").await.unwrap(), (200, "ok\n".to_owned()));
     assert_eq!(dispatcher.get("/readyz").await.unwrap(), (200, "ready\n".to_owned()));
     assert_eq!(dispatcher.terminate().await, Some(0), "{}", dispatcher.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verbose_readiness_lists_every_component() {
+    let env = or_skip!(TestEnv::start().await);
+    let (_folder, templates) = managed_template();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let (code, body) = dispatcher.get("/readyz?verbose").await.unwrap();
+    assert_eq!(code, 200, "{body}");
+    for component in ["nats", "streams", "watch", "resync", "status retire", "cancellation jobs", "micro"] {
+        assert!(body.lines().any(|line| line == format!("[+]{component} ok")), "{component}: {body}");
+    }
+    env.jetstream.delete_stream("JOB_STATUS").await.unwrap();
+    until("/readyz?verbose to report the stream", TIMEOUT, || async {
+        let (code, body) = dispatcher.get("/readyz?verbose").await?;
+        let reported = body.lines().any(|line| line.starts_with("[-]") && line.contains("JOB_STATUS"));
+        if code == 503 && reported { Ok(()) } else { Err(format!("{code} {body}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_endpoint_reports_leader_and_synced() {
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
+    let (code, body) = dispatcher.get("/leader").await.unwrap();
+    let leader: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, leader), (200, json!({"leader": true, "synced": true})));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +84,7 @@ async fn shipped_stream_files_match_the_streams_that_the_dispatcher_creates() {
     let env = or_skip!(TestEnv::start().await);
     let dispatcher = env.dispatcher().start().await;
     for (name, config) in &printed {
-        assert_eq!(&shipped_config(name), config, "nats-config/{name}.json is stale: make nats-config");
+        assert_eq!(&shipped_config(name), config, "nats-config/{name}.json is stale: run `make nats-config`");
         assert_eq!(env.differences_from_shipped(name).await, Vec::<String>::new(), "{name}");
     }
     assert_eq!(dispatcher.terminate().await, Some(0));

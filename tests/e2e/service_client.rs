@@ -46,7 +46,9 @@ pub(crate) async fn try_call_service(
     let headers = answer.headers.unwrap_or_default();
     let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned()).unwrap_or_default();
     Ok(match header("Nats-Service-Error-Code") {
-        code if code.is_empty() => Ok(serde_json::from_slice(&answer.payload).expect("the answer is JSON")),
+        code if code.is_empty() => {
+            Ok(serde_json::from_slice(&answer.payload).expect("the answer is not JSON"))
+        }
         code => Err(ServiceError {
             code: code.parse().unwrap(),
             error: header("Job-Error"),

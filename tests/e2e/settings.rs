@@ -142,10 +142,10 @@ async fn status_stream_of_another_namespace_is_refused_without_adopt() {
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
     let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
     let other = kubernetes.namespace().await;
-    let elsewhere = || Dispatcher::builder(&env.nats, &other);
-    assert_refused(elsewhere(), "stream JOB_STATUS", "--adopt").await;
-    assert_eq!(elsewhere().arg("--adopt").start().await.terminate().await, Some(0));
-    assert_eq!(elsewhere().start().await.terminate().await, Some(0));
+    let other_dispatcher = || Dispatcher::builder(&env.nats, &other);
+    assert_refused(other_dispatcher(), "stream JOB_STATUS", "--adopt").await;
+    assert_eq!(other_dispatcher().arg("--adopt").start().await.terminate().await, Some(0));
+    assert_eq!(other_dispatcher().start().await.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

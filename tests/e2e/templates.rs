@@ -69,7 +69,7 @@ fn shipped(name: &str) -> PathBuf {
 /// Publishes a request for a template and returns its sequence.
 async fn request(env: &TestEnv, template: &str, payload: Value) -> u64 {
     let sent = env.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
-    sent.unwrap().await.expect("the request is stored").sequence
+    sent.unwrap().await.expect("the request is not stored").sequence
 }
 
 /// Waits for the outcome of a Job and returns it.
@@ -231,15 +231,14 @@ async fn check_reports_all_errors_of_all_files_and_exits_with_code_2() {
         format!("ok {} (template greet)\n", path("good.yaml"))
     );
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    for expected in [
-        format!(
-            "{}: spec.job.spec.template.spec.containers[0].env[1].value: refers to `lout`, which is no declared",
-            path("bad.yaml")
-        ),
-        format!("{}: spec.jobName: makes no valid name", path("bad.yaml")),
-        format!("{}: not valid YAML", path("no.yaml")),
+    for (file, field, fragment) in [
+        ("bad.yaml", "spec.job.spec.template.spec.containers[0].env[1].value: ", "`lout`"),
+        ("bad.yaml", "spec.jobName: ", "valid"),
+        ("no.yaml", "", "YAML"),
     ] {
-        assert!(errors.contains(&expected), "{expected}: {errors}");
+        let start = format!("{}: {field}", path(file));
+        let reported = errors.lines().any(|line| line.contains(&start) && line.contains(fragment));
+        assert!(reported, "{start}... {fragment}: {errors}");
     }
     let folder = folder.path().join("good.yaml");
     assert_eq!(check(&[&folder.display().to_string()]).await.status.code(), Some(0));

@@ -86,7 +86,7 @@ impl Scenario {
     ///
     /// NATS would redeliver unacknowledged requests only after `ack_wait`. So the consumer is
     /// deleted meanwhile, as an operator may do: the next start recreates it, which redelivers them
-    /// at once.
+    /// immediately.
     pub(crate) async fn crash(&mut self) {
         self.service.take().expect("the service runs").crash();
         let stream = self.jetstream.get_stream("JOBS").await.unwrap();

@@ -76,7 +76,7 @@ async fn watch_start_fails() {
     .await;
 }
 
-/// After the stall all events arrive at once or, if coalesced, only the last of each Job.
+/// After the stall all events arrive together or, if coalesced, only the last of each Job.
 async fn load_while_stalled(scenario: &Scenario, random: &mut Rng, more: Option<Behaviour>) {
     let names = waiting(3);
     scenario.request(&names).await;

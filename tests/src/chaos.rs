@@ -1,5 +1,5 @@
-//! The chaos suite: injects a fault into a system under load, many times with different seeds, checks
-//! the guarantees after each run and records the result.
+//! The chaos suite: injects a fault into a system under load, many times with different seeds,
+//! checks the guarantees after each run and records the result.
 //!
 //! | environment | meaning |
 //! |---|---|
@@ -24,7 +24,7 @@ use results::RunResult;
 
 /// The system that a scenario injects faults into.
 pub trait SystemUnderTest: Sized {
-    /// What it runs on, for the table: `local cluster`, `Kubernetes`.
+    /// The platform, for the table: `local cluster`, `Kubernetes`.
     fn platform(&self) -> &'static str;
 
     /// The measured recovery times in seconds, by what recovered.
@@ -112,7 +112,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Prints at once; the test harness captures `eprintln!` until the end of the test.
+/// Prints immediately; the test harness captures `eprintln!` until the end of the test.
 fn print_now(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

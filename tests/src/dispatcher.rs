@@ -243,7 +243,7 @@ impl Dispatcher {
         until("the restarted dispatcher to be ready", TIMEOUT, || async {
             // An error if it is running.
             let _ = self.helper.call("start").await;
-            // A short deadline, so that the final error tells why it is not ready.
+            // A short deadline, so that the final error contains the reason.
             self.ready_within(TIMEOUT / 8).await.map_err(Plain)
         })
         .await;

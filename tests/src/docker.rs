@@ -29,7 +29,7 @@ pub fn running() -> Option<String> {
 }
 
 impl Docker {
-    /// The engine of this test process; if none is running, the first call starts one.
+    /// The engine of this test process. If no engine is running, the first call starts one.
     ///
     /// # Errors
     /// If this machine cannot run one.

@@ -59,8 +59,7 @@ impl Helper {
     ) -> Result<(Self, Value), String> {
         let mut command = Command::new(paths::built("testbed")?);
         command.args(args).envs(env.iter().copied());
-        // A process group of its own, so that ^C reaches only the test; its end then ends the
-        // helper.
+        // A new process group, so that ^C reaches only the test; its end then ends the helper.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|error| format!("testbed: {error}"))?;
         let stdin = child.stdin.take();

@@ -67,7 +67,7 @@ async fn run_job(jobs: Api<Job>, name: String) {
     set_status(&jobs, &name, &finished).await;
 }
 
-/// Retries until the API server accepts the status or the Job is deleted: tests kill the API server.
+/// Retries until the API server accepts the status or the Job is deleted: tests kill API servers.
 async fn set_status(jobs: &Api<Job>, name: &str, status: &Value) {
     let patch = Patch::Merge(json!({"status": status}));
     loop {

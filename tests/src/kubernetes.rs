@@ -25,7 +25,7 @@ pub use namespace::Namespace;
 pub struct Options {
     /// Whether it has a node (containerd and a kubelet), so that pods run. Needs root.
     pub node: bool,
-    /// Whether controllers get the rates that hundreds of Jobs at once need.
+    /// Whether controllers get the rate limits that hundreds of concurrent Jobs need.
     pub raised_limits: bool,
     /// Further arguments of the API server.
     pub apiserver_args: Vec<String>,
@@ -75,7 +75,7 @@ impl Kubernetes {
     /// The shared cluster of this test process, with a node. The first call starts it.
     ///
     /// # Errors
-    /// If this machine cannot run it; names what is missing.
+    /// If this machine cannot run it; names the missing program.
     ///
     /// # Panics
     /// If this machine can run it, but it does not start.
@@ -97,7 +97,7 @@ impl Kubernetes {
     /// restarted.
     ///
     /// # Errors
-    /// If this machine cannot run it; names what is missing.
+    /// If this machine cannot run it; names the missing program.
     ///
     /// # Panics
     /// If this machine can run it, but it does not start.
@@ -151,7 +151,7 @@ impl Kubernetes {
     /// Runs `kubectl` as an administrator and returns its output.
     ///
     /// # Errors
-    /// What it wrote to stderr.
+    /// If it fails, with its stderr.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<String, String> {
         let mut command = kubectl(&self.kubeconfig);
         command.args(args);
@@ -254,7 +254,7 @@ impl Kubernetes {
         }
     }
 
-    /// Whether the cluster outlives this process, so that its objects have to be deleted.
+    /// Whether the cluster outlives this process, so that its objects must be deleted.
     fn outlives_us(&self) -> bool {
         matches!(self.backend, Backend::External)
     }

@@ -14,7 +14,7 @@ use crate::test_env::TestEnv;
 use crate::wait::{TIMEOUT, until};
 
 /// How long all work may take to finish after the load. It exceeds `ack_wait`, after which NATS
-/// redelivers what was not acknowledged.
+/// redelivers unacknowledged requests.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How many requests are published at a time.

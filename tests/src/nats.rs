@@ -60,8 +60,8 @@ impl Nats {
             Err(error) => error,
         };
         assert!(std::env::var("CI").as_deref() != Ok("true"), "NATS in a container: {reason}");
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
             // The test harness captures `eprintln!`.
             let _ = writeln!(
                 std::io::stderr(),

@@ -12,7 +12,7 @@ const COUNT: u32 = 12_000;
 /// A locked file per reserved port of this process. The kernel releases them at its exit.
 static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// Reserves a port that nobody listens on, until this process exits.
+/// Reserves an unused port until this process exits.
 #[must_use]
 pub fn free() -> u16 {
     let folder = std::env::temp_dir().join(format!("testbed-ports-{}", rustix::process::getuid().as_raw()));

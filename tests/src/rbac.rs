@@ -130,15 +130,15 @@ fn call(event: &Value) -> Call {
 #[must_use]
 pub fn compare(granted: &BTreeSet<Permission>, calls: &BTreeSet<Call>) -> Difference {
     let mut difference = Difference { unused: granted.clone(), ..Difference::default() };
-    for Call { permission: asked, allowed } in calls {
+    for Call { permission: needed, allowed } in calls {
         let mut covered = false;
-        for permission in granted.iter().filter(|permission| covers(permission, asked)) {
+        for permission in granted.iter().filter(|permission| covers(permission, needed)) {
             covered = true;
             if *allowed {
                 difference.unused.remove(permission);
             }
         }
-        let unnamed = Permission { name: None, ..asked.clone() };
+        let unnamed = Permission { name: None, ..needed.clone() };
         if !allowed {
             difference.refused.insert(unnamed);
         } else if !covered {
@@ -148,11 +148,11 @@ pub fn compare(granted: &BTreeSet<Permission>, calls: &BTreeSet<Call>) -> Differ
     difference
 }
 
-fn covers(permission: &Permission, asked: &Permission) -> bool {
+fn covers(permission: &Permission, needed: &Permission) -> bool {
     let what = |permission: &Permission| {
         (permission.group.clone(), permission.resource.clone(), permission.verb.clone())
     };
-    what(permission) == what(asked) && (permission.name.is_none() || permission.name == asked.name)
+    what(permission) == what(needed) && (permission.name.is_none() || permission.name == needed.name)
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ macro_rules! only_on_kubernetes {
     };
 }
 
-/// Returns from a test with a local cluster of its own if the suite runs on Kubernetes. It runs
-/// with the suite on the local cluster.
+/// Returns from a test that starts a local cluster if the suite runs on Kubernetes. It runs with
+/// the suite on the local cluster.
 #[macro_export]
 macro_rules! only_on_local {
     ($reason:expr) => {

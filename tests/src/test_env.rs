@@ -1,4 +1,4 @@
-//! The environment of a test: a NATS and a Kubernetes namespace of its own.
+//! The environment of one test: a NATS and a Kubernetes namespace.
 //!
 //! It starts dispatchers in that environment, and reads and writes NATS and Kubernetes as any
 //! client would; it never looks into a dispatcher.

@@ -1,4 +1,4 @@
-//! Polls conditions until a deadline, with errors that tell what was missing.
+//! Polls conditions until a deadline, with errors that describe the last state.
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -1,5 +1,4 @@
-//! Subscribes to `jobs.*.status.>` and keeps the state of all Jobs for the screen and for the parts
-//! of the demo.
+//! Subscribes to `jobs.*.status.>` and keeps the state of all Jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

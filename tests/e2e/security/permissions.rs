@@ -22,7 +22,8 @@ pub(super) fn allowed(role: &str) -> (Vec<String>, Vec<String>) {
     let text = std::fs::read_to_string(path).unwrap();
     let lines =
         text.lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
-    let (publish, subscribe) = lines.split_once("\nsubscribe:").expect("publish first, then subscribe");
+    let (publish, subscribe) =
+        lines.split_once("\nsubscribe:").expect("the role has no subscribe permissions");
     let subjects = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     (subjects(publish), subjects(subscribe))
 }

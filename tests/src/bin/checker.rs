@@ -1,7 +1,7 @@
 //! Checks the guarantees on existing streams and Jobs.
 //!
-//! `checker --nats URL --kubeconfig FILE --namespace NAMESPACE`. Without a record of the requests it
-//! cannot detect lost ones. Prints one violation per line; exits with 1 if there are any, with 2 if
+//! `checker --nats URL --kubeconfig FILE --namespace NAMESPACE`. Without a record of the requests
+//! it cannot detect lost ones. Prints one violation per line; exits with 1 if there are any, with 2 if
 //! it cannot read the streams or the Jobs.
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use super::History;
 /// The longest delays; `None` if there was nothing to measure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delays {
-    /// From the `PubAck` of a request until the `ADDED` of its Job, or its dead dead_letter, is stored.
+    /// From the `PubAck` of a request until the `ADDED` of its Job, or its dead letter, is stored.
     pub to_job: Option<Duration>,
     /// From the final condition or deletion of a Job, as watched, until its `OUTCOME` is stored.
     pub to_outcome: Option<Duration>,
@@ -41,7 +41,8 @@ impl Delays {
                 answers.entry(request).or_insert(*time);
             }
         }
-        let to_job = times.acknowledged.iter().filter_map(|(seq, asked)| since(*asked, *answers.get(seq)?));
+        let to_job =
+            times.acknowledged.iter().filter_map(|(seq, published)| since(*published, *answers.get(seq)?));
         let to_outcome = times
             .finished
             .iter()

@@ -18,7 +18,7 @@ pub(super) struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Parses a message; the error names what is missing or invalid.
+    /// Parses a message; the error names the missing or invalid field.
     pub(super) fn read(message: &'a StatusMessage) -> Result<Self, String> {
         let text = |key: &str| match message.event[key].as_str() {
             Some(text) if !text.is_empty() => Ok(text),

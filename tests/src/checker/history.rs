@@ -13,8 +13,7 @@ pub type Headers = BTreeMap<String, String>;
 pub struct History {
     /// Every publish of a request, in any order.
     pub requests: Vec<Request>,
-    /// Whether nobody else published requests, so that every Job and dead dead_letter belongs to one of
-    /// them.
+    /// Whether these are all requests, so that every Job and dead letter belongs to one of them.
     pub requests_complete: bool,
     /// Every Job that existed.
     pub jobs: Vec<JobRecord>,
@@ -159,7 +158,7 @@ pub struct Subscriber {
 pub struct ReceivedMessage {
     /// Its subject.
     pub subject: String,
-    /// The header `Nats-Sequence`, which the stream sets on what it republishes.
+    /// The header `Nats-Sequence`, which the stream sets on republished messages.
     pub sequence: Option<u64>,
     /// Its payload; `Null` if it is not JSON.
     pub event: Value,
@@ -255,7 +254,7 @@ impl History {
     #[must_use]
     pub fn summary(&self) -> String {
         format!(
-            "{} publishes, {} Jobs, {} status events, {} dead dead_letters",
+            "{} publishes, {} Jobs, {} status events, {} dead letters",
             self.requests.len(),
             self.all_jobs().len(),
             self.status.len(),

@@ -32,7 +32,7 @@ pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
             }
             Some(_) => {}
         }
-        // If a leader dies, its successor may republish what was already republished.
+        // If a leader dies, its successor may republish a message a second time.
         let again = !live.stayed_connected && seen.contains(&sequence);
         if sequence <= last && !again {
             let text = format!("{subject}: sequence {sequence} came after {last}");
@@ -56,7 +56,7 @@ fn missed(history: &History, live: &Subscriber, seen: &BTreeSet<u64>, found: &mu
     }
 }
 
-/// Whether the message is the notice of a stored dead dead_letter.
+/// Whether the message is the notice of a stored dead letter.
 fn is_notice(rejected: &BTreeSet<(&str, Option<u64>)>, message: &ReceivedMessage) -> bool {
     let tokens: Vec<_> = message.subject.split('.').collect();
     let &["jobs", template, "status", "_rejected"] = tokens.as_slice() else { return false };

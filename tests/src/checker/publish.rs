@@ -23,7 +23,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 pub enum PublishError {
     /// It is not stored, and not in the record.
     Refused(String),
-    /// It may be stored; the record says so.
+    /// It may be stored, and is in the record without a sequence.
     Unanswered(String),
 }
 

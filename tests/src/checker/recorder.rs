@@ -54,7 +54,7 @@ impl Recorder {
             nats.subscribe("jobs.*.status.*").await.map_err(|error| format!("subscribe: {error}"))?;
         nats.flush().await.map_err(|error| format!("flush: {error}"))?;
         let connects = nats.statistics().connects.load(Ordering::Relaxed);
-        // Thousands of publishes may wait for their acks at once.
+        // Thousands of publishes may wait for their acks concurrently.
         let builder = ContextBuilder::default().timeout(publish::ACK_TIMEOUT).backpressure_on_inflight(true);
         let context: jetstream::Context = builder.build(nats);
         let (_, after) = streams::state(&context, "JOB_STATUS").await?;
@@ -82,7 +82,7 @@ impl Recorder {
     }
 
     /// Permits the plain subscriber to miss messages from now on: if the leader of a stream dies,
-    /// nobody republishes what it stored last.
+    /// its last messages may be stored but never republished.
     pub fn expect_gaps(&self) {
         self.gaps.store(true, Ordering::Relaxed);
     }
@@ -93,7 +93,7 @@ impl Recorder {
     /// after a lost ack if there is a `Nats-Msg-Id`.
     ///
     /// # Errors
-    /// If the request was not acknowledged. The record contains what is known about it.
+    /// If the request was not acknowledged; see [`PublishError`].
     pub async fn publish(
         &self,
         template: &str,
@@ -125,8 +125,8 @@ impl Recorder {
     }
 
     /// Waits until `JOBS` is empty, every Job has its outcome and finished Jobs are retired, then
-    /// reads everything. At the deadline it prints what is missing and reads everything as well;
-    /// [`super::check`] reports the same.
+    /// reads everything. At the deadline it prints the unfinished work and reads everything as
+    /// well; [`super::check`] reports the same.
     ///
     /// # Errors
     /// If a stream cannot be read.

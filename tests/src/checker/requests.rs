@@ -1,4 +1,4 @@
-//! Guarantee 1 per request: one Job or one dead dead_letter, identified by the request's sequence.
+//! Guarantee 1 per request: one Job or one dead letter, identified by the request's sequence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -42,7 +42,7 @@ pub(super) fn check(history: &History, jobs: &[JobRecord], found: &mut Vec<Viola
             all.entry(seq).or_default().dead_letters.push(dead_letter);
         }
     }
-    // A publish without an ack accounts for at most one Job or dead dead_letter.
+    // A publish without an ack accounts for at most one Job or dead letter.
     let mut unanswered: Vec<_> = history.requests.iter().filter(|request| request.seq.is_none()).collect();
     for (seq, ends) in &all {
         let who = Who { seq: *seq, request: ends.request };
@@ -52,7 +52,7 @@ pub(super) fn check(history: &History, jobs: &[JobRecord], found: &mut Vec<Viola
                 payload(&who, request, &ends.dead_letters, found);
                 expected(history, jobs, &who, request, ends, found);
             }
-            None if history.requests_complete => unasked(history, ends, &mut unanswered, found),
+            None if history.requests_complete => check_unrequested(history, ends, &mut unanswered, found),
             None => {}
         }
     }
@@ -78,7 +78,7 @@ fn place(dead_letter: &DeadLetter) -> String {
     format!("message {stream_seq} on {subject} ({})", dead_letter.header("Job-Error"))
 }
 
-/// Checks the dead dead_letters alone.
+/// Checks the dead letters alone.
 fn dead_letters(history: &History, found: &mut Vec<Violation>) {
     let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
     for dead_letter in &history.rejected {
@@ -99,7 +99,7 @@ fn dead_letters(history: &History, found: &mut Vec<Violation>) {
     }
 }
 
-/// Never two Jobs, never both, never two dead dead_letters.
+/// Never two Jobs, never both, never two dead letters.
 fn counts(who: &Who<'_>, ends: &Ends<'_>, found: &mut Vec<Violation>) {
     if let [first, second, ..] = ends.jobs.as_slice() {
         found.push(Violation::DuplicateJob(format!("{who}: {first} and {second}")));
@@ -167,8 +167,13 @@ fn expected(
     }
 }
 
-/// A Job or dead dead_letter of no acknowledged request: its publish got no ack, or there was none.
-fn unasked(history: &History, ends: &Ends<'_>, unanswered: &mut Vec<&Request>, found: &mut Vec<Violation>) {
+/// A Job or dead letter of no acknowledged request: its publish got no ack, or there was none.
+fn check_unrequested(
+    history: &History,
+    ends: &Ends<'_>,
+    unanswered: &mut Vec<&Request>,
+    found: &mut Vec<Violation>,
+) {
     let mut take = |fits: &dyn Fn(&Request) -> bool| {
         let place = unanswered.iter().position(|request| fits(request));
         place.map(|place| unanswered.swap_remove(place)).is_some()

@@ -36,7 +36,7 @@ fn jobs_with_id<'a>(
         .collect()
 }
 
-/// Whether a request without its own Job or dead dead_letter equals the request of an existing Job. The
+/// Whether a request without its own Job or dead letter equals the request of an existing Job. The
 /// error is the Job of a different request, if there is one.
 pub(super) fn is_served<'a>(
     history: &'a History,

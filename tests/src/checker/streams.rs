@@ -93,7 +93,7 @@ pub(super) async fn read(context: &Context, name: &str, after: u64) -> Result<Ve
             return Ok(all);
         }
     }
-    Err(failed(&"finish early"))
+    Err(failed(&"ended early"))
 }
 
 fn headers(map: &HeaderMap) -> Headers {

@@ -42,33 +42,33 @@ macro_rules! violations {
 }
 
 violations! {
-    /// An acknowledged request has neither a Job nor a dead dead_letter.
+    /// An acknowledged request has neither a Job nor a dead letter.
     LostRequest = "lost request",
     /// A request has two Jobs.
     DuplicateJob = "request with more than one Job",
-    /// A request has a Job and a dead dead_letter.
-    JobAndRejection = "request with a Job and a dead dead_letter",
-    /// Nobody published the request of a Job.
+    /// A request has a Job and a dead letter.
+    JobAndRejection = "request with a Job and a dead letter",
+    /// A Job has no published request.
     JobWithoutRequest = "Job without a request",
-    /// Nobody published the request of a dead dead_letter.
-    RejectionWithoutRequest = "dead dead_letter without a request",
+    /// A dead letter has no published request.
+    RejectionWithoutRequest = "dead letter without a request",
     /// A Job has another name, template or request id than its request.
     MismatchedJob = "Job does not match its request",
     /// A request that must be rejected was not.
     MissingRejection = "request was not rejected",
     /// A request that must create a Job was rejected.
     UnexpectedRejection = "valid request was rejected",
-    /// A dead dead_letter has the wrong reason.
-    WrongReason = "dead dead_letter with the wrong reason",
-    /// A request has two dead dead_letters with different `Nats-Msg-Id`s.
-    DuplicateRejection = "request with more than one dead dead_letter",
-    /// The dead dead_letters of two requests share a `Nats-Msg-Id`, so that NATS would drop one as a
+    /// A dead letter has the wrong reason.
+    WrongReason = "dead letter with the wrong reason",
+    /// A request has two dead letters with different `Nats-Msg-Id`s.
+    DuplicateRejection = "request with more than one dead letter",
+    /// The dead letters of two requests share a `Nats-Msg-Id`, so that NATS would drop one as a
     /// duplicate.
-    RejectionIdShared = "dead dead_letters of two requests share a Nats-Msg-Id",
-    /// A dead dead_letter has another payload than its request.
-    RejectionPayload = "dead dead_letter with another payload than its request",
-    /// A dead dead_letter lacks a header.
-    RejectionHeader = "dead dead_letter without a required header",
+    RejectionIdShared = "dead letters of two requests share a Nats-Msg-Id",
+    /// A dead letter has another payload than its request.
+    RejectionPayload = "dead letter with another payload than its request",
+    /// A dead letter lacks a header.
+    RejectionHeader = "dead letter without a required header",
     /// `JOBS` still holds requests.
     QueuedRequests = "requests are still queued",
     /// A Job has no `OUTCOME`.
@@ -123,7 +123,7 @@ violations! {
 /// The severity of a violation, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViolationClass {
-    /// Something is missing: a Job, a dead dead_letter, an event.
+    /// Something is missing: a Job, a dead letter, an event.
     Lost,
     /// Something exists twice.
     Duplicated,

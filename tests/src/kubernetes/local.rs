@@ -1,4 +1,4 @@
-//! The local cluster in this process, on a port of its own, with its Job controller and kubelet.
+//! Runs the local cluster in this process, with a port, a Job controller and a kubelet.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl Local {
         std::fs::write(&kubeconfig, content.to_string()).map_err(|error| error.to_string())?;
         let shutdown = CancellationToken::new();
         let images = if node { Some(images()?) } else { None };
-        // A runtime of its own, because tests with different runtimes share it.
+        // A separate runtime, because tests with different runtimes share it.
         let thread = thread::spawn({
             let (cluster, shutdown) = (cluster.clone(), shutdown.clone());
             move || {

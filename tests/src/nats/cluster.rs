@@ -64,8 +64,8 @@ impl Nats {
         let kind = if what.contains('.') { "CONSUMER" } else { "STREAM" };
         let context = jetstream::new(self.client().await);
         until("a leader to step down", TIMEOUT, || async {
-            let asked = context.request(format!("{kind}.LEADER.STEPDOWN.{what}"), &json!({})).await;
-            let answer: Value = asked.map_err(|error| error.to_string())?;
+            let answer = context.request(format!("{kind}.LEADER.STEPDOWN.{what}"), &json!({})).await;
+            let answer: Value = answer.map_err(|error| error.to_string())?;
             if answer["success"] == true { Ok(()) } else { Err(answer.to_string()) }
         })
         .await;

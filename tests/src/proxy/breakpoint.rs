@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::wait::TIMEOUT;
 
-/// A breakpoint. Dropping it releases what it holds.
+/// A breakpoint. Dropping it releases the held call or message.
 #[derive(Debug)]
 pub struct Breakpoint {
     what: String,
@@ -28,10 +28,10 @@ impl Breakpoint {
         assert!(reached.is_ok(), "timed out after {TIMEOUT:?}: {}", self.what);
     }
 
-    /// Releases what it holds, or disarms it.
+    /// Releases the held call or message, or disarms the breakpoint.
     pub fn release(self) {}
 
-    /// Breaks the connection of what it holds, which is never forwarded.
+    /// Breaks the connection; the held call or message is never forwarded.
     pub fn cut(self) {
         self.point.stage.send_replace(Stage::Cut);
     }
@@ -75,7 +75,7 @@ impl Point {
         });
     }
 
-    /// Waits until what is held may be forwarded.
+    /// Waits for the release.
     ///
     /// # Errors
     /// If it was cut.
@@ -102,7 +102,7 @@ impl Point {
     }
 }
 
-/// Whether a breakpoint holds before or after what it matches.
+/// Whether a breakpoint holds before or after the matching call or message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Before,

@@ -51,8 +51,8 @@ impl NatsProxy {
         self.shared.mode.send_replace(Mode::Partition);
     }
 
-    /// Accepts connections but forwards nothing, until [`Self::heal`]; it then forwards what was
-    /// sent.
+    /// Accepts connections but forwards nothing, until [`Self::heal`] forwards the accumulated
+    /// data.
     pub fn half_open(&self) {
         self.shared.mode.send_replace(Mode::HalfOpen);
     }
@@ -106,7 +106,7 @@ impl Shared {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// Waits for the delay of what has arrived.
+    /// Waits for the delay of the arrived data.
     async fn delay(&self) {
         if let Some((delay, _)) = self.pace() {
             sleep(delay).await;
@@ -187,7 +187,7 @@ async fn requests(
                 None => None,
             };
             shared.may_pass(operation.bytes.len()).await;
-            // Before forwarding: the answer may arrive at once.
+            // Before forwarding: the answer may arrive immediately.
             if let Some(after) = &after {
                 held.send_replace(Some(after.clone()));
             }
@@ -213,7 +213,7 @@ async fn before(
 ) -> io::Result<Option<Held>> {
     for point in shared.points.hit(Side::Before, |publishes| publishes.matches(published)) {
         point.reach();
-        // If the client disconnects, what it has sent is dropped; so check this first.
+        // If the client disconnects, its unsent data is dropped; so check this first.
         loop {
             tokio::select! {
                 biased;

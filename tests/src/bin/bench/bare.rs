@@ -1,4 +1,4 @@
-//! The bare client: a process of its own, so that its CPU time is its own.
+//! The plain Kubernetes client: a separate process, to measure its CPU time.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,24 @@ use crate::{IN_FLIGHT, JOBS, Run, cpu, job};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Runs [`create`] in a process of its own.
+/// Runs [`create`] in another process.
 pub(crate) async fn run(namespace: &Namespace) -> Result<Run, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.arg("bare").arg(&namespace.dispatcher_kubeconfig).arg(&namespace.name);
     let output = timeout(DEADLINE, command.kill_on_drop(true).output());
-    let output = output
-        .await
-        .map_err(|_| "the bare client does not end".to_owned())?
-        .map_err(|error| error.to_string())?;
+    let output =
+        output.await.map_err(|_| "plain client: timed out".to_owned())?.map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let told: Value =
-        serde_json::from_str(&text).map_err(|error| format!("the bare client says {text:?}: {error}"))?;
+    let output: Value =
+        serde_json::from_str(&text).map_err(|error| format!("plain client: {text:?}: {error}"))?;
     let number = |key: &str| {
-        told.get(key).and_then(Value::as_f64).ok_or_else(|| format!("the bare client says {told}"))
+        output.get(key).and_then(Value::as_f64).ok_or_else(|| format!("plain client: no `{key}` in {output}"))
     };
     Ok(Run { seconds: number("seconds")?, cpu: number("cpu")? })
 }
 
-/// Creates the Jobs and says what it took.
+/// Creates the Jobs and prints the measurements.
 pub(crate) async fn create(kubeconfig: &str, namespace: &str) -> Result<(), String> {
     let jobs: Api<Job> = Api::namespaced(ready::client(kubeconfig.as_ref())?, namespace);
     let all = (0..JOBS).map(job).collect::<Result<Vec<Job>, String>>()?;

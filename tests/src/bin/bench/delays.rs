@@ -1,8 +1,9 @@
-//! `bench delays`: how long after the end of a pod its `ATTEMPT` and the Job's `OUTCOME` are stored, in a burst of Jobs.
+//! `bench delays`: the time from the end of a pod until its `ATTEMPT` and the Job's `OUTCOME` are
+//! stored, for many Jobs concurrently.
 //!
-//! The control plane is real, its Job controller too. The pods' ends are played: all at once, by a patch of each pod's
-//! status, as a kubelet would write it. A pod has ended, here, when that patch is sent: what is measured has the time in
-//! it that the API server takes to store it.
+//! The control plane and its Job controller are real. The benchmark ends all pods by patching their
+//! status, as a kubelet does. The time starts when the patch is sent, so it includes the API
+//! server's write.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,17 +22,17 @@ use tokio::time::timeout;
 use crate::requests::publish;
 use crate::{IN_FLIGHT, JOBS, shipped};
 
-/// The Job controller makes some 20 pods a second with its default limits.
+/// With default limits the Job controller creates about 20 pods per second.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// When something was, for each Job by its name.
+/// A time per Job, by its name.
 type Times = BTreeMap<String, SystemTime>;
 
 pub(crate) async fn run() -> Result<(), String> {
-    println!("{JOBS} Jobs whose pods end at once; seconds after the end of the pod until it is stored:\n");
+    println!("{JOBS} Jobs whose pods end concurrently; seconds from the end of the pod:\n");
     println!("  {:<50} {:>6} {:>6} {:>6}", "", "p50", "p99", "max");
     for (raised_limits, name) in
-        [(true, "the Job controller with raised limits"), (false, "with its default limits")]
+        [(true, "Job controller with raised limits"), (false, "Job controller with default limits")]
     {
         let kubernetes = Kubernetes::control_plane(Options { raised_limits, ..Options::default() }).await?;
         println!("  {name}");
@@ -63,20 +64,20 @@ async fn burst(namespace: &Namespace) -> Result<(), String> {
     let mut stored = events(&context).await?;
     let (final_state, outcomes) = (stored.remove("MODIFIED"), stored.remove("OUTCOME"));
     for (name, times) in [
-        ("pod ended, ATTEMPT stored", stored.remove("ATTEMPT")),
-        ("pod ended, Kubernetes' own final state stored", final_state),
-        ("pod ended, OUTCOME stored", outcomes),
+        ("until ATTEMPT is stored", stored.remove("ATTEMPT")),
+        ("until Kubernetes stores the final condition", final_state),
+        ("until OUTCOME is stored", outcomes),
     ] {
         print(name, &ended, &times.unwrap_or_default())?;
     }
     Ok(())
 }
 
-/// Ends a pod; the Job's name, and when.
+/// Ends a pod; returns the name of its Job and the time.
 async fn end(pods: &Api<Pod>, pod: &Pod) -> Result<(String, SystemTime), String> {
     let meta = &pod.metadata;
     let job = meta.labels.as_ref().and_then(|labels| labels.get("batch.kubernetes.io/job-name"));
-    let (Some(name), Some(job)) = (&meta.name, job) else { return Err("a pod of no Job".to_owned()) };
+    let (Some(name), Some(job)) = (&meta.name, job) else { return Err("pod without a Job".to_owned()) };
     let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let terminated = json!({"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now});
     let status = json!({"phase": "Succeeded", "startTime": now, "containerStatuses": [{
@@ -85,11 +86,12 @@ async fn end(pods: &Api<Pod>, pod: &Pod) -> Result<(String, SystemTime), String>
     let at = SystemTime::now();
     let patched =
         pods.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await;
-    patched.map_err(|error| format!("ending the pod {name}: {error}"))?;
+    patched.map_err(|error| format!("end pod {name}: {error}"))?;
     Ok((job.clone(), at))
 }
 
-/// When the events were stored, by type and Job, up to the outcome of every Job; of several of one type the last.
+/// The times at which events were stored, by type and Job, until every Job has its outcome. Of
+/// several events of one type the last counts.
 async fn events(context: &jetstream::Context) -> Result<BTreeMap<String, Times>, String> {
     let config = OrderedConfig { deliver_policy: DeliverPolicy::All, ..OrderedConfig::default() };
     let stream = context.get_stream("JOB_STATUS").await.map_err(|error| error.to_string())?;
@@ -97,8 +99,10 @@ async fn events(context: &jetstream::Context) -> Result<BTreeMap<String, Times>,
     let mut messages = consumer.messages().await.map_err(|error| error.to_string())?;
     let mut stored: BTreeMap<String, Times> = BTreeMap::new();
     while stored.get("OUTCOME").map_or(0, Times::len) < JOBS {
-        let next = timeout(DEADLINE, messages.next()).await.map_err(|_| "no outcome comes".to_owned())?;
-        let message = next.ok_or("the stream ends")?.map_err(|error| error.to_string())?;
+        let next = timeout(DEADLINE, messages.next())
+            .await
+            .map_err(|_| "timed out waiting for an outcome".to_owned())?;
+        let message = next.ok_or("the stream ended")?.map_err(|error| error.to_string())?;
         let info = message.info().map_err(|error| error.to_string())?;
         let nanos =
             u64::try_from(info.published.unix_timestamp_nanos()).map_err(|error| error.to_string())?;
@@ -120,7 +124,7 @@ fn print(name: &str, from: &Times, to: &Times) -> Result<(), String> {
         })
         .collect();
     if delays.len() != from.len() {
-        return Err(format!("{name}: of {} Jobs {} have it", from.len(), delays.len()));
+        return Err(format!("{name}: measured {1} of {0} Jobs", from.len(), delays.len()));
     }
     delays.sort_by(f64::total_cmp);
     let at = |part: f64| {

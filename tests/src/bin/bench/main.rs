@@ -1,11 +1,10 @@
-//! `make bench`: creations per second and CPU time of the dispatcher, beside a bare Kubernetes client with as many calls
-//! in flight, in turn, on the same real control plane.
+//! `make bench`: Jobs per second and CPU time of the dispatcher and of a plain Kubernetes client
+//! with equal concurrency, in alternate rounds on the same control plane.
 //!
-//! The Jobs are suspended: no pod runs, so that what is measured is the way from a request to a Job. The bare client only
-//! creates. The dispatcher pulls, validates, creates, stores the first event under the fence and acknowledges.
+//! The Jobs are suspended, so that no pods run. The plain client only creates. The dispatcher
+//! pulls, validates, creates, stores the first event with the fence and acknowledges.
 //!
-//! `make bench-delays`: [`delays`]; `make bench-sync`: [`sync`]; `make bench-memory`: [`memory`]; `make bench-observed`:
-//! [`observed`].
+//! `make bench WHAT=...` selects another benchmark: [`delays`], [`memory`], [`observed`], [`sync`].
 
 mod bare;
 mod cpu;
@@ -21,14 +20,14 @@ use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::Value;
 
-/// Requests at once.
+/// The number of requests.
 const JOBS: usize = 1000;
-/// Creates in flight, in both.
+/// The number of concurrent creates, in both.
 const IN_FLIGHT: usize = 64;
-/// Each of the two, in turn.
+/// The rounds of each side.
 const ROUNDS: usize = 5;
 
-/// What one run took.
+/// The result of one round.
 struct Run {
     seconds: f64,
     cpu: f64,
@@ -56,9 +55,9 @@ async fn main() -> ExitCode {
 
 async fn compare() -> Result<(), String> {
     let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    println!("{JOBS} suspended Jobs at once, {IN_FLIGHT} creates in flight, {ROUNDS} rounds of each in turn");
-    println!("\n  round    bare client             dispatcher");
-    println!("           Jobs/s   CPU s   Jobs/s   CPU s   rate against bare");
+    println!("{JOBS} suspended Jobs, {IN_FLIGHT} concurrent creates, {ROUNDS} alternate rounds");
+    println!("\n  round    plain client            dispatcher");
+    println!("           Jobs/s   CPU s   Jobs/s   CPU s   ratio of rates");
     let mut ratios = Vec::new();
     for round in 0..=ROUNDS {
         let bare = bare::run(&kubernetes.namespace().await).await?;
@@ -101,13 +100,13 @@ fn shipped() -> Result<String, String> {
     std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The shipped template with suspended Jobs.
+/// The shipped template, with suspended Jobs.
 fn template() -> Result<String, String> {
     let spec = "    backoffLimit: 3\n";
     Ok(shipped()?.replace(spec, &format!("{spec}    suspend: true\n")))
 }
 
-/// The Job that the dispatcher makes of that template, but for the marks.
+/// The Job that the dispatcher creates from that template, without labels and annotations.
 fn job(n: usize) -> Result<Job, String> {
     let mut template: Value = serde_saphyr::from_str(&template()?).map_err(|error| error.to_string())?;
     let job = template.get_mut("job").map(Value::take).unwrap_or_default();

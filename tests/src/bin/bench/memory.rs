@@ -1,5 +1,5 @@
-//! `bench memory`: how much memory the dispatcher takes: with nothing to do, with a long queue, and with a NATS that does not answer while many
-//! Jobs change.
+//! `bench memory`: the dispatcher's memory when idle, with a long queue, and while NATS does not
+//! answer and many Jobs change.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use tokio::time::sleep;
 use crate::requests::publish;
 use crate::{IN_FLIGHT, shipped};
 
-/// Requests, and then Jobs.
+/// The number of requests and Jobs.
 const COUNT: usize = 10_000;
-/// States that each Job goes through while NATS does not answer; the last one is final.
+/// The states that each Job passes while NATS does not answer; the last one is final.
 const STATES: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(600);
-/// How long it is left alone before it is looked at.
-const REST: Duration = Duration::from_secs(5);
+/// How long the dispatcher is idle before a measurement.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run() -> Result<(), String> {
     let kubernetes = Kubernetes::control_plane(Options::default()).await?;
     let (namespace, nats) = (kubernetes.namespace().await, Nats::process().await);
     let folder = paths::temp_dir("bench")?;
-    // Not Kubernetes' own controller: what becomes of the Jobs is said here.
+    // The benchmark sets the status of the Jobs in place of Kubernetes' controller.
     let spec = "    backoffLimit: 3\n";
     let managed = shipped()?.replace(spec, &format!("{spec}    managedBy: tests.example.org/controller\n"));
     std::fs::write(folder.path().join("simple.yaml"), managed).map_err(|error| error.to_string())?;
@@ -36,44 +36,41 @@ pub(crate) async fn run() -> Result<(), String> {
     let context =
         ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true).build(nats.client().await);
     println!("Resident memory of the dispatcher, MiB                            now    peak");
-    sleep(REST).await;
-    print("nothing to do", &dispatcher).await?;
+    sleep(IDLE_TIME).await;
+    print("idle", &dispatcher).await?;
     assert_eq!(dispatcher.terminate().await, Some(0));
 
     set_quota(&namespace, 0).await?;
     let sent = stream::iter(0..COUNT).map(|n| publish(&context, n)).buffer_unordered(256);
     sent.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
     dispatcher.restart().await;
-    sleep(REST * 3).await;
-    print("10,000 requests in the queue, a quota that lets none through", &dispatcher).await?;
+    sleep(IDLE_TIME * 3).await;
+    print("10,000 requests queued by an exhausted quota", &dispatcher).await?;
     set_quota(&namespace, COUNT * 2).await?;
     until_stored(&context, "JOBS", |state| state.messages == 0).await;
-    print("the quota is raised: all of them become Jobs", &dispatcher).await?;
+    print("quota raised: all requests become Jobs", &dispatcher).await?;
 
     assert_eq!(dispatcher.terminate().await, Some(0));
     dispatcher.restart().await;
-    sleep(REST).await;
-    print("started anew with 10,000 unfinished Jobs", &dispatcher).await?;
+    sleep(IDLE_TIME).await;
+    print("restarted with 10,000 unfinished Jobs", &dispatcher).await?;
     nats.pause().await;
     let begun = Instant::now();
     change_all(&namespace).await?;
     print(
-        &format!(
-            "NATS is frozen, each goes through {STATES} states ({:.0} s)",
-            begun.elapsed().as_secs_f64()
-        ),
+        &format!("NATS frozen, each Job passes {STATES} states ({:.0} s)", begun.elapsed().as_secs_f64()),
         &dispatcher,
     )
     .await?;
     nats.unpause().await;
-    // Each has an ADDED and an OUTCOME at least; and what is settled is said of no more.
+    // Each Job has an ADDED and an OUTCOME at least; a retired Job has no further events.
     until("every outcome to be stored", DEADLINE, || outcomes(&namespace)).await;
-    print("NATS goes on: every outcome is told", &dispatcher).await?;
-    sleep(REST * 2).await;
+    print("NATS resumed, every outcome published", &dispatcher).await?;
+    sleep(IDLE_TIME * 2).await;
     print("some seconds later", &dispatcher).await
 }
 
-/// `VmRSS` and `VmHWM` of `/proc/<pid>/status` (proc(5)); the peak begins anew.
+/// `VmRSS` and `VmHWM` of `/proc/<pid>/status` (proc(5)); resets the peak.
 async fn print(what: &str, dispatcher: &Dispatcher) -> Result<(), String> {
     let folder = format!("/proc/{}", dispatcher.pid().await);
     let path = format!("{folder}/status");
@@ -99,8 +96,10 @@ async fn set_quota(namespace: &Namespace, jobs: usize) -> Result<(), String> {
     }
     let quota = serde_json::from_value(quota).map_err(|error| error.to_string())?;
     quotas.create(&PostParams::default(), &quota).await.map_err(|error| error.to_string())?;
-    until("the quota to count", DEADLINE, || async { quotas.get("q").await.ok()?.status?.used.map(drop) })
-        .await;
+    until("the quota to be counted", DEADLINE, || async {
+        quotas.get("q").await.ok()?.status?.used.map(drop)
+    })
+    .await;
     Ok(())
 }
 
@@ -117,7 +116,7 @@ async fn until_stored(
     .await;
 }
 
-/// Every Job through its states, as a controller would write them.
+/// Takes every Job through its states, as a controller does.
 async fn change_all(namespace: &Namespace) -> Result<(), String> {
     let changes = stream::iter(0..COUNT).map(|n| change(namespace, n)).buffer_unordered(IN_FLIGHT);
     changes.collect::<Vec<_>>().await.into_iter().collect()
@@ -147,7 +146,7 @@ fn status(state: usize) -> Value {
            "conditions": [condition("FailureTarget"), condition("Failed")]})
 }
 
-/// Whether every Job is settled: that is done once its outcome is stored.
+/// Checks that every Job is retired, which happens after its outcome is stored.
 async fn outcomes(namespace: &Namespace) -> Result<(), String> {
     let list = namespace.jobs.list_metadata(&kube::api::ListParams::default()).await;
     let list = list.map_err(|error| error.to_string())?.items;
@@ -156,5 +155,5 @@ async fn outcomes(namespace: &Namespace) -> Result<(), String> {
         labels.is_some_and(|all| all.contains_key("natsjobs.dev/outcome"))
     };
     let count = list.iter().filter(settled).count();
-    if count >= COUNT { Ok(()) } else { Err(format!("{count} are settled")) }
+    if count >= COUNT { Ok(()) } else { Err(format!("{count} Jobs are retired")) }
 }

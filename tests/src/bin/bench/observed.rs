@@ -1,5 +1,6 @@
-//! `bench observed`: what it costs to be looked at. A dispatcher whose metrics are scraped each second, one that sends its spans,
-//! and one of which nothing is asked, in one run and in turn; each with a NATS and a namespace of its own.
+//! `bench observed`: the cost of observability. Alternates between a dispatcher without it, one
+//! whose metrics are scraped every second, and one that exports spans, each with its own NATS and
+//! namespace.
 
 use std::time::Duration;
 
@@ -11,19 +12,19 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::requests::{self, at};
 use crate::{IN_FLIGHT, JOBS, template};
 
-/// Each of them, in turn.
+/// The rounds of each side.
 const ROUNDS: usize = 5;
-/// Requests of a round whose `ADDED` is waited for, one after the other.
+/// Requests per round whose `ADDED` is awaited, one after the other.
 const TO_ADDED: usize = 100;
 const BETWEEN_SCRAPES: Duration = Duration::from_secs(1);
 
-/// One of them, and what was measured of it.
+/// One side and its measurements.
 struct Side {
     name: &'static str,
     scraped: bool,
     dispatcher: Dispatcher,
     context: jetstream::Context,
-    /// Jobs per second, and the dispatcher's CPU time for one in microseconds, of each round.
+    /// Per round: Jobs per second, and the dispatcher's CPU time per Job in microseconds.
     rates: Vec<f64>,
     cpu: Vec<f64>,
     to_added: Vec<f64>,
@@ -38,9 +39,9 @@ pub(crate) async fn run() -> Result<(), String> {
     let endpoint = receiver.endpoint();
     let mut sides = Vec::new();
     for (name, scraped, env) in [
-        ("not looked at", false, None),
-        ("scraped each second", true, None),
-        ("spans sent by OTLP", false, Some(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()))),
+        ("not observed", false, None),
+        ("scraped every second", true, None),
+        ("spans exported by OTLP", false, Some(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()))),
     ] {
         let (nats, namespace) = (Nats::process().await, kubernetes.namespace().await);
         let mut builder = Dispatcher::builder(&nats, &namespace).templates(folder.path());
@@ -65,9 +66,7 @@ pub(crate) async fn run() -> Result<(), String> {
             _parts: (nats, namespace),
         });
     }
-    println!(
-        "{JOBS} suspended Jobs at once, then {TO_ADDED} requests one after the other; {ROUNDS} rounds of each in turn\n"
-    );
+    println!("{JOBS} suspended Jobs, then {TO_ADDED} sequential requests; {ROUNDS} alternate rounds\n");
     for round in 0..=ROUNDS {
         for side in &mut sides {
             side.measure(round).await?;
@@ -94,7 +93,7 @@ impl Side {
             done = work => done?,
             failed = scrape(&self.dispatcher), if self.scraped => return Err(failed),
         };
-        // The first round warms up.
+        // The first round is a warm-up.
         if round > 0 {
             self.rates.push(JOBS as f64 / burst.seconds);
             self.cpu.push(burst.cpu * 1e6 / JOBS as f64);
@@ -104,7 +103,7 @@ impl Side {
     }
 }
 
-/// As Prometheus does it; ends with what went wrong.
+/// Scrapes as Prometheus does; returns the first error.
 async fn scrape(dispatcher: &Dispatcher) -> String {
     let mut pace = interval(BETWEEN_SCRAPES);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -120,7 +119,7 @@ async fn scrape(dispatcher: &Dispatcher) -> String {
 fn print(sides: &[Side]) {
     println!(
         "  {:<22} {:>7} {:>11} {:>22} {:>6}",
-        "", "Jobs/s", "CPU of one", "request to ADDED, p50", "p99"
+        "", "Jobs/s", "CPU per Job", "request to ADDED, p50", "p99"
     );
     for side in sides {
         println!(

@@ -1,4 +1,4 @@
-//! Requests of a bench, and what is measured of them.
+//! Publishes requests and measures rates and delays.
 
 use std::{
     ops::Range,
@@ -15,13 +15,13 @@ use crate::{Run, cpu};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A client for many publishes at once.
+/// A JetStream context for many concurrent publishes.
 pub(crate) async fn context(nats: &Nats) -> jetstream::Context {
     let builder = ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true);
     builder.build(nats.client().await)
 }
 
-/// Publishes a request, and waits until it is stored.
+/// Publishes a request and waits for the ack.
 pub(crate) async fn publish(context: &jetstream::Context, n: usize) -> Result<(), String> {
     let payload = json!({"foo": n.to_string()}).to_string();
     let sent =
@@ -29,8 +29,8 @@ pub(crate) async fn publish(context: &jetstream::Context, n: usize) -> Result<()
     sent.await.map(drop).map_err(|error| error.to_string())
 }
 
-/// From the first of these requests published until the last one is a Job, its first event stored, and it is acknowledged; and
-/// the CPU time of the dispatcher meanwhile.
+/// Publishes requests and measures the time until every Job has a stored `ADDED` and every request
+/// is acknowledged, and the dispatcher's CPU time.
 pub(crate) async fn burst(
     context: &jetstream::Context,
     pid: u32,
@@ -49,14 +49,15 @@ pub(crate) async fn burst(
         let stream = context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
         match stream.cached_info().state.messages {
             0 => Ok(()),
-            left => Err(format!("{left} are left")),
+            queued => Err(format!("{queued} requests")),
         }
     })
     .await;
     Ok(Run { seconds: start.elapsed().as_secs_f64(), cpu: cpu::seconds(pid)? - before })
 }
 
-/// Of requests one after the other: from the publish until a plain subscriber hears that the Job is there, in milliseconds.
+/// Publishes requests one after the other and measures the time, in milliseconds, until a plain
+/// subscriber receives the `ADDED`.
 pub(crate) async fn to_added(
     context: &jetstream::Context,
     name: &str,
@@ -74,7 +75,9 @@ pub(crate) async fn to_added(
         sent.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
         let subject = format!("jobs.simple.status.{name}");
         loop {
-            let next = timeout(DEADLINE, events.next()).await.map_err(|_| format!("no event of {name}"))?;
+            let next = timeout(DEADLINE, events.next())
+                .await
+                .map_err(|_| format!("timed out waiting for an event of {name}"))?;
             if next.ok_or("the subscription ended")?.subject.as_str() == subject {
                 break;
             }
@@ -84,7 +87,7 @@ pub(crate) async fn to_added(
     Ok(all)
 }
 
-/// The value that this part of all is not above.
+/// The quantile of sorted values.
 pub(crate) fn at(values: &[f64], part: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! `bench sync`: what `sync_interval: always` costs. A NATS server that writes each message through to the disk before it acknowledges it, and one
-//! with the default, in one run and in turn.
+//! `bench sync`: the cost of `sync_interval: always`. Alternates between a NATS server that syncs
+//! each message to disk before its ack, and one with the default.
 
 use std::time::Instant;
 
@@ -11,20 +11,20 @@ use serde_json::Value;
 use crate::requests::{self, at, publish};
 use crate::template;
 
-/// Each of the two, in turn.
+/// The rounds of each side.
 const ROUNDS: usize = 5;
-/// Requests of a round.
+/// Requests per round.
 const ALONE: usize = 400;
 const AT_ONCE: usize = 4_000;
 const PUBLISHERS: usize = 64;
-/// Requests of a round whose `ADDED` is waited for, one after the other.
+/// Requests per round whose `ADDED` is awaited, one after the other.
 const TO_ADDED: usize = 100;
 
-/// One of the two, and what was measured of it.
+/// One side and its measurements.
 struct Side {
     nats: Nats,
     context: jetstream::Context,
-    /// And where its Jobs are.
+    /// The dispatcher and the namespace of its Jobs.
     dispatcher: Option<(Dispatcher, Namespace)>,
     alone: Vec<f64>,
     at_once: Vec<f64>,
@@ -36,7 +36,7 @@ pub(crate) async fn run() -> Result<(), String> {
     let folder = paths::temp_dir("bench")?;
     std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
     let mut sides = [Side::start("").await, Side::start("jetstream {sync_interval: always}\n").await];
-    println!("{ROUNDS} rounds of each in turn, stores in {}\n", std::env::temp_dir().display());
+    println!("{ROUNDS} alternate rounds, stores in {}\n", std::env::temp_dir().display());
     for side in &sides {
         let file = paths::workspace().join("nats-config/JOBS.json");
         let config =
@@ -82,7 +82,7 @@ impl Side {
         Self { nats, context, dispatcher: None, alone: vec![], at_once: vec![], to_added: vec![] }
     }
 
-    /// Requests acknowledged per second.
+    /// Publishes requests; returns acks per second.
     async fn rate(&self, count: usize, publishers: usize) -> Result<f64, String> {
         let start = Instant::now();
         let sent = stream::iter(0..count).map(|n| publish(&self.context, n)).buffer_unordered(publishers);

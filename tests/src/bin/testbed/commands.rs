@@ -1,4 +1,4 @@
-//! The conversation with the test: one JSON object when ready, then one for each command.
+//! The protocol with the test: a JSON object when ready, then one per command.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,42 +6,43 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::guard::told_to_end;
+use crate::guard::termination;
 
-/// What obeys commands.
-pub(crate) trait Obey {
-    /// Carries out `<verb> <name>`; the value is the answer.
-    async fn obey(&mut self, verb: &str, name: &str) -> Result<Value, String>;
-    /// Ends everything.
+/// Executes commands.
+pub(crate) trait Commands {
+    /// Executes `<verb> <name>` and returns the answer.
+    async fn execute(&mut self, verb: &str, name: &str) -> Result<Value, String>;
+    /// Ends all processes.
     async fn end(&mut self);
 }
 
-/// Prints one JSON object as a line.
-pub(crate) fn say(value: &Value) {
+/// Prints a JSON object as a line.
+pub(crate) fn print_line(value: &Value) {
     let mut out = std::io::stdout().lock();
-    // The test may be gone; then stdin says so too.
+    // If the test has ended, stdin closes as well.
     let _ = writeln!(out, "{value}");
     let _ = out.flush();
 }
 
-/// Says that all is ready, obeys commands until stdin closes or a signal comes, then ends everything.
-pub(crate) async fn serve(started: Result<Value, String>, mut servant: impl Obey) -> ExitCode {
+/// Prints that everything is ready, executes commands until stdin closes or a signal arrives, then
+/// ends all processes.
+pub(crate) async fn serve(started: Result<Value, String>, mut service: impl Commands) -> ExitCode {
     let failed = started.is_err();
-    say(&answer(started));
+    print_line(&answer(started));
     if !failed {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        let mut told_to_end = std::pin::pin!(told_to_end());
+        let mut termination = std::pin::pin!(termination());
         loop {
             let line = tokio::select! {
                 line = lines.next_line() => line,
-                () = &mut told_to_end => break,
+                () = &mut termination => break,
             };
             let Ok(Some(line)) = line else { break };
             let (verb, name) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-            say(&answer(servant.obey(verb, name).await));
+            print_line(&answer(service.execute(verb, name).await));
         }
     }
-    servant.end().await;
+    service.end().await;
     ExitCode::from(u8::from(failed))
 }
 

@@ -1,4 +1,4 @@
-//! How the components of the control plane are started: on loopback, with tokens from a file and RBAC.
+//! The components of the control plane: on loopback, with static tokens and RBAC.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use dispatcher_tests::{paths, ports};
 
 use crate::service::Service;
 
-/// How often a controller is started again that gave up on an API server.
-const REVIVALS: u32 = 10;
+/// How often to restart a controller that exited because the API server was down.
+const MAX_RESTARTS: u32 = 10;
 
-/// The components in the order of their start. `etcd` is its URL, `api` the API server's port.
+/// The components in start order. `etcd` is a URL, `api` the port of the API server.
 pub(crate) fn all(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<Vec<Service>, String> {
     Ok(vec![
         etcd_server(folder, etcd)?,
         api_server(folder, options, etcd, api)?,
-        controller_manager(folder, options)?.with_revivals(REVIVALS),
-        scheduler(folder, options)?.with_revivals(REVIVALS),
+        controller_manager(folder, options)?.with_restarts(MAX_RESTARTS),
+        scheduler(folder, options)?.with_restarts(MAX_RESTARTS),
     ])
 }
 
@@ -30,7 +30,7 @@ fn etcd_server(folder: &Path, url: &str) -> Result<Service, String> {
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
-        // Only a machine's crash loses what is not synced, and that takes the tests with it.
+        // Unsynced writes are lost only if the machine crashes, which ends the tests anyway.
         "--unsafe-no-fsync".to_owned(),
     ];
     let log = folder.join("etcd.log");
@@ -80,7 +80,7 @@ fn scheduler(folder: &Path, options: &Options) -> Result<Service, String> {
     component(folder, "scheduler", "kube-scheduler", client_args(folder, options), &[])
 }
 
-/// What the components that are the API server's clients have in common. None of them serves anything itself.
+/// The common arguments of the API server's clients. They serve no port.
 fn client_args(folder: &Path, options: &Options) -> Vec<String> {
     let mut args = vec![
         format!("--kubeconfig={}", folder.join("admin.kubeconfig").display()),

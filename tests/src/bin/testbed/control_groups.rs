@@ -1,4 +1,4 @@
-//! The control groups that a testbed's containers run in, of version 1 or 2.
+//! The control groups of a testbed's containers, in cgroup v1 or v2.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,24 +7,24 @@ use dispatcher_tests::wait;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The control group of a testbed, named after its folder.
+/// The name of the control group, after the testbed's folder.
 pub(crate) fn name(folder: &Path) -> String {
     folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The folders of a control group: one per hierarchy in version 1, one in version 2.
+/// The folders of a control group: one per hierarchy in v1, one in v2.
 fn folders(group: &str) -> Vec<PathBuf> {
     let root = Path::new(CGROUPS);
     if root.join("cgroup.controllers").exists() {
         return vec![root.join(group)];
     }
-    // Some hierarchies have further names, as symbolic links.
+    // Some hierarchies have aliases as symbolic links.
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
     let hierarchies = hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     hierarchies.map(|entry| entry.path().join(group)).collect()
 }
 
-/// Two kubelets under one control group would each remove the other's pods; so each has its own.
+/// Creates the control groups. Two kubelets with a common one would delete each other's pods.
 pub(crate) fn make(folder: &Path) -> Result<(), String> {
     for path in folders(&name(folder)) {
         std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -38,7 +38,7 @@ pub(crate) fn make(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the control groups, whose processes have ended. The kernel may need a moment for that.
+/// Deletes the control groups after their processes have ended, which takes the kernel a moment.
 pub(crate) async fn remove(folder: &Path) {
     let group = name(folder);
     let gone = wait::try_until("control groups to be free", Duration::from_secs(5), || {

@@ -1,4 +1,5 @@
-//! The inner half of `testbed kubernetes`: etcd, API server, controller manager, scheduler; and a node if asked for.
+//! The inner process of `testbed kubernetes`: etcd, API server, controller manager, scheduler, and
+//! optionally a node.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,11 +10,11 @@ use dispatcher_tests::{paths, ports, wait};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::commands::{self, Obey};
+use crate::commands::{self, Commands};
 use crate::service::Service;
 use crate::{components, node};
 
-/// How long the API server may take to be ready.
+/// How long the API server may take to become ready.
 const READY: Duration = Duration::from_secs(180);
 
 /// The running components.
@@ -47,7 +48,8 @@ impl Cluster {
             "tokens.csv",
             "admin-token,admin,admin,system:masters\nnode-token,system:node:node-1,node-1,system:nodes\n",
         )?;
-        // The API server makes its certificate before it listens; the other components wait for it.
+        // The API server generates its certificate, which the other components need, before it
+        // listens.
         for name in ["etcd", "apiserver"] {
             self.service(name)?.start()?;
         }
@@ -72,7 +74,7 @@ impl Cluster {
         found.ok_or_else(|| format!("no component {name:?}, only {all:?}"))
     }
 
-    /// Kubeconfigs with the API server's own certificate authority, so that clients do verify it.
+    /// Writes kubeconfigs with the API server's certificate, so that clients verify it.
     async fn write_kubeconfigs(&mut self, folder: &Path, api: u16) -> Result<(), String> {
         let certificate = folder.join("pki/apiserver.crt");
         let apiserver = self.service("apiserver")?;
@@ -94,11 +96,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server is ready, or a component has ended for good.
+    /// Waits until the API server is ready; fails if a component has exited.
     async fn ready(&mut self) -> Result<(), String> {
         let kubeconfig = self.kubeconfig.clone();
         let ready = wait::try_until("the API server to be ready", READY, || {
-            let ended = self.services.iter_mut().find_map(Service::revive);
+            let ended = self.services.iter_mut().find_map(Service::restart_if_exited);
             let kubeconfig = kubeconfig.clone();
             async move {
                 if let Some(error) = ended { Ok(Err(error)) } else { ready::check(&kubeconfig).await.map(Ok) }
@@ -111,7 +113,7 @@ impl Cluster {
         }
     }
 
-    /// By etcd's HTTP gateway: its own client is another package.
+    /// Uses etcd's HTTP gateway, since etcdctl is a separate package.
     async fn compact(&self) -> Result<Value, String> {
         let range =
             post(&self.etcd, "range", &json!({"key": "AA==", "range_end": "AA==", "limit": 1})).await?;
@@ -122,8 +124,8 @@ impl Cluster {
     }
 }
 
-impl Obey for Cluster {
-    async fn obey(&mut self, verb: &str, name: &str) -> Result<Value, String> {
+impl Commands for Cluster {
+    async fn execute(&mut self, verb: &str, name: &str) -> Result<Value, String> {
         if verb == "compact" {
             return self.compact().await;
         }
@@ -131,7 +133,7 @@ impl Obey for Cluster {
             let folder = self.folder.clone();
             return node::import(&folder, self.service("containerd")?, name).await.map(|()| json!({}));
         }
-        let answer = self.service(name)?.obey(verb).await?;
+        let answer = self.service(name)?.execute(verb).await?;
         if verb == "start" {
             self.ready().await?;
         }
@@ -145,7 +147,7 @@ impl Obey for Cluster {
     }
 }
 
-/// The key that ServiceAccount tokens are signed with.
+/// Generates the key that signs ServiceAccount tokens.
 async fn openssl_key(folder: &Path) -> Result<(), String> {
     let pki = folder.join("pki");
     std::fs::create_dir_all(&pki).map_err(|error| format!("{}: {error}", pki.display()))?;
@@ -160,7 +162,7 @@ async fn post(etcd: &str, call: &str, body: &Value) -> Result<Value, String> {
     serde_json::from_str(&text).map_err(|error| format!("{call}: {text:?}: {error}"))
 }
 
-/// Runs a command to its end and returns its output.
+/// Runs a command and returns its output.
 pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
     let what = format!("{:?}", command.as_std());
     let output = command.output().await.map_err(|error| format!("{what}: {error}"))?;
@@ -171,7 +173,7 @@ pub(crate) async fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Writes a file of the cluster's folder.
+/// Writes a file in the cluster's folder.
 pub(crate) fn write(folder: &Path, name: &str, text: &str) -> Result<(), String> {
     let path = folder.join(name);
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))

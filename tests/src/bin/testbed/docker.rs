@@ -1,4 +1,5 @@
-//! The inner half of `testbed docker`: dockerd with everything of its own in one folder, and a network bridge.
+//! The inner process of `testbed docker`: dockerd with all its files in one folder, and a network
+//! bridge.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use dispatcher_tests::{paths, ports, wait};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::commands::{self, Obey};
+use crate::commands::{self, Commands};
 use crate::control_plane::run;
 use crate::service::Service;
 
@@ -17,9 +18,9 @@ const READY: Duration = Duration::from_secs(180);
 
 struct Engine(Service);
 
-impl Obey for Engine {
-    async fn obey(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
-        self.0.obey(verb).await
+impl Commands for Engine {
+    async fn execute(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
+        self.0.execute(verb).await
     }
 
     async fn end(&mut self) {
@@ -42,7 +43,7 @@ pub(crate) async fn serve(folder: &str, bridge: &str) -> ExitCode {
             format!("--pidfile={}", at("docker.pid")),
             format!("--bridge={bridge}"),
             format!("--cgroup-parent=/{}", folder.file_name().unwrap_or_default().to_string_lossy()),
-            // Ports are served by a proxy process; the machine's packet filter is left alone.
+            // A proxy process serves the ports, so the machine's packet filter stays unchanged.
             "--iptables=false".to_owned(),
             "--ip6tables=false".to_owned(),
             "--ip-masq=false".to_owned(),
@@ -79,13 +80,13 @@ async fn start(engine: &mut Service, host: &str) -> Result<Value, String> {
 }
 
 fn bridge(folder: &Path) -> String {
-    // The kernel allows 15 bytes.
+    // The kernel's limit is 15 bytes.
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     format!("testbed-{}", name.rsplit('-').next().unwrap_or_default())
 }
 
-/// Makes a network bridge with a subnet that no route of this machine goes to.
-pub(crate) async fn make_bridge(folder: &Path) -> Result<String, String> {
+/// Creates a network bridge with a subnet that no route of this machine uses.
+pub(crate) async fn create_bridge(folder: &Path) -> Result<String, String> {
     let name = bridge(folder);
     let ip = paths::program("ip")?;
     let routes = run(Command::new(&ip).args(["route", "show"])).await?;
@@ -97,7 +98,7 @@ pub(crate) async fn make_bridge(folder: &Path) -> Result<String, String> {
     Ok(name)
 }
 
-/// Removes the bridge, if there is one.
+/// Deletes the bridge, if it exists.
 pub(crate) async fn remove_bridge(folder: &Path) {
     if let Ok(ip) = paths::program("ip") {
         let _ = run(Command::new(ip).args(["link", "delete", &bridge(folder)])).await;

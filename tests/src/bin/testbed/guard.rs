@@ -1,5 +1,6 @@
-//! The outer half of a helper that runs containers: puts the inner half into a PID and a mount namespace, and when that has
-//! ended (nothing is running or mounted any more) removes the folder, the control groups and the network bridge.
+//! The outer process of a helper that runs containers. It puts the inner process into a PID and a
+//! mount namespace. When that has ended, and with it everything that ran or was mounted, it deletes
+//! the folder, the control groups and the bridge.
 
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -12,10 +13,10 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::commands::say;
+use crate::commands::print_line;
 use crate::{control_groups, docker, leftovers};
 
-/// How long the inner half may take to end by itself; after that the kernel ends all of it at once.
+/// How long the inner process may take to end; then the kernel kills everything.
 const END: Duration = Duration::from_secs(15);
 
 /// `testbed kubernetes`.
@@ -38,13 +39,13 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
     code
 }
 
-/// `testbed docker`; with a command: runs it with `DOCKER_HOST` set, for an engine that runs here already too.
+/// `testbed docker`. A command runs with `DOCKER_HOST` set, even if the engine is the machine's.
 pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
     if let (Some(command), Some(host)) = (command, engine::running()) {
         return with_engine(command, &host).await;
     }
     if !rustix::process::geteuid().is_root() {
-        return fail("no container engine runs here, and only root can start one");
+        return fail("no container engine is running, and only root can start one");
     }
     let (folder, _lock) = match leftovers::new_folder("docker").await {
         Ok(made) => made,
@@ -56,7 +57,7 @@ pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
 }
 
 async fn docker_in(folder: &Path, command: Option<&[&str]>) -> ExitCode {
-    let bridge = match docker::make_bridge(folder).await {
+    let bridge = match docker::create_bridge(folder).await {
         Ok(bridge) => bridge,
         Err(error) => return fail(&error),
     };
@@ -74,7 +75,7 @@ async fn docker_in(folder: &Path, command: Option<&[&str]>) -> ExitCode {
     let code = match ready["host"].as_str() {
         Some(host) => with_engine(command, host).await,
         None => {
-            eprintln!("testbed: no container engine: {}", ready["error"].as_str().unwrap_or(&line));
+            eprintln!("testbed: start a container engine: {}", ready["error"].as_str().unwrap_or(&line));
             ExitCode::FAILURE
         }
     };
@@ -90,9 +91,9 @@ async fn with_engine(command: &[&str], host: &str) -> ExitCode {
     }
 }
 
-/// Starts the inner half; as root in namespaces of its own.
+/// Starts the inner process; as root, in new namespaces.
 fn inside(verb: &str, args: &[&std::ffi::OsStr], read: bool) -> Result<Child, String> {
-    let own = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let own = std::env::current_exe().map_err(|error| format!("path of this program: {error}"))?;
     let mut command = match rustix::process::geteuid().is_root() {
         true => {
             let mut command = Command::new(paths::program("unshare")?);
@@ -109,12 +110,12 @@ fn inside(verb: &str, args: &[&std::ffi::OsStr], read: bool) -> Result<Child, St
     command.spawn().map_err(|error| format!("testbed {verb}: {error}"))
 }
 
-/// Passes stdin on to the inner half until it closes, a signal comes or the inner half ends.
+/// Forwards stdin to the inner process until it closes, a signal arrives or the inner process ends.
 async fn relay(mut inner: Child) -> ExitCode {
-    let Some(mut to) = inner.stdin.take() else { return fail("no pipe to the inner half") };
+    let Some(mut to) = inner.stdin.take() else { return fail("the inner process has no stdin") };
     let ended = tokio::select! {
         () = copy(&mut to) => false,
-        () = told_to_end() => false,
+        () = termination() => false,
         _ = inner.wait() => true,
     };
     drop(to);
@@ -140,8 +141,8 @@ async fn end(mut inner: Child) {
     }
 }
 
-/// Resolves at SIGTERM or SIGINT.
-pub(crate) async fn told_to_end() {
+/// Resolves on SIGTERM or SIGINT.
+pub(crate) async fn termination() {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
@@ -150,6 +151,6 @@ pub(crate) async fn told_to_end() {
 }
 
 fn fail(error: &str) -> ExitCode {
-    say(&json!({"error": error}));
+    print_line(&json!({"error": error}));
     ExitCode::FAILURE
 }

@@ -1,12 +1,12 @@
-//! The first process of a PID namespace: reaps orphans until its one child ends. With its own end the kernel ends whatever
-//! is left in the namespace, so no container and no shim outlives it.
+//! The init process of a PID namespace: reaps orphans until its only child exits. When it exits,
+//! the kernel kills everything in the namespace, so no container outlives it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use rustix::process::{Pid, WaitOptions, wait};
 
-/// Folders that several container runtimes of one machine would share, whatever their configuration says.
+/// Folders that all container runtimes of a machine share; no configuration changes them.
 const SHARED: [&str; 5] =
     ["/run/containerd", "/run/netns", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers"];
 
@@ -16,7 +16,7 @@ pub(crate) fn run(program: &str, args: &[&str]) -> ExitCode {
         let made = std::fs::create_dir_all(folder);
         let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs", folder]).status();
         if made.is_err() || !mount.is_ok_and(|status| status.success()) {
-            eprintln!("testbed: cannot give {folder} a file system of its own");
+            eprintln!("testbed: cannot mount a file system on {folder}");
         }
     }
     let child = match Command::new(program).args(args).spawn() {

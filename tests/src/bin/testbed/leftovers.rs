@@ -1,6 +1,6 @@
-//! What containers leave on a machine when all processes have ended: a folder, control groups, a bridge.
+//! Cleans up what remains when all processes have ended: a folder, control groups, a bridge.
 //!
-//! A guard removes its own at its end. One that was killed itself cannot; the next one does it.
+//! A guard cleans up at its end. If it was killed, the next guard does it.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,15 +10,15 @@ use tempfile::TempDir;
 
 use crate::{control_groups, docker};
 
-/// Locked as long as a guard lives.
+/// Locked while the guard runs.
 const LOCK: &str = "guard.lock";
 
-/// A new folder, marked as in use until the file is dropped. Removes those that are in use no more.
+/// Creates a folder that is in use until the file is dropped, and deletes folders no longer in use.
 pub(crate) async fn new_folder(name: &str) -> Result<(TempDir, File), String> {
     sweep().await;
     let folder = paths::temp_dir(name)?;
     let failed = |error: std::io::Error| format!("{}: {error}", folder.path().display());
-    // Under another name until it is locked, lest another guard's sweep come in between.
+    // Created under another name until it is locked, so that a concurrent cleanup skips it.
     let new = folder.path().join("new.lock");
     let lock = File::create(&new).map_err(failed)?;
     lock.try_lock().map_err(|error| format!("{}: {error}", new.display()))?;
@@ -40,13 +40,13 @@ async fn sweep() {
     }
 }
 
-/// Removes the folder of a guard and what is named after it.
+/// Deletes the folder, control groups and bridge of a guard.
 pub(crate) async fn remove(folder: &Path) {
     docker::remove_bridge(folder).await;
     control_groups::remove(folder).await;
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            eprintln!("testbed: {} is left over: {error}", folder.display());
+            eprintln!("testbed: delete {}: {error}", folder.display());
         }
         _ => {}
     }

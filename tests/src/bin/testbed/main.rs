@@ -1,15 +1,16 @@
-//! Starts what tests need and ends it when its stdin is closed: by the end of the test, however that came.
+//! Starts what tests need and ends it when stdin closes, which the end of the test causes in any
+//! case.
 //!
 //! ```text
-//! testbed kubernetes [OPTIONS]     a Kubernetes; OPTIONS as JSON, see `dispatcher_tests::Options`
-//! testbed docker [-- COMMAND...]   a container engine; with a command: for as long as that runs
-//! testbed nats PORT                a NATS server in a container, on that port of this machine
-//! testbed run PROGRAM              any program; PROGRAM as JSON, see `dispatcher_tests::helper::Program`
+//! testbed kubernetes [OPTIONS]     a Kubernetes; OPTIONS is JSON, see `dispatcher_tests::Options`
+//! testbed docker [-- COMMAND...]   a container engine; if there is a COMMAND, until it exits
+//! testbed nats PORT                a NATS server in a container, on this port
+//! testbed run PROGRAM              a program; JSON, see `dispatcher_tests::helper::Program`
 //! ```
 //!
-//! When all is ready, or cannot be, one JSON object is printed. Then each line on stdin is a command, answered by one JSON
-//! object: `kill`, `term`, `stop`, `cont`, `start`, `wait` and a name.
-#![allow(clippy::indexing_slicing, reason = "JSON values, where indexing gives null")]
+//! It prints a JSON object when it is ready or has failed. Each line on stdin is a command with a
+//! name (`kill`, `term`, `stop`, `cont`, `start`, `wait`, ...), answered by a JSON object.
+#![allow(clippy::indexing_slicing, reason = "indexing a JSON value never panics")]
 
 mod commands;
 mod components;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
             }
         }
     });
-    // A read of stdin may be going on in a thread of the runtime; it is not waited for.
+    // A thread of the runtime may block on stdin; do not wait for it.
     runtime.shutdown_background();
     code
 }

@@ -1,4 +1,4 @@
-//! `testbed nats`: a NATS server in a container of the engine that `DOCKER_HOST` names.
+//! `testbed nats`: a NATS server in a container of the engine at `DOCKER_HOST`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use testcontainers_modules::testcontainers::runners::AsyncRunner;
 use testcontainers_modules::testcontainers::{ContainerAsync, ImageExt};
 use tokio::process::Command;
 
-use crate::commands::{self, Obey};
+use crate::commands::{self, Commands};
 use crate::control_plane::run;
 
 const START: Duration = Duration::from_secs(180);
 
-/// The container; its file system, with the JetStream store, lasts until it is removed.
+/// The container. Its file system with the JetStream store lives until it is removed.
 struct Container(Option<ContainerAsync<Nats>>);
 
 pub(crate) async fn serve(port: &str) -> ExitCode {
@@ -46,15 +46,15 @@ impl Container {
     }
 }
 
-impl Obey for Container {
-    async fn obey(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
+impl Commands for Container {
+    async fn execute(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
         let container = self.container()?;
         let done = match verb {
             "kill" => run(docker()?.args(["kill", "--signal", "KILL", container.id()])).await.map(drop),
             "start" => container.start().await.map_err(|error| error.to_string()),
             "stop" => container.pause().await.map_err(|error| error.to_string()),
             "cont" => container.unpause().await.map_err(|error| error.to_string()),
-            _ => Err(format!("no command {verb:?}")),
+            _ => Err(format!("unknown command {verb:?}")),
         };
         done.map(|()| json!({}))
     }
@@ -64,7 +64,7 @@ impl Obey for Container {
             // A paused container cannot be removed.
             let _ = container.unpause().await;
             if let Err(error) = container.rm().await {
-                eprintln!("testbed: a container is left over: {error}");
+                eprintln!("testbed: remove the container: {error}");
             }
         }
     }
@@ -74,7 +74,8 @@ fn docker() -> Result<Command, String> {
     paths::program("docker").map(Command::new)
 }
 
-/// The official image where the engine has it or can pull it, else the one that `tests/images/build` made.
+/// The official image if the engine has it or can pull it, otherwise the one of
+/// `tests/images/build`.
 async fn get_image() -> Result<(), String> {
     let tag = format!("nats:{}", paths::NATS_VERSION);
     if run(docker()?.args(["image", "inspect", &tag])).await.is_ok() {

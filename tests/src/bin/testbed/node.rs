@@ -1,4 +1,4 @@
-//! A node: containerd and a kubelet, so that pods really run.
+//! A node (containerd and a kubelet), so that pods run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::service::Service;
 const READY: Duration = Duration::from_secs(180);
 const NAME: &str = "node-1";
 
-/// Starts containerd and gives it the images that pods need here, where there is no registry.
+/// Starts containerd and imports the images of the pods, since there is no registry.
 pub(crate) async fn containerd(folder: &Path) -> Result<Service, String> {
     let at = |path: &str| folder.join(path).display().to_string();
-    // restrict_oom_score_adj: runc may not lower the value everywhere, and dies of it.
+    // restrict_oom_score_adj: runc fails where it may not lower the value.
     let config = format!(
         r#"version = 2
 root = "{root}"
@@ -42,7 +42,8 @@ state = "{state}"
         socket = at("containerd.sock"),
         cni = at("cni")
     );
-    // Each pod has its own pair of interfaces and a route: no bridge that would be left over or clash with another testbed's.
+    // Each pod has its own pair of interfaces and a route, so no bridge can remain or conflict with
+    // another testbed.
     let subnet = format!("10.{}.{}.0/22", 128 + ports::free() % 120, 4 * (ports::free() % 64));
     let ipam = json!({"type": "host-local", "dataDir": at("cni-addresses"), "ranges": [[{"subnet": subnet}]],
                       "routes": [{"dst": "0.0.0.0/0"}]});
@@ -65,14 +66,14 @@ state = "{state}"
     Ok(containerd)
 }
 
-/// Gives a folder a file system in memory, in this mount namespace: each pod costs dozens of synced writes.
+/// Mounts a tmpfs on a folder in this mount namespace: each pod needs dozens of synced writes.
 async fn in_memory(folder: &Path, name: &str) -> Result<(), String> {
     let path = folder.join(name);
     std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path)).await.map(drop)
 }
 
-/// Gives the node an image that `tests/images/build` has saved.
+/// Imports an image of `tests/images/build`.
 pub(crate) async fn import(folder: &Path, containerd: &mut Service, image: &str) -> Result<(), String> {
     let ctr = paths::program("ctr")?;
     let image = paths::image(image)?;
@@ -98,7 +99,7 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
     let kubelet_port = ports::free();
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        // Loopback only.
+        // Only on loopback.
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "address": "127.0.0.1", "port": kubelet_port, "healthzPort": 0,
@@ -107,9 +108,9 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
         "podLogsDir": at("pod-logs"),
         "failSwapOn": false, "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%"},
-        // There is none; without an address each pod would have a warning event about it.
+        // There is no DNS server, but without an address each pod gets a warning event.
         "clusterDNS": ["127.0.0.1"],
-        // Hundreds of small pods at once, on one node.
+        // Hundreds of small pods at the same time.
         "maxPods": 500, "kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 0,
         "enforceNodeAllocatable": [],
     });
@@ -135,7 +136,7 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
     let ready = wait::try_until("the node to be ready", READY, || {
         let ended = kubelet.check().err();
         let nodes = nodes.clone();
-        async move { if let Some(error) = ended { Ok(Err(error)) } else { adopt(&nodes).await.map(Ok) } }
+        async move { if let Some(error) = ended { Ok(Err(error)) } else { initialize(&nodes).await.map(Ok) } }
     })
     .await;
     match ready {
@@ -145,9 +146,9 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
     Ok(vec![containerd, kubelet])
 }
 
-/// Does what a cloud provider does, and says whether the node is ready. A kubelet refuses a loopback address of its own; set
-/// from outside it serves `kubectl logs` on 127.0.0.1.
-async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
+/// Initializes the node like a cloud provider and checks that it is ready. A kubelet refuses a
+/// loopback address as its own; set from outside, `kubectl logs` works on 127.0.0.1.
+async fn initialize(nodes: &Api<Node>) -> Result<(), String> {
     let failed = |error: kube::Error| error.to_string();
     let node = nodes.get(NAME).await.map_err(failed)?;
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
@@ -166,10 +167,10 @@ async fn adopt(nodes: &Api<Node>) -> Result<(), String> {
     }
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
-        // The taint of a node that is not ready goes a moment later; until then pods get warning events.
+        // The not-ready taint is removed a moment later; until then pods get warning events.
         Some(ready) if ready.status == "True" && taints.is_empty() => Ok(()),
         Some(ready) if ready.status == "True" => Err(format!("taints: {taints:?}")),
         Some(ready) => Err(ready.message.clone().unwrap_or_default()),
-        None => Err("no condition Ready".to_owned()),
+        None => Err("the node has no condition Ready".to_owned()),
     }
 }

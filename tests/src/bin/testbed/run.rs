@@ -1,4 +1,4 @@
-//! `testbed run`: one program.
+//! `testbed run`: runs one program.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use dispatcher_tests::helper::Program;
 use serde_json::Value;
 
-use crate::commands::{self, Obey};
+use crate::commands::{self, Commands};
 use crate::service::Service;
 
 struct Run {
@@ -14,13 +14,13 @@ struct Run {
     folder: Option<PathBuf>,
 }
 
-impl Obey for Run {
-    async fn obey(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
-        self.service.obey(verb).await
+impl Commands for Run {
+    async fn execute(&mut self, verb: &str, _name: &str) -> Result<Value, String> {
+        self.service.execute(verb).await
     }
 
     async fn end(&mut self) {
-        // An error says that it does not run.
+        // An error if it is not running.
         let _ = self.service.kill().await;
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_dir_all(folder);
@@ -31,6 +31,6 @@ impl Obey for Run {
 pub(crate) async fn serve(program: &str) -> ExitCode {
     let program: Program = serde_json::from_str(program).unwrap_or_default();
     let mut run = Run { folder: program.folder.clone(), service: Service::new(program) };
-    let started = run.service.obey("start").await;
+    let started = run.service.execute("start").await;
     commands::serve(started, run).await
 }

@@ -1,4 +1,4 @@
-//! A process that can be killed, stopped and started again, and a set of such.
+//! A process that can be killed, frozen and restarted.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
@@ -11,37 +11,37 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// How long `wait` waits.
+/// The timeout of `wait`.
 const WAIT: Duration = Duration::from_secs(180);
-/// How many lines of a log a failure shows.
+/// The number of log lines in an error.
 const TAIL: usize = 20;
 
-/// One process, running or not, with its output in a log.
+/// A process, running or not; its output goes to a log.
 pub(crate) struct Service {
     program: Program,
     child: Option<Child>,
     ended: Option<ExitStatus>,
     killed: bool,
-    revivals: u32,
+    restarts: u32,
 }
 
 impl Service {
     pub(crate) fn new(program: Program) -> Self {
-        Self { program, child: None, ended: None, killed: false, revivals: 0 }
+        Self { program, child: None, ended: None, killed: false, restarts: 0 }
     }
 
-    /// The same, started again up to so many times when it ends by itself: as a kubelet does with the controllers, which
-    /// give up where the API server is not healthy for a while.
-    pub(crate) fn with_revivals(self, revivals: u32) -> Self {
-        Self { revivals, ..self }
+    /// Allows this many restarts if it exits by itself. Like a kubelet, this restarts controllers
+    /// that exit while the API server is unhealthy.
+    pub(crate) fn with_restarts(self, restarts: u32) -> Self {
+        Self { restarts, ..self }
     }
 
-    /// Starts it again where it has ended by itself and may be revived; else says that it has ended.
-    pub(crate) fn revive(&mut self) -> Option<String> {
+    /// Restarts it if it has exited and may be restarted; otherwise returns the error.
+    pub(crate) fn restart_if_exited(&mut self) -> Option<String> {
         let failed = self.has_failed()?;
-        match self.revivals.checked_sub(1) {
+        match self.restarts.checked_sub(1) {
             Some(left) => {
-                self.revivals = left;
+                self.restarts = left;
                 self.start().err()
             }
             None => Some(failed),
@@ -54,7 +54,7 @@ impl Service {
 
     pub(crate) fn start(&mut self) -> Result<(), String> {
         if self.child.is_some() && self.has_ended().is_none() {
-            return Err(format!("{} runs already", self.program.name));
+            return Err(format!("{} is already running", self.program.name));
         }
         let failed = |error: std::io::Error| format!("{}: {error}", self.program.name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.program.log);
@@ -68,7 +68,7 @@ impl Service {
         Ok(())
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has exited.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
             self.ended = Some(status);
@@ -76,13 +76,13 @@ impl Service {
         self.ended
     }
 
-    /// That it has ended, though nobody told it to, with the end of its log.
+    /// An error with the end of its log, if it has exited without being killed.
     pub(crate) fn has_failed(&mut self) -> Option<String> {
         let status = self.has_ended().filter(|_| !self.killed)?;
-        Some(format!("{} ended ({status}):\n{}", self.name(), self.tail()))
+        Some(format!("{} exited ({status}):\n{}", self.name(), self.tail()))
     }
 
-    /// [`Service::has_failed`] as an error.
+    /// [`Service::has_failed`] as a `Result`.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         self.has_failed().map_or(Ok(()), Err)
     }
@@ -93,7 +93,7 @@ impl Service {
 
     fn pid(&self) -> Result<Pid, String> {
         let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
-        id.and_then(Pid::from_raw).ok_or_else(|| format!("{} does not run", self.program.name))
+        id.and_then(Pid::from_raw).ok_or_else(|| format!("{} is not running", self.program.name))
     }
 
     fn signal(&self, signal: Signal) -> Result<(), String> {
@@ -108,11 +108,11 @@ impl Service {
         match timeout(WAIT, child.wait()).await {
             Ok(Ok(status)) => Ok(*self.ended.insert(status)),
             Ok(Err(error)) => Err(format!("{}: {error}", self.program.name)),
-            Err(_) => Err(format!("{} has not ended within {WAIT:?}", self.program.name)),
+            Err(_) => Err(format!("{} has not exited within {WAIT:?}", self.program.name)),
         }
     }
 
-    /// Kills it and its process group, and waits for its end.
+    /// Kills its process group and waits for the exit.
     pub(crate) async fn kill(&mut self) -> Result<ExitStatus, String> {
         self.killed = true;
         if let Ok(pid) = self.pid() {
@@ -121,7 +121,7 @@ impl Service {
         self.wait().await
     }
 
-    pub(crate) async fn obey(&mut self, verb: &str) -> Result<Value, String> {
+    pub(crate) async fn execute(&mut self, verb: &str) -> Result<Value, String> {
         match verb {
             "start" => self.start().map(|()| json!({"pid": self.child.as_ref().and_then(Child::id)})),
             "kill" => self.kill().await.map(ending),
@@ -132,7 +132,7 @@ impl Service {
             "stop" => self.signal(Signal::STOP).map(|()| json!({})),
             "cont" => self.signal(Signal::CONT).map(|()| json!({})),
             "ended" => Ok(self.has_ended().map_or(json!({}), ending)),
-            _ => Err(format!("no command {verb:?}")),
+            _ => Err(format!("unknown command {verb:?}")),
         }
     }
 }

@@ -58,7 +58,7 @@ fn unacknowledged_publish_accounts_for_one_job() {
 
 #[test]
 fn publish_retried_after_a_lost_ack_is_one_request() {
-    let asked = Request {
+    let request = Request {
         seq: None,
         duplicate: false,
         template: "simple".into(),
@@ -67,7 +67,7 @@ fn publish_retried_after_a_lost_ack_is_one_request() {
         expect: Expect::Job(None),
     };
     let mut history = valid();
-    history.requests.push(asked.clone());
+    history.requests.push(request.clone());
     let with_job = |history: &History, seq| {
         let mut builder = Builder::of(history);
         builder.job("twenty", "simple-job-20", seq, "id-20");
@@ -78,11 +78,11 @@ fn publish_retried_after_a_lost_ack_is_one_request() {
     assert_eq!(names(&with_job(&history, 20)), [""; 0], "the request is stored");
     // The ack of the retry says that it is a duplicate, so the first publish is stored.
     let mut duplicate = history.clone();
-    duplicate.requests.push(Request { seq: Some(20), duplicate: true, ..asked.clone() });
+    duplicate.requests.push(Request { seq: Some(20), duplicate: true, ..request.clone() });
     assert_eq!(names(&duplicate), ["LostRequest"]);
     assert_eq!(names(&with_job(&duplicate, 20)), [""; 0]);
     // Both are stored.
-    history.requests.push(Request { seq: Some(21), ..asked });
+    history.requests.push(Request { seq: Some(21), ..request });
     assert_eq!(names(&history), ["LostRequest"]);
     assert_eq!(names(&with_job(&history, 20)), [""; 0]);
     assert_eq!(names(&with_job(&history, 21)), [""; 0]);

@@ -12,7 +12,7 @@ pub(super) struct Builder {
     version: u64,
 }
 
-/// Jobs that complete, fail and are deleted, before and after their first event; dead dead_letters, one
+/// Jobs that complete, fail and are deleted, before and after their first event; dead letters, one
 /// of them duplicated; a duplicate, a reused request id, a reused name, a lost ack, an unmanaged
 /// Job.
 pub(super) fn valid() -> History {
@@ -62,9 +62,9 @@ pub(super) fn valid() -> History {
     // Deleted before its first event.
     builder.request(11, None, r#"{"foo":"11"}"#, Expect::Either);
     builder.job("brief", "simple-job-11", 11, "derived-11");
-    builder.delete_unsaid("brief");
+    builder.delete_before_added("brief");
 
-    // Finished and deleted at once.
+    // Finished and deleted immediately.
     builder.request(12, None, r#"{"foo":"12"}"#, Expect::Either);
     builder.job("swift", "simple-job-12", 12, "derived-12");
     builder.delete("swift", "Complete");
@@ -143,15 +143,15 @@ impl Builder {
 
     /// From `ADDED` to a final condition, its outcome and its retirement.
     pub(super) fn finish(&mut self, uid: &str, result: &str) {
-        self.say(uid, "ADDED", json!({}), None);
-        self.say(uid, "STALLED", json!({}), None);
-        self.say(uid, "MODIFIED", json!({"active": 1}), None);
+        self.publish(uid, "ADDED", json!({}), None);
+        self.publish(uid, "STALLED", json!({}), None);
+        self.publish(uid, "MODIFIED", json!({"active": 1}), None);
         let interim = json!([{"type": "FailureTarget", "status": "True"}]);
-        self.say(uid, "MODIFIED", json!({"conditions": interim}), None);
-        self.say(uid, "ATTEMPT", json!({}), None);
+        self.publish(uid, "MODIFIED", json!({"conditions": interim}), None);
+        self.publish(uid, "ATTEMPT", json!({}), None);
         let status = json!({"conditions": [{"type": result, "status": "True"}]});
-        self.say(uid, "MODIFIED", status.clone(), None);
-        self.say(uid, "OUTCOME", status, Some(result));
+        self.publish(uid, "MODIFIED", status.clone(), None);
+        self.publish(uid, "OUTCOME", status, Some(result));
         let seen = self.seen(uid);
         seen.finish = if result == "Complete" { Finish::Complete } else { Finish::Failed };
         (seen.retired, seen.ttl) = (true, Some(600));
@@ -163,20 +163,20 @@ impl Builder {
             "Complete" => (Finish::Complete, json!({"conditions": [{"type": "Complete", "status": "True"}]})),
             _ => (Finish::Not, json!({"active": 1})),
         };
-        self.say(uid, "ADDED", json!({}), None);
-        self.say(uid, "DELETED", status.clone(), None);
-        self.say(uid, "OUTCOME", status, Some(result));
+        self.publish(uid, "ADDED", json!({}), None);
+        self.publish(uid, "DELETED", status.clone(), None);
+        self.publish(uid, "OUTCOME", status, Some(result));
         let seen = self.seen(uid);
         (seen.deleted, seen.finish) = (true, finish);
     }
 
-    fn delete_unsaid(&mut self, uid: &str) {
-        self.say(uid, "DELETED", json!({}), None);
-        self.say(uid, "OUTCOME", json!({}), Some("Deleted"));
+    fn delete_before_added(&mut self, uid: &str) {
+        self.publish(uid, "DELETED", json!({}), None);
+        self.publish(uid, "OUTCOME", json!({}), Some("Deleted"));
         self.seen(uid).deleted = true;
     }
 
-    fn say(&mut self, uid: &str, type_: &str, status: Value, result: Option<&str>) {
+    fn publish(&mut self, uid: &str, type_: &str, status: Value, result: Option<&str>) {
         let JobRecord { template, name, request_id, request_seq, .. } = self.seen(uid).clone();
         if !matches!(type_, "OUTCOME" | "ATTEMPT" | "STALLED") {
             self.version += 1;
