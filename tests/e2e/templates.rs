@@ -317,7 +317,7 @@ async fn invalid_payload_of_the_corpus_becomes_a_dead_letter_and_blocks_no_reque
         assert!(dead_letter.payload[..] == bad.payload[..], "the payload of {sequence} was changed");
         assert_eq!(header(&dead_letter, "Job-Error"), bad.reason, "{sequence}");
         assert!(
-            header(&dead_letter, "Job-Error-Message").contains(&bad.told),
+            header(&dead_letter, "Job-Error-Message").contains(&bad.message),
             "{sequence}: {:?}",
             dead_letter.headers
         );
