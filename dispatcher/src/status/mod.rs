@@ -175,7 +175,7 @@ impl ActionRunner {
         // Each in a box of its own: thousands may be under way, and the usual ones are small.
         match step {
             Action::Publish(event, outcome) => {
-                Box::pin(self.say(state, known, EventBody::Of(event, outcome))).await
+                Box::pin(self.say(state, known, EventBody::Job(event, outcome))).await
             }
             Action::ClosePrevious => Box::pin(self.close_earlier(&state)).await,
             Action::VerifyDeleted => Box::pin(self.verify(&state)).await,

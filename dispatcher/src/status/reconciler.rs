@@ -86,12 +86,12 @@ impl StatusReconciler {
                     Some(offer) => self.accept(offer),
                 },
                 Some((key, done)) = self.underway.next() => {
-                    self.counted(&key, |lane| lane.done(done));
+                    self.counted(&key, |lane| lane.complete(done));
                     Some(key)
                 }
                 Some((key, uid, beside)) = self.besides.next() => {
                     if let Some(lane) = self.lanes.get_mut(&key) {
-                        lane.beside(&uid, beside);
+                        lane.complete_effect(&uid, beside);
                     }
                     Some(key)
                 }
@@ -154,10 +154,10 @@ impl StatusReconciler {
         }
         std::mem::replace(&mut self.term, CancellationToken::new()).cancel();
         self.lanes.retain(|_, lane| {
-            lane.hand_over();
-            !lane.is_over(false)
+            lane.step_down();
+            !lane.is_idle(false)
         });
-        self.waiting = self.lanes.values().map(SubjectQueue::waiting).sum();
+        self.waiting = self.lanes.values().map(SubjectQueue::len).sum();
         self.early = UnmatchedObservations::default();
     }
 
@@ -176,19 +176,19 @@ impl StatusReconciler {
         let early = &mut self.early;
         let lane = self.lanes.entry(key.clone()).or_insert_with(|| {
             let mut lane = SubjectQueue::new(SubjectState::default());
-            early.take(&key).into_iter().for_each(|(uid, tells)| lane.sign(uid, tells));
+            early.take(&key).into_iter().for_each(|(uid, tells)| lane.observe_pod(uid, tells));
             lane
         });
         if let Some(known) = known {
-            lane.learn(known);
+            lane.update(known);
         }
         if let Some(said) = said {
-            lane.wait(state.uid.clone(), said);
+            lane.add_waiter(state.uid.clone(), said);
         }
         let crowd = self.waiting >= HIGH_WATERMARK;
         self.counted(&key, |lane| match crowd {
-            true => lane.offer_in_a_crowd(state, source),
-            false => lane.offer(state, source),
+            true => lane.enqueue_coalesced(state, source),
+            false => lane.enqueue(state, source),
         });
         Some(key)
     }
@@ -196,29 +196,29 @@ impl StatusReconciler {
     /// Does something with a lane, and counts what waits in it.
     fn counted<T>(&mut self, key: &Key, work: impl FnOnce(&mut Waited) -> T) -> Option<T> {
         let lane = self.lanes.get_mut(key)?;
-        let before = lane.waiting();
+        let before = lane.len();
         let done = work(lane);
-        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
+        self.waiting = (self.waiting + lane.len()).saturating_sub(before);
         Some(done)
     }
 
     fn sign(&mut self, sign: PodObservation) -> Option<Key> {
-        let PodObservation { template, name, uid, tells } = sign;
+        let PodObservation { template, name, uid, state: tells } = sign;
         let Some(template) = template else {
             // An Event tells no template: the lane with that very Job is looked for.
             let mut keys = self.templates.iter().map(|template| (template.clone(), name.clone()));
-            let key = keys.find(|key| self.lanes.get(key).is_some_and(|lane| lane.is_of(&uid)))?;
-            self.lanes.get_mut(&key)?.sign(uid, tells);
+            let key = keys.find(|key| self.lanes.get(key).is_some_and(|lane| lane.contains_job(&uid)))?;
+            self.lanes.get_mut(&key)?.observe_pod(uid, tells);
             return Some(key);
         };
         let key = (template, name);
         match self.lanes.get_mut(&key) {
             Some(lane) => {
-                lane.sign(uid, tells);
+                lane.observe_pod(uid, tells);
                 Some(key)
             }
             None => {
-                self.early.keep(key, uid, tells);
+                self.early.insert(key, uid, tells);
                 None
             }
         }
@@ -228,18 +228,18 @@ impl StatusReconciler {
     /// brought ends with this replica's term.
     fn advance(&mut self, key: &Key) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        for waiter in lane.served() {
+        for waiter in lane.take_served() {
             // Whoever stopped waiting has its message delivered again.
             let _ = waiter.send(());
         }
-        lane.forget(oneshot::Sender::is_closed);
-        let before = lane.waiting();
+        lane.retain_waiters(|waiter| !waiter.is_closed());
+        let before = lane.len();
         let next = lane.next(self.pods_listed);
-        self.waiting = (self.waiting + lane.waiting()).saturating_sub(before);
-        let asides = lane.asides();
+        self.waiting = (self.waiting + lane.len()).saturating_sub(before);
+        let asides = lane.take_effects();
         if let Some((step, state, known)) = next {
             let (work, key) = (self.work.clone(), key.clone());
-            let term = (lane.source() == Some(Source::Watch)).then(|| self.term.clone());
+            let term = (lane.next_source() == Some(Source::Watch)).then(|| self.term.clone());
             self.underway.push(Box::pin(async move {
                 let done = work.run(step, state, known);
                 let done = match term {
@@ -248,7 +248,7 @@ impl StatusReconciler {
                 };
                 (key, done)
             }));
-        } else if lane.is_over(self.leadership.is_ours()) {
+        } else if lane.is_idle(self.leadership.is_ours()) {
             self.lanes.remove(key);
         }
         if let Some((uid, asides)) = asides {
@@ -260,13 +260,13 @@ impl StatusReconciler {
     fn beside(&mut self, key: &Key, uid: String, aside: Effect) {
         let key = key.clone();
         self.besides.push(match aside {
-            Effect::Log { pod, name, container } => {
+            Effect::FetchLog { pod, name, container } => {
                 let tail = self.work.log_tail(&key.0, &name, &container);
-                Box::pin(async move { (key, uid, EffectResult::Log(pod, tail.await)) })
+                Box::pin(async move { (key, uid, EffectResult::LogTail(pod, tail.await)) })
             }
             Effect::Wait(timer, wait) => Box::pin(async move {
                 sleep(wait).await;
-                (key, uid, EffectResult::Waited(timer))
+                (key, uid, EffectResult::TimerExpired(timer))
             }),
         });
     }

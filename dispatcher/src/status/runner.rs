@@ -24,7 +24,7 @@ use crate::telemetry::{
 };
 use dispatcher_core::status::{
     SubjectState,
-    event_body::{EventBody, message},
+    event_body::{EventBody, status_event},
     subject_queue::{ActionResult, DeletionCheck},
 };
 use dispatcher_core::{
@@ -33,7 +33,7 @@ use dispatcher_core::{
         job::JobState,
         names::TemplateName,
     },
-    status::reconcile::{LastEvent, resource_version},
+    status::{LastEvent, reconcile::resource_version},
 };
 
 /// Bytes of events in flight; one event counts for at least [`SMALLEST`], so at most 256 are.
@@ -105,13 +105,13 @@ impl ActionRunner {
     /// was known: then that decides what is next.
     pub(super) async fn say(&self, state: JobState, known: SubjectState, word: EventBody) -> ActionResult {
         let uid = state.uid.clone();
-        let event = word.event();
+        let event = word.event_type();
         let said = LastEvent { uid, resource_version: resource_version(known.last.as_ref(), &state), event };
         let word = word.fitting(self.store.max_payload());
-        let weight = word.weight(&state).clamp(SMALLEST, IN_FLIGHT);
+        let weight = word.size_hint(&state).clamp(SMALLEST, IN_FLIGHT);
         let time = now();
         // Made when it is its turn: of thousands of events that wait for a server none takes the memory of a message.
-        let message = || message(&state, &said, &word, &time);
+        let message = || status_event(&state, &said, &word, &time);
         let mut guard = self.publish_health.retry_guard();
         for delay in backoff() {
             let stored = {
@@ -168,7 +168,7 @@ impl ActionRunner {
                 let mut earlier = last.missing();
                 earlier.cancelled = self.was_cancelled(&earlier).await;
                 let outcome = earlier.outcome().unwrap_or_else(|| earlier.outcome_deleted());
-                self.say(earlier, known, EventBody::Of(EventType::Outcome, Some(Box::new(outcome)))).await
+                self.say(earlier, known, EventBody::Job(EventType::Outcome, Some(Box::new(outcome)))).await
             }
             (known, _) => ActionResult::Read(known),
         }
@@ -211,7 +211,7 @@ impl ActionRunner {
                 Ok(gone) => {
                     guard.succeeded();
                     if !gone {
-                        return ActionResult::Verified(DeletionCheck::No);
+                        return ActionResult::Verified(DeletionCheck::Exists);
                     }
                     let cancelled = self.was_cancelled(state).await;
                     return ActionResult::Verified(if cancelled {
@@ -226,7 +226,7 @@ impl ActionRunner {
             }
             sleep(delay).await;
         }
-        ActionResult::Verified(DeletionCheck::No)
+        ActionResult::Verified(DeletionCheck::Exists)
     }
 
     /// Whether the Job that is gone was to be cancelled, however long it takes to learn it.

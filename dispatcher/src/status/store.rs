@@ -24,7 +24,7 @@ use dispatcher_core::{
         names::{JobName, RequestId, TemplateName, parse_status_subject},
         trace::Trace,
     },
-    status::reconcile::LastEvent,
+    status::LastEvent,
 };
 
 /// How long one call to JetStream may take.

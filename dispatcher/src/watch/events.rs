@@ -23,7 +23,7 @@ use crate::{
     },
     watch::pods::PendingPods,
 };
-use dispatcher_core::status::explain::event::{EventFinding, FIELDS, at, word};
+use dispatcher_core::status::explain::event::{EventFinding, FIELDS, event_time, finding};
 
 /// Older Events in a list say nothing of now: the Job controller tries again at least every ten minutes.
 const OLD: SignedDuration = SignedDuration::from_mins(15);
@@ -71,13 +71,13 @@ impl EventHandler<KubernetesEvent> for Events {
             return Ok(());
         }
         let event = match event {
-            Event::InitApply(event) if Timestamp::now().as_second() - at(&event) > OLD.as_secs() => {
+            Event::InitApply(event) if Timestamp::now().as_second() - event_time(&event) > OLD.as_secs() => {
                 return Ok(());
             }
             Event::InitApply(event) | Event::Apply(event) => event,
             Event::Init | Event::InitDone | Event::Delete(_) => return Ok(()),
         };
-        let sign = match word(&event) {
+        let sign = match finding(&event) {
             Some(EventFinding::Job(sign)) => Some(sign),
             Some(EventFinding::Pod(pod, tells)) => self.unstarted.sign(&pod, tells),
             None => None,

@@ -27,7 +27,7 @@ use dispatcher_core::{
         names::{JobName, TemplateName},
     },
     status::{
-        explain::pod::{PodObject, sign},
+        explain::pod::{PodObject, observation},
         pod_tracker::{PodObservation, PodState},
     },
 };
@@ -44,12 +44,12 @@ impl PendingPods {
     pub fn sign(&self, pod: &str, tells: PodState) -> Option<PodObservation> {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (template, name, uid) = waiting.get(pod)?.clone();
-        Some(PodObservation { template, name, uid, tells })
+        Some(PodObservation { template, name, uid, state: tells })
     }
 
     fn note(&self, sign: &PodObservation) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &sign.tells {
+        match &sign.state {
             PodState::Waiting { pod, .. } => {
                 waiting.insert(pod.clone(), (sign.template.clone(), sign.name.clone(), sign.uid.clone()));
             }
@@ -121,7 +121,7 @@ impl EventHandler<PodObject> for Pods {
             Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
         };
-        match sign(&pod, gone) {
+        match observation(&pod, gone) {
             Some(sign) => {
                 self.unstarted.note(&sign);
                 self.writer.sign(sign).await

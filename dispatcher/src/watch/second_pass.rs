@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::watch::jobs::Open;
-    use dispatcher_core::{contract::event::EventType, status::reconcile::LastEvent, testing::a_job};
+    use dispatcher_core::{contract::event::EventType, status::LastEvent, testing::a_job};
 
     /// The subject of a Job, which was spoken of.
     fn open(uid: &str) -> Open {
