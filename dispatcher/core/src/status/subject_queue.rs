@@ -1,8 +1,9 @@
-//! The queue of one status subject: its last published event, the observed Jobs, and one action at a
-//! time.
+//! The queue of one status subject: its last published event, the observed Jobs, and one action at
+//! a time.
 //!
 //! The caller performs the action that [`SubjectQueue::next`] returns and passes its result to
-//! [`SubjectQueue::complete`]. The caller drops the queue once [`SubjectQueue::is_idle`] returns true.
+//! [`SubjectQueue::complete`]. The caller drops the queue once [`SubjectQueue::is_idle`] returns
+//! true.
 
 mod pods;
 
@@ -27,8 +28,8 @@ const MAX_DEPTH: usize = 16;
 pub const COALESCED_DEPTH: usize = 2;
 /// The number of Jobs in all queues together above which the caller coalesces.
 ///
-/// This bounds the memory during a NATS outage: beyond it, each Job adds at most [`COALESCED_DEPTH`]
-/// states.
+/// This bounds the memory during a NATS outage: beyond it, each Job adds at most
+/// [`COALESCED_DEPTH`] states.
 pub const HIGH_WATERMARK: usize = 8192;
 
 /// The queue of one status subject. `W` is a waiter for the first event of a Job.
@@ -37,8 +38,8 @@ pub struct SubjectQueue<W> {
     subject: SubjectState,
     /// The observed Jobs. The first one is next, or has an action in flight.
     pending: VecDeque<(JobState, Source)>,
-    /// Created Jobs that wait for the outcome of the previous Job. If the watch is down, it may never
-    /// observe them.
+    /// Created Jobs that wait for the outcome of the previous Job. If the watch is down, it may
+    /// never observe them.
     deferred: VecDeque<JobState>,
     action_in_flight: bool,
     /// Waiters by the uid of their Job.
@@ -104,8 +105,8 @@ impl<W> SubjectQueue<W> {
 
     /// Replaces the state of the subject by the result of a scan, unless an action is in flight.
     ///
-    /// A lower sequence means that the scan is outdated, which costs one fenced publish, or that the
-    /// stream has lost messages. In the latter case the events of pods are published again.
+    /// A lower sequence means that the scan is outdated, which costs one fenced publish, or that
+    /// the stream has lost messages. In the latter case the events of pods are published again.
     pub fn update(&mut self, subject: SubjectState) {
         if !self.action_in_flight {
             if subject.sequence < self.subject.sequence {
@@ -149,8 +150,8 @@ impl<W> SubjectQueue<W> {
 
     /// Drops the last states of this Job until the queue is shorter than `depth`.
     ///
-    /// The first state is kept because its action may be in flight. A created Job is kept because it
-    /// must be published even if this replica loses the leadership.
+    /// The first state is kept because its action may be in flight. A created Job is kept because
+    /// it must be published even if this replica loses the leadership.
     fn merge(&mut self, uid: &str, depth: usize) {
         let replaceable =
             |(job, source): &(JobState, Source)| job.uid == uid && !job.retired && *source == Source::Watch;
@@ -201,8 +202,8 @@ impl<W> SubjectQueue<W> {
 
     /// Starts the next action. Returns the action, its Job and the state of the subject.
     ///
-    /// Returns `None` if an action is in flight or nothing is due. The outcome of a Job that exists is
-    /// not due before the pods are listed.
+    /// Returns `None` if an action is in flight or nothing is due. The outcome of a Job that exists
+    /// is not due before the pods are listed.
     pub fn next(&mut self, pods_listed: bool) -> Option<(Action, JobState, SubjectState)> {
         if self.action_in_flight {
             return None;
@@ -240,28 +241,33 @@ impl<W> SubjectQueue<W> {
             self.restore_deferred();
             let (job, source) = self.pending.front()?;
             match reconcile(self.subject.last.as_ref(), job, *source) {
-                // An observation of the watch behind this Job may close the previous Job. If another
-                // replica is the leader, there is none, and the caller polls the stream.
+                // An observation of the watch behind this Job may close the previous Job. If
+                // another replica is the leader, there is none, and the caller polls the stream.
                 Some(Action::AwaitPrevious) if self.pending.len() > 1 => {
                     let created = self.pending.pop_front();
                     self.deferred.extend(created.map(|(job, _)| job));
                 }
                 None => {
                     let unchanged = self.pending.pop_front();
-                    unchanged.into_iter().for_each(|(job, _)| self.remember_published(job));
+                    if let Some((job, _)) = unchanged {
+                        self.remember_published(job);
+                    }
                 }
                 action => return action,
             }
         }
     }
 
-    /// Moves a deferred Job to the front once the previous Job is closed or no other Job is pending.
+    /// Moves a deferred Job to the front once the previous Job is closed or no other Job is
+    /// pending.
     fn restore_deferred(&mut self) {
         let Some(job) = self.deferred.front() else { return };
         let action = reconcile(self.subject.last.as_ref(), job, Source::Create);
         if action != Some(Action::AwaitPrevious) || self.pending.is_empty() {
             let job = self.deferred.pop_front();
-            job.into_iter().for_each(|job| self.pending.push_front((job, Source::Create)));
+            if let Some(job) = job {
+                self.pending.push_front((job, Source::Create));
+            }
         }
     }
 
@@ -273,7 +279,9 @@ impl<W> SubjectQueue<W> {
             ActionResult::Published(subject) => {
                 if let (Some(event), Some(job)) = (event, &self.published_job) {
                     let tracker = self.trackers.iter_mut().find(|(uid, _)| *uid == job.uid);
-                    tracker.into_iter().for_each(|(_, tracker)| tracker.mark_published(&event));
+                    if let Some((_, tracker)) = tracker {
+                        tracker.mark_published(&event);
+                    }
                 }
                 self.set_subject(subject);
             }
@@ -309,8 +317,8 @@ impl<W> SubjectQueue<W> {
         self.subject = subject;
     }
 
-    /// Whether the queue can be dropped: no action, no Job, no waiter and, if this replica `leads`, no
-    /// outcome outstanding.
+    /// Whether the queue can be dropped: no action, no Job, no waiter and, if this replica `leads`,
+    /// no outcome outstanding.
     #[must_use]
     pub fn is_idle(&self, leads: bool) -> bool {
         let closed = !leads || self.subject.last.as_ref().is_none_or(LastEvent::is_final);

@@ -124,8 +124,8 @@ fn created_job_waits_until_the_watch_closes_the_previous_job() {
     assert_eq!(queue.len(), 0);
 }
 
-/// The watch is down while the Job is created and deleted. The list that follows contains neither this
-/// Job nor the previous one.
+/// The watch is down while the Job is created and deleted. The list that follows contains neither
+/// this Job nor the previous one.
 #[test]
 fn created_job_that_is_never_watched_is_published_after_the_previous_job() {
     let mut queue = SubjectQueue::new(subject(1, "previous", 1, EventType::Added));
@@ -463,8 +463,8 @@ proptest! {
             let pods = [EventType::Attempt, EventType::Stalled];
             caller.stored.into_iter().filter(|event| !pods.contains(&event.event)).collect()
         };
-        // While an outcome waits for pods, more states queue up and may merge. The last event of each
-        // Job is the same.
+        // While an outcome waits for pods, more states queue up and may merge. The last event of
+        // each Job is the same.
         let last_events = |events: Vec<LastEvent>| -> BTreeMap<String, (u64, EventType)> {
             events.into_iter().map(|event| (event.uid, (event.resource_version, event.event))).collect()
         };
