@@ -1,7 +1,7 @@
 //! Builds the status event that is published for a Job.
 //!
-//! The attempts of an outcome are cut to fit into one NATS message: the oldest log tails first, then
-//! the oldest attempts.
+//! The attempts of an outcome are cut to fit into one NATS message: the oldest log tails first,
+//! then the oldest attempts.
 
 use crate::{
     contract::{
@@ -14,7 +14,8 @@ use crate::{
 
 /// The maximum size of the attempts of one event, in bytes of JSON.
 const MAX_ATTEMPTS_BYTES: usize = 256 * 1024;
-/// The estimated size of an attempt without its free text: keys, numbers and names of bounded length.
+/// The estimated size of an attempt without its free text: keys, numbers and names of bounded
+/// length.
 const ATTEMPT_BASE_BYTES: usize = 1024;
 
 /// The part of a status event that depends on its type.
@@ -47,7 +48,8 @@ impl EventBody {
         }
     }
 
-    /// Cuts the attempts of an outcome so that the event fits into a message of `max_payload` bytes.
+    /// Cuts the attempts of an outcome so that the event fits into a message of `max_payload`
+    /// bytes.
     #[must_use]
     pub fn fitting(mut self, max_payload: usize) -> Self {
         if let Self::Job(_, Some(outcome)) = &mut self {

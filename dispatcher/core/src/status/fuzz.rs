@@ -1,9 +1,10 @@
 //! Fuzzes two replicas, a cluster and `JOB_STATUS` with arbitrary watch events.
 //!
-//! An input is a sequence of lines. `{"type":"ADDED","object":{...},"to":0}` is a watch event of a Job,
-//! a pod or a Kubernetes Event for one replica, or for both without `to`. `CREATED` is the response to a
-//! create. `{"do":"..."}` is a step of [`Simulation::perform_step`]. The cluster assigns resourceVersions
-//! in the order of the lines; the input decides which replica observes what, and when.
+//! An input is a sequence of lines. `{"type":"ADDED","object":{...},"to":0}` is a watch event of a
+//! Job, a pod or a Kubernetes Event for one replica, or for both without `to`. `CREATED` is the
+//! response to a create. `{"do":"..."}` is a step of [`Simulation::perform_step`]. The cluster
+//! assigns resourceVersions in the order of the lines; the input decides which replica observes
+//! what, and when.
 
 mod actions;
 
@@ -50,7 +51,7 @@ struct Simulation {
     paused: bool,
     /// Observations that are delayed.
     held: Option<Vec<(usize, Observation)>>,
-    /// The hash of the published events. It tells the fuzzer whether the input is interesting.
+    /// The hash of the published events. The fuzzer keeps an input that yields a new hash.
     coverage: DefaultHasher,
 }
 
@@ -173,7 +174,9 @@ impl Simulation {
         if seed > 0 {
             Rng::with_seed(seed).shuffle(&mut held);
         }
-        held.into_iter().for_each(|(replica, observation)| self.observe(replica, observation));
+        for (replica, observation) in held {
+            self.observe(replica, observation);
+        }
     }
 
     fn observe(&mut self, replica: usize, observation: Observation) {
@@ -186,7 +189,9 @@ impl Simulation {
             Observation::Pod(PodObservation { template, name, uid, state }) => {
                 let queues = &mut self.replicas[replica].queues;
                 let queue = template.and_then(|template| queues.get_mut(&(template, name)));
-                queue.into_iter().for_each(|queue| queue.observe_pod(uid.clone(), state.clone()));
+                if let Some(queue) = queue {
+                    queue.observe_pod(uid, state);
+                }
             }
         }
         self.advance(replica);
@@ -212,13 +217,16 @@ impl Simulation {
             return;
         }
         let queue = queues.entry(key).or_insert_with(|| SubjectQueue::new(SubjectState::default()));
-        subject.into_iter().for_each(|subject| queue.update(subject));
+        if let Some(subject) = subject {
+            queue.update(subject);
+        }
         if source == Source::Create {
             queue.add_waiter(job.uid.clone(), 0);
         }
-        match self.coalesce {
-            true => queue.enqueue_coalesced(job, source),
-            false => queue.enqueue(job, source),
+        if self.coalesce {
+            queue.enqueue_coalesced(job, source);
+        } else {
+            queue.enqueue(job, source);
         }
     }
 

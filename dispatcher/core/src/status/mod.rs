@@ -1,7 +1,7 @@
 //! Decides which status events to publish, from the last published event and the observations.
 //!
-//! `subject_queue` orders the observations of one Job name, and `reconcile` returns the next action.
-//! `pod_tracker` and `stalls` derive attempts and stalls from observations of pods.
+//! `subject_queue` orders the observations of one Job name, and `reconcile` returns the next
+//! action. `pod_tracker` and `stalls` derive attempts and stalls from observations of pods.
 //! `explain` reads these observations from pods and Kubernetes Events.
 
 pub mod event_body;

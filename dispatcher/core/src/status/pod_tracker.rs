@@ -1,7 +1,7 @@
 //! Tracks the pods and Kubernetes Events of one Job: how each pod ended, and why none runs.
 //!
-//! [`PodTracker::next`] returns the event to publish. [`PodTracker::take_effects`] returns the log tails
-//! to fetch and the timers to start. Time enters as the expiry of a timer, never as a clock.
+//! [`PodTracker::next`] returns the event to publish. [`PodTracker::take_effects`] returns the log
+//! tails to fetch and the timers to start. Time enters as the expiry of a timer, never as a clock.
 
 use std::{
     cmp::Ordering,
@@ -17,7 +17,7 @@ use crate::{
     status::stalls::StallTracker,
 };
 
-/// Attempts that are kept for the outcome, and log tails that are held at once.
+/// The maximum number of attempts for the outcome, and of concurrently held log tails.
 const MAX_KEPT: usize = 16;
 /// How long an `ATTEMPT` waits for its log tail. A later tail appears in the outcome only.
 const LOG_GRACE: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ pub enum PodState {
     },
 }
 
-/// An event of a pod that is to be published.
+/// An unpublished event of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingEvent {
     /// An `ATTEMPT` of the pod with this uid.
@@ -125,7 +125,7 @@ pub(super) enum JobEnd {
 
 #[derive(Debug, PartialEq, Eq)]
 enum LogState {
-    /// The log of this container is to be fetched.
+    /// The log of this container is not requested yet.
     Wanted(String),
     /// The log is being fetched. After `LOG_GRACE` the fetch is `late`.
     Fetching { late: bool },
@@ -145,7 +145,7 @@ struct EndedPod {
 enum OutcomeHold {
     #[default]
     Idle,
-    /// The timer is to be started.
+    /// The timer is not started yet.
     TimerWanted,
     TimerRunning,
     Expired,
@@ -221,7 +221,8 @@ impl PodTracker {
         }
     }
 
-    /// Drops the least useful attempt if it is published: successful before failed, then the oldest.
+    /// Drops the least useful attempt if it is published: successful before failed, then the
+    /// oldest.
     fn drop_attempt(&mut self) -> bool {
         let failed = |pod: &EndedPod| pod.attempt.exit_code != Some(0);
         let least_useful = self
@@ -319,7 +320,7 @@ impl PodTracker {
         u32::try_from(self.ended.len() + self.dropped.len()).unwrap_or(u32::MAX)
     }
 
-    /// Adds attempts and the stall to the outcome of a Job of which `pods` have ended.
+    /// Adds attempts and the stall to the outcome of a Job with `pods` ended pods.
     pub(super) fn complete_outcome(&self, outcome: &mut Outcome, pods: u32) {
         let mut attempts: Vec<&Attempt> = self.ended.values().map(|pod| &pod.attempt).collect();
         attempts.sort_by(|a, b| compare_ends(a, b));

@@ -1,8 +1,8 @@
 //! Compares the last published event of a status subject with the observed Job.
 //!
-//! The caller performs the returned [`Action`], updates its state and calls [`reconcile`] again until
-//! it returns `None`. The rule is level-triggered: it depends on the two states, and not on the watch
-//! events between them.
+//! The caller performs the returned [`Action`], updates its state and calls [`reconcile`] again
+//! until it returns `None`. The rule is level-triggered: it depends on the two states, and not on
+//! the watch events between them.
 
 use crate::{
     contract::{
@@ -15,8 +15,8 @@ use crate::{
 /// Where an observed Job comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The response to a create. It proves that the Job exists, but the previous Job of the same name
-    /// may have changes that are not published yet.
+    /// The response to a create. It proves that the Job exists, but the previous Job of the same
+    /// name may have changes that are not published yet.
     Create,
     /// A watch event or a list. Every earlier change has been observed.
     Watch,
@@ -56,8 +56,8 @@ pub fn reconcile(last: Option<&LastEvent>, job: &JobState, source: Source) -> Op
 
 /// Whether an observed Job may require an action.
 ///
-/// A retired Job, which stays until its TTL expires, requires none, unless the last event belongs to
-/// a previous Job without an outcome: then the stream has lost messages.
+/// A retired Job, which stays until its TTL expires, requires none, unless the last event belongs
+/// to a previous Job without an outcome: then the stream has lost messages.
 #[must_use]
 pub fn needs_reconcile(last: Option<&LastEvent>, job: &JobState) -> bool {
     !job.retired || last.is_some_and(|last| last.uid != job.uid && !last.is_final())

@@ -1,8 +1,8 @@
 //! Decides why no pod of a Job runs, and when to publish it as a `STALLED` event.
 //!
-//! Each reason is published once until a pod of the Job has run. A reason that often resolves within
-//! moments (no free node, an exhausted quota, a volume not attached yet) is published after it has
-//! lasted for [`STALL_DELAY`].
+//! Each reason is published once until a pod of the Job has run. A reason that often resolves
+//! within moments (no free node, an exhausted quota, a volume not attached yet) is published after
+//! it has lasted for [`STALL_DELAY`].
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -121,7 +121,8 @@ impl StallTracker {
         self.published.insert(reason_group(&stall.reason).to_owned());
     }
 
-    /// The token and the duration of the timer that the current stall needs. Returned once per stall.
+    /// The token and the duration of the timer that the current stall needs. Returned once per
+    /// stall.
     pub(super) fn take_timer(&mut self) -> Option<(u64, Duration)> {
         let current = self.current.as_mut().filter(|current| !current.due && !current.timer_started)?;
         current.timer_started = true;

@@ -1,7 +1,7 @@
 //! Keeps the observations of pods that arrive before their Job.
 //!
-//! Pods of retired Jobs end up here too and are never taken, so the number of entries is bounded. The
-//! oldest entry is dropped first.
+//! Pods of retired Jobs end up here too and are never taken, so the number of entries is bounded.
+//! The oldest entry is dropped first.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -130,7 +130,7 @@ mod with_exporter {
             "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
                             "message": "M", "lastTransitionTime": "2026-01-01T00:00:09Z"}],
         });
-        let state = JobState { created: Some(at(2)), ..a_job("u", 1, status) };
+        let state = JobState { creation_time: Some(at(2)), ..a_job("u", 1, status) };
         let outcome = state.outcome().unwrap();
         let span = |state: &JobState, outcome: &Outcome| {
             record::job(&JobSpan { state, outcome }, &request(), at(60))
@@ -138,11 +138,11 @@ mod with_exporter {
         let job = span(&state, &outcome);
         assert_eq!((job.start_time, job.end_time, job.status), (at(2), at(9), Status::error("M")));
         // A deleted Job's state comes from its last status event, without the creation time.
-        let deleted = JobState { created: None, ..state.clone() };
+        let deleted = JobState { creation_time: None, ..state.clone() };
         assert_eq!(span(&deleted, &outcome).start_time, at(5));
         assert_eq!(span(&deleted, &deleted.outcome_of_deletion()).end_time, at(60));
         // Truncated to seconds, the end is earlier than the creation.
-        let late = JobState { created: Some(at(9) + Duration::from_millis(1)), ..state };
-        assert_eq!(span(&late, &outcome).end_time, late.created.unwrap());
+        let late = JobState { creation_time: Some(at(9) + Duration::from_millis(1)), ..state };
+        assert_eq!(span(&late, &outcome).end_time, late.creation_time.unwrap());
     }
 }

@@ -1,9 +1,9 @@
 //! Reads why no pod runs from Kubernetes Events, for causes that appear in no status or condition.
 //!
-//! These are pods that cannot be created (quota, Pod Security, admission webhook) and pods that wait
-//! for a volume or a sandbox.
+//! These are pods that cannot be created (quota, Pod Security, admission webhook) and pods that
+//! wait for a volume or a sandbox.
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};
 
 use crate::{
     contract::{event::Stall, names::JobName, text},
@@ -17,7 +17,7 @@ pub const FIELDS: &str = "type=Warning,reason!=BackOff,reason!=Failed,reason!=Fa
 const POD_REASONS: [&str; 4] =
     ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedCreatePodContainer"];
 
-/// The object that a Kubernetes Event concerns, and what it reports.
+/// The subject of a Kubernetes Event, with its content.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventFinding {
     /// A Job.
@@ -71,14 +71,12 @@ pub fn event_time(event: &Event) -> i64 {
     let last = event.last_timestamp.as_ref().map(|time| time.0);
     let micro = event.event_time.as_ref().map(|time| time.0);
     let created = event.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    series.or(last).or(micro).or(created).map_or(0, |time| time.as_second())
+    series.or(last).or(micro).or(created).map_or(0, Timestamp::as_second)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use k8s_openapi::jiff::Timestamp;
 
     use super::*;
 

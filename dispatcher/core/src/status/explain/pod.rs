@@ -1,7 +1,8 @@
 //! Reads an observation from a pod: whether it waits, runs or ended, and why.
 //!
-//! An attempt contains the reason, exit code, signal and memory limit as Kubernetes reports them. None
-//! is sufficient alone: `OOMKilled` can be absent or wrong, and 137 can have other causes than memory.
+//! An attempt contains the reason, exit code, signal and memory limit as Kubernetes reports them.
+//! No field is sufficient alone: `OOMKilled` can be absent or wrong, and 137 can have other causes
+//! than memory.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -175,8 +176,8 @@ fn attempt(pod: &PodObject, status: &Status) -> (Attempt, Option<String>) {
 
 /// The container that decided how the pod ended.
 ///
-/// This is the first container that failed, then the first init container that failed. If none failed,
-/// it is the first container with a termination message, then the first container.
+/// This is the first container that failed, then the first init container that failed. If none
+/// failed, it is the first container with a termination message, then the first container.
 fn deciding_container(status: &Status) -> Option<(&str, &Terminated)> {
     let main = terminated_containers(&status.container_statuses);
     let init = terminated_containers(&status.init_container_statuses);
@@ -196,16 +197,16 @@ fn terminated_containers(containers: &[ContainerStatus]) -> Vec<(&str, &Terminat
             Some((c.name.as_str(), c.state.terminated.as_ref().or(c.last_state.terminated.as_ref())?))
         })
         .collect();
-    // A container that ran precedes an end that the kubelet invented. The stable sort keeps the order
-    // of the manifest for equal times.
+    // A container that ran precedes an end that the kubelet invented. The stable sort keeps the
+    // order of the manifest for equal times.
     ends.sort_by_key(|(_, terminated)| (Reverse(terminated.ran()), terminated.finished_at.clone()));
     ends
 }
 
 /// The reason and the message of the end of a pod.
 ///
-/// The reason of the pod (evicted, past its deadline, node lost) takes precedence over the reason of
-/// its container, except for `OOMKilled`, which is the direct cause.
+/// The reason of the pod (evicted, past its deadline, node lost) takes precedence over the reason
+/// of its container, except for `OOMKilled`, which is the direct cause.
 fn reason_and_message(
     meta: &ObjectMeta,
     status: &Status,

@@ -180,7 +180,7 @@ impl Simulation {
                 assert!(version(event) > newest, "{type_} of {} is published after {newest}", version(event));
             }
             _ => {
-                assert!(version(event) >= newest || same_job().count() == 0, "the resourceVersion decreases")
+                assert!(version(event) >= newest || same_job().count() == 0, "the resourceVersion decreases");
             }
         }
         let first = same_job().count() == 0 && event.event != EventType::Deleted;

@@ -22,7 +22,8 @@ pub(in crate::status) fn ended(pod: &str, code: i32, log: bool) -> PodState {
     }
 }
 
-/// Publishes every event that is due. An attempt yields its pod's uid and log tail, a stall its reason.
+/// Publishes every event that is due. An attempt yields its pod's uid and log tail, a stall its
+/// reason.
 fn publish_all(pods: &mut PodTracker, end: JobEnd) -> Vec<String> {
     let mut published = Vec::new();
     while let Some(event) = pods.next(end) {
@@ -129,7 +130,9 @@ fn held_log_tails_are_bounded() {
             .filter(|(_, pod)| matches!(pod.log, LogState::Fetching { .. }))
             .map(|(uid, _)| uid.clone())
             .collect();
-        fetching.iter().for_each(|uid| pods.log_fetched(uid, Some("tail".into())));
+        for uid in &fetching {
+            pods.log_fetched(uid, Some("tail".into()));
+        }
         published += publish_all(&mut pods, JobEnd::Unfinished).len();
         pods.take_effects();
     }

@@ -8,8 +8,8 @@ fn complete() -> Value {
     json!({"conditions": [{"type": "Complete", "status": "True"}]})
 }
 
-fn last(uid: &str, resource_version: u64, event: EventType) -> Option<LastEvent> {
-    Some(LastEvent { uid: uid.into(), resource_version, event })
+fn last(uid: &str, resource_version: u64, event: EventType) -> LastEvent {
+    LastEvent { uid: uid.into(), resource_version, event }
 }
 
 /// Performs every action for each observed Job, as the caller does. Returns the published events.
@@ -74,7 +74,7 @@ fn job_is_added_modified_and_has_an_outcome() {
 fn skipped_states_still_yield_the_latest_state_and_the_outcome() {
     use EventType::{Added, Modified, Outcome};
     assert_eq!(types(&run(&mut None, &[(a_job("u", 9, complete()), Source::Watch)])), [Added, Outcome]);
-    let mut published = last("u", 1, Added);
+    let mut published = Some(last("u", 1, Added));
     assert_eq!(
         types(&run(&mut published, &[(a_job("u", 9, complete()), Source::Watch)])),
         [Modified, Outcome]
@@ -84,22 +84,22 @@ fn skipped_states_still_yield_the_latest_state_and_the_outcome() {
 #[test]
 fn outdated_state_needs_no_action() {
     let published = last("u", 5, EventType::Modified);
-    assert_eq!(reconcile(published.as_ref(), &a_job("u", 5, json!({})), Source::Watch), None);
-    assert_eq!(reconcile(published.as_ref(), &a_job("u", 4, json!({})), Source::Watch), None);
+    assert_eq!(reconcile(Some(&published), &a_job("u", 5, json!({})), Source::Watch), None);
+    assert_eq!(reconcile(Some(&published), &a_job("u", 4, json!({})), Source::Watch), None);
 }
 
 #[test]
 fn deletion_before_a_final_condition_is_verified_and_yields_outcome_of_deletion() {
     let deleted = a_job("u", 6, json!({"active": 1})).with_presence(Presence::DeletedUnverified);
     let published = last("u", 5, EventType::Modified);
-    assert_eq!(reconcile(published.as_ref(), &deleted, Source::Watch), Some(Action::VerifyDeleted));
+    assert_eq!(reconcile(Some(&published), &deleted, Source::Watch), Some(Action::VerifyDeleted));
     let deleted = deleted.with_presence(Presence::Deleted);
     assert_eq!(
-        reconcile(published.as_ref(), &deleted, Source::Watch),
+        reconcile(Some(&published), &deleted, Source::Watch),
         Some(Action::Publish(EventType::Deleted, None))
     );
     let Some(Action::Publish(EventType::Outcome, Some(outcome))) =
-        reconcile(last("u", 6, EventType::Deleted).as_ref(), &deleted, Source::Watch)
+        reconcile(Some(&last("u", 6, EventType::Deleted)), &deleted, Source::Watch)
     else {
         panic!("expected an outcome")
     };
@@ -110,7 +110,7 @@ fn deletion_before_a_final_condition_is_verified_and_yields_outcome_of_deletion(
 fn finished_job_deleted_before_its_outcome_keeps_the_result_of_its_condition() {
     let deleted = a_job("u", 6, complete()).with_presence(Presence::Deleted);
     let Some(Action::Publish(EventType::Outcome, Some(outcome))) =
-        reconcile(last("u", 6, EventType::Deleted).as_ref(), &deleted, Source::Watch)
+        reconcile(Some(&last("u", 6, EventType::Deleted)), &deleted, Source::Watch)
     else {
         panic!("expected an outcome")
     };
@@ -120,7 +120,7 @@ fn finished_job_deleted_before_its_outcome_keeps_the_result_of_its_condition() {
 #[test]
 fn missing_job_has_an_outcome_without_a_deleted_event() {
     let deleted = a_job("u", 5, json!({})).with_presence(Presence::MissingUnverified);
-    let mut published = last("u", 5, EventType::Added);
+    let mut published = Some(last("u", 5, EventType::Added));
     assert_eq!(types(&run(&mut published, &[(deleted, Source::Watch)])), [EventType::Outcome]);
 }
 
@@ -128,9 +128,9 @@ fn missing_job_has_an_outcome_without_a_deleted_event() {
 fn job_with_an_outcome_is_retired_once() {
     let published = last("u", 5, EventType::Outcome);
     let mut job = a_job("u", 5, complete());
-    assert_eq!(reconcile(published.as_ref(), &job, Source::Watch), Some(Action::Retire));
+    assert_eq!(reconcile(Some(&published), &job, Source::Watch), Some(Action::Retire));
     assert_eq!(
-        reconcile(published.as_ref(), &job.clone().with_presence(Presence::Deleted), Source::Watch),
+        reconcile(Some(&published), &job.clone().with_presence(Presence::Deleted), Source::Watch),
         None
     );
     job.retired = true;
@@ -143,7 +143,7 @@ fn job_with_an_outcome_is_retired_once() {
 fn reused_name_is_added_after_the_outcome_of_the_previous_job() {
     let published = last("old", 5, EventType::Outcome);
     assert_eq!(
-        reconcile(published.as_ref(), &a_job("new", 9, json!({})), Source::Create),
+        reconcile(Some(&published), &a_job("new", 9, json!({})), Source::Create),
         Some(Action::Publish(EventType::Added, None))
     );
 }
@@ -152,17 +152,17 @@ fn reused_name_is_added_after_the_outcome_of_the_previous_job() {
 fn only_the_watch_closes_a_previous_job_without_an_outcome() {
     let published = last("old", 5, EventType::Modified);
     let new = a_job("new", 9, json!({}));
-    assert_eq!(reconcile(published.as_ref(), &new, Source::Create), Some(Action::AwaitPrevious));
-    assert_eq!(reconcile(published.as_ref(), &new, Source::Watch), Some(Action::ClosePrevious));
+    assert_eq!(reconcile(Some(&published), &new, Source::Create), Some(Action::AwaitPrevious));
+    assert_eq!(reconcile(Some(&published), &new, Source::Watch), Some(Action::ClosePrevious));
 }
 
 #[test]
 fn late_state_of_a_previous_job_needs_no_action() {
     let published = last("new", 9, EventType::Added);
     let old = a_job("old", 8, json!({}));
-    assert_eq!(reconcile(published.as_ref(), &old, Source::Watch), None);
+    assert_eq!(reconcile(Some(&published), &old, Source::Watch), None);
     assert_eq!(
-        reconcile(published.as_ref(), &old.with_presence(Presence::DeletedUnverified), Source::Watch),
+        reconcile(Some(&published), &old.with_presence(Presence::DeletedUnverified), Source::Watch),
         None
     );
 }

@@ -11,7 +11,9 @@ fn next_reason(stalls: &StallTracker) -> Option<String> {
 /// Publishes the stall that is due and returns its reason.
 fn publish(stalls: &mut StallTracker) -> Option<String> {
     let due = stalls.next();
-    due.iter().for_each(|stall| stalls.mark_published(stall));
+    if let Some(stall) = &due {
+        stalls.mark_published(stall);
+    }
     due.map(|stall| stall.reason)
 }
 
