@@ -137,21 +137,28 @@ impl<W> SubjectQueue<W> {
 
     /// Appends an observed Job.
     pub fn enqueue(&mut self, job: JobState, source: Source) {
-        self.merge(&job, MAX_DEPTH);
-        self.pending.push_back((job, source));
+        self.append(job, source, MAX_DEPTH);
     }
 
     /// Appends an observed Job while all queues together exceed [`HIGH_WATERMARK`].
     pub fn enqueue_coalesced(&mut self, job: JobState, source: Source) {
-        self.merge(&job, COALESCED_DEPTH);
+        self.append(job, source, COALESCED_DEPTH);
+    }
+
+    /// Appends an observed Job. Only a state from the watch replaces other states: a created Job leads
+    /// to `ADDED` alone, and the watch delivers each state once.
+    fn append(&mut self, job: JobState, source: Source, depth: usize) {
+        if source == Source::Watch {
+            self.merge(&job, depth);
+        }
         self.pending.push_back((job, source));
     }
 
     /// Drops the last states of this Job that the state `newest` replaces, until the queue is shorter
     /// than `depth`.
     ///
-    /// It keeps a state with a higher resourceVersion, which may hold the final condition: the response
-    /// to a create can arrive after a watch event. It keeps a created Job, which must be published even
+    /// It keeps a state with a higher resourceVersion, which may hold the final condition: a resync can
+    /// enqueue an older state after a watch event. It keeps a created Job, which must be published even
     /// if this replica loses the leadership, and the first state, whose action may be in flight.
     fn merge(&mut self, newest: &JobState, depth: usize) {
         let replaceable = |(job, source): &(JobState, Source)| {

@@ -312,6 +312,21 @@ fn older_observed_state_does_not_replace_a_newer_one() {
     assert_eq!(versions, [3, 5, 2]);
 }
 
+/// The intake reads the Job of a redelivered request. The watch may have delivered the same state.
+#[test]
+fn created_job_does_not_replace_a_watched_state() {
+    let previous = LastEvent { uid: "previous".into(), resource_version: 1, event: EventType::Outcome };
+    let subject = SubjectState { sequence: 1, last: Some(previous) };
+    let (mut caller, mut queue) =
+        (Caller { pods_listed: true, ..Caller::default() }, SubjectQueue::new(subject));
+    queue.enqueue_coalesced(a_job("u", 4, json!({})), Source::Watch);
+    queue.enqueue_coalesced(a_job("u", 5, complete(0)), Source::Watch);
+    queue.enqueue_coalesced(a_job("u", 5, complete(0)), Source::Create);
+    caller.perform_actions(&mut queue);
+    let last = caller.stored.last().unwrap();
+    assert_eq!((last.resource_version, last.is_final()), (5, true), "{:?}", caller.stored);
+}
+
 /// An input of the queue and of the simulated caller.
 #[derive(Debug, Clone)]
 enum Input {
