@@ -23,7 +23,7 @@ pub(crate) async fn with_deadline<T>(
 /// Repeats `operation` until it succeeds, with [`backoff`] between the tries.
 ///
 /// The component is not ready from the first failure until the success, or until the caller drops
-/// the future. Each try needs a deadline of its own.
+/// the future. The operation sets the deadline of each try.
 pub(crate) async fn retry_forever<T, E: fmt::Display, F: Future<Output = Result<T, E>>>(
     component: &Component,
     // Not `AsyncFnMut`: the compiler cannot prove that the future of a borrowing one is `Send`.

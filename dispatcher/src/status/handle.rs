@@ -39,7 +39,7 @@ pub(super) enum StatusInput {
     PodsListed,
 }
 
-/// An observed Job, and what is known of its subject.
+/// An observed Job, and the state of its subject if a scan has read it.
 pub(super) struct JobInput {
     /// The Job.
     pub job: JobState,

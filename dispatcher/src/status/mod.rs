@@ -33,8 +33,8 @@ const CHANNEL_CAPACITY: usize = 256;
 
 /// A handle, and the task that reconciles its inputs.
 ///
-/// The task ends when every handle is dropped and its inputs are published, or at once when `abort`
-/// is cancelled.
+/// The task ends when every handle is dropped and its inputs are published, or as soon as
+/// `abort` is cancelled.
 pub(crate) fn start(
     stream: StatusStream,
     cluster: Arc<dyn Cluster>,

@@ -43,7 +43,7 @@ type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, ActionRe
 /// With the uid of the Job that an effect belongs to.
 type InFlightEffects = FuturesUnordered<BoxFuture<'static, (SubjectKey, String, EffectResult)>>;
 
-/// See the module's documentation.
+/// All queues, with the actions and effects in flight.
 pub(super) struct StatusReconciler {
     runner: Arc<ActionRunner>,
     queues: HashMap<SubjectKey, WaiterQueue>,
