@@ -182,7 +182,7 @@ impl JobClient {
         namespace.uid().ok_or_else(|| CallError::Transport("the namespace has no uid".to_owned()))
     }
 
-    /// Whether RBAC permits `verb` on the Jobs of the namespace (SelfSubjectAccessReview).
+    /// Whether RBAC permits `verb` on the Jobs of the namespace (`SelfSubjectAccessReview`).
     ///
     /// # Errors
     /// [`CallError`].

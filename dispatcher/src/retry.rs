@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::TryFutureExt;
 use tokio::time::{sleep, timeout};
 
 use crate::telemetry::health::Component;
@@ -13,11 +14,12 @@ use crate::telemetry::health::Component;
 pub(crate) struct DeadlineExceeded(pub(crate) Duration);
 
 /// The output of `call`, if it is there within `deadline`.
-pub(crate) async fn with_deadline<T>(
+pub(crate) fn with_deadline<T>(
     deadline: Duration,
     call: impl Future<Output = T>,
-) -> Result<T, DeadlineExceeded> {
-    timeout(deadline, call).await.map_err(|_| DeadlineExceeded(deadline))
+) -> impl Future<Output = Result<T, DeadlineExceeded>> {
+    // Not an `async fn`: its future would contain `call` twice.
+    timeout(deadline, call).map_err(move |_| DeadlineExceeded(deadline))
 }
 
 /// Repeats `operation` until it succeeds, with [`backoff`] between the tries.

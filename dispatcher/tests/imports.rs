@@ -113,7 +113,10 @@ fn expand(text: &str, mut path: Vec<String>, from: &str, found: &mut Vec<Vec<Str
             '{' => depth += 1,
             '}' if depth > 0 => depth -= 1,
             ',' | '}' if depth == 0 => {
-                expand(tree[begin..at].trim(), path.clone(), from, found);
+                let item = tree[begin..at].trim();
+                if !item.is_empty() {
+                    expand(item, path.clone(), from, found);
+                }
                 begin = at + 1;
                 if c == '}' {
                     return;

@@ -76,7 +76,7 @@ impl Enforcer {
         loop {
             let is_empty = self.round().await;
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() {
+                result = changes.changed() => if result.is_err() {
                     return;
                 },
                 () = sleep(INTERVAL), if !is_empty => {}

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::{
+    HeaderValue,
+    jetstream::{AckKind, Message},
+};
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
@@ -127,7 +130,7 @@ impl Handler {
         let stream = self.jobs.incarnation();
         let envelope = Envelope {
             payload: &message.payload,
-            message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(|v| v.as_str()),
+            message_id: message.headers.as_ref().and_then(|h| h.get(NATS_MSG_ID)).map(HeaderValue::as_str),
             stream: &stream,
             sequence: info.stream_sequence,
             stored_nanos: info.published.unix_timestamp_nanos(),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The largest assumed difference between the clocks of two NATS servers.
-const MAX_CLOCK_SKEW: Duration = Duration::from_secs(600);
+const MAX_CLOCK_SKEW: Duration = Duration::from_mins(10);
 
 /// Access to `JOB_REJECTED`.
 #[derive(Clone)]

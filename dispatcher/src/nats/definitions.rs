@@ -26,7 +26,7 @@ pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 /// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
 pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 /// The largest request, in bytes.
 const MAX_REQUEST: i32 = 64 * 1024;
 
@@ -134,7 +134,7 @@ fn base() -> Config {
         max_messages_per_subject: -1,
         max_bytes: -1,
         max_consumers: -1,
-        duplicate_window: Duration::from_secs(120),
+        duplicate_window: Duration::from_mins(2),
         ..Config::default()
     }
 }

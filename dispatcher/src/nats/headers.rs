@@ -1,11 +1,11 @@
 //! The trace context of a NATS message: reading it from headers and writing it to them.
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use dispatcher_core::contract::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The trace in a message's headers.
 pub(crate) fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {
-    let header = |name: &str| headers?.get(name).map(|value| value.as_str());
+    let header = |name: &str| headers?.get(name).map(HeaderValue::as_str);
     Trace::from_headers(header(TRACEPARENT), header(TRACESTATE))
 }
 

@@ -14,7 +14,7 @@ use async_nats::{
         stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use time::OffsetDateTime;
 
 use crate::retry::with_deadline;
@@ -23,15 +23,15 @@ use crate::retry::with_deadline;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The result of `call` within [`DEADLINE`]. An error begins with `what`.
-pub(crate) async fn call<T, E: Display>(
+pub(crate) fn call<T, E: Display>(
     what: &str,
     call: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    match with_deadline(DEADLINE, call).await {
+) -> impl Future<Output = Result<T, String>> {
+    with_deadline(DEADLINE, call).map(move |result| match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(format!("{what}: {error}")),
         Err(error) => Err(format!("{what}: {error}")),
-    }
+    })
 }
 
 /// Reads one stream.
@@ -63,11 +63,11 @@ impl StreamReader {
     ///
     /// # Errors
     /// The error of the call or of the deadline, with the stream's name.
-    pub(crate) async fn call<T, E: Display>(
+    pub(crate) fn call<T, E: Display>(
         &self,
         future: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, String> {
-        call(&self.label, future).await
+    ) -> impl Future<Output = Result<T, String>> {
+        call(&self.label, future)
     }
 
     /// The last message of a subject, if there is one.

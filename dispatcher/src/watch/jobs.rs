@@ -218,11 +218,10 @@ impl JobHandler {
             }
             None => None,
         };
-        match &state {
-            Some(_) => {
-                tracing::warn!(job = %name, %error, "job metadata was changed; its last event identifies it")
-            }
-            None => tracing::debug!(job = %name, %error, "unmanaged job ignored"),
+        if state.is_some() {
+            tracing::warn!(job = %name, %error, "job metadata was changed; its last event identifies it");
+        } else {
+            tracing::debug!(job = %name, %error, "unmanaged job ignored");
         }
         state
     }

@@ -21,8 +21,7 @@ fn serving() -> Metrics {
     let template = |name: &str| {
         let path =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../deploy/templates/{name}.yaml"));
-        let mut template =
-            dispatcher_core::template::Template::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut template = Template::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
         template.max_active = (name == "memory").then(|| 3.try_into().unwrap());
         (template.name.clone(), Arc::new(template))
     };
