@@ -90,7 +90,7 @@ pub struct Nats {
     pub token_file: Option<PathBuf>,
 
     /// File with the certificate authority of the servers (PEM); requires TLS. Default: the
-    /// system's authorities, and TLS only if the servers require it.
+    /// system's authorities.
     #[arg(id = "nats_ca", long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
