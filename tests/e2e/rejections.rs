@@ -12,14 +12,14 @@ use serde_json::Value;
 
 /// Payload, `Job-Error`, and a part of the message.
 const INVALID: [(&[u8], &str, &str); 15] = [
-    (b"", "InvalidJson", "nothing"),
+    (b"", "InvalidJson", ""),
     (b"{\"foo\":", "InvalidJson", "JSON object"),
     (b"{\"foo\":\"\xff\"}", "InvalidJson", "offset 8"),
     (b"[\"foo\"]", "InvalidRequest", "JSON object"),
     (b"{}", "InvalidRequest", "`foo`"),
     (b"{\"foo\":15}", "InvalidRequest", "`foo`"),
     (b"{\"foo\":\"a\",\"image\":\"evil\"}", "InvalidRequest", "\"image\""),
-    (b"{\"foo\":\"a\",\"foo\":\"b\"}", "InvalidRequest", "twice"),
+    (b"{\"foo\":\"a\",\"foo\":\"b\"}", "InvalidRequest", "foo"),
     (b"{\"foo\":\"Upper\"}", "InvalidName", "`foo`"),
     (b"{\"foo\":\"a\",\"name\":\"a.b\"}", "InvalidName", "`name`"),
     (b"{\"foo\":\"a\",\"name\":\"*\"}", "InvalidName", "`name`"),
