@@ -44,10 +44,11 @@ async fn leader_endpoint_reports_leader_and_synced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_has_each_status_change_and_the_end_of_the_watch() {
+async fn log_has_one_line_for_each_status_event() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
-    let dispatcher = env.dispatcher().templates(templates).env("DISPATCHER_LOG_FORMAT", "text").start().await;
+    let dispatcher = env.dispatcher().templates(templates).env("DISPATCHER_LOG_FORMAT", "text");
+    let dispatcher = dispatcher.env("RUST_LOG", "info,dispatcher=debug").start().await;
     env.request(r#"{"foo":"log"}"#).await;
     env.job("simple-job-log").await;
     env.set_status(
@@ -58,8 +59,15 @@ async fn log_has_each_status_change_and_the_end_of_the_watch() {
     env.outcome("simple-job-log").await;
     assert_eq!(dispatcher.terminate().await, Some(0));
     let log = dispatcher.log();
-    assert!(log.contains(r#"Job "simple-job-log" status responded by watcher: {"#), "{log}");
-    assert!(log.contains("Watching is over gracefully."), "{log}");
+    let line = |event: &str| {
+        let event = format!("event=\"{event}\"");
+        let of_job = |line: &&str| line.contains(&event) && line.contains("job=\"simple-job-log\"");
+        log.lines().find(of_job).unwrap_or_else(|| panic!("no line with {event}: {log}"))
+    };
+    assert!(line("ADDED").contains("resource_version="), "{log}");
+    assert!(line("MODIFIED").contains("resource_version="), "{log}");
+    assert!(line("OUTCOME").contains("result=Complete"), "{log}");
+    assert!(!log.contains("\"conditions\""), "a whole status object in the log: {log}");
     assert!(!log.contains('\u{1b}'), "colors in a log file");
 }
 
