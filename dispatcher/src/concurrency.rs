@@ -95,7 +95,7 @@ impl ConcurrencyLimiter {
         timeout(wait, self.wait_for(|table| table.job_name(template, request))).await.ok()
     }
 
-    /// Waits until `ready` returns a value. Calls it at once and after each change.
+    /// Waits until `ready` returns a value. Calls it immediately and after each change.
     async fn wait_for<T>(&self, mut ready: impl FnMut(&mut ConcurrencyTable) -> Option<T>) -> T {
         let mut changes = self.0.changes.subscribe();
         loop {

@@ -131,7 +131,7 @@ async fn jobs_that_finish_or_disappear_during_downtime_get_their_outcomes() {
     for name in ["wait-deleted", "wait-done-and-deleted", "wait-added", "wait-reused"] {
         run.env.namespace.jobs.delete(name, &DeleteParams::background()).await.unwrap();
     }
-    // A second Job with the name of one that was deleted during the downtime.
+    // A second Job with the name of a Job that was deleted during the downtime.
     run.recorder.publish("simple", r#"{"foo":"x","name":"wait-reused"}"#, Some("reused")).await.unwrap();
     run.dispatcher.restart().await;
     for (name, result) in [

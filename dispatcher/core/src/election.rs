@@ -109,7 +109,7 @@ impl Election {
         self.renewed.map(|renewed| renewed + HOLD).filter(|until| now < *until)
     }
 
-    /// The Lease to write at shutdown: without a holder, so that another replica takes it at once.
+    /// The Lease to write at shutdown: without a holder, so that another replica takes it immediately.
     /// `None` if another replica holds it.
     #[must_use]
     pub fn release(&self) -> Option<LeaseSpec> {

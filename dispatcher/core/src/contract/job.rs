@@ -29,7 +29,7 @@ pub const ANNOTATION_REQUEST_SEQ: &str = prefixed!("request-seq");
 /// Annotation with the hash of the request.
 pub const ANNOTATION_REQUEST_HASH: &str = prefixed!("request-hash");
 
-/// A `batch/v1` Job of which only the metadata and the status are decoded.
+/// A `batch/v1` Job with only its metadata and status decoded.
 pub type JobObject = Object<NotUsed, Value>;
 
 /// Whether a Job exists, and how that is known.
@@ -165,7 +165,7 @@ impl JobState {
         }
     }
 
-    /// Whether the object has this request id, whatever else was changed.
+    /// Whether the object has this request id, even if other metadata was changed.
     #[must_use]
     pub fn has_request_id(object: &JobObject, id: &RequestId) -> bool {
         let annotations = object.metadata.annotations.as_ref();

@@ -80,9 +80,9 @@ impl fmt::Display for Reason {
 pub struct Rejection {
     /// The reason.
     pub reason: Reason,
-    /// The message: which field, what is allowed, what was found.
+    /// The message: the field, the expected value, the actual one.
     pub message: String,
-    /// The Job's name, where it is valid.
+    /// The Job's name, if it is valid.
     pub name: Option<JobName>,
 }
 
@@ -109,7 +109,7 @@ pub struct RejectedNotice {
     pub event: RejectedType,
     /// The requested template.
     pub template: TemplateName,
-    /// The Job's name, where it is valid.
+    /// The Job's name, if it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<JobName>,
     /// The request id.

@@ -19,7 +19,7 @@ pub enum CircuitBreaker {
     HalfOpen(usize),
 }
 
-/// Empty probes after which the breaker closes: by then every delayed request was due.
+/// Empty probes after which the breaker closes: every delayed request was due in that time.
 pub const MAX_EMPTY_PROBES: u32 = 4;
 
 impl CircuitBreaker {

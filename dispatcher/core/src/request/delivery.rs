@@ -68,7 +68,7 @@ impl Disposition {
 /// delay of a template's next probe is the same function of its failures.
 ///
 /// `jitter` is between 0 and 1 and spreads the delay by a quarter to each side, so that requests
-/// that failed together do not return together. A bare nak would be delivered again at once.
+/// that failed together do not return together. A bare nak would be delivered again immediately.
 #[must_use]
 pub fn redelivery_delay(delivered: i64, jitter: f64) -> Duration {
     let doublings = u32::try_from(delivered.saturating_sub(1).clamp(0, 10)).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What is wrong with a template or a request: the field, what is allowed, what was found.
+//! A problem of a template or a request: the field, the expected value, the actual one.
 //!
 //! The messages are bounded and never contain a long value.
 
@@ -22,7 +22,7 @@ pub struct Problem {
     /// The path of the field: `spec.job.spec.template.spec.containers[0].image`; empty for the
     /// whole file.
     pub field: String,
-    /// What is allowed and what was found.
+    /// The expected value and the actual one.
     pub message: String,
 }
 
