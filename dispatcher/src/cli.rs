@@ -46,7 +46,7 @@ pub enum Command {
         /// The templates.
         #[command(flatten)]
         templates: Templates,
-        /// Print them as resources of NACK (the JetStream controller), for `kubectl apply`.
+        /// Print them as resources of NACK (the `JetStream` controller), for `kubectl apply`.
         /// Default: off.
         #[arg(long)]
         nack: bool,
@@ -81,7 +81,7 @@ pub struct Config {
     #[command(flatten)]
     pub nats: Nats,
 
-    /// Kubeconfig file. Default: `~/.kube/config`, or the ServiceAccount of the dispatcher's pod.
+    /// Kubeconfig file. Default: `~/.kube/config`, or the `ServiceAccount` of the dispatcher's pod.
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -136,7 +136,7 @@ pub struct Config {
     #[arg(long, env = "DISPATCHER_ADMIN_ADDR", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub admin_addr: SocketAddr,
 
-    /// Format of the log lines on stderr. RUST_LOG sets the level (default: `info`).
+    /// Format of the log lines on stderr. `RUST_LOG` sets the level (default: `info`).
     #[arg(
         long,
         env = "DISPATCHER_LOG_FORMAT",
@@ -150,7 +150,7 @@ pub struct Config {
     #[arg(long)]
     pub no_provision: bool,
 
-    /// Take over a JOB_STATUS stream of another namespace or cluster. Its open Jobs get the
+    /// Take over a `JOB_STATUS` stream of another namespace or cluster. Its open Jobs get the
     /// outcome `Deleted`. Default: off.
     #[arg(long)]
     pub adopt: bool,

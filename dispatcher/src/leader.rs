@@ -170,16 +170,13 @@ impl Elector {
     /// Creates the Lease, or replaces exactly the version that was read.
     async fn write(&self, seen: Option<Lease>, spec: LeaseSpec) -> Result<Lease, CallError> {
         let params = PostParams::default();
-        match seen {
-            Some(seen) => {
-                let lease = Lease { spec: Some(spec), ..seen };
-                self.bounded(self.api.replace(&self.name, &params, &lease)).await
-            }
-            None => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                let lease = Lease { metadata, spec: Some(spec) };
-                self.bounded(self.api.create(&params, &lease)).await
-            }
+        if let Some(seen) = seen {
+            let lease = Lease { spec: Some(spec), ..seen };
+            self.bounded(self.api.replace(&self.name, &params, &lease)).await
+        } else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(spec) };
+            self.bounded(self.api.create(&params, &lease)).await
         }
     }
 

@@ -151,7 +151,7 @@ async fn job_watch_half_open() {
 async fn watches_half_open_briefly() {
     repeat_behind_proxies("every watch is half-open for some seconds", async |scenario, random| {
         let stall = |scenario: &Scenario| {
-            scenario.api().faults.set_behaviour(Calls::of("watch", "jobs"), Behaviour::Stall)
+            scenario.api().faults.set_behaviour(Calls::of("watch", "jobs"), Behaviour::Stall);
         };
         for_some_seconds(scenario, random, stall).await;
     })

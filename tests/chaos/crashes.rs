@@ -19,7 +19,7 @@ async fn killed(fault: &str, hold: fn(&Scenario, u32) -> Breakpoint) {
 /// Like [`killed`], for a step that occurs this many times.
 async fn killed_at_one_of(fault: &str, count: u32, hold: fn(&Scenario, u32) -> Breakpoint) {
     repeat_behind_proxies(fault, async |scenario, random| {
-        kill(scenario, hold(scenario, random.u32(1..=count))).await
+        kill(scenario, hold(scenario, random.u32(1..=count))).await;
     })
     .await;
 }

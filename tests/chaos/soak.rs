@@ -121,7 +121,7 @@ impl Soak<'_> {
         let (begin, at) = (Instant::now(), self.begin.elapsed().as_secs());
         match fault {
             Fault::Killed(..) | Fault::Frozen(..) | Fault::Terminated(..) => {
-                self.inject_into_replica(fault, duration).await
+                self.inject_into_replica(fault, duration).await;
             }
             Fault::NatsKilled | Fault::NatsPaused | Fault::ConsumerDeleted | Fault::Redelivery => {
                 self.inject_into_nats(fault, duration).await;
@@ -259,7 +259,7 @@ impl Soak<'_> {
         match fault {
             Fault::Storm(code) => faults.fail(calls, times, Failure::Code(code)),
             Fault::CreateFailsAfterSuccess => {
-                faults.fail(Calls::of("create", "jobs"), times, Failure::CodeAfter(504))
+                faults.fail(Calls::of("create", "jobs"), times, Failure::CodeAfter(504));
             }
             Fault::ConnectionBreaks => {
                 faults.fail(calls.clone(), times, Failure::Break);

@@ -1,5 +1,5 @@
 //! Kubernetes permissions: by the API server's audit log, the dispatcher's Role grants each
-//! permission that is used and no other. The ServiceAccount of the Jobs has no permissions.
+//! permission that is used and no other. The `ServiceAccount` of the Jobs has no permissions.
 
 use std::collections::BTreeSet;
 
@@ -225,7 +225,7 @@ async fn pod_of_a_job_gets_no_service_account_token() {
     assert!(mounts_token("default").await);
 }
 
-/// Whether the pod mounts a ServiceAccount token.
+/// Whether the pod mounts a `ServiceAccount` token.
 fn has_token(pod: &Pod) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mut sources =

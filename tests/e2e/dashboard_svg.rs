@@ -53,7 +53,7 @@ pub(crate) fn draw(panels: &[Panel], annotations: &Annotations, (start, end): (f
             let area = root.clone().shrink((x + 3, y + 3), (w - 6, h - 6));
             let title = panel["title"].as_str().unwrap();
             match panel["type"].as_str().unwrap() {
-                "row" => text(&area, title, (4, 2), 15, &BLACK),
+                "row" => text(&area, title, (4, 2), 15, BLACK),
                 "stat" => stat(&area, title, panel, series),
                 _ => graph(&area, title, panel, series, annotations, (start, end)),
             }
@@ -63,14 +63,14 @@ pub(crate) fn draw(panels: &[Panel], annotations: &Annotations, (start, end): (f
     svg
 }
 
-fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: u32, colour: &RGBColor) {
-    area.draw(&Text::new(text.to_owned(), at, ("sans-serif", size).into_font().color(colour))).unwrap();
+fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: u32, colour: RGBColor) {
+    area.draw(&Text::new(text.to_owned(), at, ("sans-serif", size).into_font().color(&colour))).unwrap();
 }
 
 fn draw_header(root: &Area<'_>, annotations: &Annotations) {
-    text(root, "Dispatcher", (8, 4), 18, &BLACK);
+    text(root, "Dispatcher", (8, 4), 18, BLACK);
     let labels: Vec<String> = annotations.iter().map(|(at, what)| format!("{at:.0} s: {what}")).collect();
-    text(root, &labels.join("   |   "), (8, 26), 12, &GREY);
+    text(root, &labels.join("   |   "), (8, 26), 12, GREY);
 }
 
 fn stat(area: &Area<'_>, title: &str, panel: &Value, series: &[(String, Series)]) {
@@ -83,9 +83,9 @@ fn stat(area: &Area<'_>, title: &str, panel: &Value, series: &[(String, Series)]
         _ => RGBColor(204, 64, 56),
     };
     area.fill(&colour).unwrap();
-    text(area, title, (8, 8), 13, &WHITE);
+    text(area, title, (8, 8), 13, WHITE);
     let label = value.map_or_else(|| "no data".to_owned(), |value| in_unit(value, unit(panel)));
-    text(area, &label, (8, 36), 34, &WHITE);
+    text(area, &label, (8, 36), 34, WHITE);
 }
 
 fn unit(panel: &Value) -> &str {
@@ -149,7 +149,7 @@ fn graph(
             let points = points.iter().map(|(at, value)| (at - start, *value));
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).unwrap();
         }
-        text(&legend, name, (left, 4), 11, &colour);
+        text(&legend, name, (left, 4), 11, colour);
         left += 12 + 6 * i32::try_from(name.len()).unwrap();
     }
 }

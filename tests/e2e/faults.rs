@@ -12,7 +12,7 @@ use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-/// A full JOB_STATUS stores no event, so the kill comes between the creation and the first event.
+/// A full `JOB_STATUS` stores no event, so the kill comes between the creation and the first event.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_after_job_creation_loses_no_event() {
     let run = or_skip!(LoadTest::start().await);

@@ -1,5 +1,5 @@
 //! The overlays of `deploy/` on a real cluster: the dispatcher runs in pods, with its image, its
-//! ServiceAccount and in-cluster configuration. NATS runs in a pod or outside the cluster.
+//! `ServiceAccount` and in-cluster configuration. NATS runs in a pod or outside the cluster.
 
 mod forwarder;
 mod installed;
@@ -80,8 +80,8 @@ fn assert_pod_security(pods: &[Pod]) {
     }
 }
 
-/// The components of `deploy/observability`: ConfigMaps of the rules and the dashboard, and a
-/// PodMonitor that selects the pods.
+/// The components of `deploy/observability`: `ConfigMaps` of the rules and the dashboard, and a
+/// `PodMonitor` that selects the pods.
 async fn assert_observability(kubernetes: &Kubernetes, pods: &[Pod]) {
     let maps: Api<ConfigMap> = Api::namespaced(kubernetes.client(), "dispatcher");
     let shipped_file =
@@ -145,7 +145,7 @@ async fn survive_eviction_and_rollout(kubernetes: &Kubernetes, installed: &Insta
     .await;
 }
 
-/// Evicts pods as `kubectl drain` does. The PodDisruptionBudget allows one eviction and denies the
+/// Evicts pods as `kubectl drain` does. The `PodDisruptionBudget` allows one eviction and denies the
 /// second.
 async fn evict_one_at_a_time(kubernetes: &Kubernetes, pods: &[Pod]) {
     let name = |at: usize| pods[at].metadata.name.as_deref().unwrap();

@@ -58,7 +58,7 @@ async fn revoked_create_permission_makes_the_dispatcher_unready_until_restored()
     run.finish().await;
 }
 
-/// JetStream refuses events immediately, so retries without backoff would flood the log.
+/// `JetStream` refuses events immediately, so retries without backoff would flood the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_status_stream_makes_the_dispatcher_unready_without_busy_retries() {
     let run = or_skip!(LoadTest::start().await);

@@ -18,7 +18,7 @@ async fn until_readyz(dispatcher: &Dispatcher, code: u16, fragment: &str) {
     .await;
 }
 
-/// Asserts that calls of the JetStream API and log lines are few during an outage.
+/// Asserts that calls of the `JetStream` API and log lines are few during an outage.
 async fn assert_no_busy_retries(env: &TestEnv, dispatcher: &Dispatcher) {
     const SECONDS: u64 = 10;
     let lines = || dispatcher.log().lines().count();

@@ -98,7 +98,7 @@ async fn random_faults() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_faults_and_crashes() {
     repeat("random faults and crashes", async |scenario, random| {
-        inject_random_faults(scenario, random, true).await
+        inject_random_faults(scenario, random, true).await;
     })
     .await;
 }

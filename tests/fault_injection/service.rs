@@ -32,6 +32,7 @@ impl Service {
     }
 
     /// Drops all of its tasks, each at some await point.
+    #[expect(clippy::unused_self, reason = "consumes the service")]
     pub(crate) fn crash(self) {}
 
     /// Stops it gracefully.

@@ -35,7 +35,7 @@ async fn watch_dropped_mid_event() {
     let faults =
         [WatchFault::End, WatchFault::Break, WatchFault::Truncate, WatchFault::Break, WatchFault::Truncate];
     repeat("the watch is dropped", async |scenario, random| {
-        load_with_watch_faults(scenario, random, &faults, false).await
+        load_with_watch_faults(scenario, random, &faults, false).await;
     })
     .await;
 }
@@ -45,7 +45,7 @@ async fn watch_error_event() {
     let faults =
         [WatchFault::Error(500), WatchFault::Error(410), WatchFault::Error(504), WatchFault::Error(410)];
     repeat("the watch gets an error event", async |scenario, random| {
-        load_with_watch_faults(scenario, random, &faults, false).await
+        load_with_watch_faults(scenario, random, &faults, false).await;
     })
     .await;
 }
@@ -55,7 +55,7 @@ async fn watch_error_event() {
 async fn watch_history_compacted() {
     let faults = [WatchFault::Break, WatchFault::End, WatchFault::Error(410)];
     repeat("the watch history is compacted", async |scenario, random| {
-        load_with_watch_faults(scenario, random, &faults, true).await
+        load_with_watch_faults(scenario, random, &faults, true).await;
     })
     .await;
 }
@@ -105,7 +105,7 @@ async fn watch_stalls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_stalls_and_coalesces() {
     repeat("the watch stalls and coalesces events", async |scenario, random| {
-        load_while_stalled(scenario, random, Some(Behaviour::Merge)).await
+        load_while_stalled(scenario, random, Some(Behaviour::Merge)).await;
     })
     .await;
 }

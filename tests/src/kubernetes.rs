@@ -171,7 +171,7 @@ impl Kubernetes {
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &path]).await.map(drop)
     }
 
-    /// Creates a namespace with the ServiceAccounts and Roles of `deploy/`.
+    /// Creates a namespace with the `ServiceAccounts` and Roles of `deploy/`.
     pub async fn namespace(&self) -> Namespace {
         Namespace::create(self).await.unwrap_or_else(|error| panic!("create a namespace: {error}"))
     }

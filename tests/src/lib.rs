@@ -14,6 +14,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::missing_errors_doc,
     reason = "test code panics if an assumption is wrong"
 )]
 

@@ -1,4 +1,4 @@
-//! Runs NACK, the controller that manages JetStream by Kubernetes resources.
+//! Runs NACK, the controller that manages `JetStream` by Kubernetes resources.
 
 use std::path::{Path, PathBuf};
 

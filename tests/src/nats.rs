@@ -1,4 +1,4 @@
-//! A NATS with JetStream for one test: a container if there is an engine, otherwise a process; or a
+//! A NATS with `JetStream` for one test: a container if there is an engine, otherwise a process; or a
 //! cluster of three processes.
 
 mod cluster;
@@ -39,7 +39,7 @@ pub struct Setup {
     pub args: Vec<String>,
     /// Additional environment variables.
     pub env: Vec<(String, String)>,
-    /// The options of [`Nats::client`]; its user needs permission for JetStream.
+    /// The options of [`Nats::client`]; its user needs permission for `JetStream`.
     pub options: ConnectOptions,
 }
 
@@ -49,6 +49,7 @@ impl Nats {
     /// # Panics
     /// With `CI=true`, instead of the warning.
     pub async fn start() -> Self {
+        static WARNED: Once = Once::new();
         if is_local() {
             return Self::process().await;
         }
@@ -60,7 +61,6 @@ impl Nats {
             Err(error) => error,
         };
         assert!(std::env::var("CI").as_deref() != Ok("true"), "NATS in a container: {reason}");
-        static WARNED: Once = Once::new();
         WARNED.call_once(|| {
             // The test harness captures `eprintln!`.
             let _ = writeln!(
@@ -127,7 +127,7 @@ impl Nats {
         nats.until_ready().await.map(|()| nats)
     }
 
-    /// Waits until JetStream answers.
+    /// Waits until `JetStream` answers.
     pub async fn until_ready(&self) -> Result<(), String> {
         try_until("JetStream to answer", TIMEOUT, || async {
             let client = self.try_client().await?;
@@ -179,7 +179,7 @@ impl Nats {
         join_all(self.nodes.iter().map(Node::kill)).await;
     }
 
-    /// Restarts all servers with the same ports and stores, and waits until JetStream answers.
+    /// Restarts all servers with the same ports and stores, and waits until `JetStream` answers.
     pub async fn restart(&self) {
         join_all(self.nodes.iter().map(Node::start)).await;
         self.until_ready().await.unwrap_or_else(|error| panic!("after a restart: {error}"));

@@ -53,7 +53,7 @@ pub struct Difference {
     pub refused: BTreeSet<Permission>,
 }
 
-/// The permissions of all Roles and ClusterRoles among these objects.
+/// The permissions of all Roles and `ClusterRoles` among these objects.
 ///
 /// # Errors
 /// If a rule cannot be parsed or is about paths.

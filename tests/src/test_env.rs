@@ -29,7 +29,7 @@ pub struct TestEnv {
     pub namespace: Arc<Namespace>,
     /// A NATS client with all permissions.
     pub client: Client,
-    /// JetStream through [`Self::client`].
+    /// `JetStream` through [`Self::client`].
     pub jetstream: jetstream::Context,
     /// Further settings of every dispatcher, such as its NATS credentials.
     pub settings: Vec<(String, String)>,

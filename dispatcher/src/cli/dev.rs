@@ -21,7 +21,7 @@ pub struct DevSettings {
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub admin_port: u16,
 
-    /// Keep no streams: JetStream uses a directory that is removed at the end. Default: off.
+    /// Keep no streams: `JetStream` uses a directory that is removed at the end. Default: off.
     #[arg(long)]
     pub temporary: bool,
 

@@ -19,7 +19,7 @@ pub struct Limits {
     )]
     pub images: Option<Vec<ImagePattern>>,
 
-    /// ServiceAccounts that Jobs may use, separated by commas. Default: any of the namespace.
+    /// `ServiceAccounts` that Jobs may use, separated by commas. Default: any of the namespace.
     #[arg(
         id = "allowed_service_accounts",
         long = "allowed-service-accounts",

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Connects to NATS, and returns once JetStream answers. The caller sets the deadline.
+/// Connects to NATS, and returns once `JetStream` answers. The caller sets the deadline.
 pub(super) async fn connect(url: &str) -> Client {
     loop {
         let options = ConnectOptions::new().name("dispatcher dev").connection_timeout(DEADLINE);

@@ -16,9 +16,9 @@ pub(super) struct Workspace {
     pub(super) nats_port: u16,
     pub(super) api_port: u16,
     pub(super) admin_port: u16,
-    /// The directory of JetStream.
+    /// The directory of `JetStream`.
     pub(super) store: PathBuf,
-    /// Whether the directory of JetStream is kept.
+    /// Whether the directory of `JetStream` is kept.
     pub(super) kept: bool,
     /// Removed at the end.
     pub(super) temporary: TempDir,

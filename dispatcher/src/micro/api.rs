@@ -102,7 +102,8 @@ pub(super) fn parse_submit(
     headers: Option<&HeaderMap>,
     max_wait: Duration,
 ) -> Result<SubmitOptions, ServiceError> {
-    let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str());
+    let header =
+        |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);
     let (id, client_supplied) = match header(NATS_MSG_ID) {
         None => (Uuid::new_v4().into(), false),
         Some(text) => match RequestId::try_from(text) {

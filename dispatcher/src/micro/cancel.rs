@@ -106,7 +106,7 @@ impl CancelHandler {
         }
         let last = self.history.last(template_name, name).await.map_err(ServiceError::not_ready)?;
         let Some(last) = last else { return Err(not_found(template, name)) };
-        let event = last.headers.get(JOB_EVENT).map(|value| value.as_str());
+        let event = last.headers.get(JOB_EVENT).map(async_nats::HeaderValue::as_str);
         Ok(if event == Some(EventType::Outcome.as_str()) {
             CancelResult::Finished
         } else {

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// The maximum age of a duplicate's dead letter. JetStream's duplicate window is two minutes by
+/// The maximum age of a duplicate's dead letter. `JetStream`'s duplicate window is two minutes by
 /// default.
 const DUPLICATE_AGE: Duration = Duration::from_secs(60 * 60);
 
@@ -58,7 +58,7 @@ impl Query {
     }
 }
 
-/// The request that JetStream stored under the id of a duplicate.
+/// The request that `JetStream` stored under the id of a duplicate.
 #[derive(Debug)]
 pub(super) enum Original {
     /// The same request.
@@ -150,9 +150,9 @@ impl History {
         Ok(Some((Rejection::new(reason, message), letter.payload)))
     }
 
-    /// Compares a publish that JetStream deduplicated with the message stored at `sequence`.
+    /// Compares a publish that `JetStream` deduplicated with the message stored at `sequence`.
     ///
-    /// JetStream compares ids only, over all templates. Without this check, another request under a
+    /// `JetStream` compares ids only, over all templates. Without this check, another request under a
     /// used id would be dropped, and its caller would get the first request's answer.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl History {
         };
         let Query { template, name, id, .. } = query;
         if let Some(message) = self.jobs.message(sequence).await? {
-            let stored_id = message.headers.get(NATS_MSG_ID).map(|value| value.as_str());
+            let stored_id = message.headers.get(NATS_MSG_ID).map(async_nats::HeaderValue::as_str);
             let matches =
                 message.subject.as_str() == template.create_subject() && stored_id == Some(id.as_ref());
             // A payload without a hash is not a JSON object, and this request is one.

@@ -97,7 +97,7 @@ impl Queue {
     ) -> Option<JobName> {
         let envelope = Envelope {
             payload: &message.payload,
-            message_id: message.headers.get(NATS_MSG_ID).map(|value| value.as_str()),
+            message_id: message.headers.get(NATS_MSG_ID).map(async_nats::HeaderValue::as_str),
             stream: &self.jobs.incarnation(),
             sequence: message.sequence,
             stored_nanos: message.time.unix_timestamp_nanos(),

@@ -166,7 +166,7 @@ fn without_credentials(urls: &[String]) -> String {
     urls.iter().map(host).collect::<Vec<_>>().join(",")
 }
 
-/// JetStream over a connection.
+/// `JetStream` over a connection.
 pub(crate) fn jetstream(client: Client) -> jetstream::Context {
     jetstream::ContextBuilder::new().timeout(scan::DEADLINE).build(client)
 }

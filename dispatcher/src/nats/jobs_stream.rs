@@ -64,7 +64,7 @@ impl JobsStream {
         Self { context, incarnation: StreamIncarnation::of(info) }
     }
 
-    /// JetStream.
+    /// `JetStream`.
     pub(crate) fn context(&self) -> &jetstream::Context {
         &self.context
     }

@@ -1,4 +1,4 @@
-//! The streams and consumers as resources of NACK, the JetStream controller for Kubernetes.
+//! The streams and consumers as resources of NACK, the `JetStream` controller for Kubernetes.
 //!
 //! Pure. Converts each field of `nats-config/*.json`. A field without a counterpart is an error.
 

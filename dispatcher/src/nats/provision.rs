@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The oldest server with the required JetStream features (subject transforms).
+/// The oldest server with the required `JetStream` features (subject transforms).
 const OLDEST_SERVER: (u64, u64) = (2, 10);
 
 /// How to treat the streams at start.

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 
 use crate::retry::with_deadline;
 
-/// The deadline of one call to JetStream, and of the next message of a scan.
+/// The deadline of one call to `JetStream`, and of the next message of a scan.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The result of `call` within [`DEADLINE`]. An error begins with `what`.

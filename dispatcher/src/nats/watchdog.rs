@@ -22,7 +22,7 @@ const MAX_UNANSWERED: u32 = 1;
 
 /// Checks the streams.
 pub(crate) struct Watchdog {
-    /// JetStream.
+    /// `JetStream`.
     pub context: jetstream::Context,
     /// Ready while all streams exist.
     pub health: Component,
@@ -32,7 +32,7 @@ pub(crate) struct Watchdog {
 
 /// Why a check failed.
 enum CheckError {
-    /// JetStream answered with an error.
+    /// `JetStream` answered with an error.
     Missing(String),
     NoAnswer(String),
 }

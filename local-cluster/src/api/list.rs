@@ -54,7 +54,7 @@ pub(crate) fn list(
         past = resource_store.snapshot_at(version).ok_or_else(|| expired(options))?;
         &past
     };
-    Ok(page(objects, namespace, options, version, &start))
+    Ok(page(objects, namespace, options, version, start.as_ref()))
 }
 
 /// The version to list, and the key after which the page starts.
@@ -94,7 +94,7 @@ fn page(
     namespace: &str,
     options: &ListOptions,
     version: u64,
-    start: &Option<Key>,
+    start: Option<&Key>,
 ) -> Page {
     let from = match start {
         Some(key) => Bound::Excluded(key.clone()),

@@ -127,7 +127,7 @@ pub(super) fn build(job: &Job, index: Option<i32>) -> Pod {
     let mut metadata = metadata.unwrap_or_default();
     let mut spec = spec.unwrap_or_default();
     metadata.name = None;
-    metadata.namespace = job.metadata.namespace.clone();
+    metadata.namespace.clone_from(&job.metadata.namespace);
     metadata.generate_name = Some(match index {
         Some(index) => format!("{job_name}-{index}-"),
         None => format!("{job_name}-"),

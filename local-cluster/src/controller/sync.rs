@@ -91,7 +91,8 @@ impl JobSyncer {
         };
         let now = Timestamp::now();
         if expires_at(&job).is_some_and(|end| end <= now) {
-            let delete = DeleteParams { preconditions: precondition(uid), ..DeleteParams::foreground() };
+            let delete =
+                DeleteParams { preconditions: Some(precondition(uid)), ..DeleteParams::foreground() };
             call(jobs.delete(name, &delete)).await?;
             return Ok(None);
         }
@@ -156,8 +157,10 @@ impl JobSyncer {
         if let Some(pod) = pod {
             remove_finalizer(api, pod).await?;
         }
-        let delete =
-            DeleteParams { preconditions: precondition(deletion.uid.clone()), ..DeleteParams::default() };
+        let delete = DeleteParams {
+            preconditions: Some(precondition(deletion.uid.clone())),
+            ..DeleteParams::default()
+        };
         ignore_stale(call(api.delete(&deletion.name, &delete)).await)?;
         self.events
             .record(subject, Note::normal("SuccessfulDelete", &format!("Deleted pod: {}", deletion.name)))
@@ -218,6 +221,6 @@ fn ignore_stale<T>(result: Result<T, SyncError>) -> Result<(), SyncError> {
     }
 }
 
-fn precondition(uid: String) -> Option<Preconditions> {
-    Some(Preconditions { uid: Some(uid), resource_version: None })
+fn precondition(uid: String) -> Preconditions {
+    Preconditions { uid: Some(uid), resource_version: None }
 }

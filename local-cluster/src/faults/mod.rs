@@ -129,7 +129,7 @@ impl Faults {
 
     /// Drops the watch history, as a compaction does. Older watches and list pages receive 410.
     pub fn forget_history(&self) {
-        self.shared.store.iter().for_each(|store| store.write(|state| state.compact()));
+        self.shared.store.iter().for_each(|store| store.write(super::store::StoreState::compact));
     }
 
     /// Removes all faults. Faults that already took effect are not reverted.

@@ -10,7 +10,7 @@
 //!
 //! An image is a name for a program. There is no isolation: processes run as this user, see its
 //! files and network, and ignore users, volumes, ports, probes and CPU limits. A pod that needs
-//! other missing features (init containers, Secrets, ConfigMaps) does not start and reports the
+//! other missing features (init containers, Secrets, `ConfigMaps`) does not start and reports the
 //! reason. Processes never outlive their container, the kubelet or this program, except daemons
 //! that leave both the process group and the parent.
 

@@ -93,7 +93,7 @@ impl Reporter {
                     return Err(PodGone);
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(pod = self.name, %error, "pod write failed, retrying")
+                    tracing::warn!(pod = self.name, %error, "pod write failed, retrying");
                 }
                 Err(_) => tracing::warn!(pod = self.name, "pod write timed out, retrying"),
             }

@@ -130,7 +130,7 @@ fn conditions(
         let mut condition = condition(kind, value, now);
         if !value {
             condition.reason = reason.map(str::to_owned);
-            condition.message = message.clone();
+            condition.message.clone_from(&message);
         }
         condition
     });

@@ -136,7 +136,7 @@ impl Testbed {
 
     /// Waits until there are no pods.
     pub(crate) async fn until_no_pods(&self) {
-        self.until_list(&self.pods, |pods| pods.is_empty()).await;
+        self.until_list(&self.pods, <[k8s_openapi::api::core::v1::Pod]>::is_empty).await;
     }
 
     /// Waits until `count` Jobs exist and all are complete.

@@ -40,7 +40,7 @@ impl Operator {
         Self { key, jwt, system, dispatcher }
     }
 
-    /// The JWT of an account with JetStream that revokes these users.
+    /// The JWT of an account with `JetStream` that revokes these users.
     pub(crate) fn account(&self, account: &Account, revoked: &[&KeyPair]) -> String {
         let all = ["subs", "data", "payload", "imports", "exports", "conn", "leaf", "streams", "consumer"];
         let mut limits: Value = all.iter().map(|limit| ((*limit).to_owned(), json!(-1))).collect();

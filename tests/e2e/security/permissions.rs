@@ -13,7 +13,7 @@ use super::config_folder::{
 };
 use crate::service_client::call_service;
 
-/// The prefix of the dispatcher's JetStream API in the account of the readers.
+/// The prefix of the dispatcher's `JetStream` API in the account of the readers.
 const API: &str = "JS.DISPATCHER.API";
 
 /// The subjects that a role may publish to, and the subjects that it may subscribe to.

@@ -41,17 +41,19 @@ impl Delays {
                 answers.entry(request).or_insert(*time);
             }
         }
-        let to_job =
-            times.acknowledged.iter().filter_map(|(seq, published)| since(*published, *answers.get(seq)?));
+        let to_job = times
+            .acknowledged
+            .iter()
+            .filter_map(|(seq, published)| Some(since(*published, *answers.get(seq)?)));
         let to_outcome = times
             .finished
             .iter()
-            .filter_map(|(uid, finished)| since(*finished, *outcomes.get(uid.as_str())?));
+            .filter_map(|(uid, finished)| Some(since(*finished, *outcomes.get(uid.as_str())?)));
         Self { to_job: to_job.max(), to_outcome: to_outcome.max() }
     }
 }
 
 /// Zero if the second event was observed first.
-fn since(from: SystemTime, to: SystemTime) -> Option<Duration> {
-    Some(to.duration_since(from).unwrap_or_default())
+fn since(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
 }

@@ -21,7 +21,7 @@ pub(super) fn check(history: &History, found: &mut Vec<Violation>) {
         };
         match stored.get(&sequence) {
             None => {
-                found.push(Violation::ReceivedUnknown(format!("{subject}, sequence {sequence}: {event}")))
+                found.push(Violation::ReceivedUnknown(format!("{subject}, sequence {sequence}: {event}")));
             }
             Some(stored) if stored.subject != *subject || stored.event != *event => {
                 let text = format!(

@@ -21,7 +21,7 @@ pub(super) fn check(history: &History, events: &[Event<'_>], found: &mut Vec<Vio
                 found.push(Violation::EventAfterOutcome(after(outcome)));
                 continue;
             }
-            (None, Some(_)) | (None, None) if event.type_ == "ADDED" && place > 0 => {
+            (None, Some(_) | None) if event.type_ == "ADDED" && place > 0 => {
                 found.push(Violation::AddedNotFirst(after(&events[0])));
                 continue;
             }

@@ -124,6 +124,7 @@ fn payload(who: &Who<'_>, request: &Request, dead_letters: &[&DeadLetter], found
 }
 
 /// Never neither, and the expected result.
+#[expect(clippy::match_same_arms, reason = "each arm names its case")]
 fn expected(
     history: &History,
     jobs: &[JobRecord],

@@ -148,7 +148,7 @@ const MUTATIONS: &[Mutation] = &[
     ("Malformed", |h| set(h, "failed", "MODIFIED", |m| m.event["resourceVersion"] = json!("x"))),
     ("Malformed", |h| set(h, "failed", "ATTEMPT", |m| drop(m.event["attempt"].take()))),
     ("Malformed", |h| {
-        set(h, "failed", "MODIFIED", |m| m.event["stall"] = json!({"reason": "Unschedulable"}))
+        set(h, "failed", "MODIFIED", |m| m.event["stall"] = json!({"reason": "Unschedulable"}));
     }),
     ("WrongSubject", |h| set(h, "failed", "MODIFIED", |m| m.subject = "jobs.simple.status.deleted".into())),
     ("WrongHeader", |h| set(h, "failed", "MODIFIED", |m| drop(m.headers.remove("Job-Uid")))),

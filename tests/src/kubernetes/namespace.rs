@@ -22,7 +22,7 @@ use crate::wait::{TIMEOUT, try_until};
 
 /// The namespace of the Jobs in `deploy/`.
 const JOBS: &str = "jobs";
-/// The namespace and the ServiceAccount of the dispatcher in `deploy/`.
+/// The namespace and the `ServiceAccount` of the dispatcher in `deploy/`.
 const DISPATCHER: &str = "dispatcher";
 /// Longer than any test.
 const TOKEN_SECONDS: i64 = 6 * 3600;
@@ -31,7 +31,7 @@ const TOKEN_SECONDS: i64 = 6 * 3600;
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// A kubeconfig with the token of the dispatcher's ServiceAccount.
+    /// A kubeconfig with the token of the dispatcher's `ServiceAccount`.
     pub dispatcher_kubeconfig: PathBuf,
     /// The Jobs of the namespace, as an administrator.
     pub jobs: Api<Job>,
@@ -249,7 +249,7 @@ async fn wait_for_permissions(kubeconfig: &Path, namespace: &str) -> Result<(), 
     try_until(&what, TIMEOUT, || async { namespaces.get(namespace).await.map(drop) }).await
 }
 
-/// A namespace refuses pods until its controller has created the ServiceAccount `default`.
+/// A namespace refuses pods until its controller has created the `ServiceAccount` `default`.
 async fn wait_for_default_account(client: &Client, namespace: &str) -> Result<(), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let what = format!("the ServiceAccount default in {namespace}");

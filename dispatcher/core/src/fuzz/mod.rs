@@ -116,7 +116,7 @@ impl Target {
     fn shrink(&self, input: &[u8]) -> Vec<u8> {
         let mut attempts = MAX_SHRINKS;
         let lines: Vec<&[u8]> = input.split_inclusive(|byte| *byte == b'\n').collect();
-        let lines = self.remove_parts(lines, |lines| lines.concat(), &mut attempts).concat();
+        let lines = self.remove_parts(lines, <[&[u8]]>::concat, &mut attempts).concat();
         self.remove_parts(lines, <[u8]>::to_vec, &mut attempts)
     }
 

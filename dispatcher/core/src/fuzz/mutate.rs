@@ -116,7 +116,7 @@ fn mutate_value(value: &mut Value, other: Option<Value>, random: &mut Rng) {
             let counterpart = other.and_then(|other| Some(other.get(&key)?.clone()));
             match (descend, random.u32(..4)) {
                 (true, _) => {
-                    found.into_iter().for_each(|found| mutate_value(found, counterpart.clone(), random))
+                    found.into_iter().for_each(|found| mutate_value(found, counterpart.clone(), random));
                 }
                 (false, 0) => drop(fields.remove(&key)),
                 (false, 1) => {
@@ -131,7 +131,7 @@ fn mutate_value(value: &mut Value, other: Option<Value>, random: &mut Rng) {
             let at = random.usize(..items.len());
             match (descend, random.u32(..3)) {
                 (true, _) => {
-                    mutate_value(&mut items[at], other.and_then(|other| Some(other.get(0)?.clone())), random)
+                    mutate_value(&mut items[at], other.and_then(|other| Some(other.get(0)?.clone())), random);
                 }
                 (false, 0) => drop(items.remove(at)),
                 (false, 1) => items.insert(at, items[at].clone()),

@@ -94,7 +94,7 @@ pub fn classify(error: &CallError) -> CreateFailure {
     match (status.code, status.reason.as_str()) {
         (409, "AlreadyExists") => CreateFailure::Exists,
         // Quota admission answers 403 when the quota is exceeded, 409 when two requests conflict.
-        (409 | 429, _) | (500.., _) => CreateFailure::Transient,
+        (409 | 429 | 500.., _) => CreateFailure::Transient,
         (403, _) if status.message.contains("exceeded quota") => CreateFailure::Transient,
         (403, _) if has_cause("NamespaceTerminating") => CreateFailure::Blocked,
         (403, _) => CreateFailure::Forbidden,

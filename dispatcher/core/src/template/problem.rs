@@ -99,7 +99,7 @@ pub(super) fn of_violation(error: &ValidationError<'_>, schema: &Value) -> Vec<P
 /// `job.spec.containers[0]`
 fn path(error: &ValidationError<'_>) -> String {
     let mut path = String::new();
-    for segment in error.instance_path().iter() {
+    for segment in error.instance_path() {
         match segment {
             LocationSegment::Index(index) => path.push_str(&format!("[{index}]")),
             LocationSegment::Property(name) if path.is_empty() => path.push_str(&name),

@@ -58,6 +58,7 @@ fn with(from: &str, to: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn invalid_template_is_reported_with_the_field() {
     for (from, to, expected) in [
         ("name: simple\nspec", "name: Simple\nspec", "metadata.name: expected a match of the pattern"),

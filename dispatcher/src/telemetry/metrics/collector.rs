@@ -36,11 +36,11 @@ pub(crate) struct LeaderStatus {
 /// The state of one template's queue.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct QueueSample {
-    /// Requests that JetStream has not delivered yet.
+    /// Requests that `JetStream` has not delivered yet.
     pub pending: u64,
     /// Delivered requests without an ack.
     pub ack_pending: u64,
-    /// Those of them that JetStream delivered more than once.
+    /// Those of them that `JetStream` delivered more than once.
     pub redelivered: u64,
     /// The age of the oldest stored request; 0 if there is none.
     pub oldest_age_seconds: f64,

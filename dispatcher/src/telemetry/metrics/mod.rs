@@ -1,4 +1,4 @@
-//! The content of `/metrics` (OpenMetrics 1.0).
+//! The content of `/metrics` (`OpenMetrics` 1.0).
 //!
 //! ```text
 //! intake, status, watch, nats ── update ──▶ Instruments ────┐
@@ -102,7 +102,7 @@ impl Metrics {
         self.0.queues.set(template, sample);
     }
 
-    /// Counts a handled delivery of a request that JetStream stored at `stored`.
+    /// Counts a handled delivery of a request that `JetStream` stored at `stored`.
     pub(crate) fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
         let Inner { instruments, templates, .. } = &*self.0;
         let template = templates.label(template);
@@ -178,7 +178,7 @@ impl Metrics {
         self.0.instruments.nats_disconnects.inc();
     }
 
-    /// All metrics as OpenMetrics text.
+    /// All metrics as `OpenMetrics` text.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();

@@ -211,7 +211,7 @@ fn pod_status(pod: &Value) -> String {
         let (waiting, terminated) =
             (text(container, "/state/waiting/reason"), text(container, "/state/terminated/reason"));
         if !waiting.is_empty() || !terminated.is_empty() {
-            container_reason = if waiting.is_empty() { terminated } else { waiting }.to_owned();
+            if waiting.is_empty() { terminated } else { waiting }.clone_into(&mut container_reason);
         } else if has(container, "/state/terminated") {
             container_reason = match number(container, "/state/terminated/signal") {
                 0 => format!("ExitCode:{}", number(container, "/state/terminated/exitCode")),

@@ -116,6 +116,7 @@ async fn events(context: &jetstream::Context) -> Result<BTreeMap<String, Times>,
     Ok(stored)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "an index of a small vector")]
 fn print(name: &str, from: &Times, to: &Times) -> Result<(), String> {
     let mut delays: Vec<f64> = from
         .iter()

@@ -15,7 +15,7 @@ use crate::{Run, cpu};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A JetStream context for many concurrent publishes.
+/// A `JetStream` context for many concurrent publishes.
 pub(crate) async fn context(nats: &Nats) -> jetstream::Context {
     let builder = ContextBuilder::default().timeout(DEADLINE).backpressure_on_inflight(true);
     builder.build(nats.client().await)
@@ -88,6 +88,7 @@ pub(crate) async fn to_added(
 }
 
 /// The quantile of sorted values.
+#[expect(clippy::cast_possible_truncation, reason = "an index of a small vector")]
 pub(crate) fn at(values: &[f64], part: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -147,7 +147,7 @@ impl Commands for Cluster {
     }
 }
 
-/// Generates the key that signs ServiceAccount tokens.
+/// Generates the key that signs `ServiceAccount` tokens.
 async fn openssl_key(folder: &Path) -> Result<(), String> {
     let pki = folder.join("pki");
     std::fs::create_dir_all(&pki).map_err(|error| format!("{}: {error}", pki.display()))?;

@@ -72,12 +72,11 @@ async fn docker_in(folder: &Path, command: Option<&[&str]>) -> ExitCode {
         let _ = BufReader::new(stdout).read_line(&mut line).await;
     }
     let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-    let code = match ready["host"].as_str() {
-        Some(host) => with_engine(command, host).await,
-        None => {
-            eprintln!("testbed: start a container engine: {}", ready["error"].as_str().unwrap_or(&line));
-            ExitCode::FAILURE
-        }
+    let code = if let Some(host) = ready["host"].as_str() {
+        with_engine(command, host).await
+    } else {
+        eprintln!("testbed: start a container engine: {}", ready["error"].as_str().unwrap_or(&line));
+        ExitCode::FAILURE
     };
     end(inner).await;
     code

@@ -16,7 +16,7 @@ use crate::control_plane::run;
 
 const START: Duration = Duration::from_secs(180);
 
-/// The container. Its file system with the JetStream store lives until it is removed.
+/// The container. Its file system with the `JetStream` store lives until it is removed.
 struct Container(Option<ContainerAsync<Nats>>);
 
 pub(crate) async fn serve(port: &str) -> ExitCode {

@@ -24,7 +24,7 @@ impl Namespace {
         &self.objects
     }
 
-    /// The API server's user name of a ServiceAccount of `deploy/`: `dispatcher` or `job`.
+    /// The API server's user name of a `ServiceAccount` of `deploy/`: `dispatcher` or `job`.
     ///
     /// # Panics
     /// If there is none, as on the local cluster.

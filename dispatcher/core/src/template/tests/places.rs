@@ -67,7 +67,7 @@ fn nasty() -> impl Strategy<Value = String> {
 fn leaves(value: &Value, path: &str, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{path}/{i}"), into))
+            items.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{path}/{i}"), into));
         }
         Value::Object(fields) => fields.iter().for_each(|(key, v)| leaves(v, &format!("{path}/{key}"), into)),
         leaf => drop(into.insert(path.to_owned(), leaf.clone())),
