@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
-	chaos-table soak fuzz dashboard-picture demo-recording docs check nats-config operator-rules schemas clean
+	chaos-table soak fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -65,6 +65,10 @@ docs: ## build the documentation site into target/docs/ and check its links
 
 demo-recording: dev-build ## record the demo into docs/images/demo.svg, an animated picture
 	@python3 tests/recording.py docs/images/demo.svg "make demo" target/debug/demo
+
+rustdoc: ## build the API documentation into target/doc/; a warning is an error
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" \
+		cargo doc --quiet --workspace --no-deps --document-private-items
 
 check: ## check formatting, lints and dependencies
 	cargo fmt --all --check

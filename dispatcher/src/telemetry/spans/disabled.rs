@@ -11,7 +11,7 @@ use crate::{
 
 /// Records nothing. Its methods are those of the build with `otlp`.
 #[derive(Clone, Default)]
-pub struct Spans(());
+pub(crate) struct Spans(());
 
 #[allow(clippy::unused_self, reason = "the methods of the build with `otlp` need `self`")]
 impl Spans {
@@ -19,7 +19,7 @@ impl Spans {
     ///
     /// # Errors
     /// [`StartError`] names the variable and the missing cargo feature.
-    pub fn from_env() -> Result<Self, StartError> {
+    pub(crate) fn from_env() -> Result<Self, StartError> {
         Self::from_variables(variable)
     }
 
@@ -32,18 +32,18 @@ impl Spans {
 
     /// Passes the request's trace context on unchanged.
     #[must_use]
-    pub fn context(&self, request: Option<&Trace>, _: &Delivered<'_>) -> TraceContext {
+    pub(crate) fn context(&self, request: Option<&Trace>, _: &Delivered<'_>) -> TraceContext {
         unchanged(request)
     }
 
     /// Does nothing.
-    pub fn delivery(&self, _: &DeliverySpan<'_>, _: &TraceContext) {}
+    pub(crate) fn delivery(&self, _: &DeliverySpan<'_>, _: &TraceContext) {}
 
     /// Does nothing.
-    pub fn ended(&self, _: &JobSpan<'_>) {}
+    pub(crate) fn ended(&self, _: &JobSpan<'_>) {}
 
     /// Does nothing.
-    pub fn stop(self, _: Duration) -> impl Future<Output = ()> {
+    pub(crate) fn stop(self, _: Duration) -> impl Future<Output = ()> {
         std::future::ready(())
     }
 }

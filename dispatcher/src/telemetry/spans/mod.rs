@@ -29,7 +29,7 @@ use dispatcher_core::{
 };
 
 #[cfg(not(feature = "otlp"))]
-pub use disabled::Spans;
+pub(crate) use disabled::Spans;
 #[cfg(feature = "otlp")]
 pub(crate) use otlp::Spans;
 
