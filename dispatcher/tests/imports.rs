@@ -234,6 +234,27 @@ fn the_core_depends_on_no_client_and_no_runtime() {
     assert!(forbidden.is_empty(), "dispatcher-core depends on {forbidden:?}");
 }
 
+/// `docs/architecture.md` lists the file of each step that a request passes until its Job is retired.
+#[test]
+fn the_documented_path_of_a_request_names_existing_files_in_at_most_22_steps() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(folder.join("../docs/architecture.md")).unwrap();
+    let section = text.split("### Files on the path").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let is_step = |line: &&str| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit();
+    let steps: Vec<_> = section.lines().filter(is_step).collect();
+    assert!((15..=22).contains(&steps.len()), "{} steps", steps.len());
+    for step in steps {
+        let path = step.split('`').nth(1).unwrap();
+        let file = match path.strip_prefix("core/") {
+            Some(rest) => folder.join("core/src").join(rest),
+            None => folder.join(path),
+        };
+        assert!(file.is_file(), "{step}: {} does not exist", file.display());
+    }
+    assert_eq!(section.matches("**return ").count(), 2);
+}
+
 mod the_checks_themselves {
     use super::*;
 
