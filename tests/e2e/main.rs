@@ -11,8 +11,6 @@
 mod answers;
 mod attempts;
 mod audit;
-#[path = "../corpus/bad_requests.rs"]
-mod bad_requests;
 mod cancellation;
 mod clients;
 mod cluster;

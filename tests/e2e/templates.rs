@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::bad_requests::bad_requests;
+use dispatcher_core::testing::bad_requests;
 
 /// A template that runs the shipped workload `simple-job`.
 const GREET: &str = r#"

@@ -19,7 +19,7 @@ use crate::{
         trace::TraceContext,
     },
     fuzz::Target,
-    request::{Envelope, Identity, Request, job, message::tests::bad_requests::bad_requests, poison},
+    request::{Envelope, Identity, Request, job, poison},
     template::{Template, tests::places::TEMPLATE as PLACES},
     testing::SIMPLE,
 };
@@ -165,6 +165,7 @@ fn is_like(found: &Value, one: &Value, another: &Value) -> bool {
 
 #[test]
 fn any_bytes_give_a_valid_job_or_rejection() {
-    let bad = bad_requests().into_iter().map(|bad| [b"simple\n", bad.payload.as_slice()].concat());
+    let bad =
+        crate::testing::bad_requests().into_iter().map(|bad| [b"simple\n", bad.payload.as_slice()].concat());
     Target { name: "requests", seeds: bad.collect(), runs: 10_000, check }.fuzz();
 }

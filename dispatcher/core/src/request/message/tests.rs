@@ -4,9 +4,6 @@ use serde_json::json;
 use super::*;
 use crate::{contract::headers::safe_value, testing::simple};
 
-#[path = "../../../../../tests/corpus/bad_requests.rs"]
-pub(in crate::request) mod bad_requests;
-
 fn identity(message_id: Option<&str>) -> Identity {
     Identity::of(&envelope(message_id)).unwrap()
 }
@@ -93,7 +90,7 @@ fn invalid_request_is_rejected_with_the_field_and_the_rule() {
 
 #[test]
 fn every_payload_of_the_corpus_is_rejected() {
-    let corpus = bad_requests::bad_requests();
+    let corpus = crate::testing::bad_requests();
     assert!(corpus.len() >= 200, "{}", corpus.len());
     for bad in corpus {
         let shown: String = String::from_utf8_lossy(&bad.payload).chars().take(200).collect();

@@ -2,16 +2,17 @@
 //! and an end-to-end test check that each of them is rejected.
 
 /// An invalid payload, and how it is rejected.
-pub(crate) struct BadRequest {
-    pub(crate) payload: Vec<u8>,
+pub struct BadRequest {
+    /// The payload.
+    pub payload: Vec<u8>,
     /// The reason of the rejection.
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
     /// A part of the rejection's message.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 /// All payloads.
-pub(crate) fn bad_requests() -> Vec<BadRequest> {
+pub fn bad_requests() -> Vec<BadRequest> {
     let tables = [
         not_json(),
         encodings(),

@@ -1,5 +1,7 @@
 //! Sample templates and Jobs for the tests of every crate.
 
+mod bad_requests;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,7 +13,9 @@ use crate::{
 };
 
 /// The text of the shipped template `simple`.
-pub const SIMPLE: &str = include_str!("../../../deploy/templates/simple.yaml");
+pub const SIMPLE: &str = include_str!("../../../../deploy/templates/simple.yaml");
+
+pub use bad_requests::{BadRequest, bad_requests};
 
 /// The shipped template `simple`.
 ///
