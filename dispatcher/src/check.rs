@@ -1,5 +1,5 @@
-//! `dispatcher check`: validates templates as at start but without a cluster, and renders the Job of a
-//! request.
+//! `dispatcher check`: validates templates and renders the Job of a request. The rules are the same
+//! as when `dispatcher run` starts, but no cluster is needed.
 
 use std::path::{Path, PathBuf};
 

@@ -54,7 +54,7 @@ async fn main() -> ExitCode {
 async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
     use dispatcher::dev::{self, DevError};
 
-    /// The exit code of shells for a program that SIGINT ended.
+    /// 128 + 2: shells report this exit code if SIGINT ends a program.
     const INTERRUPTED: u8 = 130;
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -68,7 +68,7 @@ async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
 }
 
 fn init_logs(format: LogFormat) {
-    // The client libraries log what the components report already.
+    // The dispatcher itself reports what these client libraries would log.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=off"));
     let logs = tracing_subscriber::fmt()

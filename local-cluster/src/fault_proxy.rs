@@ -22,9 +22,10 @@ use crate::{
 /// Serves plain HTTP until `shutdown`, applies `faults` to each request and forwards it to
 /// `upstream`.
 ///
-/// `upstream` also receives the parsed call; `None` stands for an unknown path, to which no call
-/// faults apply. [`Behaviour::Merge`] has no effect: events are forwarded as they arrive. The proxy
-/// does not authenticate: listen on loopback only.
+/// `upstream` receives each request with its parsed call. If the path is unknown, the call is
+/// `None`, and no fault applies except [`Faults::refuse_connections`]. [`Behaviour::Merge`] has no
+/// effect: events are forwarded as they arrive. The proxy does not authenticate its clients: listen
+/// on loopback only.
 ///
 /// # Errors
 /// Never at present: a failed `accept` is logged and retried.
@@ -107,7 +108,8 @@ async fn next(mut relay: Relay) -> Option<(io::Result<Bytes>, Relay)> {
 }
 
 impl Relay {
-    /// The next output, from the faults and the received events.
+    /// The next output: the effect of a fault, or a received event. `None` if the watch must wait
+    /// or has ended.
     fn step(&mut self) -> Option<io::Result<Bytes>> {
         while let Some(fault) = self.faults.next_fault() {
             match fault {

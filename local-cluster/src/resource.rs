@@ -11,7 +11,8 @@ pub(crate) struct Resource {
     pub(crate) kind: &'static str,
     pub(crate) short_names: &'static [&'static str],
     pub(crate) namespaced: bool,
-    /// Whether the status is a subresource, which an update of the object does not change.
+    /// Whether the resource has a `/status` subresource. If so, an update of the object itself does
+    /// not change its status.
     pub(crate) has_status: bool,
     /// The fields for field selectors, in addition to name and namespace.
     pub(crate) selectable_fields: &'static [&'static str],
@@ -97,7 +98,7 @@ pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
     ..DEFAULTS
 };
 
-/// Never stored.
+/// The API server answers each review and never stores it.
 pub(crate) static ACCESS_REVIEWS: Resource = Resource {
     group: "authorization.k8s.io",
     plural: "selfsubjectaccessreviews",

@@ -1,4 +1,5 @@
-//! A single NATS server is killed, frozen or restarted, loses a consumer or is full, under load.
+//! Faults of a single NATS server under load: it is killed, frozen or restarted, a consumer is
+//! deleted, or a stream is full.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,14 @@ use crate::scenario::{Scenario, repeat_on};
 use dispatcher_tests::load_test::LoadTest;
 use dispatcher_tests::test_env::TestEnv;
 
-/// A load test with a NATS process.
+/// Starts a load test with its own NATS server, which has a short lame duck period.
 async fn start() -> Result<LoadTest, String> {
     let namespace = Kubernetes::shared().await?.namespace().await;
     Ok(LoadTest::new(TestEnv::new(Nats::lame_duck().await, namespace).await).await)
 }
 
 impl Scenario {
-    /// Publishes a request, waits for its `ADDED` and records the recovery time.
+    /// Publishes a request, waits for a status event of its Job and records the recovery time.
     pub(crate) async fn works_again(&self, what: &str, since: Instant) {
         let name = format!("wait-{:x}", fastrand::u64(..));
         self.until_works(&name).await;
@@ -89,7 +90,8 @@ async fn nats_enters_lame_duck_mode() {
     .await;
 }
 
-/// The deduplication window has expired: only the Jobs and the streams show that it is one request.
+/// Publishes the same requests again after the deduplication window has expired. The dispatcher can
+/// recognize them only by the existing Jobs and the messages in the streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_republished_after_a_restart() {
     repeat_on("requests are published again after a NATS restart", start, async |scenario, random| {

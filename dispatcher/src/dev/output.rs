@@ -61,14 +61,16 @@ pub(super) fn event(subject: &str, payload: &[u8]) -> String {
     format!("{time} {event_type} {template}/{name}  {}", styled(style, &details))
 }
 
-/// `Word Reason: message`, without the parts that are absent.
+/// Formats `<word> <reason>: <message>` and omits absent parts. The word is a result, a condition
+/// type, or the reason of a status event.
 fn with_reason(word: &str, reason: Option<&str>, message: Option<&str>) -> String {
     let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
     let message = message.map(|message| format!(": {message}")).unwrap_or_default();
     format!("{word}{reason}{message}")
 }
 
-/// The end of an attempt, or a Job's pod counts and its last true condition.
+/// Describes how an attempt ended. If the event has no attempt, lists the Job's pod counts and its
+/// last true condition.
 fn progress(event: &Value) -> String {
     if let Some(attempt) = event.get("attempt") {
         let pod = attempt.get("pod").and_then(Value::as_str).unwrap_or("a pod");
@@ -92,8 +94,8 @@ fn progress(event: &Value) -> String {
 
 /// Formats a line of the dispatcher's log (JSON).
 ///
-/// Lines below a warning are dropped unless `all` is set: the status events show the same. A line
-/// that is not JSON is an error at the start or a panic, and is shown unchanged.
+/// Lines less severe than a warning are dropped unless `all` is set, because the status events show
+/// the same information. A line that is not JSON (a startup error or a panic) is shown unchanged.
 pub(super) fn log(line: &str, all: bool) -> Option<String> {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else {
         return Some(line.to_owned()).filter(|line| !line.trim().is_empty());
@@ -126,7 +128,7 @@ pub(super) fn nats_server(line: &str) -> Option<String> {
     Some(format!("{} nats-server: {message}", styled(style, "──")))
 }
 
-/// `10:00:00` of an RFC 3339 time in UTC.
+/// The time of day of an RFC 3339 timestamp, such as `10:00:00`.
 fn clock(time: &str) -> &str {
     time.get(11..19).unwrap_or(time)
 }

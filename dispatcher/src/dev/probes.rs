@@ -1,4 +1,5 @@
-//! The clients of the started programs: readiness probes, and the printer of status events.
+//! The clients in `dispatcher dev`: readiness probes for NATS and the dispatcher, and a subscriber
+//! that prints status events.
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
@@ -15,10 +16,10 @@ use crate::dev::output;
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The deadline of one call.
+/// The time limit of one try.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Connects to NATS, and returns once `JetStream` answers. The caller sets the deadline.
+/// Connects to NATS and returns once `JetStream` answers. The caller sets the overall time limit.
 pub(super) async fn connect(url: &str) -> Client {
     loop {
         let options = ConnectOptions::new().name("dispatcher dev").connection_timeout(DEADLINE);
@@ -32,7 +33,7 @@ pub(super) async fn connect(url: &str) -> Client {
     }
 }
 
-/// Returns once the dispatcher's `/readyz` answers 200. The caller sets the deadline.
+/// Returns once the dispatcher's `/readyz` answers 200. The caller sets the overall time limit.
 pub(super) async fn dispatcher_ready(port: u16) {
     while !matches!(timeout(DEADLINE, is_ready(port)).await, Ok(Ok(true))) {
         sleep(PAUSE).await;

@@ -1,8 +1,9 @@
 //! Poison messages: requests whose headers the client library cannot decode.
 //!
-//! Their delivery ends the connection or the client. So this module reads stored requests without
-//! delivering them, and turns poison messages into dead letters: at start the next ones of each
-//! consumer, and after each reconnect the ones that were delivered but not acknowledged.
+//! If the server delivers one, async-nats drops the connection or ends its connection task. So this
+//! module reads the requests directly from the stream and turns poison messages into dead letters.
+//! After each reconnect, it checks the delivered but unacknowledged requests of each consumer. At
+//! start, it also looks ahead at requests that are not yet delivered.
 
 use async_nats::jetstream::{consumer::PullConsumer, stream::RawMessage};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -21,9 +22,10 @@ use crate::{
     nats::{jobs_stream::JobsStream, scan::call},
 };
 
-/// At start: how far beyond the delivered requests to look, at least as far as the first pull.
+/// How many stream sequences after the last delivered request the check at start covers. It must
+/// be at least the maximum size of a pull.
 const LOOKAHEAD: u64 = 1024;
-/// The largest number of requests to check in one round.
+/// The maximum number of requests that one check of one consumer reads.
 const MAX_CHECKED: usize = 10_000;
 
 /// Finds and rejects poison messages.
@@ -53,7 +55,7 @@ impl PoisonHandler {
     async fn check_all(&self, lookahead: u64) {
         for (template, consumer) in &self.consumers {
             if let Err(error) = self.check(template, consumer, lookahead).await {
-                // The components of the pull loops report the cause.
+                // Not a warning: the pull loop of the template reports the cause.
                 tracing::debug!(%template, error, "search for poison messages failed");
             }
         }

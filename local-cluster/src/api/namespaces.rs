@@ -55,7 +55,7 @@ pub(super) fn contents(state: &StoreState, namespace: &str) -> Vec<(&'static Res
     resources.filter_map(keys).flatten().collect()
 }
 
-/// The namespace with the phase `Terminating`.
+/// Sets the phase of the namespace to `Terminating`.
 pub(super) fn mark_terminating(mut namespace: Value) -> Value {
     set(&mut namespace, &["status"], "phase", "Terminating");
     remove(&mut namespace, &["metadata"], "deletionGracePeriodSeconds");

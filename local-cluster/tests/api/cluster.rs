@@ -62,7 +62,7 @@ impl Cluster {
         Api::default_namespaced(self.client())
     }
 
-    /// The Jobs through the in-process client and the HTTP client.
+    /// Two Job clients, for tests that run with each: in-process, then HTTP.
     pub(crate) fn both(&self) -> [Api<Job>; 2] {
         [self.jobs(), Api::default_namespaced(self.remote())]
     }

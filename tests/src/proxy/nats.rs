@@ -1,5 +1,7 @@
-//! A proxy for a single NATS server: plain TCP without TLS. (The server of a cluster would announce
-//! the others, which clients would connect to directly.)
+//! A proxy for a single NATS server: plain TCP without TLS.
+//!
+//! It does not work for a NATS cluster: each server announces the others (`connect_urls`), so
+//! clients would bypass the proxy.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,13 +19,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::breakpoint::{Breakpoint, Point, Points, Side};
 use super::protocol::{self, Publish, Published};
 
-/// The size of a read. With little free space in the buffer, many small reads would each be
-/// delayed.
+/// The free space in the buffer before each read, in bytes. A smaller value would cause more reads,
+/// and [`NatsProxy::slow`] delays each read.
 const PIECE: usize = 64 << 10;
-/// How much to read while something is held.
+/// The maximum number of bytes that the proxy buffers while a breakpoint holds them.
 const WITHHELD: usize = 16 << 20;
 
-/// A running proxy; it ends when this is dropped.
+/// A running proxy. Dropping it stops the proxy.
 pub struct NatsProxy {
     /// The URL for clients.
     pub url: String,
@@ -68,16 +70,18 @@ impl NatsProxy {
         self.shared.mode.send_replace(Mode::Pass);
     }
 
-    /// Holds the `nth` of these publishes from now on, and everything that its client sends after
-    /// it.
+    /// Holds the `nth` matching publish, and everything that the client sends after it on the same
+    /// connection. Counting starts now, at 1.
     #[must_use]
     pub fn hold_before(&self, publishes: Publish, nth: u32) -> Breakpoint {
         self.shared.points.set(Side::Before, publishes, nth)
     }
 
-    /// Forwards the `nth` of these publishes and then holds everything for its client. It is
-    /// reached once the server has answered the publish or, if no answer is expected, once it is
-    /// forwarded.
+    /// Forwards the `nth` matching publish, then holds everything that the server sends on the same
+    /// connection. Counting starts now, at 1.
+    ///
+    /// The breakpoint is reached when the proxy receives the server's answer to the publish. If the
+    /// publish expects no answer, the breakpoint is reached when the publish is forwarded.
     #[must_use]
     pub fn hold_after(&self, publishes: Publish, nth: u32) -> Breakpoint {
         self.shared.points.set(Side::After, publishes, nth)
@@ -106,7 +110,7 @@ impl Shared {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// Waits for the delay of the arrived data.
+    /// Sleeps for the configured delay. Called after each read.
     async fn delay(&self) {
         if let Some((delay, _)) = self.pace() {
             sleep(delay).await;
@@ -132,7 +136,7 @@ impl Shared {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped at the end together with all connections.
+    // Dropping the set closes every connection.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -165,10 +169,11 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Holds everything that the server sends to one client.
+/// A breakpoint that holds everything that the server sends on one connection.
 #[derive(Clone)]
 struct Held {
     point: Arc<Point>,
+    /// The reply subject of the publish, if it expects an answer.
     reply: Option<String>,
 }
 
@@ -187,7 +192,7 @@ async fn requests(
                 None => None,
             };
             shared.may_pass(operation.bytes.len()).await;
-            // Before forwarding: the answer may arrive immediately.
+            // Set before the publish is forwarded, because the server may answer immediately.
             if let Some(after) = &after {
                 held.send_replace(Some(after.clone()));
             }
@@ -204,7 +209,9 @@ async fn requests(
     }
 }
 
-/// Holds a publish if it matches; returns how to hold its answer, if that matches.
+/// Holds the publish at each matching [`Side::Before`] breakpoint until its release.
+///
+/// Returns the matching [`Side::After`] breakpoint, if any.
 async fn before(
     published: &Published,
     shared: &Shared,
@@ -213,7 +220,8 @@ async fn before(
 ) -> io::Result<Option<Held>> {
     for point in shared.points.hit(Side::Before, |publishes| publishes.matches(published)) {
         point.reach();
-        // If the client disconnects, its unsent data is dropped; so check this first.
+        // Reading comes first (`biased`): if the client has disconnected, the proxy drops the held
+        // data, even if the breakpoint is released at the same time.
         loop {
             tokio::select! {
                 biased;
@@ -241,7 +249,7 @@ async fn replies(
         if server.read_buf(&mut sent).await? == 0 {
             return Ok(());
         }
-        // A released breakpoint holds nothing.
+        // If the breakpoint has been released, `withhold` returns immediately.
         let holding = held.borrow().clone();
         if let Some(holding) = holding {
             withhold(&holding, &mut server, &mut sent).await?;

@@ -12,7 +12,10 @@ use crate::controller::{
 };
 
 impl SyncContext<'_> {
-    /// Sets the Job's result, or plans the pods of a Job that has none.
+    /// Decides the next actions for the Job.
+    ///
+    /// - If the Job has a result or fails now, plans the deletion of its active pods.
+    /// - Otherwise, plans which pods to delete or create, and sets the result of a complete Job.
     pub(super) fn decide(&mut self) {
         if self.result.is_none() {
             self.result = self.failure();
@@ -39,8 +42,8 @@ impl SyncContext<'_> {
     fn failure(&mut self) -> Option<JobResult> {
         let limit = self.spec.backoff_limit;
         let restarts: i32 = self.pods.iter().map(pods::restarts).sum();
-        // As in Kubernetes, the restart that reaches the limit fails the Job. With a limit of 0, the
-        // first restart does.
+        // As in Kubernetes, the restart that reaches the limit fails the Job. If the limit is 0,
+        // the first restart fails the Job.
         if self.failed > limit || (self.spec.restarts_on_failure && restarts >= limit.max(1)) {
             return Some(JobResult::backoff_limit());
         }
@@ -53,7 +56,7 @@ impl SyncContext<'_> {
         None
     }
 
-    /// Deletes excess pods. Only without excess pods, it creates missing ones.
+    /// Plans the deletion of excess pods. If there are none, plans the creation of missing pods.
     fn manage_pods(&mut self) {
         let mut active: Vec<&Pod> = self.pods.iter().filter(|pod| pods::is_active(pod)).collect();
         active.sort_by_key(|pod| pods::progress(pod));
@@ -72,7 +75,8 @@ impl SyncContext<'_> {
 
     /// Splits the active pods of an indexed Job into duplicates and needed pods.
     ///
-    /// The index of a duplicate is completed, or has a pod with more progress.
+    /// A pod is a duplicate if its index is completed, or if another active pod with the same index
+    /// has more progress. A pod without an index also counts as a duplicate.
     fn split_duplicates<'p>(&self, mut active: Vec<&'p Pod>) -> (Vec<&'p Pod>, Vec<&'p Pod>) {
         if !self.spec.indexed {
             return (Vec::new(), active);

@@ -22,7 +22,7 @@ const NAME: &str = "node-1";
 /// Starts containerd and imports the images of the pods, since there is no registry.
 pub(crate) async fn containerd(folder: &Path) -> Result<Service, String> {
     let at = |path: &str| folder.join(path).display().to_string();
-    // restrict_oom_score_adj: runc fails where it may not lower the value.
+    // Without restrict_oom_score_adj, runc fails on a host that forbids it to lower oom_score_adj.
     let config = format!(
         r#"version = 2
 root = "{root}"
@@ -42,8 +42,8 @@ state = "{state}"
         socket = at("containerd.sock"),
         cni = at("cni")
     );
-    // Each pod has its own pair of interfaces and a route, so no bridge can remain or conflict with
-    // another testbed.
+    // The `ptp` plugin gives each pod a veth pair and a route. It needs no bridge, which could
+    // outlive this testbed or conflict with another one.
     let subnet = format!("10.{}.{}.0/22", 128 + ports::free() % 120, 4 * (ports::free() % 64));
     let ipam = json!({"type": "host-local", "dataDir": at("cni-addresses"), "ranges": [[{"subnet": subnet}]],
                       "routes": [{"dst": "0.0.0.0/0"}]});
@@ -66,14 +66,15 @@ state = "{state}"
     Ok(containerd)
 }
 
-/// Mounts a tmpfs on a folder in this mount namespace: each pod needs dozens of synced writes.
+/// Mounts a tmpfs on a folder, because each pod causes dozens of fsyncs, which are slow on a disk.
+/// Only this mount namespace sees the mount.
 async fn in_memory(folder: &Path, name: &str) -> Result<(), String> {
     let path = folder.join(name);
     std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path)).await.map(drop)
 }
 
-/// Imports an image of `tests/images/build`.
+/// Imports an image that `tests/images/build` built.
 pub(crate) async fn import(folder: &Path, containerd: &mut Service, image: &str) -> Result<(), String> {
     let ctr = paths::program("ctr")?;
     let image = paths::image(image)?;
@@ -99,7 +100,7 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
     let kubelet_port = ports::free();
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        // Only on loopback.
+        // The kubelet accepts every caller, but listens on loopback only.
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "address": "127.0.0.1", "port": kubelet_port, "healthzPort": 0,
@@ -110,7 +111,7 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
         "evictionHard": {"memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%"},
         // There is no DNS server, but without an address each pod gets a warning event.
         "clusterDNS": ["127.0.0.1"],
-        // Hundreds of small pods at the same time.
+        // Tests run hundreds of small pods at the same time.
         "maxPods": 500, "kubeAPIQPS": 500, "kubeAPIBurst": 1000, "eventRecordQPS": 0,
         "enforceNodeAllocatable": [],
     });
@@ -146,8 +147,10 @@ pub(crate) async fn start(folder: &Path, admin: &Path, containerd: Service) -> R
     Ok(vec![containerd, kubelet])
 }
 
-/// Initializes the node like a cloud provider and checks that it is ready. A kubelet refuses a
-/// loopback address as its own; set from outside, `kubectl logs` works on 127.0.0.1.
+/// Initializes the node like a cloud provider and checks that it is ready.
+///
+/// The kubelet refuses a loopback address as its node's address. This function sets 127.0.0.1 in
+/// the node's status, so that the API server reaches the kubelet there (for `kubectl logs`).
 async fn initialize(nodes: &Api<Node>) -> Result<(), String> {
     let failed = |error: kube::Error| error.to_string();
     let node = nodes.get(NAME).await.map_err(failed)?;
@@ -167,7 +170,8 @@ async fn initialize(nodes: &Api<Node>) -> Result<(), String> {
     }
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
-        // The not-ready taint is removed a moment later; until then pods get warning events.
+        // Kubernetes removes the not-ready taint shortly after the node becomes ready. Until then,
+        // pods get warning events.
         Some(ready) if ready.status == "True" && taints.is_empty() => Ok(()),
         Some(ready) if ready.status == "True" => Err(format!("taints: {taints:?}")),
         Some(ready) => Err(ready.message.clone().unwrap_or_default()),
