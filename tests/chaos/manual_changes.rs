@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::scenario::{Scenario, repeat};
 use dispatcher_tests::wait::TIMEOUT;
 
-/// The number of concurrent requests; one in twenty is invalid.
+/// The number of requests that are published during the manual changes. One in twenty is invalid.
 const REQUESTS: usize = 100;
 
 /// The names of all Jobs.
@@ -20,7 +20,7 @@ async fn names(scenario: &Scenario) -> Vec<String> {
 
 async fn delete(scenario: &Scenario, names: &[String]) {
     let delete = async |name: &String| {
-        // Its TTL may have deleted it already.
+        // Ignores a failure: the Job may be gone, since Kubernetes deletes it when its TTL expires.
         let _ = scenario.env.namespace.jobs.delete(name, &DeleteParams::background()).await;
     };
     stream::iter(names).map(delete).buffer_unordered(16).collect::<Vec<()>>().await;
@@ -32,7 +32,7 @@ async fn request(scenario: &Scenario, name: &str, id: &str) {
     scenario.recorder.publish("simple", payload, Some(id)).await.unwrap();
 }
 
-/// Waits for the Job of this name and request.
+/// Waits until a Job of this name exists that the request `id` created.
 async fn until_job_of(scenario: &Scenario, name: &str, id: &str) {
     until(&format!("the Job {name} of request {id}"), TIMEOUT, || async {
         let job = scenario.env.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
@@ -81,7 +81,8 @@ async fn jobs_deleted_and_recreated() {
         let (scenario, wait) = (&*scenario, random.bool());
         tokio::join!(scenario.load(0, REQUESTS), async {
             for round in 0..4 {
-                // Jobs named `wait` are deleted while they run, the others after they finish.
+                // A Job named `wait-*` never finishes, so it is deleted unfinished. A Job named
+                // `again-*` finishes at once, so its end and its deletion race.
                 let name = if wait { "wait" } else { "again" };
                 let again =
                     (0..6).map(|n| recreate(scenario, format!("{name}-{n}"), format!("{name}-{n}-{round}")));
@@ -92,7 +93,8 @@ async fn jobs_deleted_and_recreated() {
     .await;
 }
 
-/// Kubernetes deletes such a Job as soon as it finishes, even before its outcome is published.
+/// Kubernetes deletes a Job with the TTL 0 as soon as it finishes, even before its outcome is
+/// published.
 #[tokio::test(flavor = "multi_thread")]
 async fn ttl_set_to_zero() {
     repeat("the TTL of Jobs is manually set to 0", async |scenario, random| {

@@ -32,7 +32,7 @@ pub(crate) async fn publish(env: &TestEnv, headers: &[(&str, &str)], payload: Va
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_context_is_propagated_to_job_container_and_events() {
     let env = or_skip!(TestEnv::start().await);
-    // The container prints its environment variables.
+    // The container prints FOO, in which Kubernetes expands both variables.
     let (_folder, templates) = modified_template(|simple| {
         let env = &mut simple["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
         env[0]["value"] = "$(TRACEPARENT) $(TRACESTATE)".into();
@@ -88,7 +88,7 @@ async fn repeated_request_with_another_trace_creates_no_second_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trace_context_is_propagated_to_dead_letter_notice_and_submitted_request() {
+async fn trace_context_is_propagated_to_dead_letter_rejection_notice_and_submitted_job() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let _dispatcher = env.dispatcher().templates(templates).start().await;

@@ -34,7 +34,7 @@ use crate::{
 /// The last message of a status subject.
 #[derive(Debug, Clone)]
 pub(crate) struct LastMessage {
-    /// The sequence, and the headers as an event.
+    /// The sequence of the message, and the event that its headers describe.
     pub known: SubjectState,
     /// The id of the Job's request.
     pub request_id: String,
@@ -47,7 +47,7 @@ pub(crate) struct LastMessage {
 }
 
 impl LastMessage {
-    /// The last published state of a Job that no list contains.
+    /// The state of a Job that the API server does not list: the last published one.
     pub(crate) fn missing(self) -> JobState {
         let Self { event, request_hash, trace, .. } = self;
         JobState { trace, ..JobState::from_last_event(event, request_hash.unwrap_or_default()) }
@@ -57,7 +57,7 @@ impl LastMessage {
 /// A failed call to `JOB_STATUS`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// The fence refused the publish: the subject has another last message than expected.
+    /// `JetStream` refused the publish: the subject's last sequence is not the expected one.
     #[error("the last message of the subject is another one")]
     Fenced,
     /// The call failed, or its result is unknown.
@@ -94,8 +94,8 @@ impl StatusStream {
     /// (`Nats-Expected-Last-Subject-Sequence`, ADR-22). Returns the sequence of the event.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the subject has another last message. After
-    /// [`StoreError::Unknown`] the event may be stored.
+    /// [`StoreError::Fenced`] if the subject's last sequence is not `expected`: the event is not
+    /// stored. [`StoreError::Unknown`] on any other failure: the event may be stored.
     pub(crate) async fn publish(
         &self,
         event: &StatusEvent,
@@ -144,8 +144,9 @@ impl StatusStream {
         }))
     }
 
-    /// Looks for an event of a request in the whole history of a Job's subject. Returns the hash of
-    /// the request, if the event carries it.
+    /// Looks for an event of the request `id` in all messages of a Job's subject. Returns `None` if
+    /// there is no such event. Otherwise returns the request's hash, or `Some(None)` if the event
+    /// lacks it.
     ///
     /// # Errors
     /// If the stream does not answer.
@@ -175,8 +176,8 @@ impl StatusStream {
         let each = |subject: &str, map: &HeaderMap, sequence| {
             match (parse_status_subject(subject), last_event(map)) {
                 (Some(subject), Some(last)) if last.is_final() => {
-                    // A consumer that the client recreates mid-scan delivers every message in
-                    // order.
+                    // An earlier event of this subject may be in the map: if the client recreates
+                    // the consumer mid-scan, the new one delivers all later messages of a subject.
                     open.remove(&subject);
                 }
                 (Some(subject), Some(last)) => {

@@ -1,4 +1,5 @@
-//! Faults do not affect the controller and the kubelet by default. If they do, both recover.
+//! By default, injected faults do not affect the Job controller and the kubelet, only other API
+//! clients. With `Testbed::with_faults_everywhere` they affect these two as well, which recover.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 use crate::testbed::{Testbed, conditions, shell};
 
 #[tokio::test]
-async fn faults_affect_callers_but_not_the_cluster_itself() {
+async fn faults_affect_api_clients_but_not_controller_and_kubelet() {
     let testbed = Testbed::new();
     let created = testbed.create(json!({}), shell("sleep 0.2")).await;
     testbed.faults.fail(Calls::all(), u32::MAX, Failure::Code(500));
@@ -23,7 +24,7 @@ async fn faults_affect_callers_but_not_the_cluster_itself() {
 }
 
 #[tokio::test]
-async fn failed_pod_creation_creates_no_second_pod() {
+async fn retry_of_a_failed_pod_create_creates_no_second_pod() {
     for failure in [Failure::CodeAfter(504), Failure::BreakAfter, Failure::Code(500), Failure::Break] {
         let testbed = Testbed::with_faults_everywhere();
         testbed.faults.fail(Calls::of("create", "pods"), 2, failure);
@@ -82,7 +83,8 @@ async fn silently_deleted_pod_is_replaced_and_its_process_ends() {
     let pid = testbed.pid().await;
     let pod = testbed.until_pod("Running").await;
     testbed.faults.delete_silently("pods", "default", pod.metadata.name.as_deref().unwrap());
-    // No event reports the deletion, so the next list must detect it.
+    // There is no watch event for the deletion. The watches expire (410), so that the controller
+    // and the kubelet list again and detect it.
     testbed.faults.forget_history();
     for resource in ["jobs", "pods"] {
         testbed.faults.inject(Calls::of("watch", resource), WatchFault::Error(410));

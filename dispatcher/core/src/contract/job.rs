@@ -1,4 +1,4 @@
-//! What the dispatcher writes to a Job, and the state of a Job as the watch side observes it.
+//! The labels and annotations that the dispatcher sets on a Job, and the observed state of a Job.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -20,7 +20,8 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "dispatcher";
-/// Label with the result of the stored outcome. No event is published about such a Job.
+/// Label with the result of the stored outcome. A Job with this label is retired: the dispatcher
+/// publishes no more events about it.
 pub const LABEL_OUTCOME: &str = prefixed!("outcome");
 /// Annotation with the request id.
 pub const ANNOTATION_REQUEST_ID: &str = prefixed!("request-id");
@@ -37,11 +38,12 @@ pub type JobObject = Object<NotUsed, Value>;
 pub enum Presence {
     /// The Job is in the cluster.
     Present,
-    /// The watch delivered a deletion. The Job may also have left the watch by losing its label.
+    /// The watch delivered a deletion. The Job may still exist: the watch also delivers a deletion
+    /// if the Job loses the label that the watch selects by.
     DeletedUnverified,
     /// The Job is deleted, and the watch delivered its last state.
     Deleted,
-    /// The Job is in no list. The state is the last published one.
+    /// The API server does not list the Job. The state is the last published one.
     MissingUnverified,
     /// The Job is deleted, and no watch delivered its last state.
     Missing,
@@ -62,7 +64,7 @@ pub struct JobState {
     pub request_id: RequestId,
     /// The sequence of that request.
     pub request_seq: u64,
-    /// The hash of that request; empty if unknown (from an event without it).
+    /// The hash of that request; empty if the state comes from an event without the hash.
     pub request_hash: String,
     /// The resourceVersion: comparable as a number within a cluster (Kubernetes KEP-5504).
     pub resource_version: u64,
@@ -70,9 +72,9 @@ pub struct JobState {
     pub retired: bool,
     /// Whether the Job exists.
     pub presence: Presence,
-    /// Whether its cancellation was requested; known once the Job is deleted.
+    /// Whether a client cancelled the Job. `false` until the Job is known to be deleted.
     pub cancelled: bool,
-    /// The `creationTimestamp`; unknown for a Job that is in no list.
+    /// The `creationTimestamp`; `None` if the API server does not list the Job.
     pub creation_time: Option<SystemTime>,
     /// The trace that the Job belongs to, from the annotations.
     pub trace: Option<Trace>,
@@ -80,7 +82,8 @@ pub struct JobState {
     pub status: JobStatus,
 }
 
-/// The object is not a Job that the dispatcher created. Names the missing or invalid field.
+/// A field, label or annotation that the dispatcher's Jobs have is missing or invalid. Contains its
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the Job has no valid {0}: the dispatcher did not create it, or it was changed")]
 pub struct UnmanagedJob(&'static str);
@@ -98,7 +101,7 @@ impl JobState {
         if get(&meta.labels, LABEL_MANAGED_BY)? != MANAGED_BY {
             return Err(UnmanagedJob(LABEL_MANAGED_BY));
         }
-        // The template is on two labels, since one of them may have been removed.
+        // Both labels contain the template. If a user removes one, the other identifies it.
         let template = get(&meta.labels, LABEL_TEMPLATE)
             .or_else(|_| get(&meta.labels, LABEL_NAME))
             .map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?;
@@ -125,8 +128,9 @@ impl JobState {
         })
     }
 
-    /// Decodes a Job whose labels or annotations were changed. `last` is the last published event
-    /// of its subject and supplies the request; `None` if it is of another Job, or an outcome.
+    /// Decodes a Job whose labels or annotations were changed. The request's id and sequence come
+    /// from `last`, the last event of the subject. Returns `None` if `last` belongs to another Job
+    /// or is an outcome.
     #[must_use]
     pub fn from_changed_object(object: &JobObject, last: StatusEvent, request_hash: String) -> Option<Self> {
         let meta = &object.metadata;
@@ -144,7 +148,7 @@ impl JobState {
         })
     }
 
-    /// The last published state of a Job that is in no list any more.
+    /// The state of a Job that the API server does not list: the last published one.
     #[must_use]
     pub fn from_last_event(last: StatusEvent, request_hash: String) -> Self {
         Self {
@@ -178,13 +182,13 @@ impl JobState {
         Self { presence, ..self }
     }
 
-    /// Whether the Job has a final condition.
+    /// Whether the Job has a final condition: `Complete` or `Failed`.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.status.result().is_some()
     }
 
-    /// The outcome by the final condition; `None` while there is none.
+    /// The outcome according to the final condition; `None` if the Job has no final condition.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.status.outcome()

@@ -1,15 +1,16 @@
-//! Keeps the observations of pods that arrive before their Job.
+//! Keeps the observations of a pod that arrive before the observation of its Job.
 //!
-//! Pods of retired Jobs end up here too and are never taken, so the number of entries is bounded.
-//! The oldest entry is dropped first.
+//! The observations of a retired Job's pods arrive here too, and no Job takes them. The number of
+//! entries is therefore limited; the oldest is dropped first.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::status::{pod_tracker::PodState, subject::SubjectKey};
 
-/// Job names with unmatched observations. A Job is usually observed moments after its first pod.
+/// The maximum number of Job names. An entry is usually short-lived: the observation of the Job
+/// follows moments after that of its first pod.
 const MAX_JOBS: usize = 1024;
-/// Unmatched observations of one Job name.
+/// The maximum number of observations per Job name.
 const MAX_PER_JOB: usize = 16;
 
 /// Observations of pods by Job name.
@@ -21,7 +22,7 @@ pub struct UnmatchedObservations {
 }
 
 impl UnmatchedObservations {
-    /// Keeps an observation of the Job with this uid.
+    /// Keeps an observation of a pod. `key` and `uid` are its Job's.
     pub fn insert(&mut self, key: SubjectKey, uid: String, state: PodState) {
         let observations = self.by_job.entry(key.clone()).or_insert_with(|| {
             self.order.push_back(key);
@@ -38,7 +39,8 @@ impl UnmatchedObservations {
         }
     }
 
-    /// Removes and returns the observations of a Job name as `(uid, state)`, oldest first.
+    /// Removes and returns the observations for a Job name, oldest first. Each is a pair of the
+    /// Job's uid and the pod's state.
     pub fn take(&mut self, key: &SubjectKey) -> Vec<(String, PodState)> {
         let observations = self.by_job.remove(key).unwrap_or_default();
         if !observations.is_empty() {

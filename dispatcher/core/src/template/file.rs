@@ -1,6 +1,7 @@
 //! The template file and its JSON Schema, which `docs/schemas/` publishes.
 //!
-//! A file is first validated against this schema. The other modules check the rest.
+//! The dispatcher first validates a file against this schema. The other modules of `template` check
+//! what the schema cannot express.
 
 use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32, sync::LazyLock};
 
@@ -23,8 +24,8 @@ const API_VERSION: &str = prefixed!("v1alpha1");
 const KIND: &str = "JobTemplate";
 /// The largest number of log lines that a template can set.
 const MAX_LOG_LINES: u16 = 1000;
-/// The largest log tail, in bytes: an event carries several and must fit into a NATS message (1 MiB
-/// by default).
+/// The largest log tail, in bytes. An outcome contains the log tails of several attempts and must
+/// fit into a NATS message (1 MiB by default).
 const MAX_LOG_BYTES: u32 = 16 * 1024;
 
 /// One type of Job: the parameters of a request, and the Job that a request becomes.
@@ -89,15 +90,15 @@ pub(super) struct Limits {
     pub(super) max_active: Option<NonZeroU32>,
 }
 
-/// How much of a pod's log its attempt carries: the last lines, up to a number of bytes.
+/// The maximum size of a log tail, the last lines of a failed pod's log in its attempt.
 ///
-/// Logs can contain secrets, and every subscriber of the status events receives the tail.
+/// Logs can contain secrets, and every subscriber to the status events receives the log tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogTail {
-    /// The number of lines, 1 to 1,000.
+    /// The maximum number of lines, 1 to 1,000.
     pub lines: u16,
-    /// The number of bytes, 1 to 16,384.
+    /// The maximum number of bytes, 1 to 16,384.
     pub bytes: u32,
 }
 
@@ -107,7 +108,7 @@ impl Default for LogTail {
     }
 }
 
-/// The field `logTail`: a switch or bounds. The schema validates the numbers.
+/// The field `logTail`: a boolean or bounds. The schema validates the bounds.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum LogTailSetting {
@@ -122,7 +123,7 @@ impl Default for LogTailSetting {
 }
 
 impl LogTailSetting {
-    /// The bounds; `None` for no log at all.
+    /// The bounds; `None` if the template turns the log tail off.
     pub(super) fn bounds(&self) -> Option<LogTail> {
         match self {
             Self::Enabled(enabled) => enabled.then(LogTail::default),
@@ -131,7 +132,8 @@ impl LogTailSetting {
     }
 }
 
-/// Written by hand, so that an error names the wrong number instead of "none of the two variants".
+/// Written by hand: the derived schema would report an invalid number only as "matches none of the
+/// two variants".
 impl JsonSchema for LogTailSetting {
     fn schema_name() -> Cow<'static, str> {
         "LogTail".into()
@@ -187,7 +189,8 @@ pub fn schema() -> Value {
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(File).to_value());
 
-/// An error if the types above produce an invalid schema; a test excludes it.
+/// The compiled schema, or an error if the types above produce an invalid schema. A test ensures
+/// that they do not.
 static VALIDATOR: LazyLock<Result<Validator, String>> =
     LazyLock::new(|| jsonschema::options().offline().build(&SCHEMA).map_err(|error| error.to_string()));
 

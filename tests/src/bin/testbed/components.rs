@@ -1,4 +1,5 @@
-//! The components of the control plane: on loopback, with static tokens and RBAC.
+//! The processes of the testbed's Kubernetes control plane. They listen on loopback only; the API
+//! server authenticates by static tokens and authorizes by RBAC.
 
 use std::path::Path;
 
@@ -8,10 +9,10 @@ use dispatcher_tests::{paths, ports};
 
 use crate::service::Service;
 
-/// How often to restart a controller that exited because the API server was down.
+/// The maximum number of restarts of a process that exits because the API server is down.
 const MAX_RESTARTS: u32 = 10;
 
-/// The components in start order. `etcd` is a URL, `api` the port of the API server.
+/// The processes in start order. `etcd` is a URL, `api` the port of the API server.
 pub(crate) fn all(folder: &Path, options: &Options, etcd: &str, api: u16) -> Result<Vec<Service>, String> {
     Ok(vec![
         etcd_server(folder, etcd)?,
@@ -80,7 +81,8 @@ fn scheduler(folder: &Path, options: &Options) -> Result<Service, String> {
     component(folder, "scheduler", "kube-scheduler", client_args(folder, options), &[])
 }
 
-/// The common arguments of the API server's clients. They serve no port.
+/// The common arguments of the controller manager and the scheduler. `--secure-port=0` turns off
+/// their HTTPS endpoints.
 fn client_args(folder: &Path, options: &Options) -> Vec<String> {
     let mut args = vec![
         format!("--kubeconfig={}", folder.join("admin.kubeconfig").display()),

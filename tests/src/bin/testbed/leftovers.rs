@@ -1,6 +1,8 @@
-//! Cleans up what remains when all processes have ended: a folder, control groups, a bridge.
+//! Deletes what a testbed leaves behind when its processes have ended: a folder, control groups and
+//! a network bridge.
 //!
-//! A guard cleans up at its end. If it was killed, the next guard does it.
+//! The guard is the outer process of a testbed (module `guard`). It deletes these when it ends. If
+//! it is killed, the next guard to start deletes them.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,15 +12,17 @@ use tempfile::TempDir;
 
 use crate::{control_groups, docker};
 
-/// Locked while the guard runs.
+/// The lock file in the folder. The guard holds the lock while it runs.
 const LOCK: &str = "guard.lock";
 
-/// Creates a folder that is in use until the file is dropped, and deletes folders no longer in use.
+/// Creates a folder and locks it until the returned file is dropped. First deletes the folders of
+/// killed guards.
 pub(crate) async fn new_folder(name: &str) -> Result<(TempDir, File), String> {
     sweep().await;
     let folder = paths::temp_dir(name)?;
     let failed = |error: std::io::Error| format!("{}: {error}", folder.path().display());
-    // Created under another name until it is locked, so that a concurrent cleanup skips it.
+    // The lock file gets its name only after it is locked. Otherwise a concurrent `sweep` could
+    // take the lock first and delete the folder.
     let new = folder.path().join("new.lock");
     let lock = File::create(&new).map_err(failed)?;
     lock.try_lock().map_err(|error| format!("{}: {error}", new.display()))?;

@@ -12,7 +12,8 @@ fn last(uid: &str, resource_version: u64, event: EventType) -> LastEvent {
     LastEvent { uid: uid.into(), resource_version, event }
 }
 
-/// Performs every action for each observed Job, as the caller does. Returns the published events.
+/// Reconciles each observed Job until no action is left, as the caller of [`reconcile`] does.
+/// Returns the published events.
 fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEvent> {
     let mut published = Vec::new();
     for (job, source) in jobs {
@@ -59,7 +60,7 @@ fn types(events: &[LastEvent]) -> Vec<EventType> {
 }
 
 #[test]
-fn job_is_added_modified_and_has_an_outcome() {
+fn observed_job_yields_added_modified_and_outcome() {
     use EventType::{Added, Modified, Outcome};
     let states = [
         (a_job("u", 1, json!({})), Source::Create),
@@ -71,7 +72,7 @@ fn job_is_added_modified_and_has_an_outcome() {
 }
 
 #[test]
-fn skipped_states_still_yield_the_latest_state_and_the_outcome() {
+fn job_finished_between_observations_yields_one_event_and_the_outcome() {
     use EventType::{Added, Modified, Outcome};
     assert_eq!(types(&run(&mut None, &[(a_job("u", 9, complete()), Source::Watch)])), [Added, Outcome]);
     let mut published = Some(last("u", 1, Added));
@@ -82,14 +83,14 @@ fn skipped_states_still_yield_the_latest_state_and_the_outcome() {
 }
 
 #[test]
-fn outdated_state_needs_no_action() {
+fn published_or_older_state_needs_no_action() {
     let published = last("u", 5, EventType::Modified);
     assert_eq!(reconcile(Some(&published), &a_job("u", 5, json!({})), Source::Watch), None);
     assert_eq!(reconcile(Some(&published), &a_job("u", 4, json!({})), Source::Watch), None);
 }
 
 #[test]
-fn deletion_before_a_final_condition_is_verified_and_yields_outcome_of_deletion() {
+fn deletion_of_an_unfinished_job_is_verified_and_yields_deleted_and_outcome() {
     let deleted = a_job("u", 6, json!({"active": 1})).with_presence(Presence::DeletedUnverified);
     let published = last("u", 5, EventType::Modified);
     assert_eq!(reconcile(Some(&published), &deleted, Source::Watch), Some(Action::VerifyDeleted));
@@ -134,13 +135,13 @@ fn job_with_an_outcome_is_retired_once() {
         None
     );
     job.retired = true;
-    // The stream may have expired the outcome.
+    // Without a last event: the outcome may have exceeded the `max_age` of `JOB_STATUS`.
     assert_eq!(reconcile(None, &job, Source::Watch), None);
     assert_eq!(reconcile(None, &job.clone().with_presence(Presence::DeletedUnverified), Source::Watch), None);
 }
 
 #[test]
-fn reused_name_is_added_after_the_outcome_of_the_previous_job() {
+fn job_with_a_reused_name_is_added_after_the_outcome_of_the_previous_job() {
     let published = last("old", 5, EventType::Outcome);
     assert_eq!(
         reconcile(Some(&published), &a_job("new", 9, json!({})), Source::Create),
