@@ -58,7 +58,7 @@ impl JobStatus {
         self.0.final_condition.as_ref().map(|condition| condition.result)
     }
 
-    /// The outcome by the final condition; `None` while there is none.
+    /// The outcome of the final condition, or `None` if the Job has no final condition yet.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         let condition = self.0.final_condition.as_ref()?;

@@ -65,16 +65,17 @@ pub(super) struct Metadata {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Spec {
-    /// The name of a Job whose request gives none: text with `${parameter}`.
+    /// The Job's name if the request has no `name`. It may contain `${parameter}`.
     pub(super) job_name: String,
     /// The parameters of a request: JSON Schema (draft 2020-12) of an object. A parameter with
-    /// `x-truthy: true` becomes `true` or has no value, by JavaScript's rules of truth.
+    /// `x-truthy: true` accepts any value. It becomes `true` if JavaScript converts the value to
+    /// true, and has no value otherwise.
     #[schemars(schema_with = "schema_of_parameters")]
     pub(super) parameters: Map<String, Value>,
     /// Limits on the Jobs of the template.
     #[serde(default)]
     pub(super) limits: Limits,
-    /// The part of a pod's log that its attempt carries; `false` for none.
+    /// The size of the log tail in the attempt of a failed pod; `false` for no log tail.
     #[serde(default)]
     pub(super) log_tail: LogTailSetting,
     /// A `batch/v1` Job. Its string values may contain `${parameter}`.
