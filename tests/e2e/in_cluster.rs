@@ -22,10 +22,14 @@ use self::installed::Installed;
 use self::user::User;
 
 /// Applies the overlays one after the other to the same cluster.
+/// Held by a test that applies `deploy/` to the shared cluster: its namespaces have fixed names.
+pub(crate) static SHIPPED_NAMESPACES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shipped_overlays_run_in_a_cluster() {
     only_on_kubernetes!("the local cluster has no pod network");
     let kubernetes = or_skip!(Kubernetes::shared().await);
+    let _exclusive = SHIPPED_NAMESPACES.lock().await;
     or_skip!(kubernetes.folder().ok_or("images can be imported only into the cluster of the testbed"));
     // The cluster enforces Pod Security `restricted`.
     let installed = or_skip!(Installed::with_nats(kubernetes).await);

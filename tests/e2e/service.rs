@@ -6,6 +6,8 @@ use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths, until};
 use serde_json::{Value, json};
 
+use crate::in_cluster::SHIPPED_NAMESPACES;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatcher_is_live_and_ready_and_stops_gracefully() {
     let env = or_skip!(TestEnv::start().await);
@@ -115,6 +117,7 @@ async fn streams_created_from_the_shipped_files_are_accepted() {
 async fn shipped_manifests_are_accepted_by_kubernetes() {
     only_on_kubernetes!("the local cluster has no Deployments");
     let kubernetes = or_skip!(Kubernetes::shared().await);
+    let _exclusive = SHIPPED_NAMESPACES.lock().await;
     let folder = paths::workspace().join("deploy").display().to_string();
     let applied = kubernetes.kubectl(&["apply", "-k", &folder]).await.unwrap();
     for object in
@@ -122,5 +125,6 @@ async fn shipped_manifests_are_accepted_by_kubernetes() {
     {
         assert!(applied.contains(object), "{applied}");
     }
-    kubernetes.kubectl(&["delete", "--wait=false", "-k", &folder]).await.unwrap();
+    // Waits: the next holder of the lock applies the same namespaces.
+    kubernetes.kubectl(&["delete", "--timeout=120s", "-k", &folder]).await.unwrap();
 }
