@@ -21,6 +21,7 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
 }
 
 #[expect(clippy::match_same_arms, reason = "integers and fractions are different cases")]
+#[expect(clippy::cast_possible_truncation, reason = "the number is below 2^53")]
 fn number_text(number: &Number) -> Result<String, String> {
     match number.as_f64().filter(|_| number.is_f64()) {
         None => Ok(number.to_string()),
@@ -28,7 +29,7 @@ fn number_text(number: &Number) -> Result<String, String> {
             "expected a number below {MAX_EXACT}, found {number}, which loses precision; use a string if the template allows it"
         )),
         // To JSON Schema, 1.0 is a whole number.
-        Some(float) if float.fract() == 0.0 => Ok(format!("{float:.0}")),
+        Some(float) if float.fract() == 0.0 => Ok(format!("{}", float as i64)),
         Some(_) => Ok(number.to_string()),
     }
 }
