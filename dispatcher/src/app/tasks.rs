@@ -26,7 +26,7 @@ use crate::{
     watch::{
         events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, PodWatch},
+        pods::{PodWatch, SharedPods},
         retire::KubeCluster,
     },
 };
@@ -109,7 +109,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
-    let pending = PendingPods::default();
+    let pending = SharedPods::default();
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),

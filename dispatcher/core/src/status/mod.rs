@@ -8,6 +8,8 @@ pub mod event_body;
 pub mod explain;
 #[cfg(test)]
 mod fuzz;
+pub mod pending_pods;
+pub mod pod_observation;
 pub mod pod_tracker;
 pub mod reconcile;
 mod stalls;
