@@ -106,7 +106,10 @@ mod tests {
     fn binary_output_is_escaped() {
         assert_eq!(tail(b"\x1b[31mred\xff\0", 20, 100).as_deref(), Some("\\x1b[31mred\u{fffd}\\x00"));
         assert_eq!(message(Some("a\u{9b}b\n")).as_deref(), Some("a\\x9bb"));
-        assert_eq!(message(Some("a\u{202e}b\u{2069}c\u{2028}")).as_deref(), Some("a\\u202eb\\u2069c\\u2028"));
+        assert_eq!(
+            message(Some("a\u{202e}b\u{2069}c\u{2028}d")).as_deref(),
+            Some("a\\u202eb\\u2069c\\u2028d")
+        );
         // Hebrew, and an emoji of several code points.
         let ordinary = "\u{5d0}\u{5d1} \u{1f469}\u{200d}\u{1f467}";
         assert_eq!(message(Some(ordinary)).as_deref(), Some(ordinary));

@@ -8,6 +8,7 @@ pub mod event_body;
 pub mod explain;
 #[cfg(test)]
 mod fuzz;
+pub mod log_tail;
 pub mod pending_pods;
 pub mod pod_observation;
 pub mod pod_tracker;
