@@ -10,7 +10,9 @@ use dispatcher_tests::test_env::{TestEnv, event, text};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, until};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -295,6 +297,51 @@ async fn block_volume_without_a_device_is_published_as_a_stall() {
     let stall = events(&env, "simple-job-x", "STALLED").await[0]["stall"].clone();
     assert_eq!(stall["reason"], "FailedMapVolume", "{stall}");
     assert!(text(&stall["message"]).contains("no-such-device"), "{stall}");
+}
+
+/// The scheduler allocates a device of a driver that does not run on the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn device_without_a_driver_is_published_as_a_stall() {
+    only_on_kubernetes!("the local cluster has no devices");
+    let env = or_skip!(TestEnv::start().await);
+    let namespace = env.namespace.name.clone();
+    let driver = format!("{namespace}.example.org");
+    let class = json!({"metadata": {"name": driver}, "spec": {"selectors": [
+        {"cel": {"expression": format!("device.driver == {driver:?}")}}]}});
+    let slice = json!({"metadata": {"name": namespace}, "spec": {
+        "driver": driver, "nodeName": "node-1", "devices": [{"name": "gpu-0"}],
+        "pool": {"name": "node-1", "generation": 1, "resourceSliceCount": 1}}});
+    let template = json!({"metadata": {"name": "gpu"}, "spec": {"spec": {"devices": {"requests": [
+        {"name": "gpu", "exactly": {"deviceClassName": driver}}]}}}});
+    for (kind, namespaced, object) in [
+        ("DeviceClass", false, class),
+        ("ResourceSlice", false, slice),
+        ("ResourceClaimTemplate", true, template),
+    ] {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("resource.k8s.io", "v1", kind));
+        let client = env.namespace.client.clone();
+        let api: Api<DynamicObject> = match namespaced {
+            true => Api::namespaced_with(client, &namespace, &kind),
+            false => Api::all_with(client, &kind),
+        };
+        let mut object = object;
+        object["apiVersion"] = kind.api_version.clone().into();
+        object["kind"] = kind.kind.clone().into();
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    }
+    let (_folder, templates) = modified_template(|simple| {
+        container(simple)["resources"]["claims"] = json!([{"name": "gpu"}]);
+        simple["spec"]["job"]["spec"]["template"]["spec"]["resourceClaims"] =
+            json!([{"name": "gpu", "resourceClaimTemplateName": "gpu"}]);
+    });
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    env.request(r#"{"foo":"x"}"#).await;
+    until("a STALLED about the device", TIMEOUT, || async {
+        let stalls = events(&env, "simple-job-x", "STALLED").await;
+        let is = |stall: &&Value| stall["stall"]["reason"] == "FailedPrepareDynamicResources";
+        stalls.iter().find(is).map(|_| ()).ok_or(stalls.clone())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

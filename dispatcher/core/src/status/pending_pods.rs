@@ -63,6 +63,8 @@ impl PendingPods {
         if let Some(owner) = self.owners.get(&pod) {
             return Some(owner.observation(state));
         }
+        // A Warning repeats for as long as its cause lasts.
+        self.early.retain(|(of, warning)| *of != pod || reason(warning) != reason(&state));
         if self.early.len() >= MAX_EARLY {
             self.early.pop_front();
         }
@@ -74,6 +76,10 @@ impl PendingPods {
     pub fn clear(&mut self) {
         self.owners.clear();
     }
+}
+
+fn reason(state: &PodState) -> Option<&str> {
+    if let PodState::Warning { stall, .. } = state { Some(stall.reason.as_str()) } else { None }
 }
 
 #[cfg(test)]
@@ -98,6 +104,8 @@ mod tests {
     #[test]
     fn warning_that_arrives_before_its_pod_follows_it_once() {
         let mut pods = PendingPods::default();
+        // A repeated Warning is kept once.
+        assert_eq!(pods.warning("p".into(), warning("p")), None);
         assert_eq!(pods.warning("p".into(), warning("p")), None);
         let expected = PodObservation { state: warning("p"), ..observation("p") };
         assert_eq!(pods.waits(&observation("p"), "p"), std::slice::from_ref(&expected));
