@@ -1,7 +1,6 @@
 //! Makes text of clients, containers and other programs safe to publish: printable and bounded.
 //!
-//! Such a text can contain anything. Whatever the dispatcher publishes or logs of it passes
-//! [`printable`].
+//! Such a text can contain anything. The dispatcher publishes it only through this module.
 
 use std::fmt::Write;
 

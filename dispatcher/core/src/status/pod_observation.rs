@@ -71,7 +71,7 @@ pub enum PodState {
 /// What a pod that does not run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
-    /// The status of the pod says why it does not start.
+    /// The status of the pod contains the reason.
     Blocked(Stall),
     /// The pod starts. The text is the step that it has reached.
     Starting(Stall),

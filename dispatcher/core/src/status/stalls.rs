@@ -52,6 +52,8 @@ struct Reason {
     /// The last observed stall of this reason.
     stall: Stall,
     delay: Duration,
+    /// What is left of the delay.
+    left: Duration,
     /// How many objects have the reason.
     held: usize,
     /// How many objects have it as a current reason: no more precise one hides it.
@@ -60,6 +62,14 @@ struct Reason {
     token: u64,
     timer_started: bool,
     due: bool,
+}
+
+impl Reason {
+    /// The next part of the delay. Most pods start within the first part, so that only few need the
+    /// long timer.
+    fn next_timer(&self) -> Duration {
+        if self.left == self.delay { self.left.min(STALL_DELAY) } else { self.left }
+    }
 }
 
 /// The stalls of one Job.
@@ -180,14 +190,15 @@ impl StallTracker {
         let wanted = |reason: &&mut Reason| reason.current > 0 && !reason.due && !reason.timer_started;
         let start = |reason: &mut Reason| {
             reason.timer_started = true;
-            (reason.token, reason.delay)
+            (reason.token, reason.next_timer())
         };
         self.reasons.values_mut().filter(wanted).map(start).collect()
     }
 
     pub(super) fn timer_expired(&mut self, token: u64) {
         for reason in self.reasons.values_mut().filter(|reason| reason.token == token) {
-            reason.due = true;
+            reason.left = reason.left.saturating_sub(reason.next_timer());
+            (reason.due, reason.timer_started) = (reason.left.is_zero(), false);
         }
     }
 
@@ -264,11 +275,11 @@ impl StallTracker {
     fn drop_unused(&mut self) {
         self.reasons.retain(|_, reason| reason.held > 0);
         for reason in self.reasons.values_mut() {
-            let is_waiting = !reason.timer_started && !reason.due;
-            if (self.running > 0 || reason.current == 0) && !is_waiting {
+            let is_new = !reason.timer_started && !reason.due && reason.left == reason.delay;
+            if (self.running > 0 || reason.current == 0) && !is_new {
                 self.next_token += 1;
                 (reason.token, reason.timer_started) = (self.next_token, false);
-                reason.due = false;
+                (reason.due, reason.left) = (false, reason.delay);
             }
         }
         for reason in self.reasons.values_mut() {
@@ -289,7 +300,7 @@ impl StallTracker {
         }
         self.next_token += 1;
         let (token, timer_started, due) = (self.next_token, false, false);
-        let reason = Reason { stall, delay, held: 0, current: 0, token, timer_started, due };
+        let reason = Reason { stall, delay, left: delay, held: 0, current: 0, token, timer_started, due };
         self.reasons.insert(group.clone(), reason);
         Some(group)
     }

@@ -1,6 +1,6 @@
 //! Reads Warnings from Kubernetes Events, for causes that appear in no status or condition.
 //!
-//! Every Warning counts, whatever its reason: new versions, drivers and controllers have new ones.
+//! A Warning of any reason counts: new versions, drivers and controllers add reasons.
 //! Whether it keeps a pod from starting depends on the pod, not on the Event.
 
 use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};

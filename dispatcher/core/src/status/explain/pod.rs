@@ -38,8 +38,8 @@ struct Container {
 }
 
 impl Spec {
-    /// Whether this is a native sidecar: an init container that runs beside the work. It never
-    /// stands for the work.
+    /// Whether this is a native sidecar: an init container that runs for as long as the work.
+    /// It never stands for the work.
     fn is_sidecar(&self, name: &str) -> bool {
         let always = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
         self.init_containers.iter().filter(always).any(|container| container.name == name)

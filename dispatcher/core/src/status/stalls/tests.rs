@@ -23,12 +23,17 @@ fn publish(stalls: &mut StallTracker) -> Option<String> {
     due.map(|stall| stall.reason)
 }
 
-/// Lets the timers of this duration expire, and publishes what is due then.
+/// Lets the timers up to this duration expire, and publishes every stall that is due.
 fn publish_after(stalls: &mut StallTracker, delay: Duration) -> Vec<String> {
-    for (token, _) in stalls.take_timers().into_iter().filter(|(_, duration)| *duration <= delay) {
-        stalls.timer_expired(token);
+    loop {
+        let timers = stalls.take_timers();
+        let expired: Vec<u64> =
+            timers.iter().filter(|(_, duration)| *duration <= delay).map(|(token, _)| *token).collect();
+        if expired.is_empty() {
+            return std::iter::from_fn(|| publish(stalls)).collect();
+        }
+        expired.into_iter().for_each(|token| stalls.timer_expired(token));
     }
-    std::iter::from_fn(|| publish(stalls)).collect()
 }
 
 #[test]
@@ -341,7 +346,7 @@ proptest! {
         // Every delay has passed in both.
         for stalls in [&mut running, &mut fresh] {
             for reason in stalls.reasons.values_mut() {
-                (reason.due, reason.timer_started) = (false, false);
+                (reason.due, reason.timer_started, reason.left) = (false, false, reason.delay);
             }
         }
         prop_assert_eq!(published(running), published(fresh));

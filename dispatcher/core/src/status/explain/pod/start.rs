@@ -60,7 +60,7 @@ pub(super) fn wait(status: &Status) -> Wait {
     if let Some((reason, message)) = unusual {
         return Wait::Blocked(Stall { reason, message: text::message(message).unwrap_or_default() });
     }
-    // A sidecar that runs and has not started holds up the other containers.
+    // A sidecar that runs and has not started delays the other containers.
     let runs = |container: &ContainerStatus| container.state.running.is_some();
     if status.init_container_statuses.iter().any(runs) && condition("Initialized").is_some() {
         return Wait::Starting(stall_of(condition("Initialized"), "ContainersNotInitialized"));
