@@ -83,7 +83,12 @@ pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
 /// Starts the publisher of status events. It ends by itself once every handle is dropped.
 fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
     let Prepared { jobs, templates, cancellations, store, .. } = prepared;
-    let cluster = Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancellations.clone()));
+    let cluster = Arc::new(KubeCluster::new(
+        jobs.clone(),
+        templates.clone(),
+        cancellations.clone(),
+        shared.metrics.clone(),
+    ));
     let (status, publisher) = status::start(
         store.clone(),
         cluster,

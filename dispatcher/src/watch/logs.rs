@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 use tokio::sync::Semaphore;
 
-use crate::{kube::chain, retry::with_deadline};
+use crate::{kube::chain, retry::with_deadline, telemetry::metrics::Metrics};
 
 /// The deadline of one tail, including its wait for a permit.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -24,14 +24,15 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Reads logs.
 pub(super) struct Logs {
     pods: Api<Pod>,
+    metrics: Metrics,
     permits: Semaphore,
     warned: AtomicBool,
 }
 
 impl Logs {
     /// Reads the logs of these pods.
-    pub(super) fn new(pods: Api<Pod>) -> Self {
-        Self { pods, permits: Semaphore::new(MAX_CONCURRENT), warned: AtomicBool::new(false) }
+    pub(super) fn new(pods: Api<Pod>, metrics: Metrics) -> Self {
+        Self { pods, metrics, permits: Semaphore::new(MAX_CONCURRENT), warned: AtomicBool::new(false) }
     }
 
     /// The tail of the log of a terminated container. `None` if the log is empty, the pod or its
@@ -45,6 +46,7 @@ impl Logs {
             Ok(Err(error)) => error,
             Err(error) => error.to_string(),
         };
+        self.metrics.log_read_failed();
         // A lost node or a missing permission would flood the log with warnings.
         if self.warned.swap(true, Ordering::Relaxed) {
             tracing::debug!(pod, container, error, "cannot read pod log");

@@ -17,7 +17,10 @@ use dispatcher_core::{
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::{cancellation::Cancellations, kube::JobClient, status::Cluster, watch::logs::Logs};
+use crate::{
+    cancellation::Cancellations, kube::JobClient, status::Cluster, telemetry::metrics::Metrics,
+    watch::logs::Logs,
+};
 
 /// Kubernetes, as `status` needs it.
 pub(crate) struct KubeCluster {
@@ -34,8 +37,9 @@ impl KubeCluster {
         client: JobClient,
         templates: Arc<HashMap<TemplateName, Arc<Template>>>,
         cancellations: Cancellations,
+        metrics: Metrics,
     ) -> Self {
-        let logs = Arc::new(Logs::new(client.logs()));
+        let logs = Arc::new(Logs::new(client.logs(), metrics));
         Self { client, logs, templates, cancellations }
     }
 
