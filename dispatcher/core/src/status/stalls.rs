@@ -49,8 +49,9 @@ struct Pod {
 /// A reason that some pod, or the Job itself, has.
 #[derive(Debug)]
 struct Reason {
-    /// The last observed stall of this reason.
+    /// The newest stall of this reason, and its time.
     stall: Stall,
+    at: i64,
     delay: Duration,
     /// What is left of the delay.
     left: Duration,
@@ -92,8 +93,8 @@ impl StallTracker {
     pub(super) fn pod_waiting(&mut self, pod: String, created: i64, progress: i64, wait: Wait) {
         self.pod_exists(created);
         let wait = match wait {
-            Wait::Blocked(stall) => self.reason(stall, STALL_DELAY).map(|reason| (reason, true)),
-            Wait::Starting(stall) => self.reason(stall, START_DELAY).map(|reason| (reason, false)),
+            Wait::Blocked(stall) => self.reason(stall, progress, STALL_DELAY).map(|reason| (reason, true)),
+            Wait::Starting(stall) => self.reason(stall, progress, START_DELAY).map(|reason| (reason, false)),
         };
         let mut obstacles = self.remove(&pod).and_then(|pod| pod.obstacles).unwrap_or_default();
         obstacles.advance(progress);
@@ -132,7 +133,7 @@ impl StallTracker {
         if !waits {
             return;
         }
-        let Some(reason) = self.reason(stall, STALL_DELAY) else { return };
+        let Some(reason) = self.reason(stall, at, STALL_DELAY) else { return };
         let Some(Pod { listed, obstacles: Some(mut obstacles) }) = self.remove(pod) else { return };
         obstacles.warn(at, reason);
         self.insert(pod.to_owned(), Some(obstacles));
@@ -143,13 +144,13 @@ impl StallTracker {
 
     /// A Warning of the time `at` about the Job itself.
     pub(super) fn job_warning(&mut self, at: i64, stall: Stall) {
-        let reason = self.reason(stall, STALL_DELAY);
+        let reason = self.reason(stall, at, STALL_DELAY);
         self.change_job(|job| reason.into_iter().for_each(|reason| job.warn(at, reason)));
     }
 
     /// Sets or clears the stall of the Job's condition `Suspended`.
     pub(super) fn suspended(&mut self, stall: Option<Stall>) {
-        let reason = stall.and_then(|stall| self.reason(stall, STALL_DELAY));
+        let reason = stall.and_then(|stall| self.reason(stall, i64::MAX, STALL_DELAY));
         self.change_job(|job| job.status = reason);
     }
 
@@ -288,11 +289,13 @@ impl StallTracker {
         }
     }
 
-    /// Keeps the text of a stall. Returns its reason; `None` if the Job has too many reasons.
-    fn reason(&mut self, stall: Stall, delay: Duration) -> Option<String> {
+    /// Keeps the newest text of a reason. Returns its reason; `None` if the Job has too many reasons.
+    fn reason(&mut self, stall: Stall, at: i64, delay: Duration) -> Option<String> {
         let group = reason_group(&stall.reason).to_owned();
         if let Some(reason) = self.reasons.get_mut(&group) {
-            reason.stall = stall;
+            if at >= reason.at {
+                (reason.stall, reason.at) = (stall, at);
+            }
             return Some(group);
         }
         if self.reasons.len() >= MAX_REASONS {
@@ -300,7 +303,7 @@ impl StallTracker {
         }
         self.next_token += 1;
         let (token, timer_started, due) = (self.next_token, false, false);
-        let reason = Reason { stall, delay, left: delay, held: 0, current: 0, token, timer_started, due };
+        let reason = Reason { stall, at, delay, left: delay, held: 0, current: 0, token, timer_started, due };
         self.reasons.insert(group.clone(), reason);
         Some(group)
     }

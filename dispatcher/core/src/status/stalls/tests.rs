@@ -135,6 +135,19 @@ fn warning_from_before_the_last_progress_of_its_pod_is_outdated() {
 }
 
 #[test]
+fn newest_warning_of_a_reason_has_the_message() {
+    let warning = |message: &str| Stall { reason: "FailedMount".into(), message: message.into() };
+    let mut stalls = StallTracker::default();
+    stalls.pod_waiting("p".into(), 1, 1, starting());
+    stalls.pod_warning("p", 3, warning("new"));
+    stalls.pod_warning("p", 2, warning("old"));
+    for (token, _) in stalls.take_timers() {
+        stalls.timer_expired(token);
+    }
+    assert_eq!(stalls.next(), Some(warning("new")));
+}
+
+#[test]
 fn status_of_a_pod_hides_its_warnings() {
     let mut stalls = StallTracker::default();
     stalls.pod_waiting("p".into(), 1, 1, starting());
