@@ -35,9 +35,9 @@ impl ByHand {
     }
 
     /// Requests a Job and waits for its `ADDED`.
-    async fn job(&self, foo: &str) -> String {
-        self.env.request(json!({"foo": foo}).to_string()).await;
-        let name = format!("simple-job-{foo}");
+    async fn job(&self, suffix: &str) -> String {
+        self.env.request(json!({"foo": suffix}).to_string()).await;
+        let name = format!("simple-job-{suffix}");
         events(&self.env, &name, "ADDED").await;
         name
     }
