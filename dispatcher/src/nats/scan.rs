@@ -8,13 +8,17 @@ use std::{fmt::Display, time::Duration};
 use async_nats::{
     HeaderMap,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::{Consumer, DeliverPolicy, pull::OrderedConfig},
         message::StreamMessage,
-        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+        response::Response,
+        stream::{LastRawMessageErrorKind, RawMessage, RawMessageErrorKind, Stream},
     },
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{FutureExt, StreamExt};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::retry::with_deadline;
@@ -34,9 +38,46 @@ pub(crate) fn call<T, E: Display>(
     })
 }
 
+/// One `STREAM.MSG` request to a stream; `None` if it has no such message.
+///
+/// # Errors
+/// If the stream does not answer or refuses.
+pub(crate) async fn message_request<T: DeserializeOwned>(
+    context: &jetstream::Context,
+    (verb, stream): (&str, &str),
+    query: &Value,
+) -> Result<Option<T>, String> {
+    let label = format!("stream {stream}");
+    match call(&label, context.request(format!("STREAM.MSG.{verb}.{stream}"), query)).await? {
+        Response::Ok(answer) => Ok(Some(answer)),
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+        Response::Err { error } => Err(format!("{label}: {error}")),
+    }
+}
+
+/// The answer to `STREAM.MSG.GET`.
+#[derive(Deserialize)]
+pub(crate) struct GetAnswer {
+    /// The message, whose headers the client library may be unable to decode.
+    pub message: RawMessage,
+}
+
+/// A message as it is stored. Its headers can be anything, since any publisher may have sent it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredMessage {
+    /// The sequence.
+    pub sequence: u64,
+    /// When it was stored.
+    pub time: OffsetDateTime,
+    /// The headers, undecoded.
+    pub headers: Vec<u8>,
+}
+
 /// Reads one stream.
 #[derive(Clone)]
 pub(crate) struct StreamReader {
+    context: jetstream::Context,
+    name: String,
     stream: Stream<()>,
     /// `stream <name>`, for errors.
     label: String,
@@ -51,7 +92,7 @@ impl StreamReader {
     pub(crate) async fn open(context: &jetstream::Context, name: &str) -> Result<Self, String> {
         let label = format!("stream {name}");
         let stream = context.get_stream_no_info(name).await.map_err(|e| format!("{label}: {e}"))?;
-        Ok(Self { stream, label })
+        Ok(Self { context: context.clone(), name: name.to_owned(), stream, label })
     }
 
     /// The stream's handle, for calls that this type lacks. Pass them to [`StreamReader::call`].
@@ -83,6 +124,19 @@ impl StreamReader {
             }
         })
         .await
+    }
+
+    /// As [`StreamReader::last_message`], for a subject on which other programs may publish.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn last_stored(&self, subject: &str) -> Result<Option<StoredMessage>, String> {
+        let query = json!({"last_by_subj": subject});
+        let found: Option<GetAnswer> = message_request(&self.context, ("GET", &self.name), &query).await?;
+        let Some(GetAnswer { message }) = found else { return Ok(None) };
+        let headers = STANDARD.decode(message.headers.unwrap_or_default());
+        let headers = headers.map_err(|e| format!("{}: headers are not base64: {e}", self.label))?;
+        Ok(Some(StoredMessage { sequence: message.sequence, time: message.time, headers }))
     }
 
     /// The message at a sequence, unless the stream has removed it.

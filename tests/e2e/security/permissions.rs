@@ -82,7 +82,7 @@ async fn play_common_operations(env: &TestEnv, job: &str) {
     let last = stream.direct_get_last_for_subject(format!("jobs.simple.status.{name}")).await.unwrap();
     assert_eq!(header(&last, "Job-Event"), "OUTCOME");
     let stream = context.get_stream_no_info("JOB_REJECTED").await.unwrap();
-    let last = stream.direct_get_last_for_subject("jobs.simple.rejected").await.unwrap();
+    let last = stream.direct_get_last_for_subject(format!("jobs.simple.rejected.{bad}")).await.unwrap();
     assert_eq!(&last.payload[..], b"{}");
     assert_eq!(consume_event_types(&context, &name).await, seen);
     // The NATS service, from another account and from the account of the dispatcher.

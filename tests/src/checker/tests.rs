@@ -54,7 +54,7 @@ const MUTATIONS: &[Mutation] = &[
     ("JobAndRejection", |h| {
         let mut dead_letter = h.rejected[0].clone();
         dead_letter.headers.insert("Job-Request-Seq".into(), "1".into());
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "1-5".into());
+        dead_letter.subject = "jobs.simple.rejected.1".into();
         dead_letter.payload = h.requests[0].payload.clone();
         h.rejected.push(dead_letter);
     }),
@@ -67,7 +67,7 @@ const MUTATIONS: &[Mutation] = &[
     ("RejectionWithoutRequest", |h| {
         let mut dead_letter = h.rejected[0].clone();
         dead_letter.headers.insert("Job-Request-Seq".into(), "98".into());
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "98-5".into());
+        dead_letter.subject = "jobs.simple.rejected.98".into();
         h.rejected.push(dead_letter);
     }),
     ("MismatchedJob", |h| h.requests[0].expect = Expect::Job(Some("another".into()))),
@@ -80,14 +80,10 @@ const MUTATIONS: &[Mutation] = &[
         h.rejected[0].headers.insert("Job-Error".into(), "Refused".into());
     }),
     ("DuplicateRejection", |h| {
-        let mut dead_letter = h.rejected[0].clone();
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "other".into());
+        let dead_letter = h.rejected[0].clone();
         h.rejected.push(dead_letter);
     }),
-    ("RejectionIdShared", |h| {
-        let id = h.rejected[0].header("Nats-Msg-Id").to_owned();
-        h.rejected[1].headers.insert("Nats-Msg-Id".into(), id);
-    }),
+    ("RejectionSubject", |h| h.rejected[1].subject = h.rejected[0].subject.clone()),
     ("RejectionPayload", |h| h.rejected[0].payload.push(b' ')),
     ("RejectionHeader", |h| drop(h.rejected[0].headers.remove("Job-Error-Message"))),
     ("QueuedRequests", |h| h.queued_requests = 1),
