@@ -16,6 +16,7 @@ mod clients;
 mod cluster;
 mod concurrency_limit;
 mod dashboard_svg;
+mod dead_letters;
 mod dev;
 mod faults;
 mod idempotency;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use dispatcher_tests::checker::history::{kept, sha256};
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::test_env::{TestEnv, header};
 use dispatcher_tests::wait::TIMEOUT;
@@ -310,14 +311,25 @@ async fn invalid_payload_of_the_corpus_becomes_a_dead_letter_and_blocks_no_reque
     for dead_letter in dead_letters {
         let sequence: u64 = header(&dead_letter, "Job-Request-Seq").parse().unwrap();
         let bad = sent.remove(&sequence).expect("a second dead letter of a request");
-        assert!(dead_letter.payload[..] == bad.payload[..], "the payload of {sequence} was changed");
+        assert!(kept(&dead_letter.payload, &bad.payload), "the payload of {sequence} was changed");
+        assert_eq!(header(&dead_letter, "Job-Payload-Sha256"), sha256(&bad.payload));
         assert_eq!(header(&dead_letter, "Job-Error"), bad.reason, "{sequence}");
         assert!(
             header(&dead_letter, "Job-Error-Message").contains(&bad.message),
             "{sequence}: {:?}",
             dead_letter.headers
         );
-        let known = ["Job-Error", "Job-Error-Message", "Job-Request-Id", "Job-Request-Seq", "Job-Name"];
+        let known = [
+            "Job-Error",
+            "Job-Error-Message",
+            "Job-Request-Id",
+            "Job-Request-Seq",
+            "Job-Request-Time",
+            "Job-Request-Hash",
+            "Job-Payload-Size",
+            "Job-Payload-Sha256",
+            "Job-Name",
+        ];
         for (name, values) in dead_letter.headers.iter() {
             let name = name.to_string();
             let is_known = known.contains(&name.as_str()) || name.starts_with("Nats-");

@@ -185,9 +185,8 @@ async fn dispatcher_without_provisioning_uses_each_granted_permission() {
 }
 
 /// Used only after the connection was lost during a scan: its consumer is looked up and recreated.
-const USED_AFTER_RECONNECT: [&str; 4] = [
+const USED_AFTER_RECONNECT: [&str; 3] = [
     "$JS.API.CONSUMER.INFO.JOB_STATUS.*",
-    "$JS.API.CONSUMER.INFO.JOB_REJECTED.*",
     "$JS.API.CONSUMER.INFO.KV_JOB_CANCELS.*",
     "$JS.API.CONSUMER.DELETE.KV_JOB_CANCELS.*",
 ];

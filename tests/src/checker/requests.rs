@@ -114,7 +114,7 @@ fn counts(who: &Who<'_>, ends: &Ends<'_>, found: &mut Vec<Violation>) {
 
 fn payload(who: &Who<'_>, request: &Request, dead_letters: &[&DeadLetter], found: &mut Vec<Violation>) {
     for dead_letter in dead_letters {
-        if dead_letter.payload != request.payload || dead_letter.template() != request.template {
+        if !dead_letter.keeps(&request.payload) || dead_letter.template() != request.template {
             let payload = String::from_utf8_lossy(&dead_letter.payload);
             found.push(Violation::RejectionPayload(format!("{who}: {}: {payload}", place(dead_letter))));
         }
@@ -184,9 +184,7 @@ fn check_unrequested(
             found.push(Violation::JobWithoutRequest(job.to_string()));
         }
     } else if let Some(dead_letter) = ends.dead_letters.first()
-        && !take(&|request| {
-            request.template == dead_letter.template() && request.payload == dead_letter.payload
-        })
+        && !take(&|request| request.template == dead_letter.template() && dead_letter.keeps(&request.payload))
     {
         let payload = String::from_utf8_lossy(&dead_letter.payload);
         found.push(Violation::RejectionWithoutRequest(format!("{}: {payload}", place(dead_letter))));

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::history::{Finish, ReceivedMessage, StatusMessage, Subscriber};
+use super::history::{Finish, ReceivedMessage, StatusMessage, Subscriber, sha256};
 use super::*;
 
 mod delays;
@@ -56,6 +56,7 @@ const MUTATIONS: &[Mutation] = &[
         dead_letter.headers.insert("Job-Request-Seq".into(), "1".into());
         dead_letter.subject = "jobs.simple.rejected.1".into();
         dead_letter.payload = h.requests[0].payload.clone();
+        dead_letter.headers.insert("Job-Payload-Sha256".into(), sha256(&dead_letter.payload));
         h.rejected.push(dead_letter);
     }),
     ("JobWithoutRequest", |h| {

@@ -214,6 +214,7 @@ impl Builder {
             ("Job-Request-Id", format!("derived-{seq}")),
             ("Job-Request-Seq", seq.to_string()),
             ("Job-Request-Time", "5".to_owned()),
+            ("Job-Payload-Sha256", sha256(&request.payload)),
         ];
         self.history.rejected.push(DeadLetter {
             stream_seq: self.history.rejected.len() as u64 + 1,
