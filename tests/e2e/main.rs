@@ -34,6 +34,7 @@ mod security;
 mod service;
 mod service_client;
 mod settings;
+mod stream_settings;
 mod templates;
 mod testbed;
 mod traces;

@@ -90,7 +90,12 @@ impl Prepared {
             jobs,
             client,
             reconnects,
-            watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
+            watchdog: Watchdog {
+                context: context.clone(),
+                templates: names,
+                health,
+                reconnects: reconnected,
+            },
             queue_sampler: QueueSampler {
                 jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),

@@ -10,7 +10,10 @@ use async_nats::jetstream::{
 };
 use serde_json::Value;
 
-use dispatcher_core::{contract::names::TemplateName, request::ACK_WAIT};
+use dispatcher_core::{
+    contract::{names::TemplateName, settings},
+    request::ACK_WAIT,
+};
 
 /// The stream of requests.
 pub(crate) const JOBS: &str = "JOBS";
@@ -49,22 +52,7 @@ const MAX_DEAD_LETTERS: i64 = 200_000;
 /// The shortest deduplication window that NATS allows. `JetStream` compares the ids of all templates
 /// and publishers, so a window drops a request whose id somebody else has used. The Job detects a
 /// request that is published twice.
-const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
-
-/// The fields of a stream that the guarantees depend on. All others belong to the operator.
-pub(crate) const REQUIRED_OF_STREAM: [&str; 8] = [
-    "retention",
-    "storage",
-    "discard",
-    "discard_new_per_subject",
-    "subject_transform",
-    "republish",
-    "no_ack",
-    "sealed",
-];
-/// The fields of a consumer that the guarantees depend on.
-pub(crate) const REQUIRED_OF_CONSUMER: [&str; 5] =
-    ["ack_policy", "deliver_policy", "filter_subject", "max_deliver", "headers_only"];
+const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORTEST_DUPLICATE_WINDOW);
 
 /// `JOBS` for these templates.
 ///
@@ -201,53 +189,26 @@ fn set_fields(config: &impl serde::Serialize) -> Value {
     value
 }
 
-/// A required field with another value.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{field}: found {found}, must be {expected}")]
-pub(crate) struct Conflict {
-    field: &'static str,
-    expected: Value,
-    found: Value,
-}
-
-/// The conflicts in `fields`. An absent field has its zero value.
-pub(crate) fn conflicts(expected: &Value, found: &Value, fields: &[&'static str]) -> Vec<Conflict> {
-    let conflict = |field: &'static str| {
-        let (expected, found) = (normalized(expected, field), normalized(found, field));
-        (expected != found).then_some(Conflict { field, expected, found })
-    };
-    fields.iter().copied().filter_map(conflict).collect()
-}
-
-fn normalized(config: &Value, field: &str) -> Value {
-    match config.get(field) {
-        None | Some(Value::Bool(false)) => Value::Null,
-        Some(value) => value.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use dispatcher_core::contract::settings::{Owner, findings};
 
     use super::*;
 
     #[test]
-    fn a_conflict_names_the_field_and_both_values() {
-        let expected = serde_json::to_value(jobs([&TemplateName::try_from("simple").unwrap()])).unwrap();
-        assert_eq!(conflicts(&expected, &expected, &REQUIRED_OF_STREAM), []);
-        let mut found = expected.clone();
-        found["retention"] = json!("limits");
-        found["max_age"] = json!(5);
-        let conflicts = conflicts(&expected, &found, &REQUIRED_OF_STREAM);
-        assert_eq!(conflicts.len(), 1, "max_age belongs to the operator");
-        assert_eq!(conflicts[0].to_string(), r#"retention: found "limits", must be "workqueue""#);
-    }
-
-    #[test]
-    fn an_absent_flag_is_false() {
-        assert_eq!(conflicts(&json!({"sealed": false}), &json!({}), &["sealed"]), []);
-        assert_eq!(conflicts(&json!({}), &json!({"sealed": true}), &["sealed"]).len(), 1);
+    fn shipped_definitions_are_harmless() {
+        let template = TemplateName::try_from("simple").unwrap();
+        let value = |config: &Config| serde_json::to_value(config).unwrap();
+        let consumer_config = serde_json::to_value(consumer(&template)).unwrap();
+        for (owner, shipped) in [
+            (Owner::Requests, value(&jobs([&template]))),
+            (Owner::StatusEvents, value(&job_status())),
+            (Owner::DeadLetters, value(&job_rejected())),
+            (Owner::Cancellations, value(&job_cancels())),
+            (Owner::Consumer, consumer_config),
+        ] {
+            assert_eq!(findings(owner, &shipped, &shipped, 1 << 20), [], "{owner:?}");
+        }
     }
 
     #[test]

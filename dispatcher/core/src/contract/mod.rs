@@ -21,5 +21,6 @@ pub mod job_status;
 pub mod names;
 pub mod rejection;
 pub mod schemas;
+pub mod settings;
 pub mod text;
 pub mod trace;
