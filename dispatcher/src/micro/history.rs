@@ -24,7 +24,7 @@ use crate::{
     nats::{
         definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
         scan::StreamReader,
-        status_stream::{LastMessage, StatusStream},
+        status_stream::{LastMessage, StatusStream, StoreError},
     },
 };
 
@@ -88,7 +88,8 @@ impl History {
         })
     }
 
-    /// The last status event of a Job as it is stored, read through the stream's leader.
+    /// The last status event of a Job as it is stored, read through the stream's leader. `None` if
+    /// the subject's last message is no event, such as a marker of deleted messages.
     ///
     /// # Errors
     /// The stream does not answer.
@@ -97,7 +98,8 @@ impl History {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<StreamMessage>, String> {
-        self.status.last_message(&template.status_subject(name)).await
+        let last = self.status.last_message(&template.status_subject(name)).await?;
+        Ok(last.filter(|message| event_type(&message.headers).is_some()))
     }
 
     /// The stored event that ends the wait: the subject's last event, or an earlier one if a later
@@ -180,7 +182,10 @@ impl History {
                 _ => Original::Other,
             });
         }
-        let last = store.last(template, name).await.map_err(|e| e.to_string())?;
+        let last = match store.last(template, name).await {
+            Err(StoreError::Foreign(_)) => None,
+            last => last.map_err(|e| e.to_string())?,
+        };
         let published = match last {
             Some(LastMessage { request_id, request_hash, .. }) if request_id == id.as_ref() => {
                 Some(request_hash)
