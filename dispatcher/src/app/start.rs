@@ -3,7 +3,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::Client;
 use dispatcher_core::{
     contract::names::{TemplateName, is_label},
     template::Template,
@@ -11,7 +10,7 @@ use dispatcher_core::{
 use tokio::sync::watch;
 
 use crate::{
-    app::queue_sampler::QueueSampler,
+    app::{connections::Connections, queue_sampler::QueueSampler},
     cancellation::Cancellations,
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
@@ -19,7 +18,6 @@ use crate::{
     micro::{history::History, lookup::Queue},
     nats::{
         cancellation_bucket::CancellationBucket,
-        connect,
         provision::{Provision, Provisioned},
         status_stream::StatusStream,
         watchdog::Watchdog,
@@ -33,7 +31,7 @@ pub(super) struct Prepared {
     pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     /// The Jobs of the namespace.
     pub(super) jobs: JobClient,
-    pub(super) client: Client,
+    pub(super) connections: Connections,
     /// Changes after each reconnect to NATS.
     pub(super) reconnects: watch::Receiver<u64>,
     pub(super) watchdog: Watchdog,
@@ -63,10 +61,8 @@ impl Prepared {
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let client =
-            connect::connect(&config.nats, health.component("nats"), reconnected.clone(), metrics.clone())
-                .await?;
-        let context = connect::jetstream(client.clone());
+        let connections = Connections::open(&config.nats, health, metrics, reconnected.clone()).await?;
+        let context = connections.jetstream();
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = provision.run(&context, &names).await?;
@@ -74,12 +70,7 @@ impl Prepared {
 
         let nats_error = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
-        let poison = PoisonHandler {
-            jobs: provisioned.jobs.clone(),
-            consumers: provisioned.consumers.clone(),
-            dead_letters: dead_letters.clone(),
-        };
-        poison.before_pulling().await;
+        let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
         let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
@@ -88,7 +79,7 @@ impl Prepared {
         Ok(Self {
             templates,
             jobs,
-            client,
+            connections,
             reconnects,
             watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
             queue_sampler: QueueSampler {

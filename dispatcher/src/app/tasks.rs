@@ -19,7 +19,6 @@ use crate::{
         handler::{Handler as ServiceHandler, NatsService},
         submit::SubmitHandler,
     },
-    nats::connect,
     status::{self, StatusHandle},
     supervisor::{Spawner, Supervisor},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
@@ -148,6 +147,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
 
 /// Starts one pull loop per template.
 fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
+    let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
     for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
         let Some(template) = prepared.templates.get(&name).cloned() else { continue };
         let creator = JobCreator {
@@ -168,7 +168,10 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             spans: shared.spans.clone(),
         };
         let pull = PullLoop {
+            intake: prepared.connections.intake.clone(),
+            api_prefix: api_prefix.clone(),
             consumer,
+            poison: prepared.poison.clone(),
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
@@ -182,13 +185,13 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
 fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
-    let Prepared { client, store, history, queue, .. } = prepared;
+    let Prepared { connections, store, history, queue, .. } = prepared;
     let max_waiters = shared.config.max_waiters.into();
     let max_wait = Duration::from_secs(shared.config.max_wait.into());
     let submit = SubmitHandler::new(
-        (client.clone(), store.clone(), history.clone()),
+        (connections.client(), store.clone(), history.clone()),
         (max_wait, max_waiters),
-        prepared.reconnects.clone(),
+        connections.events.clone(),
         group.stop_token(),
     );
     let cancel = CancelHandler {
@@ -200,7 +203,8 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
     };
     let handler = ServiceHandler { submit, cancel, history: history.clone(), queue: queue.clone() };
     let service = NatsService {
-        client: client.clone(),
+        receivers: connections.service.clone(),
+        events: connections.events.clone(),
         templates: prepared.templates.clone(),
         handler: Arc::new(handler),
         max_waiters,
@@ -211,7 +215,7 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
 
 /// Starts the tasks that watch over the streams, the connection and the cancellations.
 fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared) {
-    let Prepared { jobs, client, reconnects, watchdog, store, poison, cancellations, .. } = prepared;
+    let Prepared { jobs, connections, watchdog, store, cancellations, .. } = prepared;
     let enforcer = Enforcer {
         cancellations: cancellations.clone(),
         client: jobs,
@@ -222,8 +226,7 @@ fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared
     group.spawn_until_stop("cancellation jobs", enforcer.run());
     let health = shared.health.component("cancellation");
     group.spawn_until_stop("cancellation", async move { cancellations.run(health).await });
-    group.spawn_until_stop("poison messages", poison.run(reconnects));
-    group.spawn_until_stop("nats", connect::ended(client));
+    connections.spawn_keepers(group);
     group.spawn_until_stop("streams", watchdog.run());
     group.spawn_until_stop("queue sampler", prepared.queue_sampler.run());
 }

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use dispatcher_core::{contract::names::TemplateName, template::Template};
 use futures::{
     Stream, StreamExt,
+    future::join_all,
     stream::{self, BoxStream, SelectAll},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -29,6 +30,7 @@ use crate::{
         submit::SubmitHandler,
         waiters,
     },
+    nats::connection::Connection,
     telemetry::health::Component,
 };
 
@@ -36,12 +38,17 @@ use crate::{
 const NAME: &str = "dispatcher";
 /// How many calls are served concurrently, in addition to waiting ones.
 const CONCURRENCY: usize = 256;
+/// How often endpoints that cannot be opened are tried again.
+const RETRY: Duration = Duration::from_millis(500);
 /// At shutdown: how long each endpoint waits for calls in flight to arrive.
 const IN_FLIGHT: Duration = Duration::from_millis(250);
 
 /// Runs the endpoints.
 pub(crate) struct NatsService {
-    pub(crate) client: Client,
+    /// Receive calls. A poison message can end them.
+    pub(crate) receivers: Vec<Connection>,
+    /// Receives the events that callers wait for.
+    pub(crate) events: Connection,
     pub(crate) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     pub(crate) handler: Arc<Handler>,
     /// How many callers may wait for an event.
@@ -70,44 +77,64 @@ type Calls = SelectAll<BoxStream<'static, Call>>;
 impl NatsService {
     /// Serves until `stop` is cancelled, then answers the calls in flight.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let subscriber = match waiters::subscribe(&self.client).await {
-            Ok(subscriber) => subscriber,
+        let events = match waiters::subscribe(&self.events, stop.clone()).await {
+            Ok(events) => events,
             Err(error) => return self.health.not_ready(format!("cannot subscribe: {error}")),
-        };
-        let (service, mut calls) = match self.open(&stop).await {
-            Ok(open) => open,
-            Err(error) => return self.health.not_ready(format!("cannot open endpoints: {error}")),
         };
         let permits = Arc::new(Semaphore::new(CONCURRENCY + self.max_waiters));
         let mut tasks = JoinSet::new();
-        let mut dispatching = pin!(waiters::dispatch(subscriber, self.handler.submit.waiters.clone()));
-        self.health.ready();
+        let mut dispatching = pin!(waiters::dispatch(events, self.handler.submit.waiters.clone()));
+        let (sender, mut calls) = mpsc::channel(1);
+        let receivers = self.receivers.iter().map(|receiver| self.receive(receiver, sender.clone(), &stop));
+        let mut receiving = pin!(join_all(receivers));
+        drop(sender);
         loop {
             tokio::select! {
-                call = calls.next() => match call {
-                    Some(call) => self.serve(call, &permits, &mut tasks).await,
-                    // The dispatcher is stopping, or the client is closed.
-                    None => break,
-                },
+                Some(call) = calls.recv() => self.serve(call, &permits, &mut tasks).await,
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "the task of a call panicked");
                     }
                 }
-                () = &mut dispatching => break,
+                // The dispatcher is stopping.
+                _ = &mut receiving => break,
+                () = &mut dispatching, if !stop.is_cancelled() => break,
             }
         }
+        while let Ok(call) = calls.try_recv() {
+            self.serve(call, &permits, &mut tasks).await;
+        }
         while tasks.join_next().await.is_some() {}
-        if let Err(error) = service.stop().await {
-            tracing::debug!(error, "cannot stop the NATS service");
+    }
+
+    /// Receives calls on one connection until `stop` is cancelled. Opens the endpoints again
+    /// whenever its client is replaced.
+    async fn receive(&self, receiver: &Connection, calls: mpsc::Sender<Call>, stop: &CancellationToken) {
+        let mut changes = receiver.changes();
+        while !stop.is_cancelled() {
+            match self.open(&receiver.client(), stop).await {
+                Ok((service, mut open)) => {
+                    self.health.ready();
+                    while let Some(call) = open.next().await {
+                        if calls.send(call).await.is_err() {
+                            return;
+                        }
+                    }
+                    if let Err(error) = service.stop().await {
+                        tracing::debug!(error, "cannot stop the NATS service");
+                    }
+                }
+                Err(error) => tracing::debug!(error, "cannot open the endpoints"),
+            }
+            // The client has ended.
+            let _ = stop.run_until_cancelled(timeout(RETRY, changes.changed())).await;
         }
     }
 
     /// Opens the endpoints of every template. Each ends when `stop` is cancelled, after the calls
     /// that have arrived.
-    async fn open(&self, stop: &CancellationToken) -> Result<(Service, Calls), String> {
-        let service = self
-            .client
+    async fn open(&self, client: &Client, stop: &CancellationToken) -> Result<(Service, Calls), String> {
+        let service = client
             .service_builder()
             .description("Turns requests into Kubernetes Jobs and publishes their status")
             .queue_group(NAME)

@@ -31,6 +31,7 @@ use crate::{
         waiters::{WaitResult, Waiter, Waiters},
     },
     nats::{
+        connection::Connection,
         definitions::JOBS,
         headers::{put_trace, trace_of},
         status_stream::StatusStream,
@@ -53,8 +54,8 @@ pub(crate) struct SubmitHandler {
     history: History,
     pub(super) waiters: Waiters,
     max_wait: Duration,
-    /// Changes after each reconnect to NATS.
-    reconnects: watch::Receiver<u64>,
+    /// Receives the events that callers wait for.
+    events: Connection,
     /// Cancelled when the dispatcher stops.
     stop: CancellationToken,
 }
@@ -73,11 +74,11 @@ impl SubmitHandler {
     pub(crate) fn new(
         (client, store, history): (Client, StatusStream, History),
         (max_wait, max_waiters): (Duration, usize),
-        reconnects: watch::Receiver<u64>,
+        events: Connection,
         stop: CancellationToken,
     ) -> Self {
         let waiters = Waiters::new(max_waiters);
-        Self { client, store, history, waiters, max_wait, reconnects, stop }
+        Self { client, store, history, waiters, max_wait, events, stop }
     }
 
     /// Validates and stores a request; then answers, or waits for the event.
@@ -212,7 +213,7 @@ impl SubmitHandler {
             return Err(with_stored(ServiceError::from(rejection.clone())));
         }
         let (begin, end) = (Instant::now(), Instant::now() + timeout);
-        let mut reconnects = self.reconnects.clone();
+        let mut reconnects = self.events.changes();
         reconnects.mark_unchanged();
         let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,7 +261,7 @@ impl SubmitHandler {
         waited: Duration,
     ) -> Result<Option<Result<Bytes, ServiceError>>, String> {
         // Once the server has the subscription, an event is either delivered or stored already.
-        self.client.flush().await.map_err(|e| e.to_string())?;
+        self.events.client().flush().await.map_err(|e| e.to_string())?;
         let Stored { query, sequence, .. } = stored;
         if let Some(event) = self.history.event(query, wait).await? {
             return Ok(Some(Ok(event)));

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_nats::{Client, Message, Subscriber, client::FlushError};
+use async_nats::{Message, client::FlushError};
 use bytes::Bytes;
 use dispatcher_core::contract::{
     event::EventType,
@@ -16,10 +16,17 @@ use dispatcher_core::contract::{
     names::{RequestId, TemplateName, parse_status_subject},
     rejection::RejectedNotice,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::micro::api::Wait;
+use crate::{
+    micro::api::Wait,
+    nats::{
+        connection::Connection,
+        subscription::{self, Subject},
+    },
+};
 
 /// Every status subject that `JOB_STATUS` republishes, and `_rejected`.
 const SUBJECTS: &str = "jobs.*.status.*";
@@ -155,15 +162,19 @@ impl Drop for Waiter {
 ///
 /// # Errors
 /// The client is closed.
-pub(super) async fn subscribe(client: &Client) -> Result<Subscriber, String> {
-    let subscriber = client.subscribe(SUBJECTS).await.map_err(|e| e.to_string())?;
-    client.flush().await.map_err(|e: FlushError| e.to_string())?;
-    Ok(subscriber)
+pub(super) async fn subscribe(
+    events: &Connection,
+    stop: CancellationToken,
+) -> Result<BoxStream<'static, Message>, String> {
+    let subject = Subject { name: SUBJECTS.to_owned(), queue_group: None };
+    let messages = subscription::subscribe(events, subject, stop).await?;
+    events.client().flush().await.map_err(|e: FlushError| e.to_string())?;
+    Ok(messages)
 }
 
 /// Passes messages to the waiting callers until the subscription ends.
-pub(super) async fn dispatch(mut subscriber: Subscriber, waiters: Waiters) {
-    while let Some(message) = subscriber.next().await {
+pub(super) async fn dispatch(mut messages: BoxStream<'static, Message>, waiters: Waiters) {
+    while let Some(message) = messages.next().await {
         if !waiters.is_empty() {
             dispatch_one(&message, &waiters);
         }

@@ -9,6 +9,7 @@ pub mod error;
 mod fuzz;
 pub mod job;
 mod message;
+pub mod pending;
 pub mod poison;
 
 pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
