@@ -301,7 +301,7 @@ async fn request_with_unusual_headers_has_exactly_one_end() {
         }
         scene.env.until_queue_is_empty().await;
         let status = if version == OLDEST_NATS_VERSION { vec!["status-404", "status-503"] } else { vec![] };
-        let invalid_ids = ["id-empty", "id-empty2", "id-long"];
+        let invalid_ids = ["id-empty", "id-empty2", "id-long", "id-tab"];
         let expected: Vec<_> = invalid_ids.into_iter().chain(status).collect();
         assert_eq!(rejected, expected, "{version}");
         scene.assert_unharmed().await;
