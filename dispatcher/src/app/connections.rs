@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How many connections receive the calls of the NATS service.
-const SERVICE: usize = 1;
+const SERVICE: usize = 2;
 
 /// The connections of one process.
 pub(super) struct Connections {

@@ -4,7 +4,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dispatcher_core::{
-    contract::names::{TemplateName, is_label},
+    contract::{
+        names::{TemplateName, is_label},
+        submitter::Submitters,
+    },
     template::Template,
 };
 use tokio::sync::watch;
@@ -15,7 +18,7 @@ use crate::{
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
     kube::JobClient,
-    micro::{history::History, lookup::Queue},
+    micro::{history::History, lookup::Lookups},
     nats::{
         cancellation_bucket::CancellationBucket,
         provision::{Provision, Provisioned},
@@ -38,7 +41,8 @@ pub(super) struct Prepared {
     pub(super) store: StatusStream,
     pub(super) poison: PoisonHandler,
     pub(super) history: History,
-    pub(super) queue: Queue,
+    pub(super) lookups: Lookups,
+    pub(super) submitters: Arc<Submitters>,
     pub(super) cancellations: Cancellations,
     pub(super) dead_letters: DeadLetters,
     pub(super) queue_sampler: QueueSampler,
@@ -58,6 +62,7 @@ impl Prepared {
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
         let templates = load_templates(config)?;
+        let submitters = Arc::new(config.submitters.load()?);
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
@@ -89,7 +94,8 @@ impl Prepared {
             },
             cancellations,
             history: History::open(&context).await.map_err(nats_error)?,
-            queue: Queue { jobs: provisioned.jobs.clone() },
+            lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), names.len()),
+            submitters,
             store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
             poison,

@@ -18,6 +18,7 @@ use crate::{
         cancel::CancelHandler,
         handler::{Handler as ServiceHandler, NatsService},
         submit::SubmitHandler,
+        waiters::Waiters,
     },
     status::{self, StatusHandle},
     supervisor::{Spawner, Supervisor},
@@ -163,6 +164,7 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             creator,
             cancellations: prepared.cancellations.clone(),
             dead_letters: prepared.dead_letters.clone(),
+            submitters: prepared.submitters.clone(),
             status: status.clone(),
             metrics: shared.metrics.clone(),
             spans: shared.spans.clone(),
@@ -185,12 +187,14 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
 fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
-    let Prepared { connections, store, history, queue, .. } = prepared;
+    let Prepared { connections, store, history, lookups, submitters, .. } = prepared;
     let max_waiters = shared.config.max_waiters.into();
+    let waiters = Waiters::new(max_waiters, prepared.templates.len());
     let max_wait = Duration::from_secs(shared.config.max_wait.into());
     let submit = SubmitHandler::new(
         (connections.client(), store.clone(), history.clone()),
-        (max_wait, max_waiters),
+        (lookups.clone(), submitters.clone()),
+        (max_wait, waiters),
         connections.events.clone(),
         group.stop_token(),
     );
@@ -199,12 +203,14 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
         cancellations: prepared.cancellations.clone(),
         limiter: shared.limiter.clone(),
         history: history.clone(),
-        queue: queue.clone(),
+        lookups: lookups.clone(),
+        own_account_only: shared.config.submitters.cancel_own_account_only,
     };
-    let handler = ServiceHandler { submit, cancel, history: history.clone(), queue: queue.clone() };
+    let handler = ServiceHandler { submit, cancel, history: history.clone(), lookups: lookups.clone() };
     let service = NatsService {
         receivers: connections.service.clone(),
         events: connections.events.clone(),
+        sender: connections.main.clone(),
         templates: prepared.templates.clone(),
         handler: Arc::new(handler),
         max_waiters,

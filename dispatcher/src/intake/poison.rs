@@ -142,6 +142,7 @@ impl PoisonHandler {
             payload: payload.clone(),
             // The headers are unreliable.
             trace: None,
+            submitter: None,
             rejection: &rejection,
         };
         self.dead_letters.reject(dead_letter).await?;

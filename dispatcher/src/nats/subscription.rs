@@ -24,15 +24,12 @@ pub(crate) struct Subject {
 
 /// The messages of a subject. If the client ends, messages are lost until its replacement has
 /// subscribed. After `stop`, the stream ends with the messages that have arrived.
-///
-/// # Errors
-/// If the current client has ended.
 pub(crate) async fn subscribe(
     connection: &Connection,
     subject: Subject,
     stop: CancellationToken,
-) -> Result<BoxStream<'static, Message>, String> {
-    let subscriber = try_subscribe(&connection.client(), &subject).await?;
+) -> BoxStream<'static, Message> {
+    let subscriber = subscribe_to_current(connection, &subject).await;
     let state = (connection.clone(), subject, subscriber, stop);
     let messages = stream::unfold(state, |(connection, subject, mut subscriber, stop)| async move {
         loop {
@@ -49,14 +46,14 @@ pub(crate) async fn subscribe(
             if let Some(message) = next {
                 return Some((message, (connection, subject, subscriber, stop)));
             }
-            subscriber = stop.run_until_cancelled(again(&connection, &subject)).await?;
+            subscriber = stop.run_until_cancelled(subscribe_to_current(&connection, &subject)).await?;
         }
     });
-    Ok(messages.boxed())
+    messages.boxed()
 }
 
-/// Subscribes once the client is replaced.
-async fn again(connection: &Connection, subject: &Subject) -> Subscriber {
+/// Subscribes; if the client has ended, once it is replaced.
+async fn subscribe_to_current(connection: &Connection, subject: &Subject) -> Subscriber {
     let mut changes = connection.changes();
     loop {
         match try_subscribe(&connection.client(), subject).await {
