@@ -76,7 +76,8 @@ impl Prepared {
         let nats_error = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
         let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
-        let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
+        let bucket =
+            CancellationBucket::open(context.clone(), &connections.scans).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
         metrics.set_templates(&templates);
@@ -84,7 +85,6 @@ impl Prepared {
         Ok(Self {
             templates,
             jobs,
-            connections,
             reconnects,
             watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
             queue_sampler: QueueSampler {
@@ -93,13 +93,16 @@ impl Prepared {
                 metrics: metrics.clone(),
             },
             cancellations,
-            history: History::open(&context).await.map_err(nats_error)?,
+            history: History::open(&context, &connections.scans).await.map_err(nats_error)?,
             lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), names.len()),
             submitters,
-            store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
+            store: StatusStream::open(context, &connections.scans)
+                .await
+                .map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
             poison,
             provisioned,
+            connections,
         })
     }
 }
