@@ -7,10 +7,11 @@ use dispatcher_core::{
         dead_letter::{KeptPayload, StoredAt},
         headers::{
             JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_PAYLOAD_SHA256, JOB_PAYLOAD_SIZE, JOB_REQUEST_HASH,
-            JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_REQUEST_TIME, safe_value,
+            JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_REQUEST_TIME, JOB_SUBMITTER, safe_value,
         },
         names::TemplateName,
         rejection::{RejectedNotice, RejectedType, Rejection},
+        submitter::Submitter,
         trace::Trace,
     },
     request::{Identity, Request},
@@ -44,6 +45,8 @@ pub(crate) struct DeadLetter<'a> {
     pub payload: Bytes,
     /// The trace, if the request has one.
     pub trace: Option<&'a Trace>,
+    /// Who submitted the request, if it is known.
+    pub submitter: Option<&'a Submitter>,
     /// The reason.
     pub rejection: &'a Rejection,
 }
@@ -128,6 +131,9 @@ fn headers(dead_letter: &DeadLetter<'_>, request: StoredAt, payload: &KeptPayloa
     }
     if let Some(name) = &rejection.name {
         map.insert(JOB_NAME, name.as_ref());
+    }
+    if let Some(submitter) = dead_letter.submitter {
+        map.insert(JOB_SUBMITTER, submitter.to_text());
     }
     put_trace(&mut map, dead_letter.trace);
     map

@@ -9,13 +9,13 @@ use async_nats::jetstream::{
     self,
     stream::{Info, RawMessage},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use dispatcher_core::contract::names::TemplateName;
 
 use crate::nats::{
     definitions::JOBS,
-    scan::{GetAnswer, call, message_request},
+    scan::{call, get_message},
 };
 
 /// The stream, for errors.
@@ -93,19 +93,6 @@ impl JobsStream {
         from: u64,
     ) -> Result<Option<RawMessage>, String> {
         let query = json!({"seq": from, "next_by_subj": template.create_subject()});
-        let found = message_request::<GetAnswer>(&self.context, ("GET", JOBS), &query).await?;
-        Ok(found.map(|stored| stored.message))
-    }
-
-    /// Removes the request at a sequence. Succeeds if another replica has removed it.
-    ///
-    /// # Errors
-    /// If the stream does not answer or refuses.
-    pub(crate) async fn remove(&self, sequence: u64) -> Result<(), String> {
-        let query = json!({"seq": sequence, "no_erase": true});
-        match message_request::<Value>(&self.context, ("DELETE", JOBS), &query).await? {
-            None | Some(Value::Object(_)) => Ok(()),
-            Some(other) => Err(format!("{LABEL}: found {other}, expected an object")),
-        }
+        get_message(&self.context, JOBS, &query).await
     }
 }

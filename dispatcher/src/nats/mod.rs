@@ -2,6 +2,7 @@
 
 pub(crate) mod cancellation_bucket;
 pub(crate) mod connect;
+pub(crate) mod connection;
 mod credentials;
 pub(crate) mod dead_letters_stream;
 pub mod definitions;
@@ -12,4 +13,5 @@ pub(crate) mod provision;
 pub mod scan;
 pub(crate) mod settings;
 pub(crate) mod status_stream;
+pub(crate) mod subscription;
 pub(crate) mod watchdog;

@@ -22,5 +22,6 @@ pub mod names;
 pub mod rejection;
 pub mod schemas;
 pub mod settings;
+pub mod submitter;
 pub mod text;
 pub mod trace;
