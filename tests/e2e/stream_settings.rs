@@ -3,9 +3,11 @@
 
 use async_nats::jetstream::stream;
 use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::paths::NATS_VERSIONS;
 use dispatcher_tests::test_env::{TestEnv, header};
 use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Dispatcher, or_skip, until};
+use dispatcher_tests::{Dispatcher, Nats, or_skip, until};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::service_client::{call_service, code_and_error};
@@ -91,18 +93,27 @@ fn harmful_since_2_11() -> Vec<(&'static str, Value, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn harmful_setting_is_refused_at_start_by_name() {
-    let env = or_skip!(TestEnv::start().await);
+    for version in NATS_VERSIONS {
+        let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
+        let nats = Nats::process_of_version(version).await;
+        let newer = if version.starts_with("2.10.") { vec![] } else { harmful_since_2_11() };
+        let changes: Vec<_> = harmful().into_iter().chain(newer).collect();
+        refuse_each(&TestEnv::new(nats, kubernetes.namespace().await).await, &changes).await;
+    }
+}
+
+async fn refuse_each(env: &TestEnv, changes: &[(&'static str, Value, &'static str)]) {
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
-    for (name, changes, text) in harmful().into_iter().chain(harmful_since_2_11()) {
+    for (name, changes, text) in changes {
         if changes["consumer_limits"].is_object() || changes["allow_msg_schedules"] == true {
             // They cannot be taken back. `harmful_setting_makes_a_running_dispatcher_not_ready` has
             // them last.
             continue;
         }
-        let before = edit(&env, name, &changes).await;
+        let before = edit(env, name, changes).await;
         let object = if name.starts_with("dispatcher-") { "consumer" } else { "stream" };
         assert_refused(env.dispatcher(), &format!("{object} {name}"), text).await;
-        replace(&env, name, &before).await.unwrap();
+        replace(env, name, &before).await.unwrap();
     }
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
 }
@@ -200,7 +211,14 @@ async fn delete_marker_is_no_event() {
 /// own sequences. One that sources `JOB_STATUS` does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_on_the_status_subjects_is_reported_and_a_source_gets_every_event() {
-    let env = or_skip!(TestEnv::start().await);
+    for version in NATS_VERSIONS {
+        let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
+        let nats = Nats::process_of_version(version).await;
+        report_and_source(&TestEnv::new(nats, kubernetes.namespace().await).await).await;
+    }
+}
+
+async fn report_and_source(env: &TestEnv) {
     let dispatcher = env.dispatcher().start().await;
     env.request(r#"{"foo":"first"}"#).await;
     env.outcome("simple-job-first").await;
@@ -235,7 +253,7 @@ async fn stream_on_the_status_subjects_is_reported_and_a_source_gets_every_event
 /// The server refuses a stream without space. The error says what needs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_small_store_is_refused_with_the_needed_space() {
-    let nats = dispatcher_tests::Nats::process_configured("jetstream {max_file_store: 1GB}\n").await;
+    let nats = Nats::process_configured("jetstream {max_file_store: 1GB}\n").await;
     let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
     let env = TestEnv::new(nats, kubernetes.namespace().await).await;
     assert_refused(env.dispatcher(), "stream JOBS", "max_file_store").await;
@@ -247,4 +265,63 @@ async fn too_small_store_is_refused_with_the_needed_space() {
     }
     let _: stream::Config = env.jetstream.get_stream("JOBS").await.unwrap().cached_info().config.clone();
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
+}
+
+/// The limits are set before a start and while a dispatcher runs. The server refuses each pull that
+/// asks for more.
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_limits_of_a_consumer_are_obeyed() {
+    for version in NATS_VERSIONS {
+        let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
+        let env = TestEnv::new(Nats::process_of_version(version).await, kubernetes.namespace().await).await;
+        let (_folder, templates) = managed_template();
+        let dispatcher = env.dispatcher().templates(templates).start().await;
+        for (round, limits) in [
+            json!({"max_batch": 10}),
+            json!({"max_batch": 1, "max_expires": 2_000_000_000_u64}),
+            json!({"max_batch": 10, "max_bytes": 100_000}),
+        ]
+        .iter()
+        .enumerate()
+        {
+            edit(&env, "dispatcher-simple", limits).await;
+            for restart in [false, true] {
+                let name = format!("limited-{round}-{restart}");
+                env.request(json!({"foo": "x", "name": name}).to_string()).await;
+                env.until_last(&name, "ADDED").await;
+                env.until_queue_is_empty().await;
+                until_readyz(&dispatcher, 200, "readyz check passed").await;
+                if !restart {
+                    assert_eq!(dispatcher.terminate().await, Some(0));
+                    dispatcher.restart().await;
+                }
+            }
+        }
+        let log = dispatcher.log();
+        let warnings = log.lines().filter(|line| line.contains("\"WARN\"")).count();
+        assert!(warnings <= 6, "{version}: one warning for each change: {log}");
+    }
+}
+
+/// Nothing tells a running pull loop of this setting, and the consumer still answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer_that_refuses_each_pull_is_tried_with_growing_delays() {
+    let env = or_skip!(TestEnv::start().await);
+    let (_folder, templates) = managed_template();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let groups = json!({"priority_groups": ["a"], "priority_policy": "overflow"});
+    let before = edit(&env, "dispatcher-simple", &groups).await;
+    until_readyz(&dispatcher, 503, "[-]intake simple consumer dispatcher-simple").await;
+    let pulls = env.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.JOBS.dispatcher-simple").await.unwrap();
+    let lines = || dispatcher.log().lines().filter(|line| line.contains("intake simple")).count();
+    let logged = lines();
+    // The duration of the fault.
+    let end = tokio::time::sleep(std::time::Duration::from_secs(10));
+    let pulls = pulls.take_until(Box::pin(end)).count().await;
+    assert!(pulls < 20, "{pulls} pulls in 10 s");
+    assert!(lines() <= logged + 2, "{}", dispatcher.log());
+    replace(&env, "dispatcher-simple", &before).await.unwrap();
+    env.request(r#"{"foo":"a"}"#).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    until_readyz(&dispatcher, 200, "readyz check passed").await;
 }

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::config_folder::{
-    ConfigFolder, client, create_reader_consumer, create_streams, password_env, send_operation,
+    ConfigFolder, client, create_reader_consumer, create_streams, options, password_env, passwords,
+    send_operation,
 };
 use crate::service_client::call_service;
 
@@ -217,4 +218,39 @@ fn permissions_without_provisioning_are_a_subset() {
     let (more, less) = (allowed("dispatcher"), allowed("dispatcher-no-provision"));
     assert!(less.0.iter().all(|subject| more.0.contains(subject)) && less.0.len() < more.0.len());
     assert_eq!(less.1, more.1);
+}
+
+/// With this flag, the subjects of acks also contain the domain and the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_of_both_forms_are_permitted() {
+    let folder = ConfigFolder::new();
+    folder.write("flags.conf", "feature_flags { js_ack_fc_v2: true }\n");
+    let files = ["flags.conf", "accounts.conf"];
+    let nats = folder.serve(&files, &passwords(), options("administrator")).await;
+    let env = or_skip!(password_env(nats).await);
+    let dispatcher = env.dispatcher().start().await;
+    create_reader_consumer(&env).await;
+    play_common_operations(&env, "first").await;
+    env.until_queue_is_empty().await;
+    let (_, readyz) = dispatcher.get("/readyz").await.unwrap();
+    assert_eq!(readyz, "ready\n");
+    assert!(env.nats.log().contains("$JS.ACK._."), "the server does not use the other form");
+    assert_eq!(violations(&env.nats), Vec::<String>::new());
+    assert_eq!(dispatcher.terminate().await, Some(0));
+}
+
+/// Otherwise each request would be delivered again every minute, and nobody would know.
+#[tokio::test(flavor = "multi_thread")]
+async fn dispatcher_that_may_not_acknowledge_is_not_ready() {
+    let folder = ConfigFolder::new();
+    folder.edit("roles/dispatcher.conf", "\"$JS.ACK.JOBS.>\"", "");
+    let env = or_skip!(password_env(folder.by_password("accounts.conf").await).await);
+    let dispatcher = env.dispatcher().start().await;
+    env.request(r#"{"foo":"a"}"#).await;
+    until("/readyz to name the ack", TIMEOUT, || async {
+        let (status, body) = dispatcher.get("/readyz").await?;
+        if status == 503 && body.contains("the ack is not confirmed") { Ok(()) } else { Err(body) }
+    })
+    .await;
+    env.until_last("simple-job-a", "OUTCOME").await;
 }
