@@ -6,7 +6,7 @@ use clap::Parser;
 use dispatcher::{
     app::{RunError, run},
     check::check,
-    cli::{Check, Cli, Command, LogFormat, StartError, check_environment},
+    cli::{Check, Cli, Command, LogFormat, StartError, check_environment, describe},
     nats::{definitions, nack},
     templates,
 };
@@ -21,7 +21,11 @@ const WRONG_SETTING: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_arguments(&error),
+    };
+    let result = match cli.command {
         #[cfg(feature = "dev")]
         Command::Dev(settings) => return run_dev(*settings).await,
         Command::Run(config) => {
@@ -48,6 +52,12 @@ async fn main() -> ExitCode {
             ExitCode::from(if matches!(error, RunError::Start(_)) { WRONG_SETTING } else { 1 })
         }
     }
+}
+
+fn wrong_arguments(error: &clap::Error) -> ExitCode {
+    let Some(line) = describe(error, |name| std::env::var(name).ok()) else { error.exit() };
+    eprintln!("dispatcher: {line}");
+    ExitCode::from(WRONG_SETTING)
 }
 
 #[cfg(feature = "dev")]
