@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::account::Account;
-use async_nats::{Client, HeaderMap, Request};
+use async_nats::{Client, HeaderMap};
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, paths};
 use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -96,18 +95,23 @@ async fn waiting_callers_and_floods_of_large_calls_cost_little_memory() {
     let mut headers = HeaderMap::new();
     headers.insert("Job-Wait", "outcome");
     headers.insert("Unused", "x".repeat(990_000));
-    let call = |n: usize| {
-        let payload = json!({ "foo": format!("large-{n}") }).to_string();
-        let request = Request::new().headers(headers.clone()).payload(payload.into());
-        env.client.send_request("jobs.simple.submit", request.timeout(Some(TIMEOUT)))
-    };
-    // Few at once: the server drops clients that send faster than it forwards.
-    let answers: Vec<_> = stream::iter(0..400).map(call).buffer_unordered(20).collect().await;
-    let refused = answers.into_iter().flatten().filter(|answer| {
-        let headers = answer.headers.as_ref();
-        headers.and_then(|headers| headers.get("Job-Error")).is_some_and(|error| error.as_str() == "TooLarge")
-    });
-    assert!(refused.count() > 0, "no large call was answered");
+    let inbox = env.client.new_inbox();
+    let mut refusals = env.client.subscribe(inbox.clone()).await.unwrap();
+    for n in 0..1000 {
+        let payload = json!({ "foo": format!("large-{n}") }).to_string().into();
+        let publish = env.client.publish_with_reply_and_headers(
+            "jobs.simple.submit",
+            inbox.clone(),
+            headers.clone(),
+            payload,
+        );
+        publish.await.unwrap();
+        if n % 10 == 0 {
+            env.client.flush().await.unwrap();
+        }
+    }
+    let refused = tokio::time::timeout(TIMEOUT, refusals.next()).await.expect("no answer").unwrap();
+    assert_eq!(refused.headers.unwrap().get("Job-Error").unwrap().as_str(), "TooLarge");
 
     // Waiting callers with the largest allowed call.
     let long = "x".repeat(60_000);
