@@ -13,6 +13,7 @@ use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::cancellation::pause_queue;
 use crate::service_client::{call_service, code_and_error};
 
 /// Copies of the template `simple` with other names.
@@ -58,7 +59,7 @@ async fn discovery_answers_with_a_small_max_payload() {
     let nats = Nats::process_configured("max_payload: 18432\n").await;
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let env = TestEnv::new(nats, kubernetes.namespace().await).await;
-    let folder = copies(60);
+    let folder = copies(120);
     let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
     assert_discovery_answers(&env.client, 3).await;
 }
@@ -145,8 +146,7 @@ async fn look_ups_of_unknown_jobs_read_the_queue_once_for_all_callers() {
     let env = or_skip!(TestEnv::start().await);
     let (_folder, templates) = managed_template();
     let _dispatcher = env.dispatcher().templates(templates).start().await;
-    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
-    queue.delete_consumer("dispatcher-simple").await.unwrap();
+    pause_queue(&env).await;
     for n in 0..QUEUED {
         env.request_with_id(&format!("queued-{n}"), &format!(r#"{{"foo":"queued-{n}"}}"#)).await;
     }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn request_is_answered_beside_idle_connections() {
+    async fn request_is_answered_while_other_connections_are_idle() {
         let (address, ..) = server().await;
         let mut idle = Vec::new();
         for _ in 0..MAX_PER_ADDRESS - 1 {

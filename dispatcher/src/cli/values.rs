@@ -1,4 +1,4 @@
-//! Parsers of settings. Their errors say which values are allowed.
+//! Parsers of settings. Their errors name the allowed values.
 
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr};
 

@@ -8,6 +8,7 @@ use dispatcher_tests::wait::TIMEOUT;
 use serde_json::{Value, json};
 
 use super::config_folder::{ConfigFolder, client, password_env};
+use crate::cancellation::pause_queue;
 use crate::service_client::{ServiceError, code_and_error, try_call_service};
 
 const KEY: &str = "a secret of at least thirty-two bytes";
@@ -116,8 +117,7 @@ async fn cancel_can_be_limited_to_requests_of_the_own_account() {
     call(&acme, submit, &running, r#"{"foo":"running"}"#).await.unwrap();
     acme.request("jobs.simple.create", r#"{"foo":"anonymous"}"#.into()).await.unwrap();
     env.until_last("simple-job-anonymous", "ADDED").await;
-    let queue = env.jetstream.get_stream("JOBS").await.unwrap();
-    queue.delete_consumer("dispatcher-simple").await.unwrap();
+    pause_queue(&env).await;
     call(&acme, submit, &[("Nats-Msg-Id", "queued")], r#"{"foo":"queued"}"#).await.unwrap();
 
     let cancel = async |client: &Client, query: Value| {
