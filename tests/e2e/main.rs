@@ -32,6 +32,7 @@ mod proxies;
 mod rejections;
 mod security;
 mod service;
+mod service_bounds;
 mod service_client;
 mod settings;
 mod stream_settings;

@@ -8,4 +8,5 @@ mod logins;
 mod permissions;
 mod roles;
 mod rotation;
+mod submitters;
 mod tenants;

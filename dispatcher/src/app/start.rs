@@ -4,10 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dispatcher_core::{
-    contract::{
-        names::{TemplateName, is_label},
-        submitter::Submitters,
-    },
+    contract::{names::TemplateName, submitter::Submitters},
     template::Template,
 };
 use tokio::sync::watch;
@@ -139,19 +136,6 @@ async fn connect_kubernetes(
     cluster: Option<::kube::Client>,
     config: &Config,
 ) -> Result<JobClient, StartError> {
-    let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
-    for (setting, name, object) in [
-        ("DISPATCHER_NAMESPACE", &config.namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAMESPACE", lease_namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAME", &config.lease.name, "Lease"),
-    ] {
-        if !is_label(name) {
-            let message = format!(
-                "{name:?} is not a valid {object} name (allowed: lower-case letters, digits and `-`)"
-            );
-            return Err(StartError::new(setting, message));
-        }
-    }
     let client = match cluster {
         Some(client) => client,
         None => crate::kube::connect(config.kubeconfig.as_deref())
