@@ -33,6 +33,7 @@ mod security;
 mod service;
 mod service_client;
 mod settings;
+mod single_jobs;
 mod templates;
 mod testbed;
 mod traces;
