@@ -380,8 +380,14 @@ async fn finished_job_that_is_replaced_by_its_copy_runs_and_is_published_again()
     let copy = env.namespace.jobs.create(&PostParams::default(), &copy_of(&original, &name)).await.unwrap();
     assert!(copy.labels().contains_key(OUTCOME_LABEL), "the copy has the label of the original");
 
-    let added = env.until_last(&name, "ADDED").await;
-    assert_eq!(added["uid"].as_str(), copy.metadata.uid.as_deref());
+    until("the ADDED of the copy", TIMEOUT, || async {
+        let events: Vec<Value> = env.history(&name).await.iter().map(event).collect();
+        let is_added = |event: &&Value| {
+            event["type"] == "ADDED" && event["uid"].as_str() == copy.metadata.uid.as_deref()
+        };
+        events.iter().any(|event| is_added(&event)).then_some(()).ok_or(events)
+    })
+    .await;
     until("the foreign label to be removed", TIMEOUT, || async {
         let labels = env.job(&name).await.labels().clone();
         if labels.contains_key(OUTCOME_LABEL) { Err(format!("{labels:?}")) } else { Ok(()) }
