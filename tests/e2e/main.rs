@@ -34,6 +34,7 @@ mod service;
 mod service_client;
 mod settings;
 mod single_jobs;
+mod start;
 mod templates;
 mod testbed;
 mod traces;

@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_nats::Client;
 use dispatcher_core::{
     contract::names::{TemplateName, is_label},
+    request::error::CallError,
     template::Template,
 };
 use tokio::sync::watch;
@@ -72,7 +73,8 @@ impl Prepared {
         let provisioned = provision.run(&context, &names).await?;
         check_ttls(&templates, &provisioned)?;
 
-        let nats_error = |message: String| StartError::new("NATS_URL", message);
+        // The streams exist, so only a lost connection or server fails here.
+        let nats_error = |message: String| StartError::new("NATS_URL", message).transient_if(true);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
         let poison = PoisonHandler {
             jobs: provisioned.jobs.clone(),
@@ -166,6 +168,17 @@ async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
             StartError::new("KUBECONFIG", format!("the API server rejects the credentials: {error}"))
         }
         Some(403) => StartError::new("DISPATCHER_NAMESPACE", format!("missing permission: {error}")),
-        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
+        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}"))
+            .transient_if(is_away(&error)),
     })
+}
+
+/// Whether the API server may come back without a change by an operator. A certificate that does not
+/// verify needs one.
+fn is_away(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => status.code == 429 || status.code >= 500,
+        CallError::DeadlineExceeded(_) => true,
+        CallError::Transport(text) => !text.contains("certificate"),
+    }
 }

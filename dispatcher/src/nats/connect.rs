@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
+use async_nats::{
+    AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream,
+};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -85,16 +87,18 @@ pub(crate) async fn connect(
             std::future::ready(())
         });
     let options = with_tls(options, settings).await?;
-    let (setting, reason) = match with_deadline(DEADLINE, options.connect(servers)).await {
+    let (setting, reason, away) = match with_deadline(DEADLINE, options.connect(servers)).await {
         Ok(Ok(client)) => return Ok(client),
         Ok(Err(error)) => {
             let reason = chain(&error);
-            (setting_at_fault(settings, &reason), reason)
+            let setting = setting_at_fault(settings, &reason);
+            (setting, reason, setting == "NATS_URL" && is_away(error.kind()))
         }
-        Err(error) => ("NATS_URL", error.to_string()),
+        Err(error) => ("NATS_URL", error.to_string(), true),
     };
     let servers = without_credentials(&settings.url);
-    Err(StartError::new(setting, format!("cannot connect to {servers}: {reason}")))
+    let message = format!("cannot connect to {servers}: {reason}");
+    Err(StartError::new(setting, message).transient_if(away))
 }
 
 /// Options with the login of the settings. Credentials are read again at each connect.
@@ -126,6 +130,12 @@ async fn with_tls(mut options: ConnectOptions, settings: &Nats) -> Result<Connec
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// Whether the server may come back without a change by an operator. A name that does not resolve may
+/// be that of a Service that is created later.
+fn is_away(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut)
 }
 
 /// The setting that most likely caused this error of the first connection.

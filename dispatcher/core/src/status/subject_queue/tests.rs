@@ -79,6 +79,47 @@ fn job_that_lost_its_label_publishes_no_event() {
 }
 
 #[test]
+fn queue_keeps_few_states_with_a_large_status() {
+    let mut queue = SubjectQueue::<()>::new(SubjectState::default());
+    let large = json!({"completedIndexes": "1,".repeat(LARGE_STATUS)});
+    for resource_version in 1..10 {
+        queue.enqueue(a_job("u", resource_version, large.clone()), Source::Watch);
+    }
+    let waiting: Vec<_> = queue.pending.iter().map(|(state, _)| state.resource_version).collect();
+    assert_eq!(waiting, [1, 9]);
+}
+
+#[test]
+fn refused_retirement_does_not_block_the_next_job_of_the_name() {
+    let mut queue = SubjectQueue::<()>::new(subject(4, "u", 4, EventType::Outcome));
+    let finished = a_job("u", 4, json!({"conditions": [{"type": "Complete", "status": "True"}]}));
+    queue.enqueue(finished, Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::Retire));
+    queue.enqueue(a_job("next", 9, json!({})), Source::Watch);
+    queue.complete(ActionResult::Refused);
+    assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
+}
+
+#[test]
+fn refused_retirement_leaves_an_idle_queue() {
+    let mut queue = SubjectQueue::<()>::new(subject(4, "u", 4, EventType::Outcome));
+    queue.enqueue(a_job("u", 4, json!({})), Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::Retire));
+    queue.complete(ActionResult::Refused);
+    assert!(queue.is_idle(true));
+}
+
+#[test]
+fn foreign_label_is_removed_once() {
+    let mut queue = SubjectQueue::<()>::new(subject(1, "u", 1, EventType::Added));
+    let labelled = JobState { foreign_label: true, ..a_job("u", 1, json!({})) };
+    queue.enqueue(labelled, Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::RemoveForeignLabel));
+    queue.complete(ActionResult::LabelRemoved);
+    assert_eq!(next_action(&mut queue), None);
+}
+
+#[test]
 fn events_lost_by_the_stream_are_published_again() {
     let mut queue = SubjectQueue::<()>::new(subject(9, "u", 5, EventType::Modified));
     queue.update(subject(3, "u", 1, EventType::Added));
