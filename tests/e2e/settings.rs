@@ -3,7 +3,7 @@
 
 use dispatcher_tests::kubernetes::is_local;
 use dispatcher_tests::test_env::{TestEnv, shipped_config};
-use dispatcher_tests::{Dispatcher, dispatcher::Builder, or_skip, paths, ports};
+use dispatcher_tests::{Dispatcher, dispatcher::Builder, or_skip, paths};
 use serde_json::{Value, json};
 
 /// Asserts that the dispatcher exits with code 2 and one line with `setting` and `reason`.
