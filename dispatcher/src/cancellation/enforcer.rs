@@ -47,6 +47,8 @@ pub(crate) struct Enforcer {
 pub(crate) enum RemovalResult {
     /// The Job is deleted.
     Deleted,
+    /// The Job will be deleted once the last finalizer is removed, which others set.
+    Deleting,
     /// The Job had finished.
     Finished,
     /// The Job has changed, so it was not deleted. Read it again.
@@ -74,8 +76,10 @@ pub(crate) async fn delete(client: &JobClient, observed: &JobState) -> Result<Re
         return Ok(RemovalResult::Finished);
     }
     let name = observed.name.as_ref();
-    let Err(error) = client.delete(name, &observed.uid, observed.resource_version).await else {
-        return Ok(RemovalResult::Deleted);
+    let error = match client.delete(name, &observed.uid, observed.resource_version).await {
+        Ok(true) => return Ok(RemovalResult::Deleted),
+        Ok(false) => return Ok(RemovalResult::Deleting),
+        Err(error) => error,
     };
     let message = format!("cannot delete the Job {name}: {error}");
     // A webhook can choose the codes 404 and 409 for its denial.
@@ -197,7 +201,7 @@ impl Enforcer {
     async fn enforce_job(&self, cancel: &Cancel) -> Result<Progress, String> {
         if let Some(state) = self.job(cancel).await? {
             match delete(&self.client, &state).await {
-                Ok(RemovalResult::Deleted | RemovalResult::Finished) => {}
+                Ok(RemovalResult::Deleted | RemovalResult::Deleting | RemovalResult::Finished) => {}
                 Ok(RemovalResult::Changed) => return Ok(Progress::Pending),
                 Err(DeleteError::Unavailable(error)) => return Err(error),
                 Err(DeleteError::Refused(error)) => {

@@ -23,6 +23,7 @@ use dispatcher_core::{
 use crate::{
     micro::api::Wait,
     nats::{
+        connection::Connection,
         definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
         scan::StreamReader,
         status_stream::{LastMessage, StatusStream},
@@ -74,11 +75,12 @@ impl History {
     ///
     /// # Errors
     /// A stream's name is invalid.
-    pub(crate) async fn open(context: &jetstream::Context) -> Result<Self, String> {
+    pub(crate) async fn open(context: &jetstream::Context, scans: &Connection) -> Result<Self, String> {
+        let open = async |name| Ok::<_, String>(StreamReader::open(context, name).await?.scanning_on(scans));
         Ok(Self {
-            jobs: StreamReader::open(context, JOBS).await?,
-            status: StreamReader::open(context, JOB_STATUS).await?,
-            rejected: StreamReader::open(context, JOB_REJECTED).await?,
+            jobs: open(JOBS).await?,
+            status: open(JOB_STATUS).await?,
+            rejected: open(JOB_REJECTED).await?,
         })
     }
 

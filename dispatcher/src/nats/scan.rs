@@ -17,7 +17,7 @@ use async_nats::{
 use futures::{FutureExt, StreamExt};
 use time::OffsetDateTime;
 
-use crate::retry::with_deadline;
+use crate::{nats::connection::Connection, retry::with_deadline};
 
 /// The deadline of one call to `JetStream`, and of the next message of a scan.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -38,6 +38,8 @@ pub(crate) fn call<T, E: Display>(
 #[derive(Clone)]
 pub(crate) struct StreamReader {
     stream: Stream<()>,
+    /// Receives the messages of scans.
+    scans: Option<Connection>,
     /// `stream <name>`, for errors.
     label: String,
 }
@@ -51,7 +53,24 @@ impl StreamReader {
     pub(crate) async fn open(context: &jetstream::Context, name: &str) -> Result<Self, String> {
         let label = format!("stream {name}");
         let stream = context.get_stream_no_info(name).await.map_err(|e| format!("{label}: {e}"))?;
-        Ok(Self { stream, label })
+        Ok(Self { stream, scans: None, label })
+    }
+
+    /// The same reader with a connection of its own for scans: a message that cannot be decoded
+    /// ends the connection that receives it.
+    #[must_use]
+    pub(crate) fn scanning_on(self, scans: &Connection) -> Self {
+        Self { scans: Some(scans.clone()), ..self }
+    }
+
+    /// The stream's handle for consumers.
+    ///
+    /// # Errors
+    /// If the name is invalid.
+    pub(crate) async fn scanned_stream(&self) -> Result<Stream<()>, String> {
+        let Some(scans) = &self.scans else { return Ok(self.stream.clone()) };
+        let name = self.label.trim_start_matches("stream ");
+        scans.jetstream().get_stream_no_info(name).await.map_err(|e| format!("{}: {e}", self.label))
     }
 
     /// The stream's handle, for calls that this type lacks. Pass them to [`StreamReader::call`].
@@ -110,7 +129,8 @@ impl StreamReader {
         from: DeliverPolicy,
         each: impl FnMut(&str, &HeaderMap, u64),
     ) -> Result<(), String> {
-        scan(&self.stream, subject, from, each).await.map_err(|e| format!("{}: {e}", self.label))
+        let stream = self.scanned_stream().await?;
+        scan(&stream, subject, from, each).await.map_err(|e| format!("{}: {e}", self.label))
     }
 }
 

@@ -25,6 +25,7 @@ use dispatcher_core::{
 use crate::{
     kube::chain,
     nats::{
+        connection::Connection,
         definitions::JOB_STATUS,
         headers::{put_trace, trace_of},
         scan::{DEADLINE, StreamReader},
@@ -90,9 +91,9 @@ impl StatusStream {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, StoreError> {
+    pub(crate) async fn open(context: jetstream::Context, scans: &Connection) -> Result<Self, StoreError> {
         let reader = StreamReader::open(&context, JOB_STATUS).await.map_err(StoreError::Unknown)?;
-        Ok(Self { context, reader })
+        Ok(Self { context, reader: reader.scanning_on(scans) })
     }
 
     /// The largest event that the server accepts, in bytes of JSON.

@@ -130,7 +130,7 @@ impl StatusReconciler {
     /// Hands an input to its queue. Returns the key of a queue that has to advance.
     fn accept(&mut self, input: StatusInput) -> Option<SubjectKey> {
         match input {
-            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(input),
+            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(*input),
             StatusInput::PendingJob { key, request_id, answer } => {
                 // A caller that stopped waiting asks again at the next delivery.
                 let _ = answer.send(self.queues.get(&key).and_then(|queue| queue.pending_job(&request_id)));
@@ -138,7 +138,7 @@ impl StatusReconciler {
             }
             // Sent before this replica lost the leadership.
             _ if !self.leadership.is_ours() => None,
-            StatusInput::Job(input) => self.enqueue(input),
+            StatusInput::Job(input) => self.enqueue(*input),
             StatusInput::Pod(observation) => self.observe_pod(observation),
             StatusInput::PodsListing => {
                 self.queues.values_mut().for_each(SubjectQueue::pods_listing);

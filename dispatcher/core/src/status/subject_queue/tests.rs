@@ -371,7 +371,7 @@ fn created_job_does_not_replace_a_watched_state() {
 /// An input of the queue and of the simulated caller.
 #[derive(Debug, Clone)]
 enum Input {
-    Job(JobState, Source),
+    Job(Box<JobState>, Source),
     Pod(usize, PodState),
     EffectsComplete,
     PodsListed,
@@ -386,7 +386,7 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
                 [Presence::Present, Presence::DeletedUnverified, Presence::MissingUnverified][presence];
             let state = a_job(&format!("u{job}"), job * 10 + version, status).with_presence(presence);
             let create = create && presence == Presence::Present;
-            Input::Job(state, if create { Source::Create } else { Source::Watch })
+            Input::Job(Box::new(state), if create { Source::Create } else { Source::Watch })
         },
     );
     let pod = (0usize..3, 0usize..4, 0i32..2, any::<bool>()).prop_map(|(job, pod, code, log)| {
@@ -460,7 +460,7 @@ impl Caller {
         let (mut caller, mut queue) = (Self::default(), SubjectQueue::new(SubjectState::default()));
         for input in inputs {
             match input {
-                Input::Job(job, source) => queue.enqueue(job, source),
+                Input::Job(job, source) => queue.enqueue(*job, source),
                 Input::Pod(job, state) => queue.observe_pod(format!("u{job}"), state),
                 Input::PodsListed => caller.pods_listed = true,
                 Input::Fenced => caller.fenced = true,
@@ -525,7 +525,7 @@ fn consistent(inputs: Vec<Input>) -> Vec<Input> {
         };
         if is_consistent {
             let states = if source == Source::Create { &mut created } else { &mut observed };
-            states.insert(uid, state.clone());
+            states.insert(uid, (*state).clone());
             kept.push(Input::Job(state, source));
         }
     }
@@ -535,7 +535,7 @@ fn consistent(inputs: Vec<Input>) -> Vec<Input> {
         });
         if is_missing {
             observed.insert(uid, state.clone());
-            kept.push(Input::Job(state, Source::Watch));
+            kept.push(Input::Job(Box::new(state), Source::Watch));
         }
     }
     kept.retain(|input| match input {
