@@ -159,10 +159,11 @@ async fn cancelled_job_that_may_not_be_deleted_is_reported_and_deleted_later() {
     assert_eq!(env.outcome(&protected).await["result"], "Cancelled");
 }
 
-/// Removes every label of a Job, as a `kubectl replace` with an older manifest does.
-async fn remove_labels(env: &TestEnv, name: &str) {
+/// Replaces every label of a Job, as a `kubectl replace` with another manifest does.
+async fn replace_labels(env: &TestEnv, name: &str) {
     let mut job = env.job(name).await;
-    job.metadata.labels = None;
+    // Without any label, the API server would set those of the pod template.
+    job.metadata.labels = Some([("example.org/own".to_owned(), "x".to_owned())].into());
     job.metadata.managed_fields = None;
     env.namespace.jobs.replace(name, &PostParams::default(), &job).await.unwrap();
 }
@@ -173,7 +174,7 @@ async fn job_whose_labels_may_not_be_restored_still_has_an_outcome() {
     let (dispatcher, proxy, _folder) = start_behind_proxy(&env).await;
     let name = start_job(&env, "relabelled").await;
     refuse(&proxy, "patch", &name);
-    remove_labels(&env, &name).await;
+    replace_labels(&env, &name).await;
     until_refused(&dispatcher, "restore", 1.0).await;
     assert_ready(&dispatcher).await;
     env.set_status(&name, complete()).await;

@@ -4,8 +4,10 @@ use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::proxy::ApiProxy;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Dispatcher, or_skip, until};
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, until};
 use local_cluster::faults::{Calls, Failure};
+
+use crate::settings::assert_refused;
 
 /// Waits until `/readyz` names this reason, and checks that the process is alive.
 async fn until_not_ready(dispatcher: &Dispatcher, reason: &str) {
@@ -71,4 +73,34 @@ async fn api_server_that_starts_after_the_dispatcher_is_waited_for() {
     proxy.faults.refuse_connections(false);
     assert_works(&env, &dispatcher).await;
     assert_eq!(proxy.faults.remaining(), 0);
+}
+
+/// The servers accept connections, but no stream can be created without a majority.
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_without_a_majority_is_waited_for() {
+    let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
+    let env = TestEnv::new(Nats::cluster().await, namespace).await;
+    let (_folder, templates) = managed_template();
+    let (first, others) = env.nats.nodes.split_first().unwrap();
+    for node in others {
+        node.kill().await;
+    }
+    let builder = env.dispatcher().templates(templates).env("NATS_URL", &first.url);
+    let dispatcher = builder.without_waiting().start().await;
+    until_not_ready(&dispatcher, "start: stream JOBS: ").await;
+    for node in others {
+        node.start().await;
+    }
+    assert_works(&env, &dispatcher).await;
+}
+
+/// A wrong certificate or password does not become right by waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_server_that_rejects_the_credentials_ends_the_start() {
+    let env = or_skip!(TestEnv::start().await);
+    let proxy = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
+    proxy.faults.fail(Calls::of("get", "namespaces"), u32::MAX, Failure::Code(401));
+    let kubeconfig = proxy.kubeconfig.display().to_string();
+    let builder = env.dispatcher().env("KUBECONFIG", &kubeconfig);
+    assert_refused(builder, "KUBECONFIG", "rejects the credentials").await;
 }

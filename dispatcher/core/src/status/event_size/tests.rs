@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    contract::{event::EventType, job::JobState, job_status::JobStatus},
+    contract::{event::EventType, job::JobState, job_status::JobStatus, submitter::Submitter},
     status::{
         event_body::{EventBody, status_event},
         subject::LastEvent,
@@ -188,6 +188,8 @@ proptest! {
     ) {
         let mut event = event_of(status, &body);
         event.request_id = "\"".repeat(256).try_into().unwrap();
+        let account = "\"".repeat(256);
+        event.submitter = Some(Submitter { account: account.clone(), user: Some(account) });
         let fitted = fit(event.clone(), limit);
         prop_assert!(json_size(&fitted) <= limit, "{} > {limit}", json_size(&fitted));
         prop_assert_eq!(fitted.status_truncated, fitted.status != event.status);
