@@ -3,6 +3,8 @@
 //! The retries of the client library are off: they repeat a POST for up to 1,000 s, which is longer
 //! than `ack_wait`.
 
+pub(crate) mod refusals;
+
 use std::{path::Path, time::Duration};
 
 use dispatcher_core::{contract::job::JobObject, request::error::CallError};

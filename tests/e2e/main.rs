@@ -35,6 +35,8 @@ mod service;
 mod service_bounds;
 mod service_client;
 mod settings;
+mod single_jobs;
+mod start;
 mod stream_settings;
 mod templates;
 mod testbed;

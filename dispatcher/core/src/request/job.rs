@@ -10,8 +10,8 @@ use k8s_openapi::api::{
 use crate::{
     contract::{
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SUBMITTER,
-            LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_JOB_NAME, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ,
+            ANNOTATION_SUBMITTER, LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
         },
         rejection::{Reason, Rejection},
         submitter::Submitter,
@@ -38,6 +38,7 @@ pub fn build(request: &Request, template: &Template, context: &TraceContext) -> 
     let labels = job.metadata.labels.get_or_insert_default();
     add_labels(labels, request);
     let annotations = job.metadata.annotations.get_or_insert_default();
+    annotations.insert(ANNOTATION_JOB_NAME.to_owned(), request.name.to_string());
     annotations.insert(ANNOTATION_REQUEST_ID.to_owned(), request.identity.id.to_string());
     annotations.insert(ANNOTATION_REQUEST_SEQ.to_owned(), request.identity.sequence.to_string());
     annotations.insert(ANNOTATION_REQUEST_HASH.to_owned(), request.hash.clone());
@@ -134,6 +135,7 @@ mod tests {
             assert_eq!(labels["natsjobs.dev/template"], "simple");
         }
         let annotations = job.metadata.annotations.unwrap();
+        assert_eq!(annotations["natsjobs.dev/job-name"], "simple-job-15");
         assert_eq!(annotations["natsjobs.dev/request-id"], "id-1");
         assert_eq!(annotations["natsjobs.dev/request-seq"], "17");
         assert_eq!(annotations["natsjobs.dev/request-hash"], request.hash);

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod cancellation;
+pub mod change_error;
 pub mod concurrency;
 mod delivery;
 pub mod error;
