@@ -27,6 +27,7 @@ mod observability;
 mod otlp;
 mod outages;
 mod outcomes;
+mod pods;
 mod poison;
 mod proxies;
 mod rejections;
