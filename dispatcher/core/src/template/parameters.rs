@@ -10,6 +10,7 @@ pub use crate::template::parameter::RESERVED;
 use crate::{
     contract::names::{MAX_LABEL, Quoted},
     template::{
+        object::edit,
         parameter::{self, Parameter},
         pattern,
         problem::{self, Problem},
@@ -143,19 +144,30 @@ impl Parameters {
         self.declared.get(name)?.label_sample()
     }
 
-    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`.
-    #[must_use]
-    pub fn request_schema(&self) -> Value {
+    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`, which begin
+    /// with `prefix`.
+    pub(super) fn request_schema(&self, prefix: &str) -> Value {
         let mut schema = self.schema.as_object().cloned().unwrap_or_default();
         schema.insert("$schema".to_owned(), DRAFT.into());
         schema.insert("additionalProperties".to_owned(), false.into());
         let properties = schema.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
-            let name = json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL,
+            let name_pattern = match prefix {
+                "" => "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$".to_owned(),
+                // A name does not end with a hyphen.
+                prefix if prefix.ends_with('-') => format!("^{prefix}[-a-z0-9]*[a-z0-9]$"),
+                prefix => format!("^{prefix}([-a-z0-9]*[a-z0-9])?$"),
+            };
+            let name = json!({"type": "string", "pattern": name_pattern, "maxLength": MAX_LABEL,
                 "description": "The Job's name."});
-            let prefix = json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX,
+            let mut generate_name = json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX,
                 "description": "A prefix of the Job's name; twelve hexadecimal digits follow. Not together with `name`."});
-            properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, prefix]));
+            if !prefix.is_empty() {
+                edit(&mut generate_name, &[], |it| {
+                    drop(it.insert("pattern".to_owned(), format!("^{prefix}").into()))
+                });
+            }
+            properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, generate_name]));
         }
         Value::Object(schema)
     }

@@ -128,7 +128,7 @@ fn conditional_keywords_apply_to_the_whole_request() {
 
 #[test]
 fn request_schema_has_the_reserved_fields_and_no_others() {
-    let schema = parameters(json!({"a": {"type": "string"}}), &["a"]).request_schema();
+    let schema = parameters(json!({"a": {"type": "string"}}), &["a"]).request_schema("");
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     assert!(validator.is_valid(&json!({"a": "x", "name": "n"})));
     for invalid in [json!({}), json!({"a": 1}), json!({"a": "x", "b": 1}), json!([])] {
