@@ -10,6 +10,8 @@ mod fuzz;
 pub mod job;
 mod message;
 pub mod poison;
+mod sample;
 
 pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
 pub use message::{Envelope, Identity, Request};
+pub use sample::sample;

@@ -11,6 +11,8 @@ use serde_json::Value;
 use self::naming::Prefixes;
 use crate::contract::names::{JobName, TemplateName};
 
+mod bounds;
+mod candidates;
 mod enumerations;
 mod fields;
 mod file;
