@@ -49,7 +49,7 @@ fn valid_templates_are_listed_with_file_and_name() {
 #[test]
 fn all_problems_of_all_files_are_listed() {
     let two_problems =
-        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit: 3", "backoffLimit: ${foo");
+        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("SLEEP_SECONDS\n                  value: \"15\"", "SLEEP_SECONDS\n                  value: ${foo");
     let files = [
         ("a.yaml", SIMPLE),
         ("b.yaml", &*two_problems),
@@ -65,6 +65,7 @@ fn all_problems_of_all_files_are_listed() {
             "b.yaml",
             "spec.job.spec.template.spec.containers[0].env[0].value: references undeclared parameter `bar`",
         ),
+        ("b.yaml", "spec.job.spec.template.spec.containers[0].env[2].value: `${` has no closing `}`"),
         ("c.yaml", "not valid YAML"),
         ("d.yaml", "metadata.name: another file defines the template `simple`"),
         (

@@ -251,16 +251,21 @@ fn all_problems_are_reported_at_once() {
     assert!(error.to_string().ends_with("(and 2 more: run `dispatcher check a.yaml`)"), "{error}");
 }
 
+/// The shipped template with these lines instead of its limits.
 fn with_lines(lines: &str) -> String {
-    format!("{SIMPLE}  {lines}\n")
+    let start = SIMPLE.find("  limits:\n").unwrap();
+    let end = start + SIMPLE.get(start..).unwrap().find("\n\n").unwrap();
+    let (before, after) = (SIMPLE.get(..start).unwrap(), SIMPLE.get(end..).unwrap());
+    format!("{before}{after}  {lines}\n")
 }
 
 #[test]
 fn concurrency_limit_is_a_positive_number() {
     let limit = |lines| Template::parse(&with_lines(lines)).unwrap().max_active;
-    assert_eq!(simple().max_active, None);
+    assert_eq!(simple().max_active, NonZeroU32::new(200));
     assert_eq!(limit("limits: {maxActive: 2}"), NonZeroU32::new(2));
     assert_eq!(limit("limits: {}"), None);
+    assert_eq!(limit("logTail: true"), None);
     for invalid in
         ["{maxActive: 0}", "{maxActive: -1}", "{maxActive: many}", "{maxactive: 2}", "{maxActive: 1.5}"]
     {
