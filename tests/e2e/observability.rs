@@ -163,8 +163,7 @@ fn templates() -> tempfile::TempDir {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
     assert!(simple.contains("\"15\"") && simple.contains("maxActive: 200"));
-    let simple =
-        simple.replace("\"15\"", "\"3\"").replacen("maxActive: 200", "maxActive: 12", 1);
+    let simple = simple.replace("\"15\"", "\"3\"").replacen("maxActive: 200", "maxActive: 12", 1);
     std::fs::write(folder.path().join("simple.yaml"), simple).unwrap();
     folder
 }

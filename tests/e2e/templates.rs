@@ -207,7 +207,8 @@ async fn rendered_job_is_accepted_by_kubernetes() {
     }
     // Kubernetes refuses a memory request above the limit, so the dry run validates the Job.
     let file = shipped("templates/memory.yaml").display().to_string();
-    let over_limit = json!({"foo": "a", "reqBytes": "1Gi", "limBytes": "512Mi", "allocBytes": "1"}).to_string();
+    let over_limit =
+        json!({"foo": "a", "reqBytes": "1Gi", "limBytes": "512Mi", "allocBytes": "1"}).to_string();
     let path = greet.path().join("job.json");
     std::fs::write(&path, check(&[&file, "--render", &over_limit]).await.stdout).unwrap();
     let path = path.display().to_string();

@@ -1,4 +1,5 @@
-module nats-server
+// The NATS server of the tests, for machines without a wheel of it. tests/setup builds it.
+module dispatcher/tests/nats-server
 
 go 1.26.0
 

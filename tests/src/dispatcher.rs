@@ -298,7 +298,8 @@ fn copy_templates(to: &Path, sleep_seconds: &str) -> Result<PathBuf, String> {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_file() {
             let text = std::fs::read_to_string(entry.path()).map_err(failed)?;
-            std::fs::write(to.join(entry.file_name()), without_limit(&with_sleep(&text, sleep_seconds))).map_err(failed)?;
+            std::fs::write(to.join(entry.file_name()), without_limit(&with_sleep(&text, sleep_seconds)))
+                .map_err(failed)?;
         }
     }
     Ok(to.to_owned())

@@ -48,8 +48,10 @@ fn valid_templates_are_listed_with_file_and_name() {
 
 #[test]
 fn all_problems_of_all_files_are_listed() {
-    let two_problems =
-        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("SLEEP_SECONDS\n                  value: \"15\"", "SLEEP_SECONDS\n                  value: ${foo");
+    let two_problems = SIMPLE.replace("value: ${foo}", "value: ${bar}").replace(
+        "SLEEP_SECONDS\n                  value: \"15\"",
+        "SLEEP_SECONDS\n                  value: ${foo",
+    );
     let files = [
         ("a.yaml", SIMPLE),
         ("b.yaml", &*two_problems),

@@ -14,7 +14,8 @@ use crate::in_cluster::SHIPPED_NAMESPACES;
 
 const DISPATCHER: &str = "--as=system:serviceaccount:dispatcher:dispatcher";
 const ADMINISTRATOR: &str = "--request-timeout=30s";
-const REFUSED: &str = "ValidatingAdmissionPolicy 'dispatcher-jobs' with binding 'dispatcher-jobs' denied request: ";
+const REFUSED: &str =
+    "ValidatingAdmissionPolicy 'dispatcher-jobs' with binding 'dispatcher-jobs' denied request: ";
 
 /// Creates a Job in the namespace of `deploy/`, without storing it.
 async fn create(kubernetes: &Kubernetes, folder: &Path, user: &str, job: &Value) -> Result<String, String> {
@@ -71,7 +72,11 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     assert!(invalid.len() <= 6, "{invalid:?}");
     for job in [
         rendered("simple.yaml", &json!({"foo": "x", "fail": true})).await,
-        rendered("memory.yaml", &json!({"foo": "x", "reqBytes": "1Mi", "limBytes": "2Mi", "allocBytes": "1Mi"})).await,
+        rendered(
+            "memory.yaml",
+            &json!({"foo": "x", "reqBytes": "1Mi", "limBytes": "2Mi", "allocBytes": "1Mi"}),
+        )
+        .await,
         job_of(&changed("/spec/template/spec/priorityClassName", &Value::Null), "allowed"),
     ] {
         let created = create(kubernetes, folder.path(), DISPATCHER, &job).await;

@@ -1,4 +1,4 @@
-//! The objects of `deploy/` as kustomize builds them: what they allow, and what they do not.
+//! The objects of `deploy/` as kustomize builds them: limits, network policies, and the image.
 
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ async fn shipped_network_policies_open_only_named_sources_and_dns() {
     let jobs = &find(&objects, "NetworkPolicy", "jobs")["spec"];
     assert_eq!((&jobs["podSelector"], &jobs["policyTypes"]), (&json!({}), &json!(["Ingress", "Egress"])));
     assert_eq!(jobs["ingress"], Value::Null, "Jobs accept connections");
-    let ports: Vec<_> = jobs["egress"][0]["ports"].as_array().unwrap().iter().map(|port| &port["port"]).collect();
+    let ports: Vec<_> =
+        jobs["egress"][0]["ports"].as_array().unwrap().iter().map(|port| &port["port"]).collect();
     assert_eq!((jobs["egress"].as_array().unwrap().len(), ports), (1, vec![&json!(53), &json!(53)]));
     for (name, sources) in [("dispatcher", 1), ("nats", 2)] {
         let rules = find(&objects, "NetworkPolicy", name)["spec"]["ingress"].as_array().unwrap();
@@ -41,13 +42,21 @@ async fn shipped_limits_are_the_settings_of_the_dispatcher() {
     for overlay in [".", "with-nats", "ha", "nats-tls", "examples/my-template"] {
         let objects = objects(kubernetes, overlay).await;
         let limits = find(&objects, "ConfigMap", "dispatcher-limits")["data"].as_object().unwrap();
-        for setting in
-            ["ALLOWED_IMAGES", "ALLOWED_SERVICE_ACCOUNTS", "DEFAULT_ACTIVE_DEADLINE_SECONDS", "ALLOWED_CSI_DRIVERS"]
-        {
+        for setting in [
+            "ALLOWED_IMAGES",
+            "ALLOWED_SERVICE_ACCOUNTS",
+            "DEFAULT_ACTIVE_DEADLINE_SECONDS",
+            "ALLOWED_CSI_DRIVERS",
+        ] {
             assert!(limits.contains_key(&format!("DISPATCHER_{setting}")), "{overlay}: {setting}");
         }
-        let container = &find(&objects, "Deployment", "dispatcher")["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["envFrom"], json!([{"configMapRef": {"name": "dispatcher-limits"}}]), "{overlay}");
+        let container =
+            &find(&objects, "Deployment", "dispatcher")["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(
+            container["envFrom"],
+            json!([{"configMapRef": {"name": "dispatcher-limits"}}]),
+            "{overlay}"
+        );
         let binding = find(&objects, "ValidatingAdmissionPolicyBinding", "dispatcher-jobs");
         assert_eq!(binding["spec"]["paramRef"]["name"], "dispatcher-limits", "{overlay}");
     }
@@ -60,4 +69,13 @@ fn every_shipped_template_limits_its_unfinished_jobs() {
         let template = dispatcher_core::template::Template::parse(&text).unwrap();
         assert!(template.max_active.is_some(), "{file}: no maxActive");
     }
+}
+
+/// The layers of the image are archives without compression.
+#[test]
+fn image_of_the_dispatcher_has_the_public_ca_certificates() {
+    let image = or_skip!(paths::image("dispatcher"));
+    let image = String::from_utf8_lossy(&std::fs::read(image).unwrap()).into_owned();
+    assert!(image.contains("etc/ssl/certs/ca-certificates.crt"));
+    assert!(image.matches("-----BEGIN CERTIFICATE-----").count() > 100);
 }

@@ -10,12 +10,15 @@ use crate::{
     template::Template,
 };
 
-/// A request that the template accepts and whose Job the limits allow; `None` if none is found. A
-/// schema can be too intricate for an example.
+/// A request that the template accepts and whose Job the limits allow; `None` if the search finds no
+/// such request, since a schema can be too intricate.
 #[must_use]
 pub fn sample(template: &Template) -> Option<Value> {
     let samples = template.parameters.samples(|name| template.job_name.references().any(|it| it == name));
-    samples.into_iter().flat_map(|fields| with_name(template, fields)).find(|fields| is_valid(template, fields))
+    samples
+        .into_iter()
+        .flat_map(|fields| with_name(template, fields))
+        .find(|fields| is_valid(template, fields))
 }
 
 /// The fields; then the same with a name, in case that they give the Job no valid default name.
@@ -119,9 +122,12 @@ mod tests {
     #[test]
     fn sample_gives_a_valid_name_and_an_allowed_job() {
         let mut value: Value =
-            serde_json::from_str(&changed("/spec/template/spec/priorityClassName", &json!("${foo}"))).unwrap();
-        value["spec"]["parameters"]["properties"]["foo"] = json!({"enum": ["system-node-critical", "Low", "low"]});
-        let limited = Template::parse(&value.to_string()).unwrap().with_policy(shipped_limits().into()).unwrap();
+            serde_json::from_str(&changed("/spec/template/spec/priorityClassName", &json!("${foo}")))
+                .unwrap();
+        value["spec"]["parameters"]["properties"]["foo"] =
+            json!({"enum": ["system-node-critical", "Low", "low"]});
+        let limited =
+            Template::parse(&value.to_string()).unwrap().with_policy(shipped_limits().into()).unwrap();
         assert_eq!(sample(&limited), Some(json!({"foo": "low"})));
         let unsatisfiable = template(&json!({"p": {"type": "string", "minLength": 3, "maxLength": 2}}));
         assert_eq!(sample(&unsatisfiable), None);

@@ -53,7 +53,7 @@ impl<'i> Keyword<'i> for Bound {
 
 type Compiled<'a> = Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'a>>;
 
-fn compile<'a>(is_maximum: bool, value: &'a Value) -> Compiled<'a> {
+fn compile(is_maximum: bool, value: &Value) -> Compiled<'_> {
     match Bound::new(is_maximum, value) {
         Ok(bound) => Ok(Box::new(bound)),
         Err(message) => Err(ValidationError::custom(message)),

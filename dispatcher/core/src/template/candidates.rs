@@ -109,7 +109,9 @@ fn texts<'a>(get: &impl Fn(&str) -> Vec<&'a Value>) -> Vec<String> {
     }
     for bound in [bounds::MINIMUM, bounds::MAXIMUM] {
         let limits = get(bound).into_iter();
-        texts.extend(limits.filter_map(|limit| limit.as_str().map_or_else(|| Some(limit.to_string()), |it| Some(it.to_owned()))));
+        texts.extend(limits.filter_map(|limit| {
+            limit.as_str().map_or_else(|| Some(limit.to_string()), |it| Some(it.to_owned()))
+        }));
     }
     for format in get("format").into_iter().filter_map(Value::as_str) {
         texts.extend(FORMATS.iter().filter(|(name, _)| *name == format).map(|(_, text)| (*text).to_owned()));
@@ -181,9 +183,9 @@ fn extend(text: &mut String, hir: &Hir, more: u32, choice: usize) -> bool {
         }
         HirKind::Capture(capture) => extend(text, &capture.sub, more, choice),
         HirKind::Concat(parts) => parts.iter().all(|part| extend(text, part, more, choice)),
-        HirKind::Alternation(choices) => {
-            choices.get(choice.min(choices.len().saturating_sub(1))).is_some_and(|it| extend(text, it, more, choice))
-        }
+        HirKind::Alternation(choices) => choices
+            .get(choice.min(choices.len().saturating_sub(1)))
+            .is_some_and(|it| extend(text, it, more, choice)),
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) struct Metadata {
 pub(super) struct Spec {
     /// The Job's name if the request has no `name`. It may contain `${parameter}`.
     pub(super) job_name: String,
-    /// The start of every Job's name, whatever `name` a client gives. No other template's Jobs can
+    /// The start of every Job's name, also of a `name` that a client gives. No other template's Jobs can
     /// have such a name.
     #[serde(default)]
     #[schemars(schema_with = "schema_of_name_prefix")]

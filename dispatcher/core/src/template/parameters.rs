@@ -102,12 +102,15 @@ impl Parameters {
             .map(|(name, parameter)| {
                 let mut values: Vec<_> = parameter.candidates.iter().collect();
                 if is_in_name(name) {
-                    values.sort_by_key(|value| !scalar::text(value).is_ok_and(|text| parameter::is_label_part(&text)));
+                    values.sort_by_key(|value| {
+                        !scalar::text(value).is_ok_and(|text| parameter::is_label_part(&text))
+                    });
                 }
                 (name.as_str(), values)
             })
             .collect();
-        let first = |name: &str| choices.get(name).and_then(|values| values.first()).map(|value| (*value).clone());
+        let first =
+            |name: &str| choices.get(name).and_then(|values| values.first()).map(|value| (*value).clone());
         let required = self.declared.iter().filter(|(_, parameter)| parameter.required);
         let base: BTreeMap<String, Value> =
             required.filter_map(|(name, _)| Some((name.clone(), first(name)?))).collect();
@@ -119,7 +122,10 @@ impl Parameters {
                 fields
             })
         });
-        std::iter::once(base.clone()).chain(variants).filter_map(|fields| self.completed(fields, &first)).collect()
+        std::iter::once(base.clone())
+            .chain(variants)
+            .filter_map(|fields| self.completed(fields, &first))
+            .collect()
     }
 
     /// The fields with those that a condition of the schema requires besides; `None` if the schema
@@ -230,7 +236,7 @@ impl Parameters {
                 "description": "A prefix of the Job's name; twelve hexadecimal digits follow. Not together with `name`."});
             if !prefix.is_empty() {
                 edit(&mut generate_name, &[], |it| {
-                    drop(it.insert("pattern".to_owned(), format!("^{prefix}").into()))
+                    drop(it.insert("pattern".to_owned(), format!("^{prefix}").into()));
                 });
             }
             properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, generate_name]));

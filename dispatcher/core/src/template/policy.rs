@@ -137,9 +137,8 @@ fn not_allowed(found: &str, allowed: &[impl fmt::Display]) -> String {
     message
 }
 
-/// Fields that no template may set, whatever their values: ways out of the container, permissions on
-/// the node, a node that the scheduler did not choose, and tokens beside
-/// `automountServiceAccountToken`.
+/// Fields that no template may set to any value: ways out of the container, permissions on the node, a
+/// node that the scheduler did not choose, and tokens other than by `automountServiceAccountToken`.
 const REFUSED: [&str; 12] = [
     "allowPrivilegeEscalation",
     "flexVolume",
