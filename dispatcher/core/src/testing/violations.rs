@@ -103,6 +103,16 @@ pub fn violations() -> Vec<Violation> {
     let projected = |source: Value, field| {
         volume(json!({"name": "b", "projected": {"sources": [{"configMap": {"name": "c"}}, source]}}), field)
     };
+    // The API server allows it only in a user namespace.
+    let unmasked = |list: &str, field| {
+        let plain = json!({"name": "plain", "image": "simple-job:0.1.0"});
+        let unmasked =
+            json!({"name": "x", "image": "simple-job:0.1.0", "securityContext": {"procMount": "Unmasked"}});
+        let mut pod = json!({"restartPolicy": "Never", "serviceAccountName": "job", "hostUsers": false,
+            "containers": [plain]});
+        edit(&mut pod, &[], |pod| drop(pod.insert(list.to_owned(), json!([unmasked]))));
+        Violation { pointer: "/spec/template/spec", value: pod, field }
+    };
     let init = "/spec/template/spec/initContainers";
     let ours = "/spec/template/spec/containers";
     let security = |context: Value| json!({"securityContext": context});
@@ -127,8 +137,8 @@ pub fn violations() -> Vec<Violation> {
             security(json!({"allowPrivilegeEscalation": true})),
             "[0].securityContext.allowPrivilegeEscalation",
         ),
-        container(ours, security(json!({"procMount": "Unmasked"})), "[0].securityContext.procMount"),
-        container(init, security(json!({"procMount": "Unmasked"})), "[0].securityContext.procMount"),
+        unmasked("containers", "containers[0].securityContext.procMount"),
+        unmasked("initContainers", "initContainers[0].securityContext.procMount"),
         container(
             ours,
             security(json!({"windowsOptions": {"hostProcess": true}})),
