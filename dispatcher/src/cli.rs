@@ -75,6 +75,11 @@ pub struct Check {
     #[arg(long, value_name = "REQUEST")]
     pub render: Option<String>,
 
+    /// Report a field of a Job that this version does not know as an error. Default: as a warning,
+    /// since the cluster may be newer.
+    #[arg(long)]
+    pub strict: bool,
+
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,

@@ -14,6 +14,8 @@ pub(super) struct Facts<'a> {
     /// The process id of the dispatcher.
     pub(super) pid: i32,
     pub(super) templates: &'a [String],
+    /// A valid request of the [`shown_template`], as JSON; `None` if none was found.
+    pub(super) request: Option<&'a str>,
     /// The directory of the streams; `None` if it is temporary.
     pub(super) kept: Option<String>,
 }
@@ -47,18 +49,26 @@ pub(super) fn text(facts: &Facts<'_>) -> String {
     text
 }
 
+/// The template of the shown commands.
+pub(super) fn shown_template(templates: &[String]) -> &str {
+    let simple = templates.iter().find(|template| *template == "simple");
+    simple.or(templates.first()).map_or("simple", String::as_str)
+}
+
 /// Commands, with comments.
 fn commands(facts: &Facts<'_>) -> [(String, &'static str); 6] {
     let Facts { nats_port, api_port, pid, templates, .. } = facts;
     let server =
         if facts.is_default_nats { String::new() } else { format!(" --server 127.0.0.1:{nats_port}") };
     let kubectl = format!("kubectl --server http://127.0.0.1:{api_port} --namespace jobs");
-    let simple = templates.iter().find(|template| *template == "simple");
-    let template = simple.or(templates.first()).map_or("simple", String::as_str);
-    let request = if template == "simple" { r#"{"foo":"x"}"# } else { "{}" };
+    let template = shown_template(templates);
+    let (request, comment) = match facts.request {
+        Some(request) => (request.replace('\'', r"'\''"), "request a Job"),
+        None => ("{}".to_owned(), "request a Job: add the parameters of the template"),
+    };
     [
         (format!("nats{server} sub 'jobs.{template}.status.>'"), "new status events"),
-        (format!("nats{server} req jobs.{template}.create '{request}'"), "request a Job"),
+        (format!("nats{server} req jobs.{template}.create '{request}'"), comment),
         (format!("nats{server} sub --stream JOB_STATUS --all"), "stored status events, then new ones"),
         (format!("{kubectl} get jobs -w"), ""),
         (format!("{kubectl} logs -f job/NAME"), ""),
@@ -79,6 +89,7 @@ mod tests {
             admin_port: 8080,
             pid: 4711,
             templates,
+            request: Some(r#"{"foo":"x"}"#),
             kept: Some("/data".to_owned()),
         }
     }
@@ -104,11 +115,23 @@ Ctrl-C stops everything.
     }
 
     #[test]
+    fn request_is_quoted_for_the_shell() {
+        let templates = ["worker".to_owned()];
+        let text = text(&Facts { request: Some(r#"{"who":"it's"}"#), ..facts(&templates) });
+        assert!(text.contains(r#"create '{"who":"it'\''s"}'"#), "{text}");
+        let text = super::text(&Facts { request: None, ..facts(&templates) });
+        assert!(text.contains("create '{}'") && text.contains("add the parameters"), "{text}");
+    }
+
+    #[test]
     fn commands_name_a_server_that_is_not_the_default() {
         let templates = ["worker".to_owned()];
         let text = text(&Facts { nats_port: 5222, is_default_nats: false, kept: None, ..facts(&templates) });
         assert!(text.contains("nats --server 127.0.0.1:5222 sub 'jobs.worker.status.>'"), "{text}");
-        assert!(text.contains("nats --server 127.0.0.1:5222 req jobs.worker.create '{}'"), "{text}");
+        assert!(
+            text.contains("nats --server 127.0.0.1:5222 req jobs.worker.create '{\"foo\":\"x\"}'"),
+            "{text}"
+        );
         assert!(text.ends_with("\nNothing is kept. Ctrl-C stops everything.\n"), "{text}");
     }
 }

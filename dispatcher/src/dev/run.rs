@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dispatcher_core::template::TemplateError;
+use dispatcher_core::{request::sample, template::TemplateError};
 use local_cluster::kubelet::Guard;
 use tokio::{
     process::Command,
@@ -105,6 +105,8 @@ struct Environment {
     begin: Instant,
     settings: DevSettings,
     templates: Vec<String>,
+    /// A valid request of the template that the banner shows.
+    request: Option<String>,
     own: PathBuf,
     nats_server: PathBuf,
     images: Images,
@@ -121,14 +123,20 @@ impl Environment {
         let invalid =
             |error: TemplateError| DevError::setting(format!("--templates: {error}").replace('\n', " "));
         let templates = templates.map_err(invalid)?;
-        let templates = templates.iter().map(|template| template.name.to_string()).collect();
+        let names: Vec<String> = templates.iter().map(|template| template.name.to_string()).collect();
+        let shown = banner::shown_template(&names);
+        let shown = templates.iter().find(|template| template.name.as_ref() == shown);
+        let request = shown.and_then(|template| sample(template)).map(|request| request.to_string());
         let nats_server = programs::nats_server(|name| std::env::var_os(name)).map_err(DevError::setting)?;
         let no_path = |error: io::Error| DevError::setting(format!("path of this program: {error}"));
         let own = std::env::current_exe().map_err(no_path)?;
         let images = programs::images(&settings, &own).map_err(DevError::Settings)?;
         let no_shell = |error: io::Error| DevError::setting(format!("/bin/sh: {error}"));
         let guard = Guard::start(workspace.temporary.path()).map_err(no_shell)?;
-        Ok((Self { begin, settings, templates, own, nats_server, images, workspace, guard }, api))
+        Ok((
+            Self { begin, settings, templates: names, request, own, nats_server, images, workspace, guard },
+            api,
+        ))
     }
 
     /// Starts each part once those that it needs are ready, then prints the banner.
@@ -234,6 +242,7 @@ impl Environment {
             admin_port,
             pid,
             templates: &self.templates,
+            request: self.request.as_deref(),
             kept: self.workspace.kept.then(|| self.workspace.store.display().to_string()),
         }
     }
