@@ -88,6 +88,11 @@ impl ApiError {
         Self::new(403, "Forbidden", message).with_details(resource, name)
     }
 
+    /// A request that is forbidden whatever it asks for.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(403, "Forbidden", message)
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
         Self::new(405, "MethodNotAllowed", message)

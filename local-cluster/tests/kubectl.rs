@@ -34,7 +34,6 @@ use cluster::{Cluster, TIMEOUT, job, job_with, pod_of};
 /// `kubectl` for a cluster, without the caller's configuration.
 struct Kubectl {
     folder: tempfile::TempDir,
-    server: String,
 }
 
 impl Kubectl {
@@ -44,13 +43,20 @@ impl Kubectl {
             skip("no kubectl on the PATH");
             return None;
         }
-        Some(Self { folder: tempfile::tempdir().unwrap(), server: cluster.url("") })
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("kubeconfig"),
+            cluster.credentials.kubeconfig(cluster.port, "default"),
+        )
+        .unwrap();
+        Some(Self { folder })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.arg("--server").arg(&self.server).arg("--cache-dir").arg(self.folder.path()).args(arguments);
-        command.env("KUBECONFIG", "/dev/null").env("HOME", self.folder.path()).kill_on_drop(true);
+        command.arg("--cache-dir").arg(self.folder.path()).args(arguments);
+        let kubeconfig = self.folder.path().join("kubeconfig");
+        command.env("KUBECONFIG", kubeconfig).env("HOME", self.folder.path()).kill_on_drop(true);
         command
     }
 
