@@ -2,6 +2,7 @@
 
 mod discovery;
 mod guard;
+mod openapi;
 mod pod_log;
 mod request;
 mod response;
