@@ -141,11 +141,11 @@ fn config(dev: &Dev, apis: &[String]) -> Value {
 }
 
 /// Publishes a request by the same lines as the page, over a connection that speaks only NATS.
-async fn publish_by_lines(port: u16, foo: &str) {
+async fn publish_by_lines(port: u16, value: &str) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let payload = json!({"foo": foo}).to_string();
+    let payload = json!({"foo": value}).to_string();
     let lines = format!(
-        "\r\nCONNECT {{\"verbose\":false}}\r\nPUB jobs.simple.create {}\r\n{payload}\r\nPING\r\n",
+        "CONNECT {{\"verbose\":false}}\r\nPUB jobs.simple.create {}\r\n{payload}\r\nPING\r\n",
         payload.len()
     );
     stream.write_all(lines.as_bytes()).await.unwrap();
