@@ -11,6 +11,7 @@
 mod answers;
 mod attempts;
 mod audit;
+mod browser;
 mod cancellation;
 mod clients;
 mod cluster;
