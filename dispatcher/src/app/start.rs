@@ -5,10 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
 use dispatcher_core::{
-    contract::{
-        names::{TemplateName, is_label},
-        submitter::Submitters,
-    },
+    contract::{names::TemplateName, submitter::Submitters},
     request::error::CallError,
     template::Template,
 };
