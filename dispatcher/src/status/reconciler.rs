@@ -31,6 +31,7 @@ use crate::{
     leadership::Leadership,
     status::{
         handle::{JobInput, StatusInput},
+        refused::{Completion, RefusedJob, RefusedJobs},
         runner::ActionRunner,
     },
 };
@@ -40,7 +41,7 @@ const PODS_LIST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A queue with the callers that wait for a Job's first event.
 type WaiterQueue = SubjectQueue<oneshot::Sender<()>>;
-type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, ActionResult)>>;
+type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, Completion)>>;
 /// With the uid of the Job that an effect belongs to.
 type InFlightEffects = FuturesUnordered<BoxFuture<'static, (SubjectKey, String, EffectResult)>>;
 
@@ -61,6 +62,7 @@ pub(super) struct StatusReconciler {
     pods_deadline: Instant,
     actions: InFlightActions,
     effects: InFlightEffects,
+    refused: RefusedJobs,
 }
 
 impl StatusReconciler {
@@ -77,6 +79,7 @@ impl StatusReconciler {
             pods_deadline: Instant::now() + PODS_LIST_DEADLINE,
             actions: InFlightActions::new(),
             effects: InFlightEffects::new(),
+            refused: RefusedJobs::default(),
         }
     }
 
@@ -93,9 +96,13 @@ impl StatusReconciler {
                     }
                     Some(input) => self.accept(input),
                 },
-                Some((key, result)) = self.actions.next() => {
-                    self.update(&key, |queue| queue.complete(result));
+                Some((key, completion)) = self.actions.next() => {
+                    self.complete(&key, completion);
                     Some(key)
+                }
+                Some((key, RefusedJob { job, subject, .. })) = self.refused.next() => {
+                    let subject = (!self.queues.contains_key(&key)).then_some(subject);
+                    self.enqueue(JobInput { job, source: Source::Watch, subject, stored: None })
                 }
                 Some((key, uid, result)) = self.effects.next() => {
                     if let Some(queue) = self.queues.get_mut(&key) {
@@ -124,7 +131,7 @@ impl StatusReconciler {
     /// Hands an input to its queue. Returns the key of a queue that has to advance.
     fn accept(&mut self, input: StatusInput) -> Option<SubjectKey> {
         match input {
-            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(input),
+            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(*input),
             StatusInput::PendingJob { key, request_id, answer } => {
                 // A caller that stopped waiting asks again at the next delivery.
                 let _ = answer.send(self.queues.get(&key).and_then(|queue| queue.pending_job(&request_id)));
@@ -132,7 +139,7 @@ impl StatusReconciler {
             }
             // Sent before this replica lost the leadership.
             _ if !self.leadership.is_ours() => None,
-            StatusInput::Job(input) => self.enqueue(input),
+            StatusInput::Job(input) => self.enqueue(*input),
             StatusInput::Pod(observation) => self.observe_pod(observation),
             StatusInput::PodsListing => {
                 self.queues.values_mut().for_each(SubjectQueue::pods_listing);
@@ -144,6 +151,17 @@ impl StatusReconciler {
                 None
             }
         }
+    }
+
+    /// Records the end of an action.
+    fn complete(&mut self, key: &SubjectKey, completion: Completion) {
+        let Completion { result, made, observed, refused } = completion;
+        made.into_iter().for_each(|uid| self.refused.remove(&uid));
+        refused.into_iter().for_each(|job| self.refused.add(key.clone(), job));
+        self.update(key, |queue| {
+            queue.complete(result);
+            observed.into_iter().for_each(|job| queue.enqueue(job, Source::Watch));
+        });
     }
 
     /// Lets outcomes pass that waited for the list of the pods.
@@ -168,6 +186,7 @@ impl StatusReconciler {
         });
         self.queued = self.queues.values().map(SubjectQueue::len).sum();
         self.unmatched = UnmatchedObservations::default();
+        self.refused.clear();
     }
 
     fn enqueue(&mut self, input: JobInput) -> Option<SubjectKey> {
@@ -273,11 +292,14 @@ impl StatusReconciler {
         let term = (source == Some(Source::Watch)).then(|| self.term.clone());
         self.actions.push(Box::pin(async move {
             let running = runner.run(action, job, subject);
-            let result = match term {
-                Some(term) => term.run_until_cancelled(running).await.unwrap_or(ActionResult::Abandoned),
+            let completion = match term {
+                Some(term) => {
+                    let completion = term.run_until_cancelled(running).await;
+                    completion.unwrap_or_else(|| ActionResult::Abandoned.into())
+                }
                 None => running.await,
             };
-            (key, result)
+            (key, completion)
         }));
     }
 

@@ -22,6 +22,7 @@ pub struct JobStatus(Arc<Decoded>);
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     text: Box<str>,
+    truncated: bool,
     succeeded: i32,
     failed: i32,
     start_time: Option<Box<str>>,
@@ -43,6 +44,18 @@ impl JobStatus {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// The status of a published event, which may have been shortened.
+    #[must_use]
+    pub fn published(status: Value, truncated: bool) -> Self {
+        Self::decode(&status, truncated)
+    }
+
+    /// Whether the status is a shortened one: it was read from a published event.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.0.truncated
     }
 
     /// The JSON object. This parses the text.
@@ -98,7 +111,13 @@ impl JobStatus {
 
 impl From<Value> for JobStatus {
     fn from(status: Value) -> Self {
-        let view = StatusView::deserialize(&status).unwrap_or_default();
+        Self::decode(&status, false)
+    }
+}
+
+impl JobStatus {
+    fn decode(status: &Value, truncated: bool) -> Self {
+        let view = StatusView::deserialize(status).unwrap_or_default();
         let finish_time = view.completion_time;
         let final_condition =
             view.conditions.into_iter().find_map(|condition| condition.into_final(finish_time));
@@ -107,7 +126,8 @@ impl From<Value> for JobStatus {
             failed: view.failed,
             start_time: view.start_time.map(Box::from),
             final_condition: final_condition.map(Box::new),
-            suspension: suspension(&status).map(Box::new),
+            suspension: suspension(status).map(Box::new),
+            truncated,
             text: if status.is_null() { "{}".into() } else { status.to_string().into() },
         }))
     }

@@ -5,6 +5,7 @@
 //! `explain` reads these observations from pods and Kubernetes Events.
 
 pub mod event_body;
+pub mod event_size;
 pub mod explain;
 #[cfg(test)]
 mod fuzz;

@@ -28,7 +28,7 @@ use time::OffsetDateTime;
 
 pub(crate) use crate::telemetry::metrics::{
     collector::{LeaderStatus, QueueSample},
-    labels::{Published, Watched},
+    labels::{Operation, Published, Watched},
 };
 use crate::{
     concurrency::ConcurrencyLimiter,
@@ -38,8 +38,8 @@ use crate::{
             collector::{Queues, StateCollector},
             instruments::Instruments,
             labels::{
-                ByEvent, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError, CREATED,
-                TemplateLabels,
+                ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult,
+                ByWatchError, CREATED, TemplateLabels,
             },
         },
     },
@@ -138,6 +138,13 @@ impl Metrics {
     pub(crate) fn published(&self, result: Published, started: Instant) {
         let labels = ByResult { result: result.as_str() };
         self.0.instruments.publishes.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    }
+
+    /// Counts a refused operation on a Job.
+    pub(crate) fn refused(&self, template: &TemplateName, operation: Operation) {
+        let Inner { instruments, templates, .. } = &*self.0;
+        let labels = ByOperation { template: templates.label(template), operation: operation.as_str() };
+        instruments.refusals.get_or_create(&labels).inc();
     }
 
     /// Counts a stored status event.
