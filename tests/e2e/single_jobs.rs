@@ -183,7 +183,7 @@ async fn job_whose_labels_may_not_be_restored_still_has_an_outcome() {
     assert_ready(&dispatcher).await;
 }
 
-/// Installs a policy that lets the dispatcher make no such change of a Job.
+/// Installs a policy that refuses such changes of a Job by the dispatcher.
 pub(crate) async fn install_policy(env: &TestEnv, operation: &str, name: &str) {
     let id = format!("{}-{}", env.namespace.name, operation.to_lowercase());
     let user = env.namespace.user_of("dispatcher");
