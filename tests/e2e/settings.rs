@@ -44,6 +44,14 @@ async fn invalid_setting_is_named_in_one_line() {
         )
         .await;
     }
+    for (variable, value, expected) in [
+        ("DISPATCHER_CONCURRENCY", "abc", "expected a whole number from 1 to 1024"),
+        ("DISPATCHER_MAX_WAIT", "0", "expected a whole number from 1 to 86400"),
+        ("RUST_LOG", "dispatcher=loud", "allowed: `error`"),
+    ] {
+        let setting = format!("{variable}={value}");
+        assert_refused(dispatcher().env(variable, value), &setting, expected).await;
+    }
     assert_refused(dispatcher().templates(path("none")), "DISPATCHER_TEMPLATES", "No such file").await;
     assert_refused(dispatcher().templates(path("empty")), "DISPATCHER_TEMPLATES", ".yaml").await;
     assert_refused(dispatcher().templates(path("bad")), "DISPATCHER_TEMPLATES", "a.yaml: apiVersion").await;

@@ -5,10 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
 use dispatcher_core::{
-    contract::{
-        names::{TemplateName, is_label},
-        submitter::Submitters,
-    },
+    contract::{names::TemplateName, submitter::Submitters},
     request::error::CallError,
     template::Template,
 };
@@ -94,7 +91,12 @@ impl Prepared {
             templates,
             jobs,
             reconnects,
-            watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
+            watchdog: Watchdog {
+                context: context.clone(),
+                templates: names.clone(),
+                health,
+                reconnects: reconnected,
+            },
             queue_sampler: QueueSampler {
                 jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),
@@ -142,19 +144,6 @@ async fn connect_kubernetes(
     cluster: Option<::kube::Client>,
     config: &Config,
 ) -> Result<JobClient, StartError> {
-    let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
-    for (setting, name, object) in [
-        ("DISPATCHER_NAMESPACE", &config.namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAMESPACE", lease_namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAME", &config.lease.name, "Lease"),
-    ] {
-        if !is_label(name) {
-            let message = format!(
-                "{name:?} is not a valid {object} name (allowed: lower-case letters, digits and `-`)"
-            );
-            return Err(StartError::new(setting, message));
-        }
-    }
     let client = match cluster {
         Some(client) => client,
         None => crate::kube::connect(config.kubeconfig.as_deref())

@@ -26,7 +26,7 @@ use crate::{
     watch::{
         events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, PodWatch},
+        pods::{PodWatch, SharedPods},
         retire::KubeCluster,
     },
 };
@@ -84,8 +84,12 @@ pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
 fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
     let Prepared { jobs, templates, cancellations, store, .. } = prepared;
     let refusals = Refusals::new(jobs.clone(), shared.metrics.clone());
-    let cluster =
-        Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancellations.clone(), refusals));
+    let cluster = Arc::new(KubeCluster::new(
+        jobs.clone(),
+        templates.clone(),
+        cancellations.clone(),
+        (refusals, shared.metrics.clone()),
+    ));
     let (status, publisher) = status::start(
         store.clone(),
         cluster,
@@ -109,7 +113,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
-    let pending = PendingPods::default();
+    let pending = SharedPods::default();
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),

@@ -192,6 +192,7 @@ impl StatusStream {
                 (Some(subject), Some(last)) => {
                     open.insert(subject, SubjectState { sequence, last: Some(last) });
                 }
+                _ if is_marker(map) => {}
                 _ => tracing::warn!(subject, sequence, "message in JOB_STATUS is not a status event"),
             }
         };
@@ -234,6 +235,11 @@ fn event_headers(event: &StatusEvent, state: &JobState) -> HeaderMap {
     }
     put_trace(&mut map, state.trace.as_ref());
     map
+}
+
+/// Whether NATS or a key-value client has stored this in place of deleted messages (ADR-43, ADR-8).
+fn is_marker(map: &HeaderMap) -> bool {
+    ["Nats-Marker-Reason", "KV-Operation"].iter().any(|name| map.get(*name).is_some())
 }
 
 fn header(map: &HeaderMap, name: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use dispatcher_core::{
         job::JobState,
         names::{JobName, RequestId, TemplateName},
     },
-    status::{SubjectKey, SubjectState, pod_tracker::PodObservation, reconcile::Source},
+    status::{SubjectKey, SubjectState, pod_observation::PodObservation, reconcile::Source},
 };
 use tokio::sync::{mpsc, oneshot};
 

@@ -13,7 +13,8 @@ use dispatcher_core::{
     contract::{job::JobState, names::TemplateName},
     status::{
         SubjectKey, SubjectState,
-        pod_tracker::{Effect, PodObservation},
+        pod_observation::PodObservation,
+        pod_tracker::Effect,
         reconcile::{self, Action, Source},
         subject_queue::{ActionResult, EffectResult, HIGH_WATERMARK, SubjectQueue},
         unmatched::UnmatchedObservations,
@@ -145,6 +146,7 @@ impl StatusReconciler {
                 None
             }
             StatusInput::PodsListed => {
+                self.queues.values_mut().for_each(SubjectQueue::pods_listed);
                 self.release_outcomes();
                 None
             }
@@ -202,7 +204,7 @@ impl StatusReconciler {
         let unmatched = &mut self.unmatched;
         let queue = self.queues.entry(key.clone()).or_insert_with(|| {
             let mut queue = SubjectQueue::new(SubjectState::default());
-            unmatched.take(&key).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
+            unmatched.take(&key.1).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
             queue
         });
         if let Some(subject) = subject {
@@ -233,8 +235,13 @@ impl StatusReconciler {
         let Some(template) = template else {
             // A Kubernetes Event names the Job, but not its template.
             let mut keys = self.templates.iter().map(|template| (template.clone(), name.clone()));
-            let key = keys.find(|key| self.queues.get(key).is_some_and(|queue| queue.contains_job(&uid)))?;
-            self.queues.get_mut(&key)?.observe_pod(uid, state);
+            let key = keys.find(|key| self.queues.get(key).is_some_and(|queue| queue.contains_job(&uid)));
+            let Some((key, queue)) = key.and_then(|key| Some((key.clone(), self.queues.get_mut(&key)?)))
+            else {
+                self.unmatched.insert(name, uid, state);
+                return None;
+            };
+            queue.observe_pod(uid, state);
             return Some(key);
         };
         let key = (template, name);
@@ -242,7 +249,7 @@ impl StatusReconciler {
             queue.observe_pod(uid, state);
             Some(key)
         } else {
-            self.unmatched.insert(key, uid, state);
+            self.unmatched.insert(key.1, uid, state);
             None
         }
     }

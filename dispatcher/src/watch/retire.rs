@@ -25,7 +25,7 @@ use crate::{
     cancellation::Cancellations,
     kube::{JobClient, refusals::Refusals},
     status::{Change, Cluster, Deletion},
-    telemetry::metrics::Operation,
+    telemetry::metrics::{Metrics, Operation},
     watch::logs::Logs,
 };
 
@@ -54,9 +54,9 @@ impl KubeCluster {
         client: JobClient,
         templates: Arc<HashMap<TemplateName, Arc<Template>>>,
         cancellations: Cancellations,
-        refusals: Refusals,
+        (refusals, metrics): (Refusals, Metrics),
     ) -> Self {
-        let logs = Arc::new(Logs::new(client.logs()));
+        let logs = Arc::new(Logs::new(client.logs(), metrics));
         Self { client, logs, templates, cancellations, refusals }
     }
 

@@ -149,7 +149,7 @@ pub struct Attempt {
 pub struct Stall {
     /// The reason: `Unschedulable`, `ErrImagePull`, `QuotaExceeded` and others.
     pub reason: String,
-    /// The message of Kubernetes, verbatim.
+    /// The message of Kubernetes; at most 4 KiB.
     pub message: String,
 }
 
@@ -159,10 +159,10 @@ pub struct Stall {
 pub struct Outcome {
     /// The result.
     pub result: OutcomeResult,
-    /// The final condition's `reason`, verbatim.
+    /// The final condition's `reason`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The final condition's `message`, verbatim.
+    /// The final condition's `message`; at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The number of pods that succeeded.

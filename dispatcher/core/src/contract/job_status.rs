@@ -7,7 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::contract::event::{Outcome, OutcomeResult, Stall};
+use crate::contract::{
+    event::{Outcome, OutcomeResult, Stall},
+    text,
+};
 
 /// A `batch/v1` `JobStatus`.
 ///
@@ -160,11 +163,10 @@ impl Condition<'_> {
             ("Failed", "True") => OutcomeResult::Failed,
             _ => return None,
         };
-        let not_empty = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         Some(FinalCondition {
             result,
-            reason: not_empty(self.reason),
-            message: not_empty(self.message),
+            reason: text::reason(self.reason),
+            message: text::message(self.message),
             finish_time: completion_time.or(self.last_transition_time).map(str::to_owned),
         })
     }
@@ -175,9 +177,9 @@ fn suspension(status: &Value) -> Option<Stall> {
     let is =
         |condition: &Value, key: &str, value: &str| condition.get(key).is_some_and(|found| found == value);
     let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
-    let text = |key: &str, default: &str| {
-        let text = condition.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        text.unwrap_or(default).to_owned()
-    };
-    Some(Stall { reason: text("reason", "JobSuspended"), message: text("message", "Job suspended") })
+    let value = |key: &str| condition.get(key).and_then(Value::as_str);
+    Some(Stall {
+        reason: text::reason(value("reason")).unwrap_or_else(|| "JobSuspended".to_owned()),
+        message: text::message(value("message")).unwrap_or_else(|| "Job suspended".to_owned()),
+    })
 }

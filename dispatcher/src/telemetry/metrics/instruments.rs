@@ -45,6 +45,7 @@ pub(super) struct Instruments {
     pub(super) refusals: Family<ByOperation, Counter>,
     pub(super) watch_lists: Family<ByResource, Counter>,
     pub(super) watch_errors: Family<ByWatchError, Counter>,
+    pub(super) log_read_failures: Counter,
     pub(super) resyncs: Counter,
     pub(super) nats_connects: Counter,
     pub(super) nats_disconnects: Counter,
@@ -86,6 +87,7 @@ impl Instruments {
             refusals: Family::default(),
             watch_lists: Family::default(),
             watch_errors: Family::default(),
+            log_read_failures: Counter::default(),
             resyncs: Counter::default(),
             nats_connects: Counter::default(),
             nats_disconnects: Counter::default(),
@@ -144,6 +146,8 @@ impl Instruments {
         registry.register("watch_lists", "Lists that started a watch", self.watch_lists.clone());
         let help = "Watches that ended with an error; expired (410) causes a new list";
         registry.register("watch_errors", help, self.watch_errors.clone());
+        let help = "Logs of failed pods that could not be read";
+        registry.register("log_read_failures", help, self.log_read_failures.clone());
         registry.register("resyncs", "Completed resyncs of JOB_STATUS with the Jobs", self.resyncs.clone());
     }
 

@@ -102,6 +102,11 @@ impl Metrics {
         self.0.queues.set(template, sample);
     }
 
+    /// Counts a log of a failed pod that could not be read.
+    pub(crate) fn log_read_failed(&self) {
+        self.0.instruments.log_read_failures.inc();
+    }
+
     /// Counts a handled delivery of a request that `JetStream` stored at `stored`.
     pub(crate) fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
         let Inner { instruments, templates, .. } = &*self.0;

@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     contract::event::Stall,
     status::{
-        pod_tracker::{Effect, PodState, tests::ended},
+        pod_observation::{PodState, Wait},
+        pod_tracker::{Effect, tests::ended},
         reconcile::resource_version,
     },
     testing::a_job,
@@ -391,8 +392,9 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
     );
     let pod = (0usize..3, 0usize..4, 0i32..2, any::<bool>()).prop_map(|(job, pod, code, log)| {
         let stall = Stall { reason: "ErrImagePull".into(), message: String::new() };
+        let wait = Wait::Blocked(stall);
         let state = match pod {
-            0 => PodState::Waiting { pod: "p0".into(), created: 1, stall: Some(stall) },
+            0 => PodState::Waiting { pod: "p0".into(), created: 1, progress: 1, wait },
             1 => PodState::Running { pod: "p1".into(), created: 1 },
             _ => ended(&format!("p{job}{pod}"), code, log),
         };
