@@ -142,7 +142,7 @@ async fn refuse_a_job_by_policy(env: &TestEnv) {
     assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "Refused");
 }
 
-/// Creates a Kubernetes Event on a Job that a policy lets the dispatcher not retire.
+/// Creates a Kubernetes Event on a Job: a policy refuses to retire it.
 async fn freeze_a_finished_job(env: &TestEnv) {
     env.request(r#"{"foo":"frozen"}"#).await;
     env.job("simple-job-frozen").await;

@@ -1,9 +1,9 @@
-//! Trouble of single Jobs: a status that is too large, a change that a policy refuses, and copies of
-//! a Job. The dispatcher stays ready, and other Jobs are not affected.
+//! A policy refuses to retire, delete or change a single Job. The dispatcher stays ready, and other
+//! Jobs are not affected.
 
 use dispatcher_tests::job_controller::{START_TIME, finished_status, managed_template};
 use dispatcher_tests::proxy::ApiProxy;
-use dispatcher_tests::test_env::{TestEnv, event, text};
+use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, only_on_kubernetes, or_skip, until};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use crate::service_client::call_service;
 
-const OUTCOME_LABEL: &str = "natsjobs.dev/outcome";
+pub(crate) const OUTCOME_LABEL: &str = "natsjobs.dev/outcome";
 const OUTCOME_RECORD: &str = "natsjobs.dev/outcome-record";
 
-fn complete() -> Value {
+pub(crate) fn complete() -> Value {
     finished_status("Complete", 0, "CompletionsReached", "done")
 }
 
@@ -30,7 +30,7 @@ fn running() -> Value {
 }
 
 /// Requests a Job, and sets its status to running. Returns its name.
-async fn start_job(env: &TestEnv, foo: &str) -> String {
+pub(crate) async fn start_job(env: &TestEnv, foo: &str) -> String {
     env.request(json!({"foo": foo}).to_string()).await;
     let name = format!("simple-job-{foo}");
     env.job(&name).await;
@@ -39,7 +39,7 @@ async fn start_job(env: &TestEnv, foo: &str) -> String {
     name
 }
 
-async fn until_retired(env: &TestEnv, name: &str) -> Job {
+pub(crate) async fn until_retired(env: &TestEnv, name: &str) -> Job {
     until(&format!("{name} to be retired"), TIMEOUT, || async {
         let job = env.namespace.jobs.get(name).await.map_err(|error| error.to_string())?;
         let (labels, uid) = (job.labels().clone(), job.uid().unwrap_or_default());
@@ -51,14 +51,14 @@ async fn until_retired(env: &TestEnv, name: &str) -> Job {
 }
 
 /// Another Job passes through all its states: nothing holds it up.
-async fn another_job_is_retired(env: &TestEnv, foo: &str) {
+pub(crate) async fn another_job_is_retired(env: &TestEnv, foo: &str) {
     let name = start_job(env, foo).await;
     env.set_status(&name, complete()).await;
     assert_eq!(env.outcome(&name).await["result"], "Complete");
     until_retired(env, &name).await;
 }
 
-async fn assert_ready(dispatcher: &Dispatcher) {
+pub(crate) async fn assert_ready(dispatcher: &Dispatcher) {
     let (status, body) = dispatcher.get("/readyz?verbose").await.unwrap();
     assert_eq!(status, 200, "{body}");
 }
@@ -183,7 +183,7 @@ async fn job_whose_labels_may_not_be_restored_still_has_an_outcome() {
     assert_ready(&dispatcher).await;
 }
 
-/// Installs a policy that lets the dispatcher make no such change of a Job.
+/// Installs a policy that refuses such changes of a Job by the dispatcher.
 pub(crate) async fn install_policy(env: &TestEnv, operation: &str, name: &str) {
     let id = format!("{}-{}", env.namespace.name, operation.to_lowercase());
     let user = env.namespace.user_of("dispatcher");
@@ -252,199 +252,4 @@ async fn policy_that_freezes_and_protects_one_job_does_not_make_the_dispatcher_u
     remove_policy(&env, "DELETE").await;
     until_retired(&env, &frozen).await;
     assert_eq!(env.outcome(&protected).await["result"], "Cancelled");
-}
-
-/// A managed template whose Jobs have indexes.
-fn indexed_template() -> (tempfile::TempDir, std::path::PathBuf) {
-    let (folder, path) = managed_template();
-    let file = path.join("simple.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    let line = "      backoffLimit: 3\n";
-    let indexed = "      completionMode: Indexed\n      completions: 1000000\n      parallelism: 1\n";
-    std::fs::write(file, text.replace(line, &format!("{line}{indexed}"))).unwrap();
-    (folder, path)
-}
-
-/// Every second index: no range shortens the list.
-fn completed_indexes(count: usize) -> String {
-    (0..count).map(|index| (2 * index).to_string()).collect::<Vec<_>>().join(",")
-}
-
-fn large_status(count: usize) -> Value {
-    json!({"startTime": START_TIME, "active": 1, "ready": 0, "terminating": 0, "succeeded": count,
-           "completedIndexes": completed_indexes(count)})
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn status_larger_than_a_message_is_published_shortened_and_marked() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = indexed_template();
-    let dispatcher = env.dispatcher().templates(templates).start().await;
-    let (failed, deleted) = (start_job(&env, "failed").await, start_job(&env, "deleted").await);
-    for name in [&failed, &deleted] {
-        env.set_status(name, large_status(170_000)).await;
-        let last = until("the large status", TIMEOUT, || async {
-            let last = env.last_event(name).await;
-            last.clone().filter(|last| last["status"]["succeeded"] == 170_000).ok_or(last)
-        })
-        .await;
-        assert_eq!((&last["type"], &last["statusTruncated"]), (&json!("MODIFIED"), &json!(true)));
-        assert_eq!(last["status"]["completedIndexes"], Value::Null);
-        assert_eq!(last["status"]["startTime"], START_TIME);
-    }
-    let message = "Job has reached the specified backoff limit";
-    env.set_status(&failed, finished_status("Failed", 4, "BackoffLimitExceeded", message)).await;
-    let outcome = env.outcome(&failed).await;
-    assert_eq!((&outcome["result"], &outcome["failed"]), (&json!("Failed"), &json!(4)), "{outcome}");
-    assert_eq!(outcome["succeeded"], 170_000);
-    assert_eq!(env.last_event(&failed).await.unwrap()["statusTruncated"], true);
-    env.namespace.jobs.delete(&deleted, &DeleteParams::background()).await.unwrap();
-    let outcome = env.outcome(&deleted).await;
-    assert_eq!((&outcome["result"], &outcome["succeeded"]), (&json!("Deleted"), &json!(170_000)));
-    assert_ready(&dispatcher).await;
-    another_job_is_retired(&env, "other").await;
-}
-
-/// The Job is deleted while no dispatcher runs: its last event is the only record of its status.
-#[tokio::test(flavor = "multi_thread")]
-async fn outcome_from_a_shortened_event_keeps_its_counts_and_its_mark() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = indexed_template();
-    let dispatcher = env.dispatcher().templates(templates).start().await;
-    let name = start_job(&env, "a").await;
-    env.set_status(&name, large_status(170_000)).await;
-    until("the large status", TIMEOUT, || async {
-        env.last_event(&name).await.filter(|last| last["statusTruncated"] == true)
-    })
-    .await;
-    dispatcher.terminate().await;
-    env.namespace.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
-    dispatcher.restart().await;
-    let last = env.until_last(&name, "OUTCOME").await;
-    assert_eq!((&last["outcome"]["succeeded"], &last["statusTruncated"]), (&json!(170_000), &json!(true)));
-}
-
-/// The stream has a smaller limit than the server.
-#[tokio::test(flavor = "multi_thread")]
-async fn event_larger_than_the_streams_messages_is_shortened_until_it_fits() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = indexed_template();
-    let _dispatcher = env.dispatcher().templates(templates).start().await;
-    let mut config = env.jetstream.get_stream("JOB_STATUS").await.unwrap().cached_info().config.clone();
-    config.max_message_size = 64 * 1024;
-    env.jetstream.update_stream(config).await.unwrap();
-    let name = start_job(&env, "a").await;
-    env.set_status(&name, large_status(20_000)).await;
-    let last = until("the large status", TIMEOUT, || async {
-        let last = env.last_event(&name).await;
-        last.clone().filter(|last| last["status"]["succeeded"] == 20_000).ok_or(last)
-    })
-    .await;
-    assert_eq!(last["statusTruncated"], true);
-}
-
-/// The Job as a user copies it: without the fields that the API server sets, with its labels and
-/// annotations.
-fn copy_of(job: &Job, name: &str) -> Job {
-    let server_labels = |label: &str| label.contains("controller-uid") || label.contains("job-name");
-    let mut copy = job.clone();
-    let meta = &mut copy.metadata;
-    meta.name = Some(name.to_owned());
-    (meta.uid, meta.resource_version, meta.creation_timestamp, meta.managed_fields) =
-        (None, None, None, None);
-    meta.labels.iter_mut().for_each(|labels| labels.retain(|label, _| !server_labels(label)));
-    copy.status = None;
-    let spec = copy.spec.as_mut().unwrap();
-    (spec.selector, spec.ttl_seconds_after_finished) = (None, None);
-    let labels = spec.template.metadata.as_mut().and_then(|meta| meta.labels.as_mut());
-    labels.into_iter().for_each(|labels| labels.retain(|label, _| !server_labels(label)));
-    copy
-}
-
-async fn until_deleted(env: &TestEnv, name: &str) {
-    until(&format!("{name} to be deleted"), TIMEOUT, || async {
-        env.namespace.jobs.get_opt(name).await.unwrap().is_none().then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn finished_job_that_is_replaced_by_its_copy_runs_and_is_published_again() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = managed_template();
-    let _dispatcher = env.dispatcher().templates(templates).start().await;
-    let name = start_job(&env, "rerun").await;
-    env.set_status(&name, complete()).await;
-    let original = until_retired(&env, &name).await;
-    env.namespace.jobs.delete(&name, &DeleteParams::background()).await.unwrap();
-    until_deleted(&env, &name).await;
-    let copy = env.namespace.jobs.create(&PostParams::default(), &copy_of(&original, &name)).await.unwrap();
-    assert!(copy.labels().contains_key(OUTCOME_LABEL), "the copy has the label of the original");
-
-    until("the ADDED of the copy", TIMEOUT, || async {
-        let events: Vec<Value> = env.history(&name).await.iter().map(event).collect();
-        let is_added = |event: &&Value| {
-            event["type"] == "ADDED" && event["uid"].as_str() == copy.metadata.uid.as_deref()
-        };
-        events.iter().any(|event| is_added(&event)).then_some(()).ok_or(events)
-    })
-    .await;
-    until("the foreign label to be removed", TIMEOUT, || async {
-        let labels = env.job(&name).await.labels().clone();
-        if labels.contains_key(OUTCOME_LABEL) { Err(format!("{labels:?}")) } else { Ok(()) }
-    })
-    .await;
-    env.set_status(&name, finished_status("Failed", 4, "BackoffLimitExceeded", "no")).await;
-    let retired = until_retired(&env, &name).await;
-    assert_eq!(retired.labels()[OUTCOME_LABEL], "Failed");
-    let events: Vec<Value> = env.history(&name).await.iter().map(event).collect();
-    let outcomes: Vec<_> = events.iter().filter(|event| event["type"] == "OUTCOME").collect();
-    let uids: Vec<_> = outcomes.iter().map(|event| text(&event["uid"])).collect();
-    assert_eq!(uids, [original.uid().unwrap(), copy.uid().unwrap()]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn copy_under_another_name_is_no_job_of_the_request() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = managed_template();
-    let dispatcher = env.dispatcher().templates(templates).start().await;
-    let (running, finished) = (start_job(&env, "running").await, start_job(&env, "finished").await);
-    env.set_status(&finished, complete()).await;
-    until_retired(&env, &finished).await;
-    for original in [&running, &finished] {
-        let (job, name) = (env.job(original).await, format!("{original}-copy"));
-        env.namespace.jobs.create(&PostParams::default(), &copy_of(&job, &name)).await.unwrap();
-        env.set_status(&name, complete()).await;
-    }
-    // The watch delivers a later Job after the copies.
-    another_job_is_retired(&env, "other").await;
-    for original in [&running, &finished] {
-        assert_eq!(env.event_types(&format!("{original}-copy")).await, [""; 0]);
-    }
-    // Nor does a restart take them for Jobs of a request.
-    dispatcher.kill().await;
-    dispatcher.restart().await;
-    another_job_is_retired(&env, "another").await;
-    for original in [&running, &finished] {
-        assert_eq!(env.event_types(&format!("{original}-copy")).await, [""; 0]);
-    }
-    assert_eq!(env.last_event(&running).await.unwrap()["type"], "MODIFIED");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn outcome_label_that_a_user_sets_does_not_hide_a_running_job() {
-    let env = or_skip!(TestEnv::start().await);
-    let (_folder, templates) = managed_template();
-    let _dispatcher = env.dispatcher().templates(templates).start().await;
-    let name = start_job(&env, "labelled").await;
-    let label = Patch::Merge(json!({"metadata": {"labels": {OUTCOME_LABEL: "Complete"}}}));
-    env.namespace.jobs.patch(&name, &PatchParams::default(), &label).await.unwrap();
-    until("the label to be removed", TIMEOUT, || async {
-        let labels = env.job(&name).await.labels().clone();
-        if labels.contains_key(OUTCOME_LABEL) { Err(format!("{labels:?}")) } else { Ok(()) }
-    })
-    .await;
-    env.set_status(&name, finished_status("Failed", 4, "BackoffLimitExceeded", "no")).await;
-    assert_eq!(env.outcome(&name).await["result"], "Failed");
-    assert_eq!(until_retired(&env, &name).await.labels()[OUTCOME_LABEL], "Failed");
 }

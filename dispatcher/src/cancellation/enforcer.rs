@@ -98,7 +98,7 @@ type QueueStarts = HashMap<TemplateName, u64>;
 /// next try, by the key of the entry.
 type RefusedEntries = HashMap<String, (u32, Instant)>;
 
-/// What is left of an entry.
+/// The state of an entry after a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// The entry is complete and removed from the bucket.

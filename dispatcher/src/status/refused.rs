@@ -1,4 +1,4 @@
-//! The Jobs of which Kubernetes refused a change. Each is observed again after a growing delay.
+//! Jobs with a change that Kubernetes refused. Each is observed again after a growing delay.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,7 +19,7 @@ pub(super) struct Completion {
     pub made: Option<String>,
     /// A state of the Job that the action read. The watch does not deliver it.
     pub observed: Option<JobState>,
-    /// The Job of which Kubernetes refused a change.
+    /// The Job with a change that Kubernetes refused.
     pub refused: Option<RefusedJob>,
 }
 
@@ -41,7 +41,7 @@ impl Completion {
     }
 }
 
-/// A Job of which Kubernetes refused a change.
+/// A Job with a change that Kubernetes refused.
 #[derive(Debug)]
 pub(super) struct RefusedJob {
     /// The Job, as it was observed.

@@ -156,7 +156,7 @@ impl ActionRunner {
                     self.record(&job, &event(limit));
                     return ActionResult::Published(SubjectState { sequence, last: Some(last) });
                 }
-                // The server has a smaller limit by now, or the stream has one of its own.
+                // The limit of the server has decreased, or the limit of the stream is smaller.
                 Err(StoreError::TooLarge(_)) if limit > event_size::MIN_EVENT_BYTES => {
                     limit = (limit / 2).min(self.stream.max_event()).max(event_size::MIN_EVENT_BYTES);
                     continue;
