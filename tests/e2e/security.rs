@@ -10,4 +10,5 @@ mod manifests;
 mod permissions;
 mod roles;
 mod rotation;
+mod submitters;
 mod tenants;

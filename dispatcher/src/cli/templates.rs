@@ -5,6 +5,8 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use dispatcher_core::template::ImagePattern;
 
+use crate::cli::values::number;
+
 /// The operator's limits on the Jobs of all templates.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Limits {
@@ -46,7 +48,8 @@ pub struct Limits {
         id = "default_active_deadline_seconds",
         long = "default-active-deadline-seconds",
         env = "DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS",
-        value_name = "SECONDS"
+        value_name = "SECONDS",
+        value_parser = number(NonZeroU32::MIN..=NonZeroU32::MAX)
     )]
     pub active_deadline_seconds: Option<NonZeroU32>,
 }

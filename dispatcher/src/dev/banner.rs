@@ -1,6 +1,6 @@
 //! The text that is printed once everything is ready: addresses, and commands to copy. No I/O.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 /// The facts that the text shows.
 pub(super) struct Facts<'a> {
@@ -10,6 +10,8 @@ pub(super) struct Facts<'a> {
     /// Whether the `nats` command uses this NATS by default.
     pub(super) is_default_nats: bool,
     pub(super) api_port: u16,
+    /// The file with the credentials for the API.
+    pub(super) kubeconfig: &'a Path,
     pub(super) admin_port: u16,
     /// The process id of the dispatcher.
     pub(super) pid: i32,
@@ -28,10 +30,11 @@ pub(super) fn text(facts: &Facts<'_>) -> String {
     let Facts { took, nats_port, api_port, admin_port, templates, .. } = facts;
     let mut text = format!(
         "Ready after {:.1} s: NATS on nats://127.0.0.1:{nats_port}, the Kubernetes API on \
-         http://127.0.0.1:{api_port},\nthe dispatcher on http://127.0.0.1:{admin_port}/readyz. \
-         Templates: {}.\n\n",
+         https://127.0.0.1:{api_port},\nthe dispatcher on http://127.0.0.1:{admin_port}/readyz. \
+         Templates: {}.\nKubeconfig: {}\n\n",
         took.as_secs_f64(),
         templates.join(", "),
+        facts.kubeconfig.display(),
     );
     for (command, comment) in commands(facts) {
         // Writing to a `String` cannot fail.
@@ -57,10 +60,10 @@ pub(super) fn shown_template(templates: &[String]) -> &str {
 
 /// Commands, with comments.
 fn commands(facts: &Facts<'_>) -> [(String, &'static str); 6] {
-    let Facts { nats_port, api_port, pid, templates, .. } = facts;
+    let Facts { nats_port, kubeconfig, pid, templates, .. } = facts;
     let server =
         if facts.is_default_nats { String::new() } else { format!(" --server 127.0.0.1:{nats_port}") };
-    let kubectl = format!("kubectl --server http://127.0.0.1:{api_port} --namespace jobs");
+    let kubectl = format!("kubectl --kubeconfig {}", quoted(kubeconfig));
     let template = shown_template(templates);
     let (request, comment) = match facts.request {
         Some(request) => (request.replace('\'', r"'\''"), "request a Job"),
@@ -76,6 +79,13 @@ fn commands(facts: &Facts<'_>) -> [(String, &'static str); 6] {
     ]
 }
 
+/// The path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +96,7 @@ mod tests {
             nats_port: 4222,
             is_default_nats: true,
             api_port: 8001,
+            kubeconfig: Path::new("/data/kubeconfig"),
             admin_port: 8080,
             pid: 4711,
             templates,
@@ -98,14 +109,15 @@ mod tests {
     fn commands_can_be_copied() {
         let text = text(&facts(&["other".to_owned(), "simple".to_owned()]));
         let expected = "\
-Ready after 1.2 s: NATS on nats://127.0.0.1:4222, the Kubernetes API on http://127.0.0.1:8001,
+Ready after 1.2 s: NATS on nats://127.0.0.1:4222, the Kubernetes API on https://127.0.0.1:8001,
 the dispatcher on http://127.0.0.1:8080/readyz. Templates: other, simple.
+Kubeconfig: /data/kubeconfig
 
   nats sub 'jobs.simple.status.>'                                           # new status events
   nats req jobs.simple.create '{\"foo\":\"x\"}'                                 # request a Job
   nats sub --stream JOB_STATUS --all                                        # stored status events, then new ones
-  kubectl --server http://127.0.0.1:8001 --namespace jobs get jobs -w
-  kubectl --server http://127.0.0.1:8001 --namespace jobs logs -f job/NAME
+  kubectl --kubeconfig /data/kubeconfig get jobs -w
+  kubectl --kubeconfig /data/kubeconfig logs -f job/NAME
   kill -9 4711                                                              # crash the dispatcher: it restarts, and nothing is lost
 
 The streams are kept in /data; the Jobs are not kept.
@@ -133,5 +145,12 @@ Ctrl-C stops everything.
             "{text}"
         );
         assert!(text.ends_with("\nNothing is kept. Ctrl-C stops everything.\n"), "{text}");
+    }
+
+    #[test]
+    fn path_with_special_characters_is_quoted() {
+        assert_eq!(quoted(Path::new("/a/b-1.c_d")), "/a/b-1.c_d");
+        assert_eq!(quoted(Path::new("/a b/$(c)")), "'/a b/$(c)'");
+        assert_eq!(quoted(Path::new("/a'b")), r"'/a'\''b'");
     }
 }

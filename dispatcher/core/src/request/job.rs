@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     contract::{
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, LABEL_MANAGED_BY,
-            LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_JOB_NAME, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ,
+            ANNOTATION_SUBMITTER, LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
         },
         rejection::{Reason, Rejection},
+        submitter::Submitter,
         trace::{
             ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, ENV_TRACEPARENT, ENV_TRACESTATE, Trace,
             TraceContext,
@@ -45,8 +46,19 @@ pub fn build(request: &Request, template: &Template, context: &TraceContext) -> 
     Ok(job)
 }
 
+/// Adds the annotation with the submitter. It is not part of the request: the same request may come
+/// from another user.
+pub fn set_submitter(job: &mut Value, submitter: Option<&Submitter>) {
+    if let Some(submitter) = submitter {
+        edit(job, &["metadata", "annotations"], |annotations| {
+            annotations.insert(ANNOTATION_SUBMITTER.to_owned(), submitter.to_text().into());
+        });
+    }
+}
+
 fn add_annotations(annotations: &mut Map<String, Value>, request: &Request, trace: Option<&Trace>) {
     let mut set = |name: &str, value: String| drop(annotations.insert(name.to_owned(), value.into()));
+    set(ANNOTATION_JOB_NAME, request.name.to_string());
     set(ANNOTATION_REQUEST_ID, request.identity.id.to_string());
     set(ANNOTATION_REQUEST_SEQ, request.identity.sequence.to_string());
     set(ANNOTATION_REQUEST_HASH, request.hash.clone());
@@ -131,6 +143,7 @@ mod tests {
             assert_eq!(labels["natsjobs.dev/template"], "simple");
         }
         let annotations = job.metadata.annotations.unwrap();
+        assert_eq!(annotations["natsjobs.dev/job-name"], "simple-job-15");
         assert_eq!(annotations["natsjobs.dev/request-id"], "id-1");
         assert_eq!(annotations["natsjobs.dev/request-seq"], "17");
         assert_eq!(annotations["natsjobs.dev/request-hash"], request.hash);

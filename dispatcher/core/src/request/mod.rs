@@ -2,14 +2,20 @@
 
 pub mod breaker;
 pub mod cancellation;
+pub mod change_error;
 pub mod concurrency;
 mod delivery;
 pub mod error;
+pub mod fair_share;
 #[cfg(test)]
 mod fuzz;
 pub mod job;
 mod message;
+pub mod object;
+pub mod pending;
 pub mod poison;
+pub mod pull_limits;
+pub mod queue_index;
 mod sample;
 
 pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
