@@ -3,6 +3,7 @@
 #[cfg(feature = "dev")]
 mod dev;
 mod nats;
+mod submitters;
 mod templates;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub use self::dev::{DevSettings, Image};
 pub use self::{
     nats::Nats,
+    submitters::SubmitterSettings,
     templates::{Limits, Templates},
 };
 
@@ -100,6 +102,10 @@ pub struct Config {
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
+
+    /// The submitters.
+    #[command(flatten)]
+    pub submitters: SubmitterSettings,
 
     /// Maximum number of requests in progress per template, 1 to 1024.
     #[arg(

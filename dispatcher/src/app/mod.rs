@@ -3,6 +3,7 @@
 //! Shutdown order: not ready, stop pulling, finish the requests in progress, publish the pending
 //! status events, drain the connection, send the spans, stop the admin server.
 
+mod connections;
 mod queue_sampler;
 mod start;
 mod tasks;
@@ -86,7 +87,7 @@ async fn run_on(
         prepared = Prepared::new(cluster, &config, &health, &metrics) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let client = prepared.client.clone();
+    let client = prepared.connections.client();
     let shared =
         Shared { config, health: health.clone(), metrics, spans: spans.clone(), leadership, limiter };
     start_tasks(&mut supervisor, prepared, shared, leader);

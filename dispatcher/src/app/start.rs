@@ -3,23 +3,24 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::Client;
 use dispatcher_core::{
-    contract::names::{TemplateName, is_label},
+    contract::{
+        names::{TemplateName, is_label},
+        submitter::Submitters,
+    },
     template::Template,
 };
 use tokio::sync::watch;
 
 use crate::{
-    app::queue_sampler::QueueSampler,
+    app::{connections::Connections, queue_sampler::QueueSampler},
     cancellation::Cancellations,
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
     kube::JobClient,
-    micro::{history::History, lookup::Queue},
+    micro::{history::History, lookup::Lookups},
     nats::{
         cancellation_bucket::CancellationBucket,
-        connect,
         provision::{Provision, Provisioned},
         status_stream::StatusStream,
         watchdog::Watchdog,
@@ -33,14 +34,15 @@ pub(super) struct Prepared {
     pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     /// The Jobs of the namespace.
     pub(super) jobs: JobClient,
-    pub(super) client: Client,
+    pub(super) connections: Connections,
     /// Changes after each reconnect to NATS.
     pub(super) reconnects: watch::Receiver<u64>,
     pub(super) watchdog: Watchdog,
     pub(super) store: StatusStream,
     pub(super) poison: PoisonHandler,
     pub(super) history: History,
-    pub(super) queue: Queue,
+    pub(super) lookups: Lookups,
+    pub(super) submitters: Arc<Submitters>,
     pub(super) cancellations: Cancellations,
     pub(super) dead_letters: DeadLetters,
     pub(super) queue_sampler: QueueSampler,
@@ -60,13 +62,12 @@ impl Prepared {
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
         let templates = load_templates(config)?;
+        let submitters = Arc::new(config.submitters.load()?);
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let client =
-            connect::connect(&config.nats, health.component("nats"), reconnected.clone(), metrics.clone())
-                .await?;
-        let context = connect::jetstream(client.clone());
+        let connections = Connections::open(&config.nats, health, metrics, reconnected.clone()).await?;
+        let context = connections.jetstream();
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = provision.run(&context, &names).await?;
@@ -74,12 +75,7 @@ impl Prepared {
 
         let nats_error = |message: String| StartError::new("NATS_URL", message);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
-        let poison = PoisonHandler {
-            jobs: provisioned.jobs.clone(),
-            consumers: provisioned.consumers.clone(),
-            dead_letters: dead_letters.clone(),
-        };
-        poison.before_pulling().await;
+        let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
         let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
@@ -88,7 +84,7 @@ impl Prepared {
         Ok(Self {
             templates,
             jobs,
-            client,
+            connections,
             reconnects,
             watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
             queue_sampler: QueueSampler {
@@ -98,7 +94,8 @@ impl Prepared {
             },
             cancellations,
             history: History::open(&context).await.map_err(nats_error)?,
-            queue: Queue { jobs: provisioned.jobs.clone() },
+            lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), names.len()),
+            submitters,
             store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
             poison,

@@ -42,6 +42,8 @@ pub(crate) struct Enforcer {
 pub(crate) enum RemovalResult {
     /// The Job is deleted.
     Deleted,
+    /// The Job will be deleted once the last finalizer is removed, which others set.
+    Deleting,
     /// The Job had finished.
     Finished,
     /// The Job has changed, so it was not deleted. Read it again.
@@ -58,7 +60,8 @@ pub(crate) async fn delete(client: &JobClient, observed: &JobState) -> Result<Re
         return Ok(RemovalResult::Finished);
     }
     match client.delete(observed.name.as_ref(), &observed.uid, observed.resource_version).await {
-        Ok(()) => Ok(RemovalResult::Deleted),
+        Ok(true) => Ok(RemovalResult::Deleted),
+        Ok(false) => Ok(RemovalResult::Deleting),
         Err(error) if error.code() == Some(404) => Ok(RemovalResult::Deleted),
         Err(error) if error.code() == Some(409) => Ok(RemovalResult::Changed),
         Err(error) => Err(format!("cannot delete the Job {}: {error}", observed.name)),

@@ -4,9 +4,13 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
-        headers::{JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, safe_value},
+        headers::{
+            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_SUBMITTER,
+            safe_value,
+        },
         names::TemplateName,
         rejection::{RejectedNotice, RejectedType, Rejection},
+        submitter::Submitter,
         trace::Trace,
     },
     request::Identity,
@@ -43,6 +47,8 @@ pub(crate) struct DeadLetter<'a> {
     pub payload: Bytes,
     /// The trace, if the request has one.
     pub trace: Option<&'a Trace>,
+    /// Who submitted the request, if it is known.
+    pub submitter: Option<&'a Submitter>,
     /// The reason.
     pub rejection: &'a Rejection,
 }
@@ -116,6 +122,9 @@ fn headers(dead_letter: &DeadLetter<'_>) -> HeaderMap {
     map.insert(JOB_REQUEST_SEQ, dead_letter.identity.sequence.to_string());
     if let Some(name) = &rejection.name {
         map.insert(JOB_NAME, name.as_ref());
+    }
+    if let Some(submitter) = dead_letter.submitter {
+        map.insert(JOB_SUBMITTER, submitter.to_text());
     }
     put_trace(&mut map, dead_letter.trace);
     map

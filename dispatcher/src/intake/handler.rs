@@ -13,10 +13,12 @@ use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
         rejection::{Reason, Rejection},
+        submitter::{Submitter, Submitters},
         trace::{Trace, TraceContext},
     },
     request::{
-        Disposition, Envelope, HANDLE_DEADLINE, Identity, Request, error::HandleError, job, redelivery_delay,
+        Disposition, Envelope, HANDLE_DEADLINE, Identity, Request, cancellation::QueuedRequest,
+        error::HandleError, job, redelivery_delay,
     },
     template::Template,
 };
@@ -29,7 +31,10 @@ use crate::{
         create::{CreateResult, JobCreator},
         dead_letters::{DeadLetter, DeadLetters},
     },
-    nats::{headers::trace_of, jobs_stream::JobsStream},
+    nats::{
+        headers::{submitter_of, trace_of},
+        jobs_stream::JobsStream,
+    },
     retry::with_deadline,
     status::StatusHandle,
     telemetry::{
@@ -56,6 +61,8 @@ pub(crate) struct Handler {
     pub cancellations: Cancellations,
     /// Keeps rejected requests.
     pub dead_letters: DeadLetters,
+    /// Reads the submitters of requests.
+    pub submitters: Arc<Submitters>,
     /// Publishes `ADDED`.
     pub status: StatusHandle,
     /// Counts each delivery.
@@ -71,6 +78,8 @@ struct Delivery<'a> {
     trace: Option<Trace>,
     /// The trace context that the dispatcher passes on.
     context: TraceContext,
+    /// Who submitted the request, if it is known.
+    submitter: Option<Submitter>,
     began: SystemTime,
     stored: OffsetDateTime,
     redelivered: bool,
@@ -137,8 +146,13 @@ impl Handler {
         };
         let trace = trace_of(message.headers.as_ref());
         let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
+        let identity = Identity::of(&envelope);
+        let (Ok(Identity { id, .. }) | Err((Identity { id, .. }, _))) = &identity;
+        let request = (&self.template.name, id, &message.payload[..]);
+        let submitter = submitter_of(&self.submitters, request, message.headers.as_ref());
         Ok(Delivery {
-            identity: Identity::of(&envelope),
+            identity,
+            submitter,
             context: self.spans.context(trace.as_ref(), &delivered),
             trace,
             began: SystemTime::now(),
@@ -204,8 +218,10 @@ impl Handler {
         let payload = &delivery.message.payload;
         let request =
             Request::parse(&self.template, identity.clone(), payload).map_err(HandleError::Permanent)?;
-        let job = job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
-        if self.is_cancelled(&request) {
+        let mut job =
+            job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
+        job::set_submitter(&mut job, delivery.submitter.as_ref());
+        if self.is_cancelled(&request, delivery.submitter.as_ref()) {
             return Err(HandleError::Permanent(cancelled(&request)));
         }
         // Two messages can carry the same client-supplied id; a derived id belongs to one message.
@@ -231,9 +247,10 @@ impl Handler {
         Err(HandleError::Permanent(rejection))
     }
 
-    fn is_cancelled(&self, request: &Request) -> bool {
-        let Request { identity, template, name, .. } = request;
-        self.cancellations.covers(template, name, &identity.id, identity.sequence)
+    fn is_cancelled(&self, request: &Request, submitter: Option<&Submitter>) -> bool {
+        let Request { identity: Identity { id, sequence, .. }, template, name, .. } = request;
+        let account = submitter.map(|submitter| submitter.account.as_str());
+        self.cancellations.covers(&QueuedRequest { template, name, id, sequence: *sequence, account })
     }
 
     async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
@@ -252,6 +269,7 @@ impl Handler {
             stored: delivery.stored,
             payload: delivery.message.payload.clone(),
             trace: delivery.context.trace.as_ref(),
+            submitter: delivery.submitter.as_ref(),
             rejection,
         };
         self.dead_letters.reject(dead_letter).await

@@ -1,80 +1,169 @@
-//! `jobs.<template>.get`: the last status event of a Job, or whether its request is queued.
+//! Searches the queued requests, and `jobs.<template>.get`.
+//!
+//! Look-ups are bounded over all callers: an index per template reads each queued request once, and
+//! the number of concurrent look-ups is limited.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
-        names::{JobName, RequestId},
+        names::{JobName, TemplateName},
+        submitter::{Submitter, Submitters},
     },
-    request::{Envelope, Identity, Request},
+    request::{
+        Envelope, Identity, Request,
+        queue_index::{Lookup, QueueIndex},
+    },
     template::Template,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     micro::{
         error::{ErrorCode, ServiceError},
         history::History,
+        places::{Place, Places},
     },
-    nats::{definitions::JOBS, jobs_stream::JobsStream},
+    nats::{definitions::JOBS, headers::submitter_of, jobs_stream::JobsStream},
     retry::with_deadline,
 };
 
-/// The maximum number of requests that one search reads, and its deadline.
-const MAX_READ: usize = 10_000;
+/// How many requests of a template the index holds. Later ones are not searched.
+const MAX_INDEXED: usize = 10_000;
+/// How many requests that may match are read.
+const MAX_CANDIDATES: usize = 100;
+/// How long a look-up reads the queue, and waits for its place.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// The request to search for.
-#[derive(Debug, Clone)]
-pub(super) enum Lookup<'a> {
-    /// A request whose Job has this name.
-    Name(&'a JobName),
-    /// The request with this id.
-    Id(&'a RequestId),
-}
+/// How many look-ups run concurrently. Others wait.
+const CONCURRENCY: usize = 32;
 
 /// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// The request is queued, and its Job has this name.
     Queued(JobName),
+    /// Only requests that the caller may not cancel match.
+    Forbidden,
     /// The request is not queued.
     Absent,
     /// The queue is too long to search: the request may be queued.
     Unknown,
 }
 
-/// Searches the queued requests. A work queue has no index, so a search reads requests one by one,
-/// bounded in number and time.
+/// Searches the queued requests. Clones share the index.
 #[derive(Clone)]
-pub(crate) struct Queue {
-    pub(crate) jobs: JobsStream,
+pub(crate) struct Lookups {
+    jobs: JobsStream,
+    submitters: Arc<Submitters>,
+    places: Places,
+    indexes: Arc<Mutex<HashMap<TemplateName, Arc<AsyncMutex<QueueIndex>>>>>,
 }
 
-impl Queue {
-    /// Searches the queued requests of a template.
+impl Lookups {
+    /// Searches the requests of `JOBS`, which belong to this number of templates.
+    pub(crate) fn new(jobs: JobsStream, submitters: Arc<Submitters>, templates: usize) -> Self {
+        Self { jobs, submitters, places: Places::new(CONCURRENCY, templates), indexes: Arc::default() }
+    }
+
+    /// A place for a look-up of the template.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Overloaded`] if none is free in time.
+    pub(super) async fn place(&self, template: &TemplateName) -> Result<Place, ServiceError> {
+        self.places.take_within(template, DEADLINE).await.ok_or_else(|| {
+            let message = format!("too many look-ups of template {template} are in progress; retry later");
+            ServiceError::new(ErrorCode::Overloaded, message)
+        })
+    }
+
+    /// Searches the queued requests of a template. Requests of submitters that `may_see` refuses
+    /// are not returned.
     ///
     /// # Errors
     /// The stream does not answer.
-    pub(super) async fn find(&self, template: &Template, lookup: &Lookup<'_>) -> Result<Found, String> {
+    pub(super) async fn find(
+        &self,
+        template: &Template,
+        lookup: Lookup<'_>,
+        may_see: impl Fn(Option<&Submitter>) -> bool,
+    ) -> Result<Found, String> {
         let end = Instant::now() + DEADLINE;
-        let mut next = 1;
-        for _ in 0..MAX_READ {
-            let first = self.jobs.first_request(&template.name, next);
-            let Ok(message) = timeout_at(end, first).await else { return Ok(Found::Unknown) };
-            let Some(message) = message? else { return Ok(Found::Absent) };
-            next = message.sequence.saturating_add(1);
-            // A poison message is not a request.
-            if let Ok(message) = StreamMessage::try_from(message)
-                && let Some(name) = self.matching_name(template, &message, lookup)
-            {
-                return Ok(Found::Queued(name));
+        let Some((candidates, is_complete)) = self.candidates(template, lookup, end).await? else {
+            return Ok(Found::Unknown);
+        };
+        let mut found = if is_complete { Found::Absent } else { Found::Unknown };
+        if candidates.len() > MAX_CANDIDATES {
+            found = Found::Unknown;
+        }
+        // The oldest candidates may have left the queue.
+        for sequence in candidates.into_iter().rev().take(MAX_CANDIDATES) {
+            let message = timeout_at(end, self.jobs.first_request(&template.name, sequence)).await;
+            let Ok(message) = message else { return Ok(Found::Unknown) };
+            let Some(message) = message?.filter(|message| message.sequence == sequence) else { continue };
+            let Ok(message) = StreamMessage::try_from(message) else { continue };
+            let Some(Queued { name, identity, submitter }) = self.read(template, &message) else { continue };
+            let matches = match lookup {
+                Lookup::Name(expected) => name == *expected,
+                Lookup::Id(expected) => identity.id == *expected,
+            };
+            match matches {
+                true if may_see(submitter.as_ref()) => return Ok(Found::Queued(name)),
+                true => found = Found::Forbidden,
+                false => {}
             }
         }
-        Ok(Found::Unknown)
+        Ok(found)
+    }
+
+    /// The sequences that may match, and whether the index covers the whole queue. `None` if other
+    /// look-ups of the template take too long.
+    async fn candidates(
+        &self,
+        template: &Template,
+        lookup: Lookup<'_>,
+        end: Instant,
+    ) -> Result<Option<(Vec<u64>, bool)>, String> {
+        let index = self.index(&template.name);
+        let Ok(mut index) = timeout_at(end, index.lock()).await else { return Ok(None) };
+        let Ok(first) = timeout_at(end, self.jobs.first_request(&template.name, 1)).await else {
+            return Ok(None);
+        };
+        index.begin(&self.jobs.incarnation(), first?.map(|message| message.sequence));
+        let mut is_complete = false;
+        while let Some(next) = index.next() {
+            let message = timeout_at(end, self.jobs.first_request(&template.name, next)).await;
+            let Ok(message) = message else { break };
+            let Some(message) = message? else {
+                is_complete = true;
+                break;
+            };
+            let sequence = message.sequence;
+            // A poison message is not a request.
+            match StreamMessage::try_from(message) {
+                Ok(message) => match self.read(template, &message) {
+                    Some(queued) => index.add(sequence, Some(&queued.name), &queued.identity.id),
+                    None => index.skip(sequence),
+                },
+                Err(_) => index.skip(sequence),
+            }
+        }
+        Ok(Some((index.candidates(lookup), is_complete)))
+    }
+
+    fn index(&self, template: &TemplateName) -> Arc<AsyncMutex<QueueIndex>> {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(AsyncMutex::new(QueueIndex::new(MAX_INDEXED)));
+        indexes.entry(template.clone()).or_insert_with(new).clone()
     }
 
     /// The last sequence of the stream.
@@ -88,13 +177,8 @@ impl Queue {
         Ok(stream.cached_info().state.last_sequence)
     }
 
-    /// The name of the message's Job if it matches. A request without a valid name has no Job.
-    fn matching_name(
-        &self,
-        template: &Template,
-        message: &StreamMessage,
-        lookup: &Lookup<'_>,
-    ) -> Option<JobName> {
+    /// The request in a message. One without a valid name gets no Job.
+    fn read(&self, template: &Template, message: &StreamMessage) -> Option<Queued> {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(async_nats::HeaderValue::as_str),
@@ -103,24 +187,34 @@ impl Queue {
             stored_nanos: message.time.unix_timestamp_nanos(),
         };
         let (Ok(identity) | Err((identity, _))) = Identity::of(&envelope);
-        if matches!(lookup, Lookup::Id(id) if identity.id != **id) {
-            return None;
-        }
-        let name = match Request::parse(template, identity, &message.payload) {
+        let name = match Request::parse(template, identity.clone(), &message.payload) {
             Ok(request) => request.name,
             Err(rejection) => rejection.name?,
         };
-        (!matches!(lookup, Lookup::Name(expected) if name != **expected)).then_some(name)
+        let submitter = submitter_of(
+            &self.submitters,
+            (&template.name, &identity.id, &message.payload),
+            Some(&message.headers),
+        );
+        Some(Queued { name, identity, submitter })
     }
+}
+
+/// A queued request.
+struct Queued {
+    name: JobName,
+    identity: Identity,
+    submitter: Option<Submitter>,
 }
 
 /// Answers with the last event as it is stored.
 ///
 /// # Errors
-/// [`ErrorCode::Queued`], [`ErrorCode::NotFound`] or [`ErrorCode::NotReady`].
+/// [`ErrorCode::Queued`], [`ErrorCode::NotFound`], [`ErrorCode::Overloaded`] or
+/// [`ErrorCode::NotReady`].
 pub(super) async fn get(
     history: &History,
-    queue: &Queue,
+    lookups: &Lookups,
     template: &Template,
     name: &JobName,
 ) -> Result<Bytes, ServiceError> {
@@ -131,7 +225,9 @@ pub(super) async fn get(
     if let Some(event) = last().await? {
         return Ok(event);
     }
-    let found = queue.find(template, &Lookup::Name(name)).await.map_err(ServiceError::not_ready)?;
+    let _place = lookups.place(&template.name).await?;
+    let found = lookups.find(template, Lookup::Name(name), |_| true).await;
+    let found = found.map_err(ServiceError::not_ready)?;
     // The request leaves the queue after its first event is stored: read the event again.
     match last().await? {
         Some(event) => Ok(event),
@@ -141,7 +237,7 @@ pub(super) async fn get(
 
 fn no_event(found: &Found, template: &Template, name: &JobName) -> ServiceError {
     match found {
-        Found::Queued(_) => {
+        Found::Queued(_) | Found::Forbidden => {
             let message = format!("the request for Job `{name}` is still queued");
             ServiceError::new(ErrorCode::Queued, message).with_job(name)
         }

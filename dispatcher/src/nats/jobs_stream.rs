@@ -102,18 +102,6 @@ impl JobsStream {
         Ok(found.map(|stored| stored.message))
     }
 
-    /// Removes the request at a sequence. Succeeds if another replica has removed it.
-    ///
-    /// # Errors
-    /// If the stream does not answer or refuses.
-    pub(crate) async fn remove(&self, sequence: u64) -> Result<(), String> {
-        let query = json!({"seq": sequence, "no_erase": true});
-        match self.request::<Value>("DELETE", &query).await? {
-            None | Some(Value::Object(_)) => Ok(()),
-            Some(other) => Err(format!("{LABEL}: found {other}, expected an object")),
-        }
-    }
-
     /// One `STREAM.MSG` request; `None` if the stream has no such message.
     async fn request<T: DeserializeOwned>(&self, verb: &str, query: &Value) -> Result<Option<T>, String> {
         let answer = self.context.request(format!("STREAM.MSG.{verb}.{JOBS}"), query);

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::contract::names::{JobName, RequestId, TemplateName};
+use crate::contract::{
+    names::{JobName, RequestId, TemplateName},
+    submitter::Submitter,
+};
 
 /// The type of a status event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +79,9 @@ pub struct StatusEvent {
     pub request_id: RequestId,
     /// The sequence of that request in `JOBS`.
     pub request_seq: u64,
+    /// Who submitted that request, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<Submitter>,
     /// The Job's resourceVersion that this event reports.
     pub resource_version: String,
     /// The time at which the event was made, RFC 3339 in UTC.

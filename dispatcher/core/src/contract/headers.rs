@@ -22,6 +22,16 @@ pub const JOB_ERROR_MESSAGE: &str = "Job-Error-Message";
 pub const JOB_WAIT: &str = "Job-Wait";
 /// On `submit`: the longest time to wait, in seconds.
 pub const JOB_WAIT_TIMEOUT: &str = "Job-Wait-Timeout";
+/// On stored requests and dead letters: the submitter, if the request came by `submit`.
+pub const JOB_SUBMITTER: &str = "Job-Submitter";
+/// On stored requests: the dispatcher's signature of the submitter, if it has a key.
+pub const JOB_SUBMITTER_SIGNATURE: &str = "Job-Submitter-Signature";
+/// Defined by NATS: the account and user of a request that another account imports.
+pub const NATS_REQUEST_INFO: &str = "Nats-Request-Info";
+/// Defined by NATS (ADR-32): code and text of an error answer.
+pub const NATS_SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// The text; see [`NATS_SERVICE_ERROR_CODE`].
+pub const NATS_SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Defined by NATS: the publisher's id of a message.
 pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 

@@ -9,6 +9,7 @@ use crate::contract::{
     event::{EventType, Outcome, OutcomeResult, Stall, StatusEvent},
     job_status::JobStatus,
     names::{JobName, RequestId, TemplateName},
+    submitter::Submitter,
     trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, Trace},
 };
 
@@ -29,6 +30,9 @@ pub const ANNOTATION_REQUEST_ID: &str = prefixed!("request-id");
 pub const ANNOTATION_REQUEST_SEQ: &str = prefixed!("request-seq");
 /// Annotation with the hash of the request.
 pub const ANNOTATION_REQUEST_HASH: &str = prefixed!("request-hash");
+
+/// Annotation with the submitter of the request, as JSON.
+pub const ANNOTATION_SUBMITTER: &str = prefixed!("submitter");
 
 /// A `batch/v1` Job with only its metadata and status decoded.
 pub type JobObject = Object<NotUsed, Value>;
@@ -78,6 +82,8 @@ pub struct JobState {
     pub creation_time: Option<SystemTime>,
     /// The trace that the Job belongs to, from the annotations.
     pub trace: Option<Trace>,
+    /// The submitter of the request, from the annotations.
+    pub submitter: Option<Submitter>,
     /// The status.
     pub status: JobStatus,
 }
@@ -124,6 +130,7 @@ impl JobState {
             cancelled: false,
             creation_time: creation_time(meta),
             trace: trace(meta),
+            submitter: submitter(meta),
             status: object.status.clone().unwrap_or_default().into(),
         })
     }
@@ -165,6 +172,7 @@ impl JobState {
             cancelled: false,
             creation_time: None,
             trace: None,
+            submitter: last.submitter,
             status: last.status.into(),
         }
     }
@@ -221,6 +229,10 @@ fn resource_version(meta: &ObjectMeta) -> Option<u64> {
 
 fn creation_time(meta: &ObjectMeta) -> Option<SystemTime> {
     meta.creation_timestamp.as_ref().map(|time| time.0.into())
+}
+
+fn submitter(meta: &ObjectMeta) -> Option<Submitter> {
+    Submitter::parse(meta.annotations.as_ref()?.get(ANNOTATION_SUBMITTER)?)
 }
 
 fn trace(meta: &ObjectMeta) -> Option<Trace> {

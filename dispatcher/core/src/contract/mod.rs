@@ -20,5 +20,6 @@ pub mod job_status;
 pub mod names;
 pub mod rejection;
 pub mod schemas;
+pub mod submitter;
 pub mod text;
 pub mod trace;

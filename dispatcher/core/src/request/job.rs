@@ -10,10 +10,11 @@ use k8s_openapi::api::{
 use crate::{
     contract::{
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, LABEL_MANAGED_BY,
-            LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SUBMITTER,
+            LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
         },
         rejection::{Reason, Rejection},
+        submitter::Submitter,
         trace::{
             ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, ENV_TRACEPARENT, ENV_TRACESTATE, Trace,
             TraceContext,
@@ -53,6 +54,15 @@ pub fn build(request: &Request, template: &Template, context: &TraceContext) -> 
         add_labels(pod.labels.get_or_insert_default(), request);
     }
     Ok(job)
+}
+
+/// Adds the annotation with the submitter. It is not part of the request: the same request may come
+/// from another user.
+pub fn set_submitter(job: &mut Job, submitter: Option<&Submitter>) {
+    if let Some(submitter) = submitter {
+        let annotations = job.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_SUBMITTER.to_owned(), submitter.to_text());
+    }
 }
 
 fn add_labels(labels: &mut BTreeMap<String, String>, request: &Request) {
