@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
-	chaos-table soak fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas clean
+	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -56,6 +56,10 @@ chaos-table: build ## write the results of `make chaos` into docs/fault-table.md
 soak: test-images chaos-build ## inject random faults for a while: make soak [MINUTES=30] [SEED=n] [CLUSTER=local]
 	@SOAK_MINUTES=$(or $(MINUTES),30) CHAOS_SEED=$(SEED) TEST_CLUSTER=$(CLUSTER) cargo test \
 		--profile chaos --workspace --test chaos -- soak --nocapture
+
+hostile: test-images ## run the hostile-client suite at the full size of docs/reliability.md
+	@HOSTILE_REQUESTS=500 HOSTILE_FLOOD=10000 HOSTILE_ROUNDS=5 HOSTILE_DEAD_LETTERS=20000 HOSTILE_QUEUED=1000 \
+		RUST_TEST_THREADS=1 cargo test --workspace --no-fail-fast --test hostile -- --nocapture
 
 fuzz: ## fuzz the dispatcher's parsers; inputs that fail are kept: make fuzz [MINUTES=10]
 	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture

@@ -1,0 +1,78 @@
+//! Hostile clients beside an innocent tenant, on the real Kubernetes: two replicas of the shipped
+//! image run in pods, under the memory limit of `deploy/`.
+//!
+//! Each test prints its figures and writes them into `target/hostile/`. Correctness is asserted;
+//! times are only reported. `make hostile` runs the full size of `docs/reliability.md`; the default
+//! size is for `make test`.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod attacks;
+mod dispatchers;
+mod environment;
+mod innocent;
+mod report;
+mod restart;
+mod size;
+
+use std::time::Duration;
+
+use dispatcher_tests::{only_on_kubernetes, or_skip, paths};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    attacks::{Attack, Sent},
+    environment::Environment,
+    innocent::Innocent,
+    report::{Phase, Report},
+    size::Size,
+};
+
+/// How long the hostile clients of a phase run before the innocent tenant starts.
+const LEAD: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_clients_harm_no_other_tenant_on_the_newest_nats() {
+    only_on_kubernetes!("the dispatcher runs in pods");
+    alternate_phases(paths::NATS_VERSION).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_clients_harm_no_other_tenant_on_the_oldest_nats() {
+    only_on_kubernetes!("the dispatcher runs in pods");
+    alternate_phases(paths::OLDEST_NATS_VERSION).await;
+}
+
+/// Quiet and hostile phases alternate. Each hostile phase has another flood.
+async fn alternate_phases(nats_version: &'static str) {
+    let size = Size::from_env();
+    let environment = or_skip!(Environment::start(nats_version).await);
+    let mut innocent = Innocent::new(&environment, size.requests).await;
+    let mut report = Report::new(&format!("hostile clients, nats-server {nats_version}"), size);
+    // The first requests of a process open connections and fill caches.
+    innocent.run().await;
+    for flood in Attack::FLOODS.into_iter().cycle().take(size.rounds.max(Attack::FLOODS.len())) {
+        let latencies = innocent.run().await;
+        report.add(Phase::quiet(latencies, environment.dispatchers.memory()));
+        let (latencies, sent) = beside((&environment, flood, size, innocent.next), innocent.run()).await;
+        report.add(Phase::hostile(flood, sent, latencies, environment.dispatchers.memory()));
+    }
+    innocent.assert_each_outcome_is_complete().await;
+    environment.dispatchers.assert_no_restart().await;
+    environment.dispatchers.assert_ready().await;
+    environment.assert_hostile_requests_ended_at_most_once().await;
+    report.finish();
+}
+
+/// Runs `work` beside a flood and the attacks that never pause.
+async fn beside<T>(
+    (environment, flood, size, next): (&Environment, Attack, Size, usize),
+    work: impl Future<Output = T>,
+) -> (T, Sent) {
+    let stop = CancellationToken::new();
+    let attacks = attacks::start(environment, flood, size, next, &stop);
+    tokio::time::sleep(LEAD).await;
+    let result = work.await;
+    stop.cancel();
+    (result, attacks.await.unwrap())
+}

@@ -1,0 +1,100 @@
+//! The figures of a run: printed, and written as JSON into `target/hostile/`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use dispatcher_tests::paths;
+use serde::Serialize;
+
+use crate::attacks::{Attack, Sent};
+use crate::size::Size;
+
+/// The figures of all phases.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    title: String,
+    size: Size,
+    phases: Vec<Phase>,
+}
+
+/// The figures of one phase.
+#[derive(Debug, Serialize)]
+pub(crate) struct Phase {
+    /// `quiet`, or the flood.
+    flood: Option<Attack>,
+    sent: Sent,
+    requests: usize,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    /// The largest resident memory of a replica so far.
+    peak_memory_mib: u64,
+}
+
+impl Phase {
+    pub(crate) fn quiet(latencies: Vec<Duration>, memory: u64) -> Self {
+        Self::new(None, Sent::new(), latencies, memory)
+    }
+
+    pub(crate) fn hostile(flood: Attack, sent: Sent, latencies: Vec<Duration>, memory: u64) -> Self {
+        Self::new(Some(flood), sent, latencies, memory)
+    }
+
+    fn new(flood: Option<Attack>, sent: Sent, mut latencies: Vec<Duration>, memory: u64) -> Self {
+        latencies.sort_unstable();
+        let quantile = |numerator: usize| {
+            let at = (latencies.len() * numerator).div_ceil(100).saturating_sub(1);
+            latencies.get(at).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+        };
+        Self {
+            flood,
+            sent,
+            requests: latencies.len(),
+            p50_ms: quantile(50),
+            p99_ms: quantile(99),
+            max_ms: quantile(100),
+            peak_memory_mib: memory,
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(title: &str, size: Size) -> Self {
+        Self { title: title.to_owned(), size, phases: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, phase: Phase) {
+        self.phases.push(phase);
+    }
+
+    /// Prints the table, and the ratio of the medians of p99.
+    pub(crate) fn finish(self) {
+        let mut text = format!("\n{} ({} requests per phase)\n", self.title, self.size.requests);
+        for phase in &self.phases {
+            let name = phase.flood.map_or_else(|| "quiet".to_owned(), |flood| format!("{flood:?}"));
+            let sent = phase.sent.get(&phase.flood.unwrap_or(Attack::Poison)).copied().unwrap_or_default();
+            text += &format!(
+                "  {name:<14} flood {sent:>6}  p50 {:>7.1} ms  p99 {:>7.1} ms  max {:>7.1} ms  peak {} MiB\n",
+                phase.p50_ms, phase.p99_ms, phase.max_ms, phase.peak_memory_mib
+            );
+        }
+        let (quiet, hostile) = (self.median_p99(false), self.median_p99(true));
+        text += &format!(
+            "  median of p99: quiet {quiet:.1} ms, hostile {hostile:.1} ms, ratio {:.2}\n",
+            hostile / quiet.max(f64::EPSILON)
+        );
+        // The test harness captures `println!`.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let folder = paths::workspace().join("target/hostile");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(format!("{}.json", self.title.replace([' ', ','], "-")));
+        std::fs::write(file, serde_json::to_string_pretty(&self).unwrap()).unwrap();
+    }
+
+    fn median_p99(&self, hostile: bool) -> f64 {
+        let phases = self.phases.iter().filter(|phase| phase.flood.is_some() == hostile);
+        let mut values: Vec<f64> = phases.map(|phase| phase.p99_ms).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    }
+}

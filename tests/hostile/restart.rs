@@ -1,0 +1,72 @@
+//! A restart with many earlier dead letters, and bad and good requests in the queue.
+
+use std::io::Write;
+use std::time::Instant;
+
+use async_nats::jetstream;
+use dispatcher_tests::wait::TIMEOUT;
+use dispatcher_tests::{only_on_kubernetes, or_skip, paths, until};
+use futures::{StreamExt, stream};
+use serde_json::json;
+
+use crate::environment::{Environment, HOSTILE, INNOCENT};
+use crate::size::Size;
+
+/// How many requests are published at a time.
+const CONCURRENCY: usize = 64;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_requests_flow_after_a_restart_beside_bad_ones_and_many_dead_letters() {
+    only_on_kubernetes!("the dispatcher runs in pods");
+    let size = Size::from_env();
+    let environment = or_skip!(Environment::start(paths::NATS_VERSION).await);
+    let context = &environment.env.jetstream;
+    // Given: dead letters of earlier requests, and a queue of bad and good requests.
+    publish(context, HOSTILE, size.dead_letters, |_| "{".to_owned()).await;
+    until_count(context, "JOB_REJECTED", size.dead_letters).await;
+    environment.dispatchers.delete().await;
+    publish(context, HOSTILE, size.queued, |_| "{".to_owned()).await;
+    publish(context, HOSTILE, size.queued, |number| json!({"id": number.to_string()}).to_string()).await;
+    publish(context, INNOCENT, size.queued, |number| json!({"id": number.to_string()}).to_string()).await;
+    // When: both replicas start.
+    environment.dispatchers.create().await;
+    environment.dispatchers.until_ready().await;
+    let ready = Instant::now();
+    // Then: every good request has a Job, and every bad one a dead letter.
+    environment.env.until_queue_is_empty().await;
+    let all = ready.elapsed();
+    let jobs = environment.env.namespace.jobs.list(&kube::api::ListParams::default()).await.unwrap();
+    assert_eq!(jobs.items.len(), 2 * size.queued);
+    until_count(context, "JOB_REJECTED", size.dead_letters + size.queued).await;
+    environment.dispatchers.assert_no_restart().await;
+    let line = format!(
+        "\nrestart beside {} dead letters: {} bad and {} good requests handled {:.1} s after ready\n",
+        size.dead_letters,
+        size.queued,
+        2 * size.queued,
+        all.as_secs_f64()
+    );
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+async fn publish(
+    context: &jetstream::Context,
+    template: &str,
+    count: usize,
+    payload: impl Fn(usize) -> String,
+) {
+    let requests = (0..count).map(|number| {
+        let (subject, payload) = (format!("jobs.{template}.create"), payload(number));
+        async move { context.publish(subject, payload.into()).await.unwrap().await.unwrap() }
+    });
+    stream::iter(requests).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
+}
+
+async fn until_count(context: &jetstream::Context, stream: &str, count: usize) {
+    until(&format!("{count} messages in {stream}"), TIMEOUT, || async {
+        let mut stream = context.get_stream(stream).await.map_err(|error| error.to_string())?;
+        let found = stream.info().await.map_err(|error| error.to_string())?.state.messages;
+        if found == u64::try_from(count).unwrap() { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+}
