@@ -24,7 +24,7 @@ use crate::{
     intake::{
         handler::Handler,
         poison::PoisonHandler,
-        pull::{Pull, Pulled},
+        pull::{Inbox, Pull, Pulled},
     },
     nats::{connection::Connection, definitions::JOBS},
     retry::{backoff, with_deadline},
@@ -89,6 +89,8 @@ struct PullState {
     handlers: JoinSet<Handled>,
     /// What this process has received.
     deliveries: Deliveries,
+    /// The inbox of a pull that was cut short.
+    inbox: Option<Inbox>,
     /// Changes when the intake's connection has lost messages.
     losses: watch::Receiver<u64>,
     reconnects: watch::Receiver<u64>,
@@ -116,6 +118,7 @@ impl PullLoop {
             breaker: CircuitBreaker::Closed,
             handlers: JoinSet::new(),
             deliveries: Deliveries::starting_after(self.consumer.cached_info().delivered.stream_sequence),
+            inbox: None,
             losses: self.intake.changes(),
             reconnects: self.reconnects.clone(),
             stop: stop.clone(),
@@ -164,7 +167,7 @@ impl PullLoop {
             for pulled in pull.arrived() {
                 self.handle(pulled, permits.pop().unwrap_or_default(), probe, state);
             }
-            pull.stop().await;
+            state.inbox = Some(pull.stop().await);
         }
         match end {
             // The server ended the pull, so the consumer works.
@@ -315,7 +318,11 @@ impl PullLoop {
         let name = self.handler.template.name.consumer_name();
         let stop = state.stop.clone();
         for delay in delays {
+            let inbox = state.inbox.take();
             let attempt = async {
+                if let Some(inbox) = inbox {
+                    inbox.until_unused(&self.handler.jobs.context().client()).await;
+                }
                 sleep(delay).await;
                 self.ensure_consumer().await?;
                 let template = &self.handler.template.name;
