@@ -20,6 +20,7 @@ mod dev;
 mod faults;
 mod idempotency;
 mod in_cluster;
+mod jetstream_domain;
 mod metrics;
 mod nack;
 mod observability;
