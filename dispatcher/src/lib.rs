@@ -6,6 +6,12 @@
 //! [`app::run`] runs the service. The rules are in the crate `dispatcher-core`. See
 //! `docs/architecture.md`.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!(
+    "build with panic = \"unwind\": a message that async-nats cannot decode panics its connection \
+     task, and must not end the process"
+);
+
 mod admin;
 pub mod app;
 mod cancellation;

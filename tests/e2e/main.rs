@@ -23,6 +23,7 @@ mod dev;
 mod faults;
 mod idempotency;
 mod in_cluster;
+mod jetstream_domain;
 mod large_status;
 mod metrics;
 mod nack;

@@ -26,7 +26,7 @@ use crate::{
     intake::{
         handler::Handler,
         poison::PoisonHandler,
-        pull::{Pull, Pulled},
+        pull::{Inbox, Pull, Pulled},
     },
     nats::{connection::Connection, definitions::JOBS},
     retry::{backoff, with_deadline},
@@ -95,6 +95,8 @@ struct PullState {
     failed_pulls: usize,
     /// What this process has received.
     deliveries: Deliveries,
+    /// The inbox of a pull that was cut short.
+    inbox: Option<Inbox>,
     /// Changes when the intake's connection has lost messages.
     losses: watch::Receiver<u64>,
     reconnects: watch::Receiver<u64>,
@@ -124,6 +126,7 @@ impl PullLoop {
             limits: limits(self.consumer.cached_info()),
             failed_pulls: 0,
             deliveries: Deliveries::starting_after(self.consumer.cached_info().delivered.stream_sequence),
+            inbox: None,
             losses: self.intake.changes(),
             reconnects: self.reconnects.clone(),
             stop: stop.clone(),
@@ -173,7 +176,7 @@ impl PullLoop {
             for pulled in pull.arrived() {
                 self.handle(pulled, permits.pop().unwrap_or_default(), probe, state);
             }
-            pull.stop().await;
+            state.inbox = Some(pull.stop().await);
         }
         state.failed_pulls = match end {
             PullEnd::Ended => 0,
@@ -330,7 +333,11 @@ impl PullLoop {
         let name = self.handler.template.name.consumer_name();
         let stop = state.stop.clone();
         for delay in delays {
+            let inbox = state.inbox.take();
             let attempt = async {
+                if let Some(inbox) = inbox {
+                    inbox.until_unused(&self.handler.jobs.context().client()).await;
+                }
                 sleep(delay).await;
                 state.limits = self.ensure_consumer().await?;
                 let template = &self.handler.template.name;

@@ -170,12 +170,20 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr;
+    use std::{str::FromStr, time::Duration};
 
-    use async_nats::HeaderName;
+    use async_nats::{ConnectOptions, HeaderName};
     use dispatcher_core::request::poison::is_header_name;
+    use futures::StreamExt;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
+    use crate::retry::with_deadline;
 
     #[test]
     fn header_names_are_valid_exactly_if_the_client_library_decodes_them() {
@@ -189,5 +197,67 @@ mod tests {
     #[test]
     fn ack_subject_has_the_form_of_a_delivery() {
         assert_eq!(ack_subject("dispatcher-simple", 7, 9), "$JS.ACK.JOBS.dispatcher-simple.1.7.9.1.0");
+    }
+
+    /// Whether the client library delivers a message with these headers, without a status. The
+    /// server of this test sends one message. The client closes the connection if it cannot decode
+    /// it.
+    async fn delivers(headers: &[u8]) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let info = json!({"server_id": "a", "server_name": "a", "version": "2.10.0", "go": "a",
+                "host": "a", "port": 1, "proto": 1, "headers": true, "max_payload": 1_000_000});
+            stream.write_all(format!("INFO {info}\r\n").as_bytes()).await.unwrap();
+            let mut received = vec![];
+            while !received.ends_with(b"PING\r\n") {
+                stream.read_buf(&mut received).await.unwrap();
+            }
+            stream.write_all(b"PONG\r\n").await.unwrap();
+            received.clear();
+            while !received.starts_with(b"SUB a ") || !received.ends_with(b"\r\n") {
+                stream.read_buf(&mut received).await.unwrap();
+            }
+            let length = headers.len();
+            let line = format!("HMSG a 1 {length} {length}\r\n");
+            stream.write_all(&[line.as_bytes(), headers, b"\r\n"].concat()).await.unwrap();
+            while stream.read_buf(&mut received).await.is_ok_and(|read| read > 0) {}
+            false
+        };
+        let client = async {
+            let client = ConnectOptions::new().connect(address).await.unwrap();
+            let mut messages = client.subscribe("a").await.unwrap();
+            messages.next().await.is_some_and(|message| message.status.is_none())
+        };
+        tokio::select! {
+            delivered = server => delivered,
+            delivered = client => delivered,
+        }
+    }
+
+    fn headers() -> impl Strategy<Value = Vec<u8>> {
+        let parts = [
+            "NATS/1.0", " 503", " none", "\r\n", "\r\n", "\n", "\r", ":", ": ", " ", "\t", "A", "b",
+            "A: b\r\n", "\u{a0}", "\u{85}", "\u{e9}", "\u{b}", "\u{0}",
+        ];
+        let part = prop_oneof![
+            20 => prop::sample::select(parts.to_vec()).prop_map(|text| text.as_bytes().to_vec()),
+            1 => Just(vec![0xff]),
+        ];
+        let rest = prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat());
+        let start =
+            prop::sample::select(vec!["NATS/1.0\r\n", "NATS/1.0\r\n", "NATS/1.0", "NATS/1.0\r\nA: b", ""]);
+        let all = (start, rest).prop_map(|(start, rest)| [start.as_bytes(), &rest].concat());
+        all.prop_filter("a server sends no empty headers", |headers| !headers.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn headers_are_valid_exactly_if_the_client_library_decodes_them(headers in headers()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let delivered = runtime.block_on(with_deadline(Duration::from_secs(60), delivers(&headers))).unwrap();
+            prop_assert_eq!(check_headers(&headers).is_ok(), delivered, "{:?}", check_headers(&headers));
+        }
     }
 }

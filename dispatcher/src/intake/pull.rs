@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Message, StatusCode, Subscriber, jetstream};
+use async_nats::{Client, Message, Request, RequestErrorKind, StatusCode, Subscriber, jetstream};
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     nats::{connection::Connection, definitions::JOBS},
@@ -18,10 +19,14 @@ use crate::{
 const ACK: &str = "$JS.ACK.";
 /// The deadline of a call to the server.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// The deadline of one question whether an inbox is unused, and of all of them.
+const PROBE: Duration = Duration::from_millis(50);
+const UNUSED: Duration = Duration::from_secs(2);
 
 /// A pull that is under way.
 pub(crate) struct Pull {
     client: Client,
+    inbox: Inbox,
     subscriber: Subscriber,
     /// How many more requests the server may deliver.
     remaining: usize,
@@ -43,6 +48,28 @@ pub(crate) enum Pulled {
     ConnectionEnded,
 }
 
+/// The subject that a pull's requests are delivered to.
+pub(crate) struct Inbox(String);
+
+impl Inbox {
+    /// Waits until no server delivers to it any more. A server may still take a connection that has
+    /// ended for a live one, and deliver requests to it.
+    pub(crate) async fn until_unused(&self, client: &Client) {
+        let unused = async {
+            loop {
+                let probe = Request::new().timeout(Some(PROBE));
+                match client.send_request(self.0.clone(), probe).await {
+                    Err(error) if error.kind() == RequestErrorKind::NoResponders => return,
+                    _ => sleep(PROBE / 10).await,
+                }
+            }
+        };
+        if with_deadline(UNUSED, unused).await.is_err() {
+            tracing::debug!("the inbox of a pull may still be in use");
+        }
+    }
+}
+
 impl Pull {
     /// Asks for at most `batch` requests within `expires`. Requests arrive on `intake`; their acks
     /// leave by `acks`.
@@ -57,14 +84,14 @@ impl Pull {
     ) -> Result<Self, String> {
         let (api_prefix, consumer) = consumer;
         let client = intake.client();
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(inbox.clone()).await.map_err(|e| e.to_string())?;
+        let inbox = Inbox(client.new_inbox());
+        let subscriber = client.subscribe(inbox.0.clone()).await.map_err(|e| e.to_string())?;
         let nanos = u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX);
         let query = json!({"batch": batch, "expires": nanos}).to_string();
         let subject = format!("{api_prefix}.CONSUMER.MSG.NEXT.{JOBS}.{consumer}");
-        let sent = client.publish_with_reply(subject, inbox, query.into()).await;
+        let sent = client.publish_with_reply(subject, inbox.0.clone(), query.into()).await;
         sent.map_err(|e| e.to_string())?;
-        Ok(Self { client, subscriber, remaining: batch, acks })
+        Ok(Self { client, inbox, subscriber, remaining: batch, acks })
     }
 
     /// The next request, or the end of the pull. Cancelling the future loses nothing.
@@ -92,8 +119,8 @@ impl Pull {
         arrived
     }
 
-    /// Stops the pull. The server delivers nothing more to it once this returns.
-    pub(crate) async fn stop(mut self) {
+    /// Stops the pull.
+    pub(crate) async fn stop(mut self) -> Inbox {
         let stopped = async {
             self.subscriber.unsubscribe().await.map_err(|e| e.to_string())?;
             self.client.flush().await.map_err(|e| e.to_string())
@@ -101,6 +128,7 @@ impl Pull {
         if let Ok(Err(error)) = with_deadline(DEADLINE, stopped).await {
             tracing::debug!(error, "the connection of a pull has ended");
         }
+        self.inbox
     }
 
     /// `None` for messages that only keep the pull alive.
