@@ -251,7 +251,7 @@ async fn report_and_source(env: &TestEnv) {
     .await;
 }
 
-/// The server refuses a stream without space. The error says what needs it.
+/// The server refuses a stream without space. The error names the setting.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_small_store_is_refused_with_the_needed_space() {
     let nats = Nats::process_configured("jetstream {max_file_store: 1GB}\n").await;

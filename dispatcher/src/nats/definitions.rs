@@ -50,7 +50,7 @@ const JOB_CANCELS_BYTES: i64 = GIB / 16;
 const MAX_DEAD_LETTERS: i64 = 200_000;
 
 /// The shortest deduplication window that NATS allows. `JetStream` compares the ids of all templates
-/// and publishers, so a window drops a request whose id somebody else has used. The Job detects a
+/// and publishers, so a window drops a request whose id another client has used. The Job detects a
 /// request that is published twice.
 const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORTEST_DUPLICATE_WINDOW);
 
