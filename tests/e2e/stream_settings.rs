@@ -3,10 +3,11 @@
 
 use async_nats::jetstream::stream;
 use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::nats::Setup;
 use dispatcher_tests::paths::NATS_VERSIONS;
 use dispatcher_tests::test_env::{TestEnv, header};
 use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Dispatcher, Nats, or_skip, until};
+use dispatcher_tests::{Dispatcher, Nats, or_skip, paths, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -250,7 +251,7 @@ async fn report_and_source(env: &TestEnv) {
     .await;
 }
 
-/// The server refuses a stream without space. The error says what needs it.
+/// The server refuses a stream without space. The error names the setting.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_small_store_is_refused_with_the_needed_space() {
     let nats = Nats::process_configured("jetstream {max_file_store: 1GB}\n").await;
@@ -324,4 +325,54 @@ async fn consumer_that_refuses_each_pull_is_tried_with_growing_delays() {
     env.request(r#"{"foo":"a"}"#).await;
     env.until_last("simple-job-a", "ADDED").await;
     until_readyz(&dispatcher, 200, "readyz check passed").await;
+}
+
+/// The lines of `nats-config/README.md` that copy the status events into another account.
+fn documented_copy() -> (Vec<String>, Vec<String>, Value) {
+    let readme = std::fs::read_to_string(paths::workspace().join("nats-config/README.md")).unwrap();
+    let section =
+        readme.split("### Copies of the status events").nth(1).unwrap().split("\n#").next().unwrap();
+    let block =
+        |marker: &str, nth: usize| section.split(marker).nth(nth).unwrap().split("```").next().unwrap();
+    let lines = |nth| block("```text\n", nth).lines().map(str::to_owned).collect();
+    (lines(1), lines(2), serde_json::from_str(block("```json\n", 1)).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_source_in_another_account_gets_every_event() {
+    let (exports, imports, copy) = documented_copy();
+    let (exports, imports) = (exports.join("\n"), imports.join("\n"));
+    let accounts = format!(
+        "accounts {{\nDISPATCHER {{jetstream: enabled, users: [{{user: d, password: \"\"}}]\nexports: [\n{exports}\n]}}\n\
+         AUDIT {{jetstream: enabled, users: [{{user: a, password: a}}]\nimports: [\n{imports}\n]}}\n}}\n\
+         no_auth_user: d\n"
+    );
+    for version in NATS_VERSIONS {
+        let folder = paths::temp_dir("accounts").unwrap();
+        let config = folder.path().join("nats.conf");
+        std::fs::write(&config, &accounts).unwrap();
+        let args = vec!["--config".to_owned(), config.display().to_string()];
+        let setup = Setup { args, version: Some(version), ..Setup::default() };
+        let nats = Nats::process_of(setup).await;
+        let kubernetes = or_skip!(dispatcher_tests::Kubernetes::shared().await);
+        let env = TestEnv::new(nats, kubernetes.namespace().await).await;
+        let _dispatcher = env.dispatcher().start().await;
+        let options = async_nats::ConnectOptions::with_user_and_password("a".into(), "a".into());
+        let audit = async_nats::jetstream::new(options.connect(&env.nats.url).await.unwrap());
+        env.request(r#"{"foo":"before"}"#).await;
+        env.outcome("simple-job-before").await;
+
+        let created: Value = audit.request("STREAM.CREATE.AUDIT", &copy).await.unwrap();
+        assert!(created["error"].is_null(), "{version}: {created}");
+        env.request(r#"{"foo":"after"}"#).await;
+        env.outcome("simple-job-after").await;
+
+        until("the copy to have every event", TIMEOUT, || async {
+            let original = env.jetstream.get_stream("JOB_STATUS").await.map_err(|e| e.to_string())?;
+            let copy = audit.get_stream("AUDIT").await.map_err(|e| e.to_string())?;
+            let counts = [&original, &copy].map(|stream| stream.cached_info().state.messages);
+            if counts[0] == counts[1] { Ok(()) } else { Err(format!("{counts:?}")) }
+        })
+        .await;
+    }
 }

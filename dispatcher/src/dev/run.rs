@@ -173,6 +173,13 @@ impl Environment {
         let port = self.workspace.nats_port.to_string();
         command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream"]);
         command.arg("--store_dir").arg(&self.workspace.store);
+        // The streams reserve their limits. By default, the store is three quarters of the free
+        // disk, which may be less than that.
+        let config = self.workspace.temporary.path().join("nats.conf");
+        match std::fs::write(&config, "jetstream {max_file_store: 4GB}\n") {
+            Ok(()) => drop(command.arg("--config").arg(&config)),
+            Err(error) => print_notice(&format!("{}: {error}", config.display())),
+        }
         let notify = |change| match change {
             Change::Line(line) => output::nats_server(&line).iter().for_each(|line| print(line)),
             Change::Crashed { reason, delay } => {

@@ -25,8 +25,8 @@ use crate::{
     retry::with_deadline,
 };
 
-/// How often a dead letter is published if other messages of its subject come in between. Nobody
-/// else has a reason to publish there, so the second publish succeeds.
+/// How often a dead letter is published if other messages of its subject come in between. No
+/// other program has a reason to publish there, so the second publish succeeds.
 const MAX_PUBLISHES: usize = 4;
 
 /// Access to `JOB_REJECTED`.

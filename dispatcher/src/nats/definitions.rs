@@ -37,20 +37,21 @@ const GIB: i64 = KIB * KIB * KIB;
 const MAX_REQUEST: i32 = 64 * 1024;
 /// The largest dead letter: the kept part of the payload, and headers of bounded size.
 const MAX_DEAD_LETTER: i32 = 16 * 1024;
-/// The queue of one template. With [`JOBS_BYTES`], three templates can be full of the largest
-/// requests before another template is refused.
+/// The queue of one template. Full of the largest requests, it leaves a third of [`JOBS_BYTES`] to
+/// the other templates.
 const MAX_QUEUED: i64 = 20_000;
 
-// The streams reserve these bytes. Together they need 7.6 GiB of the server's file store.
-const JOBS_BYTES: i64 = 4 * GIB;
-const JOB_STATUS_BYTES: i64 = 3 * GIB;
-const JOB_REJECTED_BYTES: i64 = GIB / 2;
+// The streams reserve these bytes, 3.3 GiB together. By default, a server's file store is three
+// quarters of the free disk.
+const JOBS_BYTES: i64 = 2 * GIB;
+const JOB_STATUS_BYTES: i64 = GIB;
+const JOB_REJECTED_BYTES: i64 = GIB / 4;
 const JOB_CANCELS_BYTES: i64 = GIB / 16;
 /// 200,000 subjects take up to 76 MB of the server's memory.
 const MAX_DEAD_LETTERS: i64 = 200_000;
 
 /// The shortest deduplication window that NATS allows. `JetStream` compares the ids of all templates
-/// and publishers, so a window drops a request whose id somebody else has used. The Job detects a
+/// and publishers, so a window drops a request whose id another client has used. The Job detects a
 /// request that is published twice.
 const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORTEST_DUPLICATE_WINDOW);
 
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn three_full_queues_of_the_largest_requests_leave_space_in_jobs() {
-        assert!(3 * MAX_QUEUED * (i64::from(MAX_REQUEST) + KIB) < JOBS_BYTES);
+    fn full_queue_of_the_largest_requests_leaves_space_in_jobs() {
+        assert!(MAX_QUEUED * (i64::from(MAX_REQUEST) + KIB) < JOBS_BYTES / 3 * 2);
     }
 }

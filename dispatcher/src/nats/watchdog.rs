@@ -140,7 +140,7 @@ fn captures_status(stream: &str) -> String {
 }
 
 impl Found {
-    /// Adds what was found in the settings of one object.
+    /// Adds the findings about one object.
     fn add(&mut self, label: &str, checked: Checked) {
         let named = |texts: Vec<String>| texts.into_iter().map(move |text| format!("{label}: {text}"));
         self.settings.harmful.extend(named(checked.harmful));

@@ -239,7 +239,7 @@ async fn acks_of_both_forms_are_permitted() {
     assert_eq!(dispatcher.terminate().await, Some(0));
 }
 
-/// Otherwise each request would be delivered again every minute, and nobody would know.
+/// Otherwise each request would be delivered again every minute without a sign of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatcher_that_may_not_acknowledge_is_not_ready() {
     let folder = ConfigFolder::new();

@@ -1,8 +1,8 @@
 //! The shipped `tenants.conf`: two accounts share a dispatcher and are isolated from each other.
 
-use async_nats::{Subscriber, jetstream};
-use dispatcher_tests::or_skip;
+use async_nats::Subscriber;
 use dispatcher_tests::wait::TIMEOUT;
+use dispatcher_tests::{or_skip, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -30,14 +30,6 @@ async fn tenants_share_a_dispatcher_and_are_isolated() {
         (acme.subscribe("jobs.>").await.unwrap(), globex.subscribe("jobs.>").await.unwrap());
     acme.flush().await.unwrap();
     globex.flush().await.unwrap();
-    // A stream of the tenant stores the events that it receives.
-    let own = jetstream::stream::Config {
-        name: "MINE".into(),
-        subjects: vec!["jobs.simple.status.>".into()],
-        ..jetstream::stream::Config::default()
-    };
-    let own = jetstream::new(acme.clone()).create_stream(own).await.unwrap();
-
     let stored = acme.request("jobs.simple.create", r#"{"foo":"acme"}"#.into()).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&stored.payload).unwrap()["stream"], "JOBS");
     let query =
@@ -58,7 +50,17 @@ async fn tenants_share_a_dispatcher_and_are_isolated() {
         let last = tenant.request(subject, "".into()).await.unwrap();
         assert_eq!(last.headers.unwrap().get("Job-Event").unwrap().as_str(), "OUTCOME", "{subject}");
     }
-    assert!(own.get_last_raw_message_by_subject("jobs.simple.status.simple-job-acme").await.is_ok());
+    // A dead letter by the sequence in the answer to the request.
+    let bad = acme.request("jobs.simple.create", "{}".into()).await.unwrap();
+    let sequence = serde_json::from_slice::<Value>(&bad.payload).unwrap()["seq"].as_u64().unwrap();
+    until("the dead letter", TIMEOUT, || async {
+        let subject = format!("jobs.simple.dead-letter.{sequence}");
+        let found = acme.request(subject, "".into()).await.map_err(|e| e.to_string())?;
+        let headers = found.headers.unwrap_or_default();
+        let reason = headers.get("Job-Error").map(ToString::to_string);
+        if reason.as_deref() == Some("InvalidRequest") { Ok(()) } else { Err(format!("{headers:?}")) }
+    })
+    .await;
     // Their own `jobs.>` subscriptions would receive the requests below.
     for (tenant, subscriber) in [(&acme, &mut all_of_acme), (&globex, &mut all_of_globex)] {
         subscriber.unsubscribe().await.unwrap();

@@ -32,6 +32,14 @@ impl Node {
     ) -> Result<Self, String> {
         let store = folder.path().join("store").display().to_string();
         let port_text = port.to_string();
+        let mut args = args;
+        if !args.iter().any(|arg| arg == "--config") {
+            // The streams reserve their limits, whatever space the disk has.
+            let config = folder.path().join("store.conf");
+            std::fs::write(&config, "jetstream {max_file_store: 8GB}\n")
+                .map_err(|error| format!("{}: {error}", config.display()))?;
+            args.extend(["--config".to_owned(), config.display().to_string()]);
+        }
         let own = ["--jetstream", "--store_dir", &store, "--addr", "127.0.0.1", "--port", &port_text];
         let program = Program {
             name: "nats".to_owned(),

@@ -1,4 +1,4 @@
-//! Dead letters: what they keep of a request, and which request a stored one belongs to.
+//! Dead letters: the kept part of a request, and the request that a stored dead letter belongs to.
 //!
 //! A dead letter has the subject of its request's sequence. Its publish is fenced: it is stored only
 //! if its publisher knew the last message of that subject. So nothing here depends on how many dead

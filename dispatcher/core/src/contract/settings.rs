@@ -35,7 +35,7 @@ pub enum Severity {
 /// A setting that is not known to be harmless.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// What it means.
+    /// Its effect.
     pub severity: Severity,
     field: String,
     found: Value,
@@ -74,11 +74,11 @@ const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 /// The shortest deduplication window that NATS allows.
 pub const SHORTEST_DUPLICATE_WINDOW: u64 = SECOND / 10;
-/// The room of a dead letter: the kept payload and the headers.
+/// The largest dead letter: the kept payload and the headers.
 pub const MAX_DEAD_LETTER: u64 = 16 * 1024;
-/// The room of an entry in `JOB_CANCELS`.
+/// The largest entry in `JOB_CANCELS`.
 pub const MAX_CANCELLATION: u64 = 4 * 1024;
-/// The longest history of one name that a look-up of a request id reads.
+/// The longest history of one name that a search for a request id reads.
 const MAX_HISTORY: u64 = 10_000;
 
 /// The findings in a configuration. `shipped` is the definition of the dispatcher, `max_payload` the
@@ -165,7 +165,7 @@ const STREAM_HARMLESS: [&str; 11] = [
 ];
 
 /// The fields that let a message, the clock or another stream add or remove messages, or that hide
-/// what is stored.
+/// stored messages.
 const STREAM_OFF: [&str; 12] = [
     "no_ack",
     "sealed",
@@ -264,8 +264,8 @@ fn without_empty(value: &Value) -> Value {
     }
 }
 
-/// A subject with a wildcard stores requests of templates that do not exist, and nobody handles
-/// them.
+/// A subject with a wildcard stores requests of templates that do not exist, and no
+/// dispatcher handles them.
 fn request_subjects_only(subjects: &Value) -> bool {
     subjects.as_array().is_some_and(|subjects| {
         subjects.iter().all(|subject| {
