@@ -98,7 +98,7 @@ async fn waiting_callers_and_floods_of_large_calls_cost_little_memory() {
     one_large.insert("Unused", "x".repeat(990_000));
     (0..60_000).for_each(|_| many_small.append("Unused-Name", "x"));
     let call = |n: usize| {
-        let headers = if n % 2 == 0 { &one_large } else { &many_small };
+        let headers = if n.is_multiple_of(2) { &one_large } else { &many_small };
         let payload = json!({ "foo": format!("large-{n}") }).to_string();
         let request = Request::new().headers(headers.clone()).payload(payload.into());
         env.client.send_request("jobs.simple.submit", request.timeout(Some(Duration::from_secs(10))))

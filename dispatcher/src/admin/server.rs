@@ -44,19 +44,20 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match open.admit(peer) {
-                    Some(admitted) => {
-                        let (router, stop) = (router.clone(), stop.clone());
-                        connections.spawn(async move {
-                            let served = timeout(CONNECTION_TIMEOUT, connection(stream, router, stop)).await;
-                            if served.is_err() {
-                                tracing::debug!(%peer, "connection to the admin server took too long");
-                            }
-                            drop(admitted);
-                        });
-                    }
-                    None => tracing::debug!(%peer, "too many connections to the admin server"),
-                },
+                Ok((stream, peer)) => {
+                    let Some(admitted) = open.admit(peer) else {
+                        tracing::debug!(%peer, "too many connections to the admin server");
+                        continue;
+                    };
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections.spawn(async move {
+                        let served = timeout(CONNECTION_TIMEOUT, connection(stream, router, stop)).await;
+                        if served.is_err() {
+                            tracing::debug!(%peer, "connection to the admin server took too long");
+                        }
+                        drop(admitted);
+                    });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "admin server: accept failed");
                     sleep(ACCEPT_DELAY).await;

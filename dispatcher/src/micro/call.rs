@@ -26,16 +26,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The caller that waits for an answer on this subject, from now.
-    pub(super) fn of(reply: Subject) -> Self {
-        Self { reply: Some(reply), received: Instant::now() }
+    /// The caller of a message, from now.
+    pub(super) fn of(message: &Message) -> Self {
+        let reply = message.reply.as_ref().map(|reply| Subject::from(reply.as_str().to_owned()));
+        Self { reply, received: Instant::now() }
     }
 }
 
 /// A received call.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) caller: Caller,
     /// The headers of [`HEADERS`].
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
@@ -48,15 +48,13 @@ impl Call {
     /// connection alive.
     ///
     /// # Errors
-    /// [`ErrorCode::TooLarge`], and the caller to tell.
-    pub(super) fn of(message: &Message) -> Result<Self, (Caller, ServiceError)> {
-        let reply = message.reply.as_ref().map(|reply| Subject::from(reply.as_str().to_owned()));
-        let caller = Caller { reply, received: Instant::now() };
+    /// [`ErrorCode::TooLarge`].
+    pub(super) fn of(message: &Message) -> Result<Self, ServiceError> {
         let size = size(message);
         if size > MAX_CALL {
             let message =
                 format!("payload and headers have {size} bytes (allowed: at most {MAX_CALL}); send less");
-            return Err((caller, ServiceError::new(ErrorCode::TooLarge, message)));
+            return Err(ServiceError::new(ErrorCode::TooLarge, message));
         }
         let mut headers = HeaderMap::new();
         let received = message.headers.as_ref();
@@ -68,7 +66,7 @@ impl Call {
         let info = received.into_iter().flat_map(|headers| headers.get_all(NATS_REQUEST_INFO));
         let submitter = Submitter::from_request_info(info.map(async_nats::HeaderValue::as_str));
         let payload = Bytes::copy_from_slice(&message.payload);
-        Ok(Self { caller, headers, payload, submitter })
+        Ok(Self { headers, payload, submitter })
     }
 }
 
@@ -110,9 +108,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("Unused", half.as_str());
         assert!(Call::of(&message(headers.clone(), "{}")).is_ok());
-        let (caller, error) = Call::of(&message(headers, &half)).unwrap_err();
+        let large = message(headers, &half);
+        let error = Call::of(&large).unwrap_err();
         assert_eq!((error.code, error.code.http_status()), (ErrorCode::TooLarge, 413));
-        assert_eq!(caller.reply.unwrap().as_str(), "_INBOX.x");
+        assert_eq!(Caller::of(&large).reply.unwrap().as_str(), "_INBOX.x");
     }
 
     #[test]

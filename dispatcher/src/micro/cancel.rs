@@ -192,7 +192,7 @@ impl Cancelling<'_> {
             if state.outcome().is_some() {
                 return Ok(Some(CancelResult::Finished));
             }
-            if !self.may_cancel(state.submitter.as_ref()) {
+            if !self.may_cancel(state.submitter.as_deref()) {
                 return Err(forbidden().with_job(name));
             }
             self.record(Cancel::job(&state)).await?;

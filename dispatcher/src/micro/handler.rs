@@ -104,9 +104,7 @@ impl NatsService {
                     None => break,
                 },
                 Some((question, message)) = questions.next() => {
-                    if let Some(reply) = &message.reply {
-                        let _ = asked.try_send((question, Subject::from(reply.as_str().to_owned())));
-                    }
+                    let _ = asked.try_send((question, Caller::of(&message)));
                 }
                 Some(ended) = tasks.join_next() => log_panic(ended),
                 () = &mut dispatching => break,
@@ -163,17 +161,16 @@ impl NatsService {
         limits: &Limits,
         tasks: &mut JoinSet<()>,
     ) {
-        let admitted = Call::of(message).and_then(|call| match limits.places.take(&endpoint.template.name) {
-            Some(place) => Ok((call, place)),
-            None => Err((call.caller, overloaded())),
-        });
+        let caller = Caller::of(message);
+        let place = || limits.places.take(&endpoint.template.name).ok_or_else(overloaded);
+        let admitted = Call::of(message).and_then(|call| Ok((call, place()?)));
         let answerer = answerer.clone();
         match admitted {
             Ok((call, place)) => {
                 let handler = self.handler.clone();
-                tasks.spawn(async move { handler.handle(&endpoint, call, place, &answerer).await });
+                tasks.spawn(async move { handler.handle(&endpoint, (caller, call), place, &answerer).await });
             }
-            Err((caller, error)) => {
+            Err(error) => {
                 endpoint.count(Duration::ZERO, Some(&error));
                 if let Ok(permit) = limits.refusals.clone().try_acquire_owned() {
                     tasks.spawn(async move {
@@ -205,19 +202,25 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 async fn answer_questions(
     discovery: Arc<Discovery>,
     answerer: Answerer,
-    mut asked: mpsc::Receiver<(Question, Subject)>,
+    mut asked: mpsc::Receiver<(Question, Caller)>,
 ) {
-    while let Some((question, reply)) = asked.recv().await {
+    while let Some((question, caller)) = asked.recv().await {
         let answer = discovery.answer(question, answerer.max_payload());
-        answerer.send(&Caller::of(reply), Ok(answer)).await;
+        answerer.send(&caller, Ok(answer)).await;
     }
 }
 
 impl Handler {
     /// Handles a call and answers it. The place is held until the answer is sent, so that the
     /// answers in memory are bounded too.
-    async fn handle(&self, endpoint: &Endpoint, call: Call, place: Place, answerer: &Answerer) {
-        let Call { caller, headers, payload, submitter } = call;
+    async fn handle(
+        &self,
+        endpoint: &Endpoint,
+        (caller, call): (Caller, Call),
+        place: Place,
+        answerer: &Answerer,
+    ) {
+        let Call { headers, payload, submitter } = call;
         let template = &*endpoint.template;
         let answer: Result<Bytes, ServiceError> = match endpoint.verb {
             Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,

@@ -92,7 +92,7 @@ pub struct JobState {
     /// The trace that the Job belongs to, from the annotations.
     pub trace: Option<Trace>,
     /// The submitter of the request, from the annotations.
-    pub submitter: Option<Submitter>,
+    pub submitter: Option<Box<Submitter>>,
     /// The status.
     pub status: JobStatus,
 }
@@ -145,7 +145,7 @@ impl JobState {
             cancelled: false,
             creation_time: creation_time(meta),
             trace: trace(meta),
-            submitter: submitter(meta),
+            submitter: submitter(meta).map(Box::new),
             status: object.status.clone().unwrap_or_default().into(),
         })
     }
@@ -198,7 +198,7 @@ impl JobState {
             cancelled: false,
             creation_time: None,
             trace: None,
-            submitter: last.submitter,
+            submitter: last.submitter.map(Box::new),
             status: JobStatus::published(last.status, last.status_truncated),
         }
     }

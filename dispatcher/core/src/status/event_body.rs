@@ -88,7 +88,7 @@ pub fn status_event(job: &JobState, last: &LastEvent, body: &EventBody, time: &s
         uid: job.uid.clone(),
         request_id: job.request_id.clone(),
         request_seq: job.request_seq,
-        submitter: job.submitter.clone(),
+        submitter: job.submitter.as_deref().cloned(),
         resource_version: last.resource_version.to_string(),
         time: time.to_owned(),
         status: job.status.value(),

@@ -63,7 +63,7 @@ fn cancellation_of_an_account_covers_no_request_of_another() {
     let mut job = JobState { name: name("a"), request_seq: 7, ..a_job("u", 1, json!({})) };
     let entry = table.entries().into_iter().find(|entry| entry.cancel.target().1.as_ref() == "a").unwrap();
     assert!(!entry.cancel.covers_job(&job), "a Job of an unknown account");
-    job.submitter = Some(Submitter { account: "ACME".to_owned(), user: None });
+    job.submitter = Some(Box::new(Submitter { account: "ACME".to_owned(), user: None }));
     assert!(entry.cancel.covers_job(&job));
 }
 
