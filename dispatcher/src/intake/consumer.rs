@@ -1,26 +1,28 @@
 //! The pull loop of a template: permits, pulls, handlers, and the circuit breaker.
 //!
 //! A pull never asks for more requests than there are free permits, because `ack_wait` starts with
-//! the delivery. While the breaker is open, the loop pulls one request at a time as a probe:
-//! requests that wait for a redelivery count towards `max_ack_pending`, and would block those that
-//! can succeed.
+//! the delivery. The circuit breaker plans each pull: requests that wait for a redelivery count
+//! towards `max_ack_pending`, and would block those that can succeed.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     Message,
     consumer::{FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
-use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, redelivery_delay};
+use dispatcher_core::request::{
+    breaker::{FailedDelivery, Plan},
+    error::Stage,
+};
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     future::ready,
     stream::{BoxStream, SelectAll},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -70,12 +72,6 @@ struct Permit {
     reservation: Option<Reservation>,
 }
 
-/// The end of a request, and whether the request was a probe.
-struct Handled {
-    disposition: Disposition,
-    probe: bool,
-}
-
 /// What the loop keeps between pulls.
 struct PullState {
     /// Pulls from before a reconnect. A server that did not restart still serves them. Without a
@@ -83,8 +79,7 @@ struct PullState {
     /// are few and brief.
     old_pulls: SelectAll<BoxStream<'static, (Message, Permit)>>,
     permits: Arc<Semaphore>,
-    breaker: CircuitBreaker,
-    handlers: JoinSet<Handled>,
+    handlers: JoinSet<()>,
     reconnects: watch::Receiver<u64>,
     stop: CancellationToken,
 }
@@ -109,39 +104,43 @@ impl PullLoop {
         let mut state = PullState {
             old_pulls: SelectAll::new(),
             permits: Arc::new(Semaphore::new(self.concurrency)),
-            breaker: CircuitBreaker::Closed,
             handlers: JoinSet::new(),
             reconnects: self.reconnects.clone(),
             stop: stop.clone(),
         };
         self.health.ready();
+        let breaker = &self.handler.breaker;
         while !stop.is_cancelled() {
-            if let CircuitBreaker::Open { failures, .. } = state.breaker {
-                while let Some(handled) = state.handlers.join_next().await {
-                    self.finish(&mut state.breaker, handled);
-                }
-                let delay = redelivery_delay(failures, fastrand::f64());
-                if stop.run_until_cancelled(sleep(delay)).await.is_none() {
-                    break;
-                }
-            }
-            let limit = state.breaker.limit(self.concurrency);
-            tokio::select! {
-                permits = self.permits(&state.permits, limit) => self.pull(permits, &mut state).await,
-                // At the concurrency limit, a permit takes as long as a Job.
-                Some(handled) = state.handlers.join_next() => self.finish(&mut state.breaker, handled),
-                Some((message, permit)) = state.old_pulls.next() => self.handle(message, permit, false, &mut state),
-                () = stop.cancelled() => break,
+            let semaphore = state.permits.clone();
+            match breaker.plan(state.handlers.len()) {
+                Plan::Pull(limit) => tokio::select! {
+                    permits = self.permits(&semaphore, limit) => self.pull(permits, &mut state).await,
+                    // At the concurrency limit, a permit takes as long as a Job.
+                    () = self.next_event(&mut state) => {}
+                },
+                Plan::Canary => drop(stop.run_until_cancelled(breaker.run_canary()).await),
+                Plan::Wait(delay) => tokio::select! {
+                    () = sleep(delay) => {}
+                    () = self.next_event(&mut state) => {}
+                },
+                Plan::Drain => self.next_event(&mut state).await,
             }
         }
-        while let Some(handled) = state.handlers.join_next().await {
-            self.finish(&mut state.breaker, handled);
+        while state.handlers.join_next().await.is_some() {}
+    }
+
+    /// Waits until a handler ends, an old pull delivers a message, or the loop is stopped.
+    async fn next_event(&self, state: &mut PullState) {
+        tokio::select! {
+            Some(_) = state.handlers.join_next() => {}
+            Some((message, permit)) = state.old_pulls.next() => self.handle(message, permit, state),
+            () = state.stop.cancelled() => {}
         }
     }
 
     /// Pulls at most one request per permit.
     async fn pull(&self, mut permits: Vec<Permit>, state: &mut PullState) {
-        let (probe, end) = (state.breaker.is_open(), Instant::now() + PULL_EXPIRY + GRACE);
+        let end = Instant::now() + PULL_EXPIRY + GRACE;
         let pull = self.consumer.batch().max_messages(permits.len()).expires(PULL_EXPIRY).messages();
         let mut messages = match with_deadline(GRACE, pull).await {
             Ok(Ok(messages)) => messages,
@@ -152,12 +151,9 @@ impl PullLoop {
             let left = end.saturating_duration_since(Instant::now());
             let next = tokio::select! {
                 next = with_deadline(left, messages.next()) => next,
-                Some(handled) = state.handlers.join_next() => {
-                    self.finish(&mut state.breaker, handled);
-                    continue;
-                }
+                Some(_) = state.handlers.join_next() => continue,
                 Some((message, permit)) = state.old_pulls.next() => {
-                    self.handle(message, permit, false, state);
+                    self.handle(message, permit, state);
                     continue;
                 }
                 // The server that knows this pull may be gone.
@@ -170,17 +166,10 @@ impl PullLoop {
             match next {
                 Ok(Some(Ok(message))) => {
                     let permit = permits.pop().unwrap_or_default();
-                    self.handle(message, permit, probe, state);
+                    self.handle(message, permit, state);
                 }
-                Ok(None) => {
-                    // The server ended the pull, so the consumer works.
-                    if !state.breaker.is_open() {
-                        self.health.ready();
-                    } else if probe && !permits.is_empty() {
-                        state.breaker = state.breaker.after_empty_probe();
-                    }
-                    return;
-                }
+                // The server ended the pull, so the consumer works.
+                Ok(None) => return self.handler.breaker.pull_ended(!permits.is_empty()),
                 Err(_) if state.stop.is_cancelled() => return,
                 Ok(Some(Err(error))) => return self.recover(&error.to_string(), state).await,
                 Err(_) => return self.recover("the server did not end the pull", state).await,
@@ -188,13 +177,19 @@ impl PullLoop {
         }
     }
 
-    fn handle(&self, message: Message, permit: Permit, probe: bool, state: &mut PullState) {
+    fn handle(&self, message: Message, permit: Permit, state: &mut PullState) {
         let handler = self.handler.clone();
+        handler.breaker.pulled();
         state.handlers.spawn(async move {
             let Permit { concurrency, reservation } = permit;
-            let disposition = handler.handle(message, reservation).await;
+            let sequence = message.info().map_or(0, |info| info.stream_sequence);
+            let handled = AssertUnwindSafe(handler.handle(message, reservation)).catch_unwind().await;
+            if handled.is_err() {
+                // The request is delivered again after `ack_wait`.
+                let delivery = FailedDelivery { sequence, delivered: 1, stage: Stage::Other };
+                handler.breaker.failed(delivery, "the handler panicked");
+            }
             drop(concurrency);
-            Handled { disposition, probe }
         });
     }
 
@@ -214,30 +209,6 @@ impl PullLoop {
         permits.map(|(permit, reservation)| Permit { concurrency: Some(permit), reservation }).collect()
     }
 
-    /// Updates the breaker and the component after a request.
-    fn finish(&self, breaker: &mut CircuitBreaker, handled: Result<Handled, JoinError>) {
-        let Handled { disposition, probe } = handled.unwrap_or_else(|error| {
-            // It may have been a probe. Assume so: a delay is better than handlers that keep
-            // panicking.
-            Handled { disposition: Disposition::Retrying(format!("handler panicked: {error}")), probe: true }
-        });
-        let was_open = breaker.is_open();
-        *breaker = breaker.after(&disposition, probe, self.concurrency);
-        let template = &self.handler.template.name;
-        match disposition {
-            Disposition::Created | Disposition::Exists => self.health.ready(),
-            Disposition::Rejected => {}
-            // One warning per outage.
-            Disposition::Retrying(reason) if was_open => {
-                tracing::debug!(%template, reason, "request will be retried");
-            }
-            Disposition::Retrying(reason) => {
-                tracing::warn!(%template, reason, "request will be retried; circuit breaker opened");
-            }
-            Disposition::Blocked(reason) => self.health.not_ready(reason),
-        }
-    }
-
     /// After a failed pull: waits until the stream and the consumer answer.
     async fn recover(&self, error: &str, state: &mut PullState) {
         let name = self.handler.template.name.consumer_name();
@@ -250,8 +221,8 @@ impl PullLoop {
             match state.stop.run_until_cancelled(attempt).await {
                 None => return,
                 Some(Ok(())) => {
-                    // With an open breaker, only a request that succeeds makes the template ready.
-                    if !state.breaker.is_open() {
+                    // Only a request that succeeds makes a blocked template ready.
+                    if !self.handler.breaker.is_blocked() {
                         self.health.ready();
                     }
                     return;

@@ -61,6 +61,7 @@ impl ErrorCode {
                 | Reason::Refused,
             )
             | Self::BadRequest => 400,
+            Self::Rejected(Reason::RetriesExhausted) => 503,
             Self::TooLarge => 413,
             Self::NotFound | Self::Queued => 404,
             Self::QueueFull => 429,

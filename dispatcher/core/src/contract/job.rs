@@ -169,13 +169,6 @@ impl JobState {
         }
     }
 
-    /// Whether the object has this request id, even if other metadata was changed.
-    #[must_use]
-    pub fn has_request_id(object: &JobObject, id: &RequestId) -> bool {
-        let annotations = object.metadata.annotations.as_ref();
-        annotations.and_then(|all| all.get(ANNOTATION_REQUEST_ID)).is_some_and(|found| found == id.as_ref())
-    }
-
     /// The same state with another presence.
     #[must_use]
     pub fn with_presence(self, presence: Presence) -> Self {

@@ -29,11 +29,14 @@ pub enum Reason {
     Cancelled,
     /// The Kubernetes API refused this Job (invalid, or against a policy).
     Refused,
+    /// The request failed again and again, while others of its template succeeded, and too many
+    /// requests of the template fail.
+    RetriesExhausted,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidName,
@@ -43,6 +46,7 @@ impl Reason {
         Self::NameTaken,
         Self::Cancelled,
         Self::Refused,
+        Self::RetriesExhausted,
     ];
 
     /// The value on the wire.
@@ -58,6 +62,7 @@ impl Reason {
             Self::NameTaken => "NameTaken",
             Self::Cancelled => "Cancelled",
             Self::Refused => "Refused",
+            Self::RetriesExhausted => "RetriesExhausted",
         }
     }
 

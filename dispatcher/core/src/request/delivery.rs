@@ -46,10 +46,10 @@ impl Disposition {
         }
     }
 
-    /// Whether the request has its Job.
+    /// Whether the request is not delivered again.
     #[must_use]
-    pub fn has_job(&self) -> bool {
-        matches!(self, Self::Created | Self::Exists)
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Created | Self::Exists | Self::Rejected)
     }
 
     /// The disposition if the server did not confirm the ack: it delivers the request again.
