@@ -181,22 +181,20 @@ async fn metadata_that_admission_changes_is_restored() {
     .await;
 }
 
-/// The Job must not run without events: it is deleted, and the request is rejected.
+/// The Job must not run without events: it is deleted, and the request is rejected. The history
+/// checker expects an outcome of every Job, so it does not run here.
 #[tokio::test(flavor = "multi_thread")]
 async fn job_that_cannot_be_restored_is_deleted_and_its_request_rejected() {
-    repeat("admission changes a Job, and refuses to restore it", async |scenario, _| {
-        let (path, key) = ("labels", "app.kubernetes.io/managed-by");
-        scenario.faults.set_admission(change(path, key, json!("platform")));
-        scenario.faults.fail(Calls::of("patch", "jobs").within(JOBS), 1, Failure::Code(422));
-        scenario.request(&["changed".to_owned()]).await;
-        until("the rejection", TIMEOUT, || async {
-            if scenario.rejections("Refused").await == 1 { Ok(()) } else { Err("none") }
-        })
-        .await;
-        assert!(scenario.jobs.get_opt("changed").await.unwrap().is_none(), "the Job is deleted");
-        scenario.faults.clear();
-        scenario.request(&names("good", 3)).await;
-        until_created(scenario, &names("good", 3)).await;
+    let scenario = Scenario::start().await;
+    scenario.faults.set_admission(change("labels", "app.kubernetes.io/managed-by", json!("platform")));
+    scenario.faults.fail(Calls::of("patch", "jobs").within(JOBS), 1000, Failure::Code(422));
+    scenario.request(&["changed".to_owned()]).await;
+    until("the rejection", TIMEOUT, || async {
+        if scenario.rejections("Refused").await == 1 { Ok(()) } else { Err("none") }
     })
     .await;
+    assert!(scenario.jobs.get_opt("changed").await.unwrap().is_none(), "the Job is deleted");
+    scenario.faults.clear();
+    scenario.request(&names("good", 3)).await;
+    until_created(&scenario, &names("good", 3)).await;
 }

@@ -35,6 +35,8 @@ struct State {
     blocked: Option<String>,
     /// The last reported position.
     reported: Position,
+    /// The number of suspects at which the next line is logged.
+    next_report: usize,
     /// The last failure, for the log.
     last_failure: String,
 }
@@ -56,6 +58,7 @@ impl TemplateBreaker {
             canary: None,
             blocked: None,
             reported: Position::Closed,
+            next_report: 1,
             last_failure: String::new(),
         };
         Self { template, client, health, started: Instant::now(), state: Mutex::new(state) }
@@ -171,8 +174,9 @@ impl TemplateBreaker {
 
     /// Changes the state, and logs a change of the breaker: one warning per outage.
     fn update<T>(&self, change: impl FnOnce(&mut State, Duration, f64) -> T) -> T {
-        let mut state = self.lock();
-        let result = change(&mut state, self.started.elapsed(), fastrand::f64());
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let result = change(state, self.started.elapsed(), fastrand::f64());
         let position = state.breaker.position();
         let (template, reason) = (&self.template, state.last_failure.as_str());
         match (state.reported, position) {
@@ -185,6 +189,14 @@ impl TemplateBreaker {
                 state.reported = Position::Closed;
             }
             _ => {}
+        }
+        // One line for 1, 2, 4, … suspects: a client can send many.
+        let suspects = state.breaker.suspects();
+        if suspects == 0 {
+            state.next_report = 1;
+        } else if suspects >= state.next_report {
+            tracing::info!(%template, suspects, reason, "requests fail while others of the template succeed");
+            state.next_report = suspects.saturating_mul(2);
         }
         result
     }

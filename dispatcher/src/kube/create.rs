@@ -141,6 +141,29 @@ mod tests {
         }
     }
 
+    /// The error for an HTTP answer, as the client library and `restored` give it.
+    fn error_of(http: u16, text: &str) -> CallError {
+        if http >= 600 {
+            return created(text).unwrap_err();
+        }
+        let unparsed = || Status::failure(text, "Failed to parse error data").with_code(http);
+        let status = serde_json::from_str(text).unwrap_or_else(|_| unparsed());
+        restored(CallError::Status(Box::new(status)))
+    }
+
+    /// Answers of kube-apiserver 1.37.2 to creates of the Jobs `simple-job-a` and `taken`. The
+    /// denied Jobs quote text and the webhook chooses details that mean something else elsewhere.
+    #[test]
+    fn recorded_answers_of_a_real_api_server_are_classified() {
+        for line in include_str!("recorded_answers.jsonl").lines() {
+            let recorded: Value = serde_json::from_str(line).unwrap();
+            let http = u16::try_from(recorded["http"].as_u64().unwrap()).unwrap();
+            let name = if recorded["class"] == "exists" { "taken" } else { "simple-job-a" };
+            let class = classify(&error_of(http, &recorded["answer"].to_string()), name);
+            assert_eq!(class.label(), recorded["class"], "{line}");
+        }
+    }
+
     #[test]
     fn denial_with_invalid_details_is_a_denial_and_a_page_of_a_proxy_is_none() {
         let unparsed = |text: &str, code| {

@@ -101,10 +101,13 @@ impl JobState {
         if get(&meta.labels, LABEL_MANAGED_BY)? != MANAGED_BY {
             return Err(UnmanagedJob(LABEL_MANAGED_BY));
         }
-        // Both labels contain the template. If a user removes one, the other identifies it.
-        let template = get(&meta.labels, LABEL_TEMPLATE)
-            .or_else(|_| get(&meta.labels, LABEL_NAME))
-            .map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?;
+        // Both labels contain the template. If a user removes one, the other identifies it. If they
+        // differ, admission control changed one, and the intake restores it.
+        let labels = (get(&meta.labels, LABEL_TEMPLATE).ok(), get(&meta.labels, LABEL_NAME).ok());
+        let template = match labels {
+            (Some(template), Some(name)) if template != name => return Err(UnmanagedJob(LABEL_TEMPLATE)),
+            (template, name) => template.or(name).ok_or(UnmanagedJob(LABEL_TEMPLATE))?,
+        };
         let invalid = |key: &'static str| move |_| UnmanagedJob(key);
         Ok(Self {
             template: TemplateName::try_from(template).map_err(invalid(LABEL_TEMPLATE))?,
