@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dispatcher_core::{
     contract::{
-        job::{JobObject, JobState},
+        job::JobState,
         names::{JobName, TemplateName},
         rejection::{Reason, Rejection},
     },
@@ -173,13 +173,11 @@ impl JobCreator {
         if !is_of_request(&found, identity, hash) {
             return Ok(Found::Other(subject));
         }
-        let state = match JobState::from_object(&found) {
-            Ok(state) => Box::new(state),
+        let state = if let Ok(state) = JobState::from_object(&found) {
+            Box::new(state)
+        } else {
             // The process died between the create and the repair, or somebody changed the Job.
-            Err(_) => {
-                let lost = |found: &JobObject| lost(template, identity, hash, found);
-                self.admitted(name, &found, lost).await?
-            }
+            self.admitted(name, &found, |found| lost(template, identity, hash, found)).await?
         };
         Ok(existing_of(state, Some(subject), hash))
     }

@@ -61,11 +61,10 @@ impl ErrorCode {
                 | Reason::Refused,
             )
             | Self::BadRequest => 400,
-            Self::Rejected(Reason::RetriesExhausted) => 503,
             Self::TooLarge => 413,
             Self::NotFound | Self::Queued => 404,
             Self::QueueFull => 429,
-            Self::Overloaded | Self::NotReady => 503,
+            Self::Rejected(Reason::RetriesExhausted) | Self::Overloaded | Self::NotReady => 503,
             Self::TimedOut => 504,
         }
     }

@@ -163,9 +163,8 @@ impl CircuitBreaker {
                 0 => Plan::Drain,
                 free => Plan::Pull(free),
             },
-            State::Checking { .. } => Plan::Canary,
             State::Open { until } if now < until => Plan::Wait(until.saturating_sub(now)),
-            State::Open { .. } => Plan::Canary,
+            State::Checking { .. } | State::Open { .. } => Plan::Canary,
             State::Probing { left: 0, .. } => Plan::Drain,
             State::Probing { left, .. } => Plan::Pull(left),
         }
@@ -202,9 +201,11 @@ impl CircuitBreaker {
     pub fn existed(&mut self, sequence: u64, now: Duration) {
         self.forget(sequence);
         self.suspect(now, |failure| failure.stage == Stage::Other);
-        match &mut self.state {
-            State::Probing { ended, .. } => *ended += 1,
-            State::Closed { limit } => *limit = limit.saturating_add(GROWTH).min(self.bounds.concurrency),
+        match self.state {
+            State::Probing { left, ended, failed } => {
+                self.state = State::Probing { left, ended: ended + 1, failed };
+            }
+            State::Closed { limit } => self.state = State::Closed { limit: self.grown(limit) },
             State::Checking { .. } | State::Open { .. } => {}
         }
     }
