@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::{JOBS, Scenario, repeat};
 
-/// How long good requests may take beside failing ones. Before the breaker had a canary, three
+/// How long good requests may take while others fail. Before the breaker had a canary, three
 /// failing requests stopped all others for minutes.
 const SOON: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! The circuit breaker of a template with what it needs: the time, a canary, logs and readiness.
+//! The circuit breaker of a template, with the time, the canary, logs and readiness.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -92,7 +92,7 @@ fn restored(error: CallError) -> CallError {
     }
 }
 
-/// The fields of a `Status` that decide its class, whatever the others contain.
+/// The fields of a `Status` that decide its class. The others may be invalid.
 fn status_of(text: &str) -> Option<Status> {
     let value: Value = serde_json::from_str(text).ok()?;
     if value.get("kind")?.as_str()? != "Status" {

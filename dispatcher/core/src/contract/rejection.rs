@@ -29,7 +29,7 @@ pub enum Reason {
     Cancelled,
     /// The Kubernetes API refused this Job (invalid, or against a policy).
     Refused,
-    /// The request failed again and again, while others of its template succeeded, and too many
+    /// The request failed repeatedly, while others of its template succeeded, and too many
     /// requests of the template fail.
     RetriesExhausted,
 }

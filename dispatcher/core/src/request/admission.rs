@@ -28,8 +28,8 @@ pub struct Changes {
     pub patch: Value,
 }
 
-/// The dispatcher's labels and annotations of which `found` has another value than `sent`, or that
-/// only `found` has; `None` if there are none.
+/// The dispatcher's labels and annotations that differ between `sent` and `found`; `None` if all are
+/// equal.
 #[must_use]
 pub fn changes(sent: &Job, found: &JobObject) -> Option<Changes> {
     let labels = differences(sent.metadata.labels.as_ref(), found.metadata.labels.as_ref());

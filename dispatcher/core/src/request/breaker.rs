@@ -2,7 +2,7 @@
 //!
 //! A failure may concern one request or all of them. Distinct requests that fail while none
 //! succeeds are *evidence* of an outage. A success clears the evidence: its requests fail for their
-//! own reasons, and are *suspects* from then on. At 16, a canary decides: a dry-run create of
+//! own reasons, and become *suspects*. At 16, a canary decides: a dry-run create of
 //! another Job. The caller passes in the time and random numbers.
 
 mod suspects;

@@ -106,7 +106,7 @@ impl CreateFailure {
     }
 }
 
-/// How the API server starts the message of a denial by admission control, whatever its code.
+/// How the API server starts the message of a denial by admission control, with any code.
 ///
 /// Webhooks choose code, reason and details, and quote the Job. The start is the API server's own
 /// (`webhook/errors.ToStatusErr`, `policy/validating`, `policy/generic.PolicyError`).

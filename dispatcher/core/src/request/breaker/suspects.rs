@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::request::{breaker::Verdict, delivery::delay};
 
 const MAX_DELAY: Duration = Duration::from_secs(600);
-/// Suspects beyond `max` times this become dead letters whatever their age among the others.
+/// Suspects beyond `max` times this become dead letters at any age.
 const HARD_LIMIT: usize = 5;
 /// Entries beyond `max` times this are forgotten.
 const CAPACITY: usize = 10;
