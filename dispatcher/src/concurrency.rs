@@ -85,6 +85,11 @@ impl ConcurrencyLimiter {
         self.with(|table| table.counts())
     }
 
+    /// Whether the watch has delivered an unfinished Job of this name.
+    pub(crate) fn has_job(&self, template: &TemplateName, name: &JobName) -> bool {
+        self.with(|table| table.has_job(template, name))
+    }
+
     /// Waits at most `wait` until the watch delivers the unfinished Job of a request; its name.
     pub(crate) async fn wait_for_job(
         &self,

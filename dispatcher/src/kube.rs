@@ -4,6 +4,7 @@
 //! than `ack_wait`.
 
 mod create;
+pub(crate) mod refusals;
 
 use std::{path::Path, time::Duration};
 
@@ -151,14 +152,22 @@ impl JobClient {
     }
 
     /// Deletes a Job if it has this uid and version, and its pods in the background.
+    /// Returns whether it is gone; otherwise a finalizer holds it.
     ///
     /// # Errors
     /// [`CallError`]: 404 if the Job does not exist, 409 if it has another uid or version.
-    pub(crate) async fn delete(&self, name: &str, uid: &str, resource_version: u64) -> Result<(), CallError> {
+    pub(crate) async fn delete(
+        &self,
+        name: &str,
+        uid: &str,
+        resource_version: u64,
+    ) -> Result<bool, CallError> {
         let preconditions =
             Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_string()) };
         let params = DeleteParams::background().preconditions(preconditions);
-        call(self.api.delete(name, &params)).await.map(drop)
+        // The API server answers with the object while a finalizer holds it, and otherwise with a
+        // status.
+        call(self.api.delete(name, &params)).await.map(|answer| answer.is_right())
     }
 
     /// The uid of the namespace.

@@ -15,11 +15,8 @@ use std::{
 };
 
 use dispatcher_core::{
-    contract::{
-        job::JobState,
-        names::{JobName, RequestId, TemplateName},
-    },
-    request::cancellation::{Cancel, Entry, Table},
+    contract::{job::JobState, names::TemplateName},
+    request::cancellation::{Cancel, Entry, QueuedRequest, Table},
 };
 use futures::StreamExt;
 use tokio::{sync::watch, time::sleep};
@@ -79,23 +76,27 @@ impl Cancellations {
         Ok(())
     }
 
-    /// Whether the request with this name and id, stored at `sequence`, is cancelled.
-    pub(crate) fn covers(
-        &self,
-        template: &TemplateName,
-        name: &JobName,
-        id: &RequestId,
-        sequence: u64,
-    ) -> bool {
-        self.with_table(|table| table.covers(template, name, id, sequence))
+    /// Whether the request is cancelled.
+    pub(crate) fn covers(&self, request: &QueuedRequest<'_>) -> bool {
+        self.with_table(|table| table.covers(request))
+    }
+
+    /// The number of cancellations of queued requests of a template.
+    pub(crate) fn pending(&self, template: &TemplateName) -> usize {
+        self.with_table(|table| table.pending(template))
     }
 
     /// Observes a Job of the watch. If its request is cancelled, the Job escaped the intake, and
     /// the enforcer looks for it.
     pub(crate) fn observe(&self, state: &JobState) {
-        if state.outcome().is_none()
-            && self.covers(&state.template, &state.name, &state.request_id, state.request_seq)
-        {
+        let request = QueuedRequest {
+            template: &state.template,
+            name: &state.name,
+            id: &state.request_id,
+            sequence: state.request_seq,
+            account: state.submitter.as_ref().map(|submitter| submitter.account.as_str()),
+        };
+        if state.outcome().is_none() && self.covers(&request) {
             self.with_table(|table| table.mark_unchecked(&state.template, &state.name));
             self.changes.send_replace(());
         }

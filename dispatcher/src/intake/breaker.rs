@@ -13,7 +13,7 @@ use dispatcher_core::{
         error::CanaryResult,
     },
 };
-use k8s_openapi::api::batch::v1::Job;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{kube::JobClient, telemetry::health::Component};
@@ -30,7 +30,7 @@ pub(crate) struct TemplateBreaker {
 struct State {
     breaker: CircuitBreaker,
     /// The last Job that this process created.
-    canary: Option<Arc<Job>>,
+    canary: Option<Arc<Value>>,
     /// Why no request of the template can succeed.
     blocked: Option<String>,
     /// The last reported position.
@@ -97,7 +97,7 @@ impl TemplateBreaker {
     }
 
     /// A request of the template became this Job: the canary from now on.
-    pub(crate) fn set_canary(&self, job: Arc<Job>) {
+    pub(crate) fn set_canary(&self, job: Arc<Value>) {
         self.lock().canary = Some(job);
     }
 
@@ -147,8 +147,8 @@ impl TemplateBreaker {
         };
         let (canary, result) = match canary {
             Ok(Some(job)) => {
-                let name = job.metadata.name.clone().unwrap_or_default();
-                let result = CanaryResult::of(self.client.create_dry_run(&job).await, &name);
+                let name = job.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                let result = CanaryResult::of(self.client.create_dry_run(&job).await, name);
                 (Some(job), result)
             }
             Ok(None) => (None, CanaryResult::Unknown),

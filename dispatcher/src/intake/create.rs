@@ -19,7 +19,7 @@ use dispatcher_core::{
     },
     status::SubjectState,
 };
-use k8s_openapi::api::batch::v1::Job;
+use serde_json::Value;
 
 use crate::{
     kube::JobClient,
@@ -76,7 +76,7 @@ impl JobCreator {
     pub(crate) async fn create(
         &self,
         request: &Request,
-        job: &Job,
+        job: &Value,
         look_up_first: bool,
     ) -> Result<CreateResult, HandleError> {
         let mut subject = None;

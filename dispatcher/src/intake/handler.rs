@@ -13,11 +13,13 @@ use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
         rejection::{Reason, Rejection},
+        submitter::{Submitter, Submitters},
         trace::{Trace, TraceContext},
     },
     request::{
         Disposition, Envelope, HANDLE_DEADLINE, Identity, Request,
         breaker::{FailedDelivery, Verdict},
+        cancellation::QueuedRequest,
         error::{HandleError, Stage},
         job,
     },
@@ -33,7 +35,10 @@ use crate::{
         create::{CreateResult, JobCreator},
         dead_letters::{DeadLetter, DeadLetters},
     },
-    nats::{headers::trace_of, jobs_stream::JobsStream},
+    nats::{
+        headers::{submitter_of, trace_of},
+        jobs_stream::JobsStream,
+    },
     retry::with_deadline,
     status::StatusHandle,
     telemetry::{
@@ -65,6 +70,8 @@ pub(crate) struct Handler {
     pub cancellations: Cancellations,
     /// Keeps rejected requests.
     pub dead_letters: DeadLetters,
+    /// Reads the submitters of requests.
+    pub submitters: Arc<Submitters>,
     /// Publishes `ADDED`.
     pub status: StatusHandle,
     /// Counts each delivery.
@@ -87,6 +94,8 @@ struct Delivery<'a> {
     trace: Option<Trace>,
     /// The trace context that the dispatcher passes on.
     context: TraceContext,
+    /// Who submitted the request, if it is known.
+    submitter: Option<Submitter>,
     began: SystemTime,
     stored: OffsetDateTime,
     redelivered: bool,
@@ -108,13 +117,13 @@ impl Delivery<'_> {
 impl Handler {
     /// Handles one message and answers it: ack, nak with a delay, or term. A template with a
     /// concurrency limit passes a reservation.
-    pub(crate) async fn handle(&self, message: Message, reservation: Option<Reservation>) {
+    pub(crate) async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
         let delivery = match self.read(&message) {
             Ok(delivery) => delivery,
             Err(error) => {
                 // Without a sequence, nothing can answer it.
                 tracing::debug!(template = %self.template.name, error, "message ignored");
-                return;
+                return Disposition::Retrying(error);
             }
         };
         let result = with_deadline(HANDLE_DEADLINE, self.process(&delivery, reservation)).await;
@@ -140,6 +149,7 @@ impl Handler {
         self.breaker.ended(delivery.identity().sequence, &disposition);
         self.metrics.handled(&self.template.name, &disposition, delivery.stored);
         self.record_span(&delivery, &disposition);
+        disposition
     }
 
     /// After a failure that may be the request's own: its next delivery, or its rejection.
@@ -201,8 +211,13 @@ impl Handler {
         };
         let trace = trace_of(message.headers.as_ref());
         let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
+        let identity = Identity::of(&envelope);
+        let (Ok(Identity { id, .. }) | Err((Identity { id, .. }, _))) = &identity;
+        let request = (&self.template.name, id, &message.payload[..]);
+        let submitter = submitter_of(&self.submitters, request, message.headers.as_ref());
         Ok(Delivery {
-            identity: Identity::of(&envelope),
+            identity,
+            submitter,
             context: self.spans.context(trace.as_ref(), &delivered),
             trace,
             began: SystemTime::now(),
@@ -268,8 +283,10 @@ impl Handler {
         let payload = &delivery.message.payload;
         let request =
             Request::parse(&self.template, identity.clone(), payload).map_err(HandleError::Permanent)?;
-        let job = job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
-        if self.is_cancelled(&request) {
+        let mut job =
+            job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
+        job::set_submitter(&mut job, delivery.submitter.as_ref());
+        if self.is_cancelled(&request, delivery.submitter.as_ref()) {
             return Err(HandleError::Permanent(cancelled(&request)));
         }
         // Two messages can carry the same client-supplied id; a derived id belongs to one message.
@@ -299,9 +316,10 @@ impl Handler {
         Err(HandleError::Permanent(rejection))
     }
 
-    fn is_cancelled(&self, request: &Request) -> bool {
-        let Request { identity, template, name, .. } = request;
-        self.cancellations.covers(template, name, &identity.id, identity.sequence)
+    fn is_cancelled(&self, request: &Request, submitter: Option<&Submitter>) -> bool {
+        let Request { identity: Identity { id, sequence, .. }, template, name, .. } = request;
+        let account = submitter.map(|submitter| submitter.account.as_str());
+        self.cancellations.covers(&QueuedRequest { template, name, id, sequence: *sequence, account })
     }
 
     async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
@@ -320,6 +338,7 @@ impl Handler {
             stored: delivery.stored,
             payload: delivery.message.payload.clone(),
             trace: delivery.context.trace.as_ref(),
+            submitter: delivery.submitter.as_ref(),
             rejection,
         };
         self.dead_letters.reject(dead_letter).await

@@ -9,7 +9,7 @@ use dispatcher_core::{
 };
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
-    Api, Resource,
+    Resource,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
     core::{Request, Status, response::StatusDetails},
 };
@@ -18,12 +18,12 @@ use serde_json::Value;
 use crate::kube::{JobClient, call};
 
 impl JobClient {
-    /// Creates a Job.
+    /// Creates a Job. It is JSON, since the type `Job` would drop the fields that it does not know.
     ///
     /// # Errors
     /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job
     /// may exist.
-    pub(crate) async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
+    pub(crate) async fn create(&self, job: &Value) -> Result<JobObject, CallError> {
         self.post(job, false).await
     }
 
@@ -31,7 +31,7 @@ impl JobClient {
     ///
     /// # Errors
     /// [`CallError`].
-    pub(crate) async fn create_dry_run(&self, job: &Job) -> Result<JobObject, CallError> {
+    pub(crate) async fn create_dry_run(&self, job: &Value) -> Result<JobObject, CallError> {
         self.post(job, true).await
     }
 
@@ -39,11 +39,13 @@ impl JobClient {
     ///
     /// # Errors
     /// [`CallError`].
-    pub(crate) async fn find_canary(&self, template: &TemplateName) -> Result<Option<Job>, CallError> {
-        let jobs: Api<Job> = Api::namespaced(self.client.clone(), &self.namespace);
+    pub(crate) async fn find_canary(&self, template: &TemplateName) -> Result<Option<Value>, CallError> {
         let params = ListParams::default().labels(&format!("{LABEL_TEMPLATE}={template}")).limit(1);
-        let found = call(jobs.list(&params)).await?;
-        Ok(found.items.into_iter().next().map(canary_of))
+        let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
+            .list(&params)
+            .map_err(|e| CallError::Transport(e.to_string()))?;
+        let found: Value = call(self.client.request(request)).await?;
+        Ok(found.pointer("/items/0").cloned().map(canary_of))
     }
 
     /// Deletes a Job if it has this uid, and its pods in the background.
@@ -56,7 +58,7 @@ impl JobClient {
         call(self.api.delete(name, &params)).await.map(drop)
     }
 
-    async fn post(&self, job: &Job, dry_run: bool) -> Result<JobObject, CallError> {
+    async fn post(&self, job: &Value, dry_run: bool) -> Result<JobObject, CallError> {
         let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
         let params = PostParams { dry_run, ..PostParams::default() };
         let request = Request::new(Job::url_path(&(), Some(&self.namespace)))

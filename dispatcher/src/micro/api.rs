@@ -1,7 +1,7 @@
 //! The interface of the endpoints: parses what callers send, and describes it as JSON Schema
 //! (draft 2020-12) in the endpoints' metadata. No I/O.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use async_nats::HeaderMap;
 use dispatcher_core::{
@@ -12,9 +12,9 @@ use dispatcher_core::{
         rejection::{Reason, Rejection},
         schemas,
     },
-    template::Template,
+    request::object,
+    template::{Template, type_of},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ impl Verb {
     /// The metadata of the endpoint: the schemas of request and response as text.
     pub(super) fn metadata(self, template: &Template) -> HashMap<String, String> {
         let (request, response) = match self {
-            Self::Submit => (template.parameters.request_schema(), accepted_schema()),
+            Self::Submit => (template.request_schema(), accepted_schema()),
             Self::Cancel => (cancel_schema(), cancelled_schema()),
             Self::Get => (get_schema(), schemas::status_event()),
         };
@@ -98,12 +98,8 @@ impl Wait {
 ///
 /// # Errors
 /// A header has an invalid value.
-pub(super) fn parse_submit(
-    headers: Option<&HeaderMap>,
-    max_wait: Duration,
-) -> Result<SubmitOptions, ServiceError> {
-    let header =
-        |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);
+pub(super) fn parse_submit(headers: &HeaderMap, max_wait: Duration) -> Result<SubmitOptions, ServiceError> {
+    let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
     let (id, client_supplied) = match header(NATS_MSG_ID) {
         None => (Uuid::new_v4().into(), false),
         Some(text) => match RequestId::try_from(text) {
@@ -137,23 +133,15 @@ pub(super) fn parse_submit(
     Ok(SubmitOptions { id, client_supplied, wait: wait.map(|wait| (wait, timeout)) })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ByName {
-    name: JobName,
-}
-
 /// Parses the payload of a `get` call: `{"name": "..."}`.
 ///
 /// # Errors
 /// The payload has another form.
 pub(super) fn parse_get(payload: &[u8]) -> Result<JobName, ServiceError> {
-    match serde_json::from_slice(payload) {
-        Ok(ByName { name }) => Ok(name),
-        Err(error) => {
-            let message = format!("invalid payload: {error} (expected: {{\"name\": \"<Job name>\"}})");
-            Err(ServiceError::new(ErrorCode::BadRequest, message))
-        }
+    let expected = r#"{"name": "<Job name>"}"#;
+    match texts(payload, ["name"], expected)? {
+        [Some(name)] => parse(&name, "name", expected),
+        [None] => Err(bad_payload("`name`: required field is missing", expected)),
     }
 }
 
@@ -166,32 +154,59 @@ pub(super) enum Target {
     Id(RequestId),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct ByNameOrId {
-    name: Option<JobName>,
-    request_id: Option<RequestId>,
-}
-
 /// Parses the payload of a `cancel` call: `{"name": "..."}` or `{"requestId": "..."}`.
 ///
 /// # Errors
 /// The payload has another form.
 pub(super) fn parse_cancel(payload: &[u8]) -> Result<Target, ServiceError> {
-    let found = match serde_json::from_slice(payload) {
-        Ok(ByNameOrId { name: Some(name), request_id: None }) => return Ok(Target::Name(name)),
-        Ok(ByNameOrId { name: None, request_id: Some(id) }) => return Ok(Target::Id(id)),
-        Ok(ByNameOrId { name: Some(_), request_id: Some(_) }) => {
-            "found both `name` and `requestId`".to_owned()
+    let expected = r#"{"name": "<Job name>"} or {"requestId": "<request id>"}"#;
+    match texts(payload, ["name", "requestId"], expected)? {
+        [Some(name), None] => parse(&name, "name", expected).map(Target::Name),
+        [None, Some(id)] => parse(&id, "requestId", expected).map(Target::Id),
+        [Some(_), Some(_)] => Err(bad_payload("found both `name` and `requestId`", expected)),
+        [None, None] => Err(bad_payload("found neither `name` nor `requestId`", expected)),
+    }
+}
+
+/// The values of the `allowed` fields of a payload. A `null` is an absent field.
+fn texts<const N: usize>(
+    payload: &[u8],
+    allowed: [&str; N],
+    expected: &str,
+) -> Result<[Option<String>; N], ServiceError> {
+    let mut fields = object::fields(payload).map_err(|error| bad_payload(&error.to_string(), expected))?;
+    let mut texts = [const { None }; N];
+    for (name, text) in allowed.iter().zip(&mut texts) {
+        *text = match fields.remove(*name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(value)) => Some(value),
+            Some(other) => {
+                let problem = format!("`{name}`: expected a string, found {}", type_of(&other));
+                return Err(bad_payload(&problem, expected));
+            }
+        };
+    }
+    match fields.keys().next() {
+        None => Ok(texts),
+        Some(unknown) => {
+            let allowed = allowed.map(|name| format!("`{name}`")).join(", ");
+            let problem = format!("unknown field {} (allowed: {allowed})", Quoted::new(unknown));
+            Err(bad_payload(&problem, expected))
         }
-        Ok(ByNameOrId { name: None, request_id: None }) => "found neither `name` nor `requestId`".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    let message = format!(
-        "invalid payload: {found} (expected: {{\"name\": \"<Job name>\"}} or \
-         {{\"requestId\": \"<request id>\"}})"
-    );
-    Err(ServiceError::new(ErrorCode::BadRequest, message))
+    }
+}
+
+fn parse<'a, T: TryFrom<&'a str, Error: Display>>(
+    text: &'a str,
+    field: &str,
+    expected: &str,
+) -> Result<T, ServiceError> {
+    T::try_from(text).map_err(|error| bad_payload(&format!("`{field}`: {error}"), expected))
+}
+
+fn bad_payload(problem: &str, expected: &str) -> ServiceError {
+    let message = format!("invalid payload: {problem} (expected: {expected})");
+    ServiceError::new(ErrorCode::BadRequest, message)
 }
 
 /// The answer to `submit` without `Job-Wait`.
@@ -219,7 +234,7 @@ fn cancel_schema() -> Value {
 /// The answer to `cancel`.
 fn cancelled_schema() -> Value {
     json!({"$schema": DRAFT, "type": "object",
-        "properties": {"result": {"enum": ["deleted", "pending", "finished"]},
+        "properties": {"result": {"enum": ["deleted", "deleting", "pending", "finished"]},
             "template": {"type": "string"}, "name": name_schema()},
         "required": ["result", "template", "name"]})
 }
@@ -245,22 +260,22 @@ mod tests {
 
     #[test]
     fn submit_without_headers_gets_a_new_id_and_does_not_wait() {
-        let one = parse_submit(None, MAX_WAIT).unwrap();
+        let one = parse_submit(&HeaderMap::new(), MAX_WAIT).unwrap();
         assert_eq!((one.client_supplied, one.wait), (false, None));
-        assert_ne!(one.id, parse_submit(None, MAX_WAIT).unwrap().id);
+        assert_ne!(one.id, parse_submit(&HeaderMap::new(), MAX_WAIT).unwrap().id);
     }
 
     #[test]
     fn submit_takes_id_and_wait_from_the_headers() {
         let map = headers(&[("Nats-Msg-Id", "order-1"), ("Job-Wait", "outcome"), ("Job-Wait-Timeout", "30")]);
-        let options = parse_submit(Some(&map), MAX_WAIT).unwrap();
+        let options = parse_submit(&map, MAX_WAIT).unwrap();
         assert_eq!((options.id.as_ref(), options.client_supplied), ("order-1", true));
         assert_eq!(options.wait, Some((Wait::Outcome, Duration::from_secs(30))));
     }
 
     #[test]
     fn submit_waits_as_long_as_configured_by_default() {
-        let options = parse_submit(Some(&headers(&[("Job-Wait", "created")])), MAX_WAIT).unwrap();
+        let options = parse_submit(&headers(&[("Job-Wait", "created")]), MAX_WAIT).unwrap();
         assert_eq!(options.wait, Some((Wait::Created, MAX_WAIT)));
     }
 
@@ -275,7 +290,7 @@ mod tests {
             ("Job-Wait-Timeout", "10s", "BadRequest"),
             ("Nats-Msg-Id", "", "InvalidRequestId"),
         ] {
-            let error = parse_submit(Some(&headers(&[(name, value)])), MAX_WAIT).unwrap_err();
+            let error = parse_submit(&headers(&[(name, value)]), MAX_WAIT).unwrap_err();
             assert_eq!((error.code.as_str(), error.code.http_status()), (code, 400), "{name}: {value}");
             assert!(error.message.contains(name), "{}", error.message);
         }
@@ -284,10 +299,23 @@ mod tests {
     #[test]
     fn get_takes_an_object_with_a_valid_name_only() {
         assert_eq!(parse_get(br#"{"name":"a-1"}"#).unwrap().as_ref(), "a-1");
-        for bad in ["", "{}", "[]", r#"{"name":"a.b"}"#, r#"{"name":7}"#, r#"{"name":"a","x":1}"#, "\"a\""] {
-            let error = parse_get(bad.as_bytes()).unwrap_err();
-            assert_eq!(error.code, ErrorCode::BadRequest, "{bad}");
-            assert!(error.message.contains("\"name\""), "{}", error.message);
+        let deep = format!("{{\"name\":{}", "[".repeat(1000));
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"["a"]"#,
+            r#"{"name":null}"#,
+            r#"{"name":["a"]}"#,
+            r#"{"name":"a.b"}"#,
+            r#"{"name":7}"#,
+            r#"{"name":"a","x":1}"#,
+            r#"{"name":"a","name":"b"}"#,
+            "\"a\"",
+            "{\"name\":\"a\"",
+            &deep,
+        ] {
+            assert_is_in_words_about_the_request(parse_get(bad.as_bytes()).unwrap_err(), bad);
         }
     }
 
@@ -296,8 +324,25 @@ mod tests {
         assert!(matches!(parse_cancel(br#"{"name":"a"}"#), Ok(Target::Name(name)) if name.as_ref() == "a"));
         let by_id = parse_cancel(br#"{"requestId":"order 1"}"#);
         assert!(matches!(by_id, Ok(Target::Id(id)) if id.as_ref() == "order 1"));
-        for bad in ["", "{}", r#"{"name":"a","requestId":"b"}"#, r#"{"requestId":""}"#, r#"{"id":"a"}"#] {
-            assert_eq!(parse_cancel(bad.as_bytes()).unwrap_err().code, ErrorCode::BadRequest, "{bad}");
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"["a",null]"#,
+            r#"{"name":"a","requestId":"b"}"#,
+            r#"{"requestId":""}"#,
+            r#"{"requestId":17}"#,
+            r#"{"id":"a"}"#,
+        ] {
+            assert_is_in_words_about_the_request(parse_cancel(bad.as_bytes()).unwrap_err(), bad);
+        }
+    }
+
+    fn assert_is_in_words_about_the_request(error: ServiceError, payload: &str) {
+        assert_eq!(error.code, ErrorCode::BadRequest, "{payload}");
+        assert!(error.message.contains("expected: {\"name\""), "{payload}: {}", error.message);
+        for internal in ["struct", "ByName", "variant", "invalid type"] {
+            assert!(!error.message.contains(internal), "{payload}: {}", error.message);
         }
     }
 

@@ -11,9 +11,13 @@ use dispatcher_core::{
         event::EventType,
         headers::JOB_EVENT,
         job::JobState,
-        names::{JobName, RequestId, TemplateName},
+        names::{JobName, RequestId},
+        submitter::Submitter,
     },
-    request::cancellation::Cancel,
+    request::{
+        cancellation::{Cancel, may_cancel},
+        queue_index::Lookup,
+    },
     template::Template,
 };
 use serde_json::json;
@@ -29,7 +33,7 @@ use crate::{
         api::Target,
         error::{ErrorCode, ServiceError},
         history::History,
-        lookup::{Found, Lookup, Queue, not_found},
+        lookup::{Found, Lookups, not_found},
     },
 };
 
@@ -37,15 +41,19 @@ use crate::{
 const TRIES: usize = 10;
 /// The longest wait for the watch to observe a Job whose request has left the queue.
 const WATCH_DELAY: Duration = Duration::from_secs(1);
+/// How many cancellations of queued requests of a template may be pending.
+const MAX_PENDING: usize = 10_000;
 
 /// Handles `cancel` calls.
 pub(crate) struct CancelHandler {
     pub(crate) jobs: JobClient,
     pub(crate) cancellations: Cancellations,
-    /// Finds the Job of a request id.
+    /// Knows the unfinished Jobs.
     pub(crate) limiter: ConcurrencyLimiter,
     pub(crate) history: History,
-    pub(crate) queue: Queue,
+    pub(crate) lookups: Lookups,
+    /// Whether a caller may cancel only the requests that its account submitted.
+    pub(crate) own_account_only: bool,
 }
 
 /// The result of a cancellation.
@@ -53,6 +61,8 @@ pub(crate) struct CancelHandler {
 enum CancelResult {
     /// The Job is deleted; its outcome follows.
     Deleted,
+    /// The Job is marked for deletion, and a finalizer of another program holds it.
+    Deleting,
     /// The queued request will be rejected.
     Pending,
     /// The Job was finished already.
@@ -63,86 +73,99 @@ impl CancelResult {
     fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
+            Self::Deleting => "deleting",
             Self::Pending => "pending",
             Self::Finished => "finished",
         }
     }
 }
 
+/// One call, with its template and its caller.
+struct Cancelling<'a> {
+    handler: &'a CancelHandler,
+    template: &'a Template,
+    caller: Option<Submitter>,
+}
+
 impl CancelHandler {
     /// Cancels, and answers once the result is certain.
     ///
     /// # Errors
-    /// [`ErrorCode::NotFound`], or [`ErrorCode::NotReady`], which leaves open whether the
-    /// cancellation takes effect.
-    pub(super) async fn cancel(&self, template: &Template, target: &Target) -> Result<Bytes, ServiceError> {
-        let (result, name) = match target {
-            Target::Name(name) => (self.by_name(template, name).await?, name.clone()),
-            Target::Id(id) => self.by_id(template, id).await?,
-        };
-        let result = result.as_str();
-        tracing::info!(template = %template.name, job = %name, result, "cancelled");
-        Ok(json!({"result": result, "template": template.name, "name": name}).to_string().into())
-    }
-
-    async fn by_name(&self, template: &Template, name: &JobName) -> Result<CancelResult, ServiceError> {
-        let template_name = &template.name;
-        if let Some(result) = self.delete_job(template_name, name, None).await? {
-            return Ok(result);
-        }
-        match self.find(template, &Lookup::Name(name)).await? {
-            // A queue that is too long to search may contain the request.
-            Found::Queued(_) | Found::Unknown => {
-                let up_to = self.last_sequence().await?;
-                let (template, name) = (template_name.clone(), name.clone());
-                self.record(Cancel::Name { template, name, up_to }).await?;
-                return Ok(CancelResult::Pending);
-            }
-            Found::Absent => {}
-        }
-        // The request may have left the queue after the first read of the Job.
-        if let Some(result) = self.delete_job(template_name, name, None).await? {
-            return Ok(result);
-        }
-        let last = self.history.last(template_name, name).await.map_err(ServiceError::not_ready)?;
-        let Some(last) = last else { return Err(not_found(template, name)) };
-        let event = last.headers.get(JOB_EVENT).map(async_nats::HeaderValue::as_str);
-        Ok(if event == Some(EventType::Outcome.as_str()) {
-            CancelResult::Finished
-        } else {
-            // The Job is deleted, and its outcome is not published yet.
-            CancelResult::Deleted
-        })
-    }
-
-    async fn by_id(
+    /// [`ErrorCode::NotFound`], [`ErrorCode::Forbidden`], [`ErrorCode::Overloaded`], or
+    /// [`ErrorCode::NotReady`], which leaves open whether the cancellation takes effect.
+    pub(super) async fn cancel(
         &self,
         template: &Template,
-        id: &RequestId,
-    ) -> Result<(CancelResult, JobName), ServiceError> {
-        let template_name = &template.name;
-        let found = self.find(template, &Lookup::Id(id)).await?;
+        target: &Target,
+        caller: Option<Submitter>,
+    ) -> Result<Bytes, ServiceError> {
+        let _place = self.lookups.place(&template.name).await?;
+        let call = Cancelling { handler: self, template, caller };
+        let (result, name) = match target {
+            Target::Name(name) => (call.by_name(name).await?, name.clone()),
+            Target::Id(id) => call.by_id(id).await?,
+        };
+        let result = result.as_str();
+        let (account, user) = call.caller.as_ref().map(|s| (&s.account, s.user.as_ref())).unzip();
+        tracing::info!(template = %template.name, job = %name, result, account, user = user.flatten(), "cancelled");
+        Ok(json!({"result": result, "template": template.name, "name": name}).to_string().into())
+    }
+}
+
+impl Cancelling<'_> {
+    /// Asks the API server only if a Job of this name may be unfinished: callers can invent names.
+    async fn by_name(&self, name: &JobName) -> Result<CancelResult, ServiceError> {
+        let template = &self.template.name;
+        let is_open = self.last_event(name).await?.is_some_and(|event| event != Some(EventType::Outcome));
+        if (is_open || self.handler.limiter.has_job(template, name))
+            && let Some(result) = self.delete_job(name, None).await?
+        {
+            return Ok(result);
+        }
+        match self.find(Lookup::Name(name)).await? {
+            Found::Queued(_) => {
+                // A request is still queued for a moment after its Job exists.
+                if let Some(result) = self.delete_job(name, None).await? {
+                    return Ok(result);
+                }
+                return self.record_name(name).await;
+            }
+            // A queue that is too long to search may contain the request.
+            Found::Unknown => return self.record_name(name).await,
+            Found::Forbidden => return Err(forbidden().with_job(name)),
+            Found::Absent => {}
+        }
+        // The request may have left the queue after the first read: then its event is stored.
+        match self.last_event(name).await? {
+            None => Err(not_found(self.template, name)),
+            Some(Some(EventType::Outcome)) => Ok(CancelResult::Finished),
+            // Without a Job, the Job is deleted, and its outcome is not published yet.
+            Some(_) => Ok(self.delete_job(name, None).await?.unwrap_or(CancelResult::Deleted)),
+        }
+    }
+
+    async fn by_id(&self, id: &RequestId) -> Result<(CancelResult, JobName), ServiceError> {
+        let template = &self.template.name;
+        let found = self.find(Lookup::Id(id)).await?;
         if let Found::Queued(name) = &found {
             // A request is still queued for a moment after its Job exists.
-            if let Some(result) = self.delete_job(template_name, name, Some(id)).await? {
+            if let Some(result) = self.delete_job(name, Some(id)).await? {
                 return Ok((result, name.clone()));
             }
+            let (template, request_id, name) = (template.clone(), id.clone(), name.clone());
             let up_to = self.last_sequence().await?;
-            let cancel = Cancel::Request {
-                template: template_name.clone(),
-                request_id: id.clone(),
-                name: name.clone(),
-                up_to,
-            };
+            let account = self.account();
+            let cancel = Cancel::Request { template, request_id, name: name.clone(), up_to, account };
             self.record(cancel).await?;
-            return Ok((CancelResult::Pending, name.clone()));
+            return Ok((CancelResult::Pending, name));
         }
-        if let Some(name) = self.limiter.wait_for_job(template_name, id, WATCH_DELAY).await
-            && let Some(result) = self.delete_job(template_name, &name, Some(id)).await?
+        if let Some(name) = self.handler.limiter.wait_for_job(template, id, WATCH_DELAY).await
+            && let Some(result) = self.delete_job(&name, Some(id)).await?
         {
             return Ok((result, name));
         }
         let queue = match found {
+            Found::Forbidden => return Err(forbidden().with_request(id)),
             Found::Unknown => "the queue is too long to search for it",
             Found::Queued(_) | Found::Absent => "it is not queued",
         };
@@ -154,23 +177,28 @@ impl CancelHandler {
     /// Deletes the Job with this name if it exists and belongs to the template and request.
     async fn delete_job(
         &self,
-        template: &TemplateName,
         name: &JobName,
         id: Option<&RequestId>,
     ) -> Result<Option<CancelResult>, ServiceError> {
+        let jobs = &self.handler.jobs;
         for _ in 0..TRIES {
-            let job = self.jobs.get(name.as_ref()).await;
+            let job = jobs.get(name.as_ref()).await;
             let job = job.map_err(|e| ServiceError::not_ready(e.to_string()))?;
             let state = job.and_then(|job| JobState::from_object(&job).ok());
-            let matches =
-                |state: &JobState| state.template == *template && id.is_none_or(|id| state.request_id == *id);
+            let matches = |state: &JobState| {
+                state.template == self.template.name && id.is_none_or(|id| state.request_id == *id)
+            };
             let Some(state) = state.filter(matches) else { return Ok(None) };
             if state.outcome().is_some() {
                 return Ok(Some(CancelResult::Finished));
             }
+            if !self.may_cancel(state.submitter.as_ref()) {
+                return Err(forbidden().with_job(name));
+            }
             self.record(Cancel::job(&state)).await?;
-            match delete(&self.jobs, &state).await {
+            match delete(jobs, &state).await {
                 Ok(RemovalResult::Deleted) => return Ok(Some(CancelResult::Deleted)),
+                Ok(RemovalResult::Deleting) => return Ok(Some(CancelResult::Deleting)),
                 Ok(RemovalResult::Finished) => return Ok(Some(CancelResult::Finished)),
                 Ok(RemovalResult::Changed) => {}
                 Err(error) => {
@@ -187,15 +215,53 @@ impl CancelHandler {
         Err(ServiceError::not_ready(message).with_job(name))
     }
 
-    async fn find(&self, template: &Template, lookup: &Lookup<'_>) -> Result<Found, ServiceError> {
-        self.queue.find(template, lookup).await.map_err(ServiceError::not_ready)
+    async fn record_name(&self, name: &JobName) -> Result<CancelResult, ServiceError> {
+        let up_to = self.last_sequence().await?;
+        let (template, account) = (self.template.name.clone(), self.account());
+        self.record(Cancel::Name { template, name: name.clone(), up_to, account }).await?;
+        Ok(CancelResult::Pending)
+    }
+
+    /// The only account that a cancellation may cover; `None` for all.
+    fn account(&self) -> Option<String> {
+        let caller = self.caller.as_ref().filter(|_| self.handler.own_account_only);
+        caller.map(|caller| caller.account.clone())
+    }
+
+    fn may_cancel(&self, owner: Option<&Submitter>) -> bool {
+        may_cancel(self.handler.own_account_only, self.caller.as_ref(), owner)
+    }
+
+    /// The type of the last stored event of a name; the inner `None` is an unknown type.
+    async fn last_event(&self, name: &JobName) -> Result<Option<Option<EventType>>, ServiceError> {
+        let last = self.handler.history.last(&self.template.name, name).await;
+        let last = last.map_err(ServiceError::not_ready)?;
+        Ok(last.map(|last| last.headers.get(JOB_EVENT).and_then(|event| EventType::parse(event.as_str()))))
+    }
+
+    async fn find(&self, lookup: Lookup<'_>) -> Result<Found, ServiceError> {
+        if self.handler.own_account_only && self.caller.is_none() {
+            return Err(forbidden());
+        }
+        self.handler.lookups.find(self.template, lookup, |owner| self.may_cancel(owner)).await
     }
 
     async fn last_sequence(&self) -> Result<u64, ServiceError> {
-        self.queue.last_sequence().await.map_err(ServiceError::not_ready)
+        self.handler.lookups.last_sequence().await.map_err(ServiceError::not_ready)
     }
 
     async fn record(&self, cancel: Cancel) -> Result<(), ServiceError> {
-        self.cancellations.put(cancel).await.map_err(ServiceError::not_ready)
+        let cancellations = &self.handler.cancellations;
+        if cancel.up_to().is_some() && cancellations.pending(&self.template.name) >= MAX_PENDING {
+            let message = format!("{MAX_PENDING} cancellations of queued requests are pending; retry later");
+            return Err(ServiceError::new(ErrorCode::Overloaded, message));
+        }
+        cancellations.put(cancel).await.map_err(ServiceError::not_ready)
     }
+}
+
+fn forbidden() -> ServiceError {
+    let message = "another account submitted the request, or nobody knows which \
+                   (DISPATCHER_CANCEL_OWN_ACCOUNT_ONLY)";
+    ServiceError::new(ErrorCode::Forbidden, message)
 }

@@ -1,8 +1,11 @@
 //! Error answers of the NATS service: an error code, an HTTP status, and a message.
 
-use async_nats::{HeaderMap, service::error::Error};
+use async_nats::HeaderMap;
 use dispatcher_core::contract::{
-    headers::{JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, safe_value},
+    headers::{
+        JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, NATS_SERVICE_ERROR,
+        NATS_SERVICE_ERROR_CODE, safe_value,
+    },
     names::{JobName, RequestId},
     rejection::{Reason, Rejection},
 };
@@ -16,6 +19,8 @@ pub(crate) enum ErrorCode {
     TooLarge,
     /// The payload or a header of the call is invalid.
     BadRequest,
+    /// The request belongs to another account.
+    Forbidden,
     /// Neither a Job nor a queued request was found.
     NotFound,
     /// The Job does not exist yet: its request is queued.
@@ -38,6 +43,7 @@ impl ErrorCode {
             Self::Rejected(reason) => reason.as_str(),
             Self::TooLarge => "TooLarge",
             Self::BadRequest => "BadRequest",
+            Self::Forbidden => "Forbidden",
             Self::NotFound => "NotFound",
             Self::Queued => "Queued",
             Self::QueueFull => "QueueFull",
@@ -49,7 +55,7 @@ impl ErrorCode {
 
     /// The header `Nats-Service-Error-Code`, a status code of HTTP (RFC 9110, section 15).
     #[must_use]
-    pub(crate) fn http_status(self) -> usize {
+    pub(crate) fn http_status(self) -> u16 {
         match self {
             Self::Rejected(Reason::RequestIdReused | Reason::NameTaken | Reason::Cancelled) => 409,
             Self::Rejected(
@@ -61,6 +67,7 @@ impl ErrorCode {
                 | Reason::Refused,
             )
             | Self::BadRequest => 400,
+            Self::Forbidden => 403,
             Self::TooLarge => 413,
             Self::NotFound | Self::Queued => 404,
             Self::QueueFull => 429,
@@ -108,19 +115,18 @@ impl ServiceError {
         Self { request_seq: Some(sequence), ..self }
     }
 
-    /// The headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
+    /// The word and the message on one line: the header `Nats-Service-Error`.
     #[must_use]
-    pub(crate) fn error(&self) -> Error {
-        Error {
-            status: safe_value(&format!("{}: {}", self.code.as_str(), self.message)),
-            code: self.code.http_status(),
-        }
+    pub(crate) fn text(&self) -> String {
+        safe_value(&format!("{}: {}", self.code.as_str(), self.message))
     }
 
-    /// The other headers, which are those of a dead letter.
+    /// The headers of the answer: those of a dead letter, and those of ADR-32.
     #[must_use]
     pub(crate) fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
+        map.insert(NATS_SERVICE_ERROR, self.text());
+        map.insert(NATS_SERVICE_ERROR_CODE, self.code.http_status().to_string());
         map.insert(JOB_ERROR, self.code.as_str());
         map.insert(JOB_ERROR_MESSAGE, safe_value(&self.message));
         if let Some(name) = &self.name {
@@ -153,6 +159,7 @@ mod tests {
             (ErrorCode::Rejected(Reason::InvalidRequest), 400),
             (ErrorCode::Rejected(Reason::Refused), 400),
             (ErrorCode::TooLarge, 413),
+            (ErrorCode::Forbidden, 403),
             (ErrorCode::Queued, 404),
             (ErrorCode::NotFound, 404),
             (ErrorCode::Rejected(Reason::NameTaken), 409),
@@ -171,12 +178,16 @@ mod tests {
         let rejection = Rejection::new(Reason::InvalidName, "found \"a\r\nb\"\n");
         let name = JobName::try_from("a").unwrap();
         let answer = ServiceError::from(rejection).with_job(&name).with_sequence(7);
-        let error = answer.error();
-        assert_eq!(error.code, 400);
-        assert!(error.status.starts_with("InvalidName: found"), "{}", error.status);
-        assert!(!error.status.contains(char::is_control));
+        let text = answer.text();
+        assert!(text.starts_with("InvalidName: found"), "{text}");
+        assert!(!text.contains(char::is_control));
         let headers = answer.headers();
-        for (name, value) in [("Job-Error", "InvalidName"), ("Job-Name", "a"), ("Job-Request-Seq", "7")] {
+        for (name, value) in [
+            ("Nats-Service-Error-Code", "400"),
+            ("Job-Error", "InvalidName"),
+            ("Job-Name", "a"),
+            ("Job-Request-Seq", "7"),
+        ] {
             assert_eq!(headers.get(name).unwrap().as_str(), value);
         }
     }

@@ -1,47 +1,57 @@
-//! Runs the endpoints of the NATS service and answers their calls, with bounded concurrency.
+//! Receives the calls of the NATS service and answers them, bounded in number and bytes.
+//!
+//! The receiving loop never waits for NATS. It refuses or drops a call for which there is no place,
+//! so the buffers of the client library stay short.
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use async_nats::{
-    Client,
-    service::{Request, Service, ServiceExt, endpoint::Endpoint},
-};
+use async_nats::{Message, Subject};
 use bytes::Bytes;
 use dispatcher_core::{contract::names::TemplateName, template::Template};
 use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream, SelectAll},
+    StreamExt,
+    stream::{BoxStream, SelectAll},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     micro::{
+        answer::Answerer,
         api::{self, Verb},
+        call::{Call, Caller},
         cancel::CancelHandler,
+        discovery::{Discovery, NAME, Question},
+        endpoint::Endpoint,
         error::{ErrorCode, ServiceError},
         history::History,
-        lookup::{Queue, get},
+        lookup::{Lookups, get},
+        places::{Place, Places},
         submit::SubmitHandler,
         waiters,
     },
+    nats::{connection::Connection, subscription},
     telemetry::health::Component,
 };
 
-/// The name of the service and of its queue group.
-const NAME: &str = "dispatcher";
 /// How many calls are served concurrently, in addition to waiting ones.
 const CONCURRENCY: usize = 256;
-/// At shutdown: how long each endpoint waits for calls in flight to arrive.
-const IN_FLIGHT: Duration = Duration::from_millis(250);
+/// How many refusals are sent concurrently. Beyond that, a refused caller times out.
+const REFUSALS: usize = 256;
+/// How many questions of the discovery wait for their answer. Beyond that, they are dropped.
+const QUESTIONS: usize = 64;
 
 /// Runs the endpoints.
 pub(crate) struct NatsService {
-    pub(crate) client: Client,
+    /// The connections that receive calls: a message that cannot be decoded ends one of them.
+    pub(crate) receivers: Vec<Connection>,
+    /// The connection that receives the events that callers wait for.
+    pub(crate) events: Connection,
+    /// The connection that answers leave by.
+    pub(crate) sender: Connection,
     pub(crate) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     pub(crate) handler: Arc<Handler>,
     /// How many callers may wait for an event.
@@ -55,142 +65,176 @@ pub(crate) struct Handler {
     pub(crate) submit: SubmitHandler,
     pub(crate) cancel: CancelHandler,
     pub(crate) history: History,
-    pub(crate) queue: Queue,
+    pub(crate) lookups: Lookups,
 }
 
-/// A received call.
-struct Call {
-    verb: Verb,
-    template: Arc<Template>,
-    request: Request,
-}
+type Calls = SelectAll<BoxStream<'static, (Arc<Endpoint>, Message)>>;
+type Questions = SelectAll<BoxStream<'static, (Question, Message)>>;
 
-type Calls = SelectAll<BoxStream<'static, Call>>;
+/// What bounds the calls in progress.
+struct Limits {
+    places: Places,
+    refusals: Arc<Semaphore>,
+}
 
 impl NatsService {
     /// Serves until `stop` is cancelled, then answers the calls in flight.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let subscriber = match waiters::subscribe(&self.client).await {
-            Ok(subscriber) => subscriber,
-            Err(error) => return self.health.not_ready(format!("cannot subscribe: {error}")),
+        let events = waiters::subscribe(&self.events).await;
+        let endpoints = self.endpoints();
+        let discovery = Arc::new(Discovery::new(endpoints.clone()));
+        let (mut calls, mut questions) = self.subscribe(endpoints, &discovery.id, &stop).await;
+        let answerer = Answerer::new(self.sender.client());
+        let limits = Limits {
+            places: Places::new(CONCURRENCY + self.max_waiters, self.templates.len()),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
         };
-        let (service, mut calls) = match self.open(&stop).await {
-            Ok(open) => open,
-            Err(error) => return self.health.not_ready(format!("cannot open endpoints: {error}")),
-        };
-        let permits = Arc::new(Semaphore::new(CONCURRENCY + self.max_waiters));
+        let (asked, to_answer) = mpsc::channel(QUESTIONS);
         let mut tasks = JoinSet::new();
-        let mut dispatching = pin!(waiters::dispatch(subscriber, self.handler.submit.waiters.clone()));
+        let mut dispatching = pin!(waiters::dispatch(events, self.handler.submit.waiters.clone()));
+        let mut discovering = pin!(answer_questions(discovery, answerer.clone(), to_answer));
         self.health.ready();
         loop {
             tokio::select! {
                 call = calls.next() => match call {
-                    Some(call) => self.serve(call, &permits, &mut tasks).await,
-                    // The dispatcher is stopping, or the client is closed.
+                    Some((endpoint, message)) => {
+                        self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
+                    }
+                    // The dispatcher is stopping.
                     None => break,
                 },
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "the task of a call panicked");
+                Some((question, message)) = questions.next() => {
+                    if let Some(reply) = &message.reply {
+                        let _ = asked.try_send((question, Subject::from(reply.as_str().to_owned())));
                     }
                 }
+                Some(ended) = tasks.join_next() => log_panic(ended),
                 () = &mut dispatching => break,
+                () = &mut discovering => break,
             }
         }
-        while tasks.join_next().await.is_some() {}
-        if let Err(error) = service.stop().await {
-            tracing::debug!(error, "cannot stop the NATS service");
+        while let Some(ended) = tasks.join_next().await {
+            log_panic(ended);
         }
     }
 
-    /// Opens the endpoints of every template. Each ends when `stop` is cancelled, after the calls
-    /// that have arrived.
-    async fn open(&self, stop: &CancellationToken) -> Result<(Service, Calls), String> {
-        let service = self
-            .client
-            .service_builder()
-            .description("Turns requests into Kubernetes Jobs and publishes their status")
-            .queue_group(NAME)
-            .start(NAME, env!("CARGO_PKG_VERSION"))
-            .await
-            .map_err(|e| e.to_string())?;
-        let mut calls = SelectAll::new();
-        for (name, template) in self.templates.iter() {
-            for verb in Verb::ALL {
-                let endpoint = service
-                    .endpoint_builder()
-                    .name(format!("{}-{name}", verb.as_str()))
-                    .metadata(verb.metadata(template))
-                    .add(format!("jobs.{name}.{}", verb.as_str()))
-                    .await
-                    .map_err(|e| e.to_string())?;
-                let template = template.clone();
-                let call = move |request| Call { verb, template: template.clone(), request };
-                calls.push(requests_until(endpoint, stop.clone()).map(call).boxed());
-            }
-        }
-        Ok((service, calls))
+    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let mut templates: Vec<_> = self.templates.values().cloned().collect();
+        templates.sort_by(|a, b| a.name.cmp(&b.name));
+        let of =
+            |template: Arc<Template>| Verb::ALL.map(|verb| Arc::new(Endpoint::new(template.clone(), verb)));
+        templates.into_iter().flat_map(of).collect()
     }
 
-    /// Handles a call in a new task, or refuses it if too many are being served.
-    async fn serve(&self, call: Call, permits: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
-        if let Ok(permit) = permits.clone().try_acquire_owned() {
-            let handler = self.handler.clone();
-            tasks.spawn(async move { handler.handle(call, permit).await });
-        } else {
-            let message = "too many calls are being served; retry later";
-            respond(&call.request, Err(ServiceError::new(ErrorCode::Overloaded, message))).await;
+    /// Subscribes to the endpoints and the discovery on each connection. The subscriptions end when
+    /// `stop` is cancelled, after the messages that have arrived.
+    async fn subscribe(
+        &self,
+        endpoints: Vec<Arc<Endpoint>>,
+        id: &str,
+        stop: &CancellationToken,
+    ) -> (Calls, Questions) {
+        let (mut calls, mut questions) = (SelectAll::new(), SelectAll::new());
+        for receiver in &self.receivers {
+            for endpoint in &endpoints {
+                let subject = in_group(endpoint.subject.clone(), NAME);
+                let messages = subscription::subscribe(receiver, subject, stop.clone()).await;
+                let endpoint = endpoint.clone();
+                calls.push(messages.map(move |message| (endpoint.clone(), message)).boxed());
+            }
+            for question in Question::ALL {
+                for subject in question.subjects(id) {
+                    // One connection of this replica answers.
+                    let messages =
+                        subscription::subscribe(receiver, in_group(subject, id), stop.clone()).await;
+                    questions.push(messages.map(move |message| (question, message)).boxed());
+                }
+            }
+        }
+        (calls, questions)
+    }
+
+    /// Handles a call in a new task, or refuses it if it is too large or too many are being served.
+    fn serve(
+        &self,
+        endpoint: Arc<Endpoint>,
+        message: &Message,
+        answerer: &Answerer,
+        limits: &Limits,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let admitted = Call::of(message).and_then(|call| match limits.places.take(&endpoint.template.name) {
+            Some(place) => Ok((call, place)),
+            None => Err((call.caller, overloaded())),
+        });
+        let answerer = answerer.clone();
+        match admitted {
+            Ok((call, place)) => {
+                let handler = self.handler.clone();
+                tasks.spawn(async move { handler.handle(&endpoint, call, place, &answerer).await });
+            }
+            Err((caller, error)) => {
+                endpoint.count(Duration::ZERO, Some(&error));
+                if let Ok(permit) = limits.refusals.clone().try_acquire_owned() {
+                    tasks.spawn(async move {
+                        answerer.send(&caller, Err(error)).await;
+                        drop(permit);
+                    });
+                }
+            }
         }
     }
 }
 
-/// The requests of an endpoint, until `stop` is cancelled and those in flight have arrived.
-fn requests_until(endpoint: Endpoint, stop: CancellationToken) -> impl Stream<Item = Request> + Send {
-    stream::unfold((endpoint, stop), |(mut endpoint, stop)| async move {
-        let next = tokio::select! {
-            next = endpoint.next() => next,
-            () = stop.cancelled() => {
-                // Another replica gets later requests; this one answers those it has received.
-                if let Err(error) = endpoint.stop().await {
-                    tracing::debug!(%error, "cannot stop an endpoint");
-                }
-                timeout(IN_FLIGHT, endpoint.next()).await.ok().flatten()
-            }
-        };
-        next.map(|request| (request, (endpoint, stop)))
-    })
+fn in_group(name: String, queue_group: &str) -> subscription::Subject {
+    subscription::Subject { name, queue_group: Some(queue_group.to_owned()) }
+}
+
+fn overloaded() -> ServiceError {
+    let message = "too many calls are being served, or too many of this template; retry later";
+    ServiceError::new(ErrorCode::Overloaded, message)
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the task of a call panicked");
+    }
+}
+
+/// Answers the discovery one by one, so that a flood of questions keeps one answer in memory.
+async fn answer_questions(
+    discovery: Arc<Discovery>,
+    answerer: Answerer,
+    mut asked: mpsc::Receiver<(Question, Subject)>,
+) {
+    while let Some((question, reply)) = asked.recv().await {
+        let answer = discovery.answer(question, answerer.max_payload());
+        answerer.send(&Caller::of(reply), Ok(answer)).await;
+    }
 }
 
 impl Handler {
-    async fn handle(&self, call: Call, permit: OwnedSemaphorePermit) {
-        let Call { verb, template, request } = call;
-        let (headers, payload) = (request.message.headers.as_ref(), &request.message.payload);
-        let answer = match verb {
-            Verb::Submit => self.submit.submit(&template, headers, payload.clone()).await,
-            Verb::Cancel => match api::parse_cancel(payload) {
-                Ok(target) => self.cancel.cancel(&template, &target).await,
+    /// Handles a call and answers it. The place is held until the answer is sent, so that the
+    /// answers in memory are bounded too.
+    async fn handle(&self, endpoint: &Endpoint, call: Call, place: Place, answerer: &Answerer) {
+        let Call { caller, headers, payload, submitter } = call;
+        let template = &*endpoint.template;
+        let answer: Result<Bytes, ServiceError> = match endpoint.verb {
+            Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,
+            Verb::Cancel => match api::parse_cancel(&payload) {
+                Ok(target) => self.cancel.cancel(template, &target, submitter).await,
                 Err(error) => Err(error),
             },
-            Verb::Get => match api::parse_get(payload) {
-                Ok(name) => get(&self.history, &self.queue, &template, &name).await,
+            Verb::Get => match api::parse_get(&payload) {
+                Ok(name) => get(&self.history, &self.lookups, template, &name).await,
                 Err(error) => Err(error),
             },
         };
-        respond(&request, answer).await;
-        drop(permit);
-    }
-}
-
-/// Answers a request; one without a reply subject gets no answer.
-async fn respond(request: &Request, answer: Result<Bytes, ServiceError>) {
-    let sent = match answer {
-        Ok(payload) => request.respond(Ok(payload)).await,
-        Err(error) => {
-            tracing::debug!(subject = %request.message.subject, error = %error.error(), "call refused");
-            request.respond_with_headers(Err(error.error()), error.headers()).await
+        endpoint.count(caller.received.elapsed(), answer.as_ref().err());
+        if let Err(error) = &answer {
+            tracing::debug!(subject = endpoint.subject, error = error.text(), "call refused");
         }
-    };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "cannot send an answer");
+        answerer.send(&caller, answer).await;
+        drop(place);
     }
 }

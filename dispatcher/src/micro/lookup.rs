@@ -1,80 +1,176 @@
-//! `jobs.<template>.get`: the last status event of a Job, or whether its request is queued.
+//! Searches the queued requests, and `jobs.<template>.get`.
+//!
+//! Look-ups are bounded over all callers: an index per template reads each queued request once, and
+//! the number of concurrent look-ups is limited.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::{message::StreamMessage, stream::RawMessage};
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
-        names::{JobName, RequestId},
+        names::{JobName, TemplateName},
+        submitter::{Submitter, Submitters},
     },
-    request::{Envelope, Identity, Request},
+    request::{
+        Envelope, Identity, Request,
+        queue_index::{Lookup, QueueIndex},
+    },
     template::Template,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     micro::{
         error::{ErrorCode, ServiceError},
         history::History,
+        places::{Place, Places},
     },
-    nats::{definitions::JOBS, jobs_stream::JobsStream},
+    nats::{definitions::JOBS, headers::submitter_of, jobs_stream::JobsStream},
     retry::with_deadline,
 };
 
-/// The maximum number of requests that one search reads, and its deadline.
-const MAX_READ: usize = 10_000;
+/// How many requests of a template the index holds. Later ones are not searched.
+const MAX_INDEXED: usize = 10_000;
+/// How many requests that may match are read.
+const MAX_CANDIDATES: usize = 100;
+/// The longest time that a search reads the queue, and that a call waits for its place.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// The request to search for.
-#[derive(Debug, Clone)]
-pub(super) enum Lookup<'a> {
-    /// A request whose Job has this name.
-    Name(&'a JobName),
-    /// The request with this id.
-    Id(&'a RequestId),
-}
+/// How many calls that search the queue run concurrently. Others wait.
+const CONCURRENCY: usize = 32;
 
 /// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// The request is queued, and its Job has this name.
     Queued(JobName),
+    /// Only requests that the caller may not cancel match.
+    Forbidden,
     /// The request is not queued.
     Absent,
     /// The queue is too long to search: the request may be queued.
     Unknown,
 }
 
-/// Searches the queued requests. A work queue has no index, so a search reads requests one by one,
-/// bounded in number and time.
+/// Searches the queued requests. Clones share the index.
 #[derive(Clone)]
-pub(crate) struct Queue {
-    pub(crate) jobs: JobsStream,
+pub(crate) struct Lookups {
+    jobs: JobsStream,
+    submitters: Arc<Submitters>,
+    places: Places,
+    indexes: Arc<Mutex<HashMap<TemplateName, Arc<AsyncMutex<QueueIndex>>>>>,
 }
 
-impl Queue {
-    /// Searches the queued requests of a template.
+impl Lookups {
+    /// Searches the requests of `JOBS`, which belong to this number of templates.
+    pub(crate) fn new(jobs: JobsStream, submitters: Arc<Submitters>, templates: usize) -> Self {
+        Self { jobs, submitters, places: Places::new(CONCURRENCY, templates), indexes: Arc::default() }
+    }
+
+    /// A place for a search in the template's queue.
     ///
     /// # Errors
-    /// The stream does not answer.
-    pub(super) async fn find(&self, template: &Template, lookup: &Lookup<'_>) -> Result<Found, String> {
+    /// [`ErrorCode::Overloaded`] if every place stays taken.
+    pub(super) async fn place(&self, template: &TemplateName) -> Result<Place, ServiceError> {
+        self.places.take_within(template, DEADLINE).await.ok_or_else(|| {
+            let message = format!("too many look-ups of template {template} are in progress; retry later");
+            ServiceError::new(ErrorCode::Overloaded, message)
+        })
+    }
+
+    /// Searches the queued requests of a template. Requests of submitters that `may_see` refuses
+    /// are not returned.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Overloaded`] if the search takes too long; the next one continues where it
+    /// ended. [`ErrorCode::NotReady`] if the stream does not answer.
+    pub(super) async fn find(
+        &self,
+        template: &Template,
+        lookup: Lookup<'_>,
+        may_see: impl Fn(Option<&Submitter>) -> bool,
+    ) -> Result<Found, ServiceError> {
         let end = Instant::now() + DEADLINE;
-        let mut next = 1;
-        for _ in 0..MAX_READ {
-            let first = self.jobs.first_request(&template.name, next);
-            let Ok(message) = timeout_at(end, first).await else { return Ok(Found::Unknown) };
-            let Some(message) = message? else { return Ok(Found::Absent) };
-            next = message.sequence.saturating_add(1);
-            // A poison message is not a request.
-            if let Ok(message) = StreamMessage::try_from(message)
-                && let Some(name) = self.matching_name(template, &message, lookup)
-            {
-                return Ok(Found::Queued(name));
+        let (candidates, extent) = self.candidates(template, lookup, end).await?;
+        let mut found = None;
+        // The oldest candidates may have left the queue.
+        for sequence in candidates.iter().rev().take(MAX_CANDIDATES) {
+            let message = self.first_request(template, *sequence, end).await?;
+            let Some(message) = message.filter(|message| message.sequence == *sequence) else { continue };
+            let Ok(message) = StreamMessage::try_from(message) else { continue };
+            let Some(Queued { name, identity, submitter }) = self.read(template, &message) else { continue };
+            let matches = match lookup {
+                Lookup::Name(expected) => name == *expected,
+                Lookup::Id(expected) => identity.id == *expected,
+            };
+            match matches {
+                true if may_see(submitter.as_ref()) => return Ok(Found::Queued(name)),
+                true => found = Some(Found::Forbidden),
+                false => {}
             }
         }
-        Ok(Found::Unknown)
+        match (found, extent) {
+            (Some(found), _) => Ok(found),
+            (None, Extent::Partial) => Err(takes_too_long(template)),
+            (None, Extent::Whole) if candidates.len() <= MAX_CANDIDATES => Ok(Found::Absent),
+            (None, Extent::Whole | Extent::Full) => Ok(Found::Unknown),
+        }
+    }
+
+    /// The sequences that may match, and how much of the queue the index contains.
+    async fn candidates(
+        &self,
+        template: &Template,
+        lookup: Lookup<'_>,
+        end: Instant,
+    ) -> Result<(Vec<u64>, Extent), ServiceError> {
+        let index = self.index(&template.name);
+        let Ok(mut index) = timeout_at(end, index.lock()).await else { return Err(takes_too_long(template)) };
+        let first = self.first_request(template, 1, end).await?;
+        index.begin(&self.jobs.incarnation(), first.map(|message| message.sequence));
+        let extent = loop {
+            let Some(next) = index.next() else { break Extent::Full };
+            let message = match self.first_request(template, next, end).await {
+                Ok(Some(message)) => message,
+                Ok(None) => break Extent::Whole,
+                Err(error) if error.code == ErrorCode::Overloaded => break Extent::Partial,
+                Err(error) => return Err(error),
+            };
+            let sequence = message.sequence;
+            // A poison message is not a request.
+            let queued = StreamMessage::try_from(message).ok();
+            match queued.and_then(|message| self.read(template, &message)) {
+                Some(queued) => index.add(sequence, Some(&queued.name), &queued.identity.id),
+                None => index.skip(sequence),
+            }
+        };
+        Ok((index.candidates(lookup), extent))
+    }
+
+    async fn first_request(
+        &self,
+        template: &Template,
+        from: u64,
+        end: Instant,
+    ) -> Result<Option<RawMessage>, ServiceError> {
+        match timeout_at(end, self.jobs.first_request(&template.name, from)).await {
+            Ok(message) => message.map_err(ServiceError::not_ready),
+            Err(_) => Err(takes_too_long(template)),
+        }
+    }
+
+    fn index(&self, template: &TemplateName) -> Arc<AsyncMutex<QueueIndex>> {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(AsyncMutex::new(QueueIndex::new(MAX_INDEXED)));
+        indexes.entry(template.clone()).or_insert_with(new).clone()
     }
 
     /// The last sequence of the stream.
@@ -88,13 +184,8 @@ impl Queue {
         Ok(stream.cached_info().state.last_sequence)
     }
 
-    /// The name of the message's Job if it matches. A request without a valid name has no Job.
-    fn matching_name(
-        &self,
-        template: &Template,
-        message: &StreamMessage,
-        lookup: &Lookup<'_>,
-    ) -> Option<JobName> {
+    /// The request in a message. One without a valid name gets no Job.
+    fn read(&self, template: &Template, message: &StreamMessage) -> Option<Queued> {
         let envelope = Envelope {
             payload: &message.payload,
             message_id: message.headers.get(NATS_MSG_ID).map(async_nats::HeaderValue::as_str),
@@ -103,24 +194,51 @@ impl Queue {
             stored_nanos: message.time.unix_timestamp_nanos(),
         };
         let (Ok(identity) | Err((identity, _))) = Identity::of(&envelope);
-        if matches!(lookup, Lookup::Id(id) if identity.id != **id) {
-            return None;
-        }
-        let name = match Request::parse(template, identity, &message.payload) {
+        let name = match Request::parse(template, identity.clone(), &message.payload) {
             Ok(request) => request.name,
             Err(rejection) => rejection.name?,
         };
-        (!matches!(lookup, Lookup::Name(expected) if name != **expected)).then_some(name)
+        let submitter = submitter_of(
+            &self.submitters,
+            (&template.name, &identity.id, &message.payload),
+            Some(&message.headers),
+        );
+        Some(Queued { name, identity, submitter })
     }
+}
+
+/// How much of the queue the index contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Every request.
+    Whole,
+    /// As many as it may hold.
+    Full,
+    /// Those that the search could read in time.
+    Partial,
+}
+
+fn takes_too_long(template: &Template) -> ServiceError {
+    let message =
+        format!("the search in the queue of template {} takes too long; retry later", template.name);
+    ServiceError::new(ErrorCode::Overloaded, message)
+}
+
+/// A queued request.
+struct Queued {
+    name: JobName,
+    identity: Identity,
+    submitter: Option<Submitter>,
 }
 
 /// Answers with the last event as it is stored.
 ///
 /// # Errors
-/// [`ErrorCode::Queued`], [`ErrorCode::NotFound`] or [`ErrorCode::NotReady`].
+/// [`ErrorCode::Queued`], [`ErrorCode::NotFound`], [`ErrorCode::Overloaded`] or
+/// [`ErrorCode::NotReady`].
 pub(super) async fn get(
     history: &History,
-    queue: &Queue,
+    lookups: &Lookups,
     template: &Template,
     name: &JobName,
 ) -> Result<Bytes, ServiceError> {
@@ -131,7 +249,8 @@ pub(super) async fn get(
     if let Some(event) = last().await? {
         return Ok(event);
     }
-    let found = queue.find(template, &Lookup::Name(name)).await.map_err(ServiceError::not_ready)?;
+    let _place = lookups.place(&template.name).await?;
+    let found = lookups.find(template, Lookup::Name(name), |_| true).await?;
     // The request leaves the queue after its first event is stored: read the event again.
     match last().await? {
         Some(event) => Ok(event),
@@ -141,7 +260,7 @@ pub(super) async fn get(
 
 fn no_event(found: &Found, template: &Template, name: &JobName) -> ServiceError {
     match found {
-        Found::Queued(_) => {
+        Found::Queued(_) | Found::Forbidden => {
             let message = format!("the request for Job `{name}` is still queued");
             ServiceError::new(ErrorCode::Queued, message).with_job(name)
         }

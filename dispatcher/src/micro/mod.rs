@@ -12,8 +12,13 @@ pub(crate) mod cancel;
 pub(crate) mod handler;
 pub(crate) mod history;
 pub(crate) mod lookup;
+pub(crate) mod places;
 pub(crate) mod submit;
 
+mod answer;
 mod api;
+mod call;
+mod discovery;
+mod endpoint;
 mod error;
-mod waiters;
+pub(crate) mod waiters;

@@ -1,6 +1,6 @@
 //! `jobs.<template>.submit`: stores a request, and with `Job-Wait` waits for its event.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Client, HeaderMap, RequestErrorKind,
@@ -11,7 +11,8 @@ use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
         rejection::{Reason, Rejection},
-        trace::{Trace, TraceContext},
+        submitter::{SignedRequest, Submitter, Submitters},
+        trace::TraceContext,
     },
     request::{Identity, Request, job},
     template::Template,
@@ -28,9 +29,11 @@ use crate::{
         api::{self, SubmitOptions, Wait},
         error::{ErrorCode, ServiceError},
         history::{History, Original, Query},
+        lookup::Lookups,
         waiters::{WaitResult, Waiter, Waiters},
     },
     nats::{
+        connection::Connection,
         definitions::JOBS,
         headers::{put_trace, trace_of},
         status_stream::StatusStream,
@@ -51,10 +54,12 @@ pub(crate) struct SubmitHandler {
     client: Client,
     store: StatusStream,
     history: History,
+    lookups: Lookups,
+    submitters: Arc<Submitters>,
     pub(super) waiters: Waiters,
     max_wait: Duration,
-    /// Changes after each reconnect to NATS.
-    reconnects: watch::Receiver<u64>,
+    /// Receives the events that callers wait for.
+    events: Connection,
     /// Cancelled when the dispatcher stops.
     stop: CancellationToken,
 }
@@ -69,15 +74,15 @@ struct Stored {
 }
 
 impl SubmitHandler {
-    /// `max_wait` bounds the wait of one caller, and `max_waiters` the number of waiting callers.
+    /// `max_wait` bounds the wait of one caller, and `waiters` the number of waiting callers.
     pub(crate) fn new(
         (client, store, history): (Client, StatusStream, History),
-        (max_wait, max_waiters): (Duration, usize),
-        reconnects: watch::Receiver<u64>,
+        (lookups, submitters): (Lookups, Arc<Submitters>),
+        (max_wait, waiters): (Duration, Waiters),
+        events: Connection,
         stop: CancellationToken,
     ) -> Self {
-        let waiters = Waiters::new(max_waiters);
-        Self { client, store, history, waiters, max_wait, reconnects, stop }
+        Self { client, store, history, lookups, submitters, waiters, max_wait, events, stop }
     }
 
     /// Validates and stores a request; then answers, or waits for the event.
@@ -87,8 +92,9 @@ impl SubmitHandler {
     pub(super) async fn submit(
         &self,
         template: &Template,
-        headers: Option<&HeaderMap>,
+        headers: &HeaderMap,
         payload: Bytes,
+        submitter: Option<Submitter>,
     ) -> Result<Bytes, ServiceError> {
         let SubmitOptions { id, client_supplied, wait } = api::parse_submit(headers, self.max_wait)?;
         let identity = Identity { id: id.clone(), client_supplied: true, sequence: 0 };
@@ -97,22 +103,42 @@ impl SubmitHandler {
         job::build(&request, template, &TraceContext::default()).map_err(rejected)?;
         let Request { template, name, hash, .. } = request;
         let query = Query { template, name, id, hash };
+        let headers = self.stored_headers(&query, headers, submitter.as_ref());
         // Registered before the publish, so that the caller misses no event.
         let waiter = match wait {
             None => None,
             Some((wait, timeout)) => Some((self.register(&query, wait)?, wait, timeout)),
         };
-        let stored = self.store(query, (payload, trace_of(headers)), client_supplied).await?;
+        let stored = self.store(query, (payload, headers), client_supplied).await?;
+        if let Some(Submitter { account, user }) = &submitter {
+            let Query { template, name, id, .. } = &stored.query;
+            let sequence = stored.sequence;
+            tracing::info!(%template, job = %name, request_id = %id, sequence, account, user, "submitted");
+        }
         match waiter {
             None => Ok(accepted(&stored)),
             Some((waiter, wait, timeout)) => self.wait(waiter, &stored, wait, timeout).await,
         }
     }
 
+    /// The headers of the stored request.
+    fn stored_headers(&self, query: &Query, headers: &HeaderMap, submitter: Option<&Submitter>) -> HeaderMap {
+        let mut stored = HeaderMap::new();
+        stored.insert(NATS_MSG_ID, query.id.as_ref());
+        put_trace(&mut stored, trace_of(Some(headers)).as_ref());
+        if let Some(submitter) = submitter {
+            let request = SignedRequest { template: &query.template, id: &query.id, hash: &query.hash };
+            for (name, value) in self.submitters.headers(&request, submitter) {
+                stored.insert(name, value);
+            }
+        }
+        stored
+    }
+
     fn register(&self, query: &Query, wait: Wait) -> Result<Waiter, ServiceError> {
         self.waiters.register(&query.template, &query.id, wait).ok_or_else(|| {
-            let message = "the maximum number of callers is waiting (DISPATCHER_MAX_WAITERS); retry later, \
-                           or without `Job-Wait`";
+            let message = "the maximum number of callers is waiting, or too many of this template \
+                           (DISPATCHER_MAX_WAITERS); retry later, or without `Job-Wait`";
             ServiceError::new(ErrorCode::Overloaded, message).with_job(&query.name).with_request(&query.id)
         })
     }
@@ -121,13 +147,14 @@ impl SubmitHandler {
     async fn store(
         &self,
         query: Query,
-        request: (Bytes, Option<Trace>),
+        request: (Bytes, HeaderMap),
         client_supplied: bool,
     ) -> Result<Stored, ServiceError> {
         let with_query = |error: ServiceError| error.with_job(&query.name).with_request(&query.id);
         let ack = self.publish(&query, request).await.map_err(with_query)?;
         let mut rejected = None;
         if ack.duplicate && client_supplied {
+            let _place = self.lookups.place(&query.template).await.map_err(with_query)?;
             let original = self.history.original(&self.store, &query, ack.sequence).await;
             match original.map_err(|error| with_query(ServiceError::not_ready(error)))? {
                 Original::Same => {}
@@ -143,11 +170,8 @@ impl SubmitHandler {
     async fn publish(
         &self,
         query: &Query,
-        (payload, trace): (Bytes, Option<Trace>),
+        (payload, headers): (Bytes, HeaderMap),
     ) -> Result<PublishAck, ServiceError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MSG_ID, query.id.as_ref());
-        put_trace(&mut headers, trace.as_ref());
         let end = Instant::now() + STORE_DEADLINE;
         let mut last_error = ServiceError::not_ready("");
         for delay in backoff() {
@@ -212,7 +236,7 @@ impl SubmitHandler {
             return Err(with_stored(ServiceError::from(rejection.clone())));
         }
         let (begin, end) = (Instant::now(), Instant::now() + timeout);
-        let mut reconnects = self.reconnects.clone();
+        let mut reconnects = self.events.changes();
         reconnects.mark_unchanged();
         let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,13 +284,13 @@ impl SubmitHandler {
         waited: Duration,
     ) -> Result<Option<Result<Bytes, ServiceError>>, String> {
         // Once the server has the subscription, an event is either delivered or stored already.
-        self.client.flush().await.map_err(|e| e.to_string())?;
+        self.events.client().flush().await.map_err(|e| e.to_string())?;
         let Stored { query, sequence, .. } = stored;
         if let Some(event) = self.history.event(query, wait).await? {
             return Ok(Some(Ok(event)));
         }
-        let rejection = self.history.rejection(&query.template, *sequence, waited + CLOCK_SKEW).await?;
-        Ok(rejection.map(|(rejection, _)| Err(rejection.into())))
+        let rejection = self.history.rejection(query, *sequence, waited + CLOCK_SKEW).await?;
+        Ok(rejection.map(|rejected| Err(rejected.rejection.into())))
     }
 }
 

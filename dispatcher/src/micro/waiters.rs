@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_nats::{Client, Message, Subscriber, client::FlushError};
+use async_nats::Message;
 use bytes::Bytes;
 use dispatcher_core::contract::{
     event::EventType,
@@ -16,15 +16,27 @@ use dispatcher_core::contract::{
     names::{RequestId, TemplateName, parse_status_subject},
     rejection::RejectedNotice,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::micro::api::Wait;
+use crate::{
+    micro::{
+        api::Wait,
+        places::{Place, Places},
+    },
+    nats::{
+        connection::Connection,
+        scan,
+        subscription::{self, Subject},
+    },
+    retry::with_deadline,
+};
 
 /// Every status subject that `JOB_STATUS` republishes, and `_rejected`.
 const SUBJECTS: &str = "jobs.*.status.*";
 /// How many results are buffered for a caller.
-const BUFFER: usize = 8;
+const BUFFER: usize = 2;
 
 /// Something that can end a caller's wait.
 #[derive(Debug, Clone)]
@@ -52,14 +64,13 @@ struct Entry {
 struct Table {
     last_number: u64,
     entries: HashMap<Key, Vec<Entry>>,
-    count: usize,
 }
 
 /// The waiting callers; clones share them.
 #[derive(Clone)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     table: Arc<Mutex<Table>>,
-    max: usize,
+    places: Places,
 }
 
 /// One waiting caller; dropping it removes the caller.
@@ -68,27 +79,26 @@ pub(super) struct Waiter {
     key: Key,
     number: u64,
     receiver: mpsc::Receiver<WaitResult>,
+    _place: Place,
 }
 
 impl Waiters {
-    /// Allows up to `max` waiting callers.
-    pub(super) fn new(max: usize) -> Self {
-        Self { table: Arc::default(), max }
+    /// Allows up to `max` waiting callers, which this number of templates share.
+    pub(crate) fn new(max: usize, templates: usize) -> Self {
+        Self { table: Arc::default(), places: Places::new(max, templates) }
     }
 
-    /// Adds a caller that waits for this request; `None` if too many wait already.
+    /// Adds a caller that waits for this request; `None` if too many wait already, or too many of
+    /// this template.
     pub(super) fn register(&self, template: &TemplateName, id: &RequestId, wait: Wait) -> Option<Waiter> {
+        let place = self.places.take(template)?;
         let (sender, receiver) = mpsc::channel(BUFFER);
         let key = (template.clone(), id.clone());
         let mut table = self.lock();
-        if table.count >= self.max {
-            return None;
-        }
-        table.count += 1;
         table.last_number += 1;
         let number = table.last_number;
         table.entries.entry(key.clone()).or_default().push(Entry { number, wait, sender });
-        Some(Waiter { waiters: self.clone(), key, number, receiver })
+        Some(Waiter { waiters: self.clone(), key, number, receiver, _place: place })
     }
 
     /// Passes an event to the callers that wait for it. `None` is an unknown event type.
@@ -101,7 +111,11 @@ impl Waiters {
         payload: &Bytes,
     ) {
         self.send(template, id, |wait| {
-            let result = || WaitResult::Event { hash: hash.map(str::to_owned), payload: payload.clone() };
+            let result = || WaitResult::Event {
+                hash: hash.map(str::to_owned),
+                // A part of the message would keep the whole read buffer of the connection alive.
+                payload: Bytes::copy_from_slice(payload),
+            };
             wait.is_met_by(event).then(result)
         });
     }
@@ -122,7 +136,7 @@ impl Waiters {
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().count == 0
+        self.places.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -140,7 +154,6 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut table = self.waiters.lock();
-        table.count = table.count.saturating_sub(1);
         if let Some(entries) = table.entries.get_mut(&self.key) {
             entries.retain(|entry| entry.number != self.number);
             if entries.is_empty() {
@@ -152,18 +165,18 @@ impl Drop for Waiter {
 
 /// Subscribes to status events and rejections. After it returns, only a lost connection loses
 /// messages; callers then read the streams.
-///
-/// # Errors
-/// The client is closed.
-pub(super) async fn subscribe(client: &Client) -> Result<Subscriber, String> {
-    let subscriber = client.subscribe(SUBJECTS).await.map_err(|e| e.to_string())?;
-    client.flush().await.map_err(|e: FlushError| e.to_string())?;
-    Ok(subscriber)
+pub(super) async fn subscribe(events: &Connection) -> BoxStream<'static, Message> {
+    let subject = Subject { name: SUBJECTS.to_owned(), queue_group: None };
+    let messages = subscription::subscribe(events, subject, CancellationToken::new()).await;
+    if let Ok(Err(error)) = with_deadline(scan::DEADLINE, events.client().flush()).await {
+        tracing::debug!(%error, "the client ended after it subscribed");
+    }
+    messages
 }
 
 /// Passes messages to the waiting callers until the subscription ends.
-pub(super) async fn dispatch(mut subscriber: Subscriber, waiters: Waiters) {
-    while let Some(message) = subscriber.next().await {
+pub(super) async fn dispatch(mut messages: BoxStream<'static, Message>, waiters: Waiters) {
+    while let Some(message) = messages.next().await {
         if !waiters.is_empty() {
             dispatch_one(&message, &waiters);
         }
@@ -205,7 +218,7 @@ mod tests {
 
     #[test]
     fn callers_are_bounded_and_removed_when_dropped() {
-        let waiters = Waiters::new(2);
+        let waiters = Waiters::new(2, 1);
         let first = register(&waiters, "a", Wait::Outcome).unwrap();
         let _second = register(&waiters, "a", Wait::Outcome).unwrap();
         assert!(register(&waiters, "b", Wait::Outcome).is_none());
@@ -214,9 +227,17 @@ mod tests {
         assert!(!waiters.is_empty());
     }
 
+    #[test]
+    fn waiting_callers_of_one_template_leave_places_for_another() {
+        let waiters = Waiters::new(10, 2);
+        let loud: Vec<_> = std::iter::from_fn(|| register(&waiters, "loud", Wait::Outcome)).collect();
+        assert_eq!(loud.len(), 5);
+        assert!(register(&waiters, "other", Wait::Outcome).is_some());
+    }
+
     #[tokio::test]
     async fn every_caller_of_a_request_gets_its_event_and_no_other_caller_does() {
-        let waiters = Waiters::new(9);
+        let waiters = Waiters::new(9, 1);
         let mut one = register(&waiters, "a", Wait::Created).unwrap();
         let mut two = register(&waiters, "a", Wait::Created).unwrap();
         let mut other = register(&waiters, "b", Wait::Created).unwrap();
@@ -227,7 +248,7 @@ mod tests {
 
     #[test]
     fn caller_that_waits_for_the_outcome_gets_no_earlier_event() {
-        let waiters = Waiters::new(9);
+        let waiters = Waiters::new(9, 1);
         let mut waiter = register(&waiters, "a", Wait::Outcome).unwrap();
         for _ in 0..100 {
             publish(&waiters, "a", EventType::Modified);
@@ -239,7 +260,7 @@ mod tests {
 
     #[test]
     fn slow_caller_blocks_no_other_and_leaves_no_entry() {
-        let waiters = Waiters::new(9);
+        let waiters = Waiters::new(9, 1);
         let mut waiter = register(&waiters, "a", Wait::Created).unwrap();
         for _ in 0..100 {
             publish(&waiters, "a", EventType::Modified);

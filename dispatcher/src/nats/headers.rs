@@ -1,7 +1,29 @@
-//! The trace context of a NATS message: reading it from headers and writing it to them.
+//! The trace context and the submitter of a NATS message: reading them from headers and writing
+//! them.
 
 use async_nats::{HeaderMap, HeaderValue};
-use dispatcher_core::contract::trace::{TRACEPARENT, TRACESTATE, Trace};
+use dispatcher_core::{
+    contract::{
+        headers::{JOB_SUBMITTER, JOB_SUBMITTER_SIGNATURE},
+        names::{RequestId, TemplateName},
+        submitter::{SignedRequest, Submitter, Submitters},
+        trace::{TRACEPARENT, TRACESTATE, Trace},
+    },
+    request::Request,
+};
+
+/// The submitter of a stored request with this payload.
+pub(crate) fn submitter_of(
+    submitters: &Submitters,
+    (template, id, payload): (&TemplateName, &RequestId, &[u8]),
+    headers: Option<&HeaderMap>,
+) -> Option<Submitter> {
+    let header = |name: &str| headers?.get(name).map(HeaderValue::as_str);
+    let submitter = header(JOB_SUBMITTER)?;
+    let hash = Request::hash_of(template, payload)?;
+    let request = SignedRequest { template, id, hash: &hash };
+    submitters.read(&request, Some(submitter), header(JOB_SUBMITTER_SIGNATURE))
+}
 
 /// The trace in a message's headers.
 pub(crate) fn trace_of(headers: Option<&HeaderMap>) -> Option<Trace> {

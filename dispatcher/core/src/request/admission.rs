@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -31,9 +31,13 @@ pub struct Changes {
 /// The dispatcher's labels and annotations that differ between `sent` and `found`; `None` if all are
 /// equal.
 #[must_use]
-pub fn changes(sent: &Job, found: &JobObject) -> Option<Changes> {
-    let labels = differences(sent.metadata.labels.as_ref(), found.metadata.labels.as_ref());
-    let annotations = differences(sent.metadata.annotations.as_ref(), found.metadata.annotations.as_ref());
+pub fn changes(sent: &Value, found: &JobObject) -> Option<Changes> {
+    let sent = |pointer: &str| -> Option<Texts> {
+        sent.pointer(pointer).and_then(|map| Texts::deserialize(map).ok())
+    };
+    let labels = differences(sent("/metadata/labels").as_ref(), found.metadata.labels.as_ref());
+    let annotations =
+        differences(sent("/metadata/annotations").as_ref(), found.metadata.annotations.as_ref());
     patch_of(&labels, &annotations, found)
 }
 
@@ -119,12 +123,11 @@ fn is_own(key: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn sent() -> Job {
-        serde_json::from_value(json!({"metadata": {"name": "a",
+    fn sent() -> Value {
+        json!({"metadata": {"name": "a",
             "labels": {"app.kubernetes.io/managed-by": "dispatcher", "app.kubernetes.io/name": "simple",
                        "natsjobs.dev/template": "simple", "team": "x"},
-            "annotations": {"natsjobs.dev/request-id": "i", "example.org/a": "b"}}}))
-        .unwrap()
+            "annotations": {"natsjobs.dev/request-id": "i", "example.org/a": "b"}}})
     }
 
     fn found(labels: Value, annotations: Value) -> JobObject {
@@ -133,7 +136,7 @@ mod tests {
     }
 
     fn intact() -> (Value, Value) {
-        let sent = serde_json::to_value(sent()).unwrap();
+        let sent = sent();
         (sent["metadata"]["labels"].clone(), sent["metadata"]["annotations"].clone())
     }
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::contract::{
     job::JobState,
     names::{JobName, RequestId, TemplateName},
+    submitter::Submitter,
 };
 
 /// One cancellation, as it is stored.
@@ -22,6 +23,9 @@ pub enum Cancel {
         name: JobName,
         /// The last covered sequence of `JOBS`. Later requests are not cancelled.
         up_to: u64,
+        /// The only account whose requests are covered; absent for all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
     },
     /// Cancels the stored requests with this request id.
     Request {
@@ -33,6 +37,9 @@ pub enum Cancel {
         name: JobName,
         /// The last covered sequence of `JOBS`. Later requests are not cancelled.
         up_to: u64,
+        /// The only account whose requests are covered; absent for all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
     },
     /// Cancels a Job.
     Job {
@@ -56,8 +63,10 @@ impl Cancel {
     #[must_use]
     pub fn key(&self) -> String {
         match self {
-            Self::Name { template, name, .. } => name_key(template, name),
-            Self::Request { template, request_id, .. } => request_key(template, request_id),
+            Self::Name { template, name, account, .. } => name_key(template, name, account.as_deref()),
+            Self::Request { template, request_id, account, .. } => {
+                request_key(template, request_id, account.as_deref())
+            }
             Self::Job { uid, .. } => job_key(uid),
         }
     }
@@ -88,24 +97,58 @@ impl Cancel {
         if (template, name) != (&state.template, &state.name) {
             return false;
         }
+        let is_covered = |account: &Option<String>, up_to: u64| {
+            let of_account =
+                |account: &String| state.submitter.as_ref().is_some_and(|s| s.account == *account);
+            state.request_seq <= up_to && account.as_ref().is_none_or(of_account)
+        };
         match self {
-            Self::Name { up_to, .. } => state.request_seq <= *up_to,
-            Self::Request { request_id, up_to, .. } => {
-                state.request_seq <= *up_to && *request_id == state.request_id
+            Self::Name { up_to, account, .. } => is_covered(account, *up_to),
+            Self::Request { request_id, up_to, account, .. } => {
+                is_covered(account, *up_to) && *request_id == state.request_id
             }
             Self::Job { uid, .. } => *uid == state.uid,
         }
     }
 }
 
-fn name_key(template: &TemplateName, name: &JobName) -> String {
-    format!("name.{template}.{name}")
+/// A queued request, as far as cancellations distinguish requests.
+#[derive(Debug, Clone, Copy)]
+pub struct QueuedRequest<'a> {
+    /// The template.
+    pub template: &'a TemplateName,
+    /// The name of its Job.
+    pub name: &'a JobName,
+    /// The request id.
+    pub id: &'a RequestId,
+    /// The sequence in `JOBS`.
+    pub sequence: u64,
+    /// The account that submitted it, if it is known.
+    pub account: Option<&'a str>,
 }
 
-/// The request id is hashed, since it may contain characters that are not allowed in a key.
-fn request_key(template: &TemplateName, id: &RequestId) -> String {
-    let hash: String = Sha256::digest(id.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("request.{template}.{hash}")
+/// Whether a caller may cancel a request. `own_account_only` is the operator's setting; then an
+/// unknown account owns nothing.
+#[must_use]
+pub fn may_cancel(own_account_only: bool, caller: Option<&Submitter>, owner: Option<&Submitter>) -> bool {
+    !own_account_only || caller.zip(owner).is_some_and(|(caller, owner)| caller.account == owner.account)
+}
+
+fn name_key(template: &TemplateName, name: &JobName, account: Option<&str>) -> String {
+    format!("name.{template}.{name}{}", account_suffix(account))
+}
+
+fn request_key(template: &TemplateName, id: &RequestId, account: Option<&str>) -> String {
+    format!("request.{template}.{}{}", hash(id.as_ref()), account_suffix(account))
+}
+
+fn account_suffix(account: Option<&str>) -> String {
+    account.map(|account| format!(".{}", hash(account))).unwrap_or_default()
+}
+
+/// Text that may contain characters that are not allowed in a key.
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The key of a cancelled Job.
@@ -160,14 +203,25 @@ impl Table {
         }
     }
 
-    /// Whether the request with this name and id, stored at `sequence`, is cancelled.
+    /// Whether the request is cancelled.
     #[must_use]
-    pub fn covers(&self, template: &TemplateName, name: &JobName, id: &RequestId, sequence: u64) -> bool {
+    pub fn covers(&self, request: &QueuedRequest<'_>) -> bool {
+        let QueuedRequest { template, name, id, sequence, account } = *request;
         let covers = |key: String| {
             let up_to = self.0.get(&key).and_then(|entry| entry.cancel.up_to());
             up_to.is_some_and(|up_to| sequence <= up_to)
         };
-        !self.0.is_empty() && (covers(name_key(template, name)) || covers(request_key(template, id)))
+        let covers_of =
+            |account| covers(name_key(template, name, account)) || covers(request_key(template, id, account));
+        !self.0.is_empty() && (covers_of(None) || account.is_some() && covers_of(account))
+    }
+
+    /// The number of cancellations of queued requests of a template.
+    #[must_use]
+    pub fn pending(&self, template: &TemplateName) -> usize {
+        let is_pending =
+            |entry: &&Entry| entry.cancel.up_to().is_some() && entry.cancel.target().0 == template;
+        self.0.values().filter(is_pending).count()
     }
 
     /// All entries.

@@ -137,6 +137,13 @@ impl ConcurrencyTable {
         self.synced.then(|| self.templates.iter().map(count).collect())
     }
 
+    /// Whether the watch has delivered an unfinished Job of this name.
+    #[must_use]
+    pub fn has_job(&self, template: &TemplateName, name: &JobName) -> bool {
+        let usage = self.templates.get(template);
+        usage.is_some_and(|usage| usage.unfinished.values().any(|(found, _)| found == name))
+    }
+
     /// The name of the unfinished Job of a request.
     #[must_use]
     pub fn job_name(&self, template: &TemplateName, request: &RequestId) -> Option<JobName> {

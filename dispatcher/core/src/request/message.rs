@@ -1,11 +1,7 @@
 //! Parses a message: bytes and headers become a valid [`Request`], or a [`Rejection`].
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -15,11 +11,9 @@ use crate::{
         names::{JobName, Quoted, RequestId, TemplateName},
         rejection::{Reason, Rejection},
     },
+    request::object::{self, ObjectError},
     template::{Template, type_of},
 };
-
-/// The longest message of the JSON library, in characters.
-const MAX_LIBRARY_MESSAGE: usize = 300;
 
 /// A message of the stream `JOBS`.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +103,14 @@ impl Request {
             Some(name) => Ok(name),
             None => default_name(template, &fields),
         };
+        if let Some(problem) =
+            name.as_ref().ok().and_then(|name| template.name_problem(name).map(|it| (name, it)))
+        {
+            let (name, problem) = problem;
+            let field = ["name", "generateName"].into_iter().find(|field| fields.contains_key(*field));
+            let message = format!("`{}`: {problem}", field.unwrap_or("jobName"));
+            return Err(Rejection::new(Reason::InvalidName, message).with_name(name));
+        }
         let values = template.parameters.texts(&fields).map_err(|message| match &name {
             Ok(name) => invalid(message).with_name(name),
             Err(_) => invalid(message),
@@ -122,70 +124,12 @@ fn invalid(message: String) -> Rejection {
     Rejection::new(Reason::InvalidRequest, message)
 }
 
-/// The fields of a JSON object without duplicates.
-struct Fields(BTreeMap<String, Value>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Fields;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                    if fields.contains_key(&key) {
-                        let key = Quoted::new(&key);
-                        return Err(serde::de::Error::custom(format_args!("duplicate field {key}")));
-                    }
-                    fields.insert(key, value);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Keys)
-    }
-}
-
+/// The fields of a request.
 fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, Rejection> {
-    let text = std::str::from_utf8(payload).map_err(|e| {
-        let message = format!("the payload is not UTF-8: invalid byte at offset {}", e.valid_up_to());
-        Rejection::new(Reason::InvalidJson, message)
-    })?;
-    match serde_json::from_str::<Fields>(text) {
-        Ok(Fields(fields)) => Ok(fields),
-        Err(error) if error.is_data() => {
-            // The library's message for other types than objects contains the whole value.
-            let problem = match type_by_first_char(text) {
-                "an object" => error.to_string().chars().take(MAX_LIBRARY_MESSAGE).collect(),
-                other => format!("expected a JSON object, found {other}"),
-            };
-            Err(invalid(format!("the payload is not a request: {problem}")))
-        }
-        Err(error) => {
-            let message = if text.trim().is_empty() {
-                "the payload is empty: expected a JSON object".to_owned()
-            } else {
-                let found = Quoted::new(text);
-                format!("the payload is not JSON: {error}; expected a JSON object, found {found}")
-            };
-            Err(Rejection::new(Reason::InvalidJson, message))
-        }
-    }
-}
-
-/// The type of a JSON text, by its first character.
-fn type_by_first_char(text: &str) -> &'static str {
-    match text.trim_start().chars().next() {
-        Some('{') => "an object",
-        Some('[') => "an array",
-        Some('"') => "a string",
-        Some('t' | 'f') => "a boolean",
-        Some('n') => "null",
-        _ => "a number",
-    }
+    object::fields(payload).map_err(|error| match error {
+        ObjectError::NotJson(message) => Rejection::new(Reason::InvalidJson, message),
+        ObjectError::NotAnObject(problem) => invalid(format!("the payload is not a request: {problem}")),
+    })
 }
 
 fn hash(template: &TemplateName, fields: &BTreeMap<String, Value>) -> String {

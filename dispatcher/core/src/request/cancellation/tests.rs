@@ -16,34 +16,86 @@ fn id(text: &str) -> RequestId {
 }
 
 fn by_name(up_to: u64) -> Cancel {
-    Cancel::Name { template: template(), name: name("a"), up_to }
+    Cancel::Name { template: template(), name: name("a"), up_to, account: None }
 }
 
 fn by_id(up_to: u64) -> Cancel {
-    Cancel::Request { template: template(), request_id: id("order *> 1"), name: name("a"), up_to }
+    Cancel::Request {
+        template: template(),
+        request_id: id("order *> 1"),
+        name: name("a"),
+        up_to,
+        account: None,
+    }
+}
+
+fn covers(table: &Table, template: &TemplateName, job: &str, request: &str, sequence: u64) -> bool {
+    covers_of(table, template, job, request, sequence, None)
+}
+
+fn covers_of(
+    table: &Table,
+    template: &TemplateName,
+    job: &str,
+    request: &str,
+    sequence: u64,
+    account: Option<&str>,
+) -> bool {
+    let (name, id) = (name(job), id(request));
+    table.covers(&QueuedRequest { template, name: &name, id: &id, sequence, account })
+}
+
+#[test]
+fn cancellation_of_an_account_covers_no_request_of_another() {
+    let mut table = Table::default();
+    let account = Some("ACME".to_owned());
+    table.put(Cancel::Name { template: template(), name: name("a"), up_to: 7, account: account.clone() }, 1);
+    table.put(
+        Cancel::Request { template: template(), request_id: id("order"), name: name("b"), up_to: 7, account },
+        2,
+    );
+    for (job, request) in [("a", "1"), ("b", "order")] {
+        assert!(covers_of(&table, &template(), job, request, 7, Some("ACME")));
+        assert!(!covers_of(&table, &template(), job, request, 7, Some("GLOBEX")));
+        assert!(!covers_of(&table, &template(), job, request, 7, None));
+    }
+    assert_eq!(table.pending(&template()), 2);
+    let mut job = JobState { name: name("a"), request_seq: 7, ..a_job("u", 1, json!({})) };
+    let entry = table.entries().into_iter().find(|entry| entry.cancel.target().1.as_ref() == "a").unwrap();
+    assert!(!entry.cancel.covers_job(&job), "a Job of an unknown account");
+    job.submitter = Some(Submitter { account: "ACME".to_owned(), user: None });
+    assert!(entry.cancel.covers_job(&job));
+}
+
+#[test]
+fn unknown_account_may_cancel_nothing_if_callers_are_limited_to_their_own() {
+    let of = |account: &str| Some(Submitter { account: account.to_owned(), user: None });
+    let (acme, globex) = (of("ACME"), of("GLOBEX"));
+    assert!(may_cancel(true, acme.as_ref(), acme.as_ref()));
+    for (caller, owner) in [(&acme, &globex), (&acme, &None), (&None, &acme), (&None, &None)] {
+        assert!(!may_cancel(true, caller.as_ref(), owner.as_ref()));
+        assert!(may_cancel(false, caller.as_ref(), owner.as_ref()));
+    }
 }
 
 #[test]
 fn cancelled_name_covers_only_requests_stored_before() {
     let mut table = Table::default();
-    assert!(!table.covers(&template(), &name("a"), &id("1"), 1));
+    assert!(!covers(&table, &template(), "a", "1", 1));
     table.put(by_name(7), 1);
-    assert!(table.covers(&template(), &name("a"), &id("1"), 7));
-    assert!(
-        !table.covers(&template(), &name("a"), &id("1"), 8),
-        "a later request of that name is not cancelled"
-    );
-    assert!(!table.covers(&template(), &name("b"), &id("1"), 7));
-    assert!(!table.covers(&TemplateName::try_from("other").unwrap(), &name("a"), &id("1"), 7));
+    assert!(covers(&table, &template(), "a", "1", 7));
+    assert!(!covers(&table, &template(), "a", "1", 8), "a later request of that name is not cancelled");
+    assert!(!covers(&table, &template(), "b", "1", 7));
+    assert!(!covers(&table, &TemplateName::try_from("other").unwrap(), "a", "1", 7));
 }
 
 #[test]
 fn cancelled_request_covers_no_other_request_of_its_name() {
     let mut table = Table::default();
     table.put(by_id(7), 1);
-    assert!(table.covers(&template(), &name("a"), &id("order *> 1"), 7));
-    assert!(!table.covers(&template(), &name("a"), &id("order 2"), 7));
-    assert!(!table.covers(&template(), &name("a"), &id("order *> 1"), 8));
+    assert!(covers(&table, &template(), "a", "order *> 1", 7));
+    assert!(!covers(&table, &template(), "a", "order 2", 7));
+    assert!(!covers(&table, &template(), "a", "order *> 1", 8));
 }
 
 #[test]
@@ -53,7 +105,7 @@ fn newest_entry_wins_and_an_older_removal_keeps_it() {
     let first = table.entries().remove(0);
     table.put(by_name(20), 5);
     table.put(by_name(7), 1);
-    assert!(table.covers(&template(), &name("a"), &id("1"), 20));
+    assert!(covers(&table, &template(), "a", "1", 20));
     table.mark_checked(&first);
     assert!(!table.entries()[0].checked, "the check was for another revision");
     table.remove(&first);

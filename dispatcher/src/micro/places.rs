@@ -1,0 +1,84 @@
+//! Bounds what callers use together: each holds a place, and templates share the places fairly.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use dispatcher_core::{contract::names::TemplateName, request::fair_share::FairShare};
+use tokio::{sync::Notify, time::timeout};
+
+/// Places that the callers of all templates share. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Places(Arc<Shared>);
+
+struct Shared {
+    share: Mutex<FairShare>,
+    freed: Notify,
+}
+
+/// One caller's place; dropping it frees the place.
+pub(super) struct Place {
+    places: Places,
+    template: TemplateName,
+}
+
+impl Places {
+    /// `max` places for this number of templates.
+    pub(crate) fn new(max: usize, templates: usize) -> Self {
+        let share = Mutex::new(FairShare::new(max, templates));
+        Self(Arc::new(Shared { share, freed: Notify::new() }))
+    }
+
+    /// A place for a caller of the template, unless the template has its share.
+    pub(super) fn take(&self, template: &TemplateName) -> Option<Place> {
+        let place = || Place { places: self.clone(), template: template.clone() };
+        self.lock().take(template).then(place)
+    }
+
+    /// A place for a caller of the template, as soon as one is free.
+    pub(super) async fn take_within(&self, template: &TemplateName, wait: Duration) -> Option<Place> {
+        let taken = async {
+            loop {
+                let freed = self.0.freed.notified();
+                if let Some(place) = self.take(template) {
+                    return place;
+                }
+                freed.await;
+            }
+        };
+        timeout(wait, taken).await.ok()
+    }
+
+    /// Whether no caller holds a place.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().taken() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FairShare> {
+        self.0.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().give_back(&self.template);
+        self.places.0.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn caller_waits_for_a_place_until_its_deadline() {
+        let places = Places::new(1, 2);
+        let template = TemplateName::try_from("a").unwrap();
+        let held = places.take(&template).unwrap();
+        assert!(places.take_within(&template, Duration::from_secs(3)).await.is_none());
+        let waiting = places.take_within(&template, Duration::from_secs(3));
+        let (place, ()) = tokio::join!(waiting, async { drop(held) });
+        assert!(place.is_some());
+    }
+}
