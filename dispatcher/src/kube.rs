@@ -3,6 +3,7 @@
 //! The retries of the client library are off: they repeat a POST for up to 1,000 s, which is longer
 //! than `ack_wait`.
 
+mod create;
 pub(crate) mod refusals;
 
 use std::{path::Path, time::Duration};
@@ -17,7 +18,7 @@ use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     config::{KubeConfigOptions, Kubeconfig},
-    core::{DynamicResourceScope, Request},
+    core::DynamicResourceScope,
 };
 use serde_json::Value;
 
@@ -131,19 +132,6 @@ impl JobClient {
     /// The namespace.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// Creates a Job. It is JSON, since the type `Job` would drop the fields that it does not know.
-    ///
-    /// # Errors
-    /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job
-    /// may exist.
-    pub(crate) async fn create(&self, job: &Value) -> Result<JobObject, CallError> {
-        let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
-        let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
-            .create(&PostParams::default(), body)
-            .map_err(|e| CallError::Transport(e.to_string()))?;
-        call(self.client.request(request)).await
     }
 
     /// The Job of that name, if it exists.

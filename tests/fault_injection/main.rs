@@ -11,6 +11,7 @@
     reason = "test code panics if an assumption is wrong"
 )]
 
+mod admission;
 mod calls;
 mod mixed;
 mod scenario;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use dispatcher_tests::checker::{History, Recorder};
-use dispatcher_tests::{Nats, chaos, load_test, or_skip, until};
+use dispatcher_tests::dispatcher::get;
+use dispatcher_tests::{Nats, chaos, load_test, or_skip, ports, until};
 use fastrand::Rng;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
@@ -36,6 +37,8 @@ pub(crate) struct Scenario {
     service: Option<Service>,
     _controller: JobController,
     templates: tempfile::TempDir,
+    /// The address of the admin server.
+    admin: String,
 }
 
 impl Scenario {
@@ -71,6 +74,7 @@ impl Scenario {
             service: None,
             _controller: controller,
             templates,
+            admin: format!("127.0.0.1:{}", ports::free()),
         };
         this.start_service();
         this
@@ -78,7 +82,7 @@ impl Scenario {
 
     pub(crate) fn start_service(&mut self) {
         let templates = self.templates.path().display().to_string();
-        let settings = ["--nats-url", &self.nats.url, "--templates", &templates];
+        let settings = ["--nats-url", &self.nats.url, "--templates", &templates, "--admin-addr", &self.admin];
         self.service = Some(Service::start(&self.cluster, JOBS, &settings));
     }
 
@@ -134,6 +138,18 @@ impl Scenario {
             if found >= count { Ok(()) } else { Err(found) }
         })
         .await;
+    }
+
+    /// Why the dispatcher is not ready; `None` if it is.
+    pub(crate) async fn not_ready(&self) -> Option<String> {
+        let (status, body) = get(&self.admin, "/readyz").await.unwrap();
+        (status != 200).then_some(body)
+    }
+
+    /// The number of dead letters with this reason.
+    pub(crate) async fn rejections(&self, reason: &str) -> usize {
+        let history = self.recorder.snapshot().await.unwrap();
+        history.rejected.iter().filter(|letter| letter.header("Job-Error") == reason).count()
     }
 
     /// Waits until every injected failure of a call has occurred.

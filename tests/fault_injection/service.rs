@@ -58,8 +58,7 @@ impl Drop for Service {
 }
 
 fn config(namespace: &str, settings: &[&str]) -> Config {
-    let fixed =
-        ["dispatcher", "run", "--namespace", namespace, "--admin-addr", "127.0.0.1:0", "--identity", "one"];
+    let fixed = ["dispatcher", "run", "--namespace", namespace, "--identity", "one"];
     let Command::Run(config) = Cli::parse_from(fixed.iter().chain(settings)).command else { panic!("run") };
     *config
 }

@@ -10,7 +10,7 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
+    intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
     kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
@@ -161,11 +161,20 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             status: status.clone(),
             metrics: shared.metrics.clone(),
         };
+        let health = shared.health.component(format!("intake {name}"));
+        let breaker = TemplateBreaker::new(
+            name.clone(),
+            prepared.jobs.clone(),
+            health.clone(),
+            shared.config.concurrency.into(),
+            consumer.cached_info().config.max_ack_pending,
+        );
         let handler = Handler {
             template,
             jobs: prepared.provisioned.jobs.clone(),
             maybe_seen: prepared.provisioned.last_sequence,
             creator,
+            breaker,
             cancellations: prepared.cancellations.clone(),
             dead_letters: prepared.dead_letters.clone(),
             submitters: prepared.submitters.clone(),
@@ -181,7 +190,7 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
-            health: shared.health.component(format!("intake {name}")),
+            health,
             reconnects: prepared.reconnects.clone(),
             limiter: shared.limiter.clone(),
         };

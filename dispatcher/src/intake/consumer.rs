@@ -1,19 +1,23 @@
 //! The pull loop of a template: permits, pulls, handlers, and the circuit breaker.
 //!
 //! A pull never asks for more requests than there are free permits, because `ack_wait` starts with
-//! the delivery. While the breaker is open, the loop pulls one request at a time as a probe:
-//! requests that wait for a redelivery count towards `max_ack_pending`, and would block those that
-//! can succeed.
+//! the delivery. The circuit breaker plans each pull: requests that wait for a redelivery count
+//! towards `max_ack_pending`, and would block those that can succeed.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     consumer::{self, FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
 use dispatcher_core::request::{
-    Disposition, breaker::CircuitBreaker, pending::Deliveries, pull_limits::PullLimits, redelivery_delay,
+    Disposition,
+    breaker::{FailedDelivery, Plan},
+    error::Stage,
+    pending::Deliveries,
+    pull_limits::PullLimits,
 };
+use futures::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
@@ -76,18 +80,15 @@ struct Permit {
     reservation: Option<Reservation>,
 }
 
-/// The end of a request, and whether the request was a probe.
+/// The end of a request.
 struct Handled {
     disposition: Disposition,
-    probe: bool,
-    /// The sequence of the request, unless its handler panicked.
-    sequence: Option<u64>,
+    sequence: u64,
 }
 
 /// What the loop keeps between pulls.
 struct PullState {
     permits: Arc<Semaphore>,
-    breaker: CircuitBreaker,
     handlers: JoinSet<Handled>,
     /// The pull limits of the consumer.
     limits: PullLimits,
@@ -121,7 +122,6 @@ impl PullLoop {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut state = PullState {
             permits: Arc::new(Semaphore::new(self.concurrency)),
-            breaker: CircuitBreaker::Closed,
             handlers: JoinSet::new(),
             limits: limits(self.consumer.cached_info()),
             failed_pulls: 0,
@@ -134,32 +134,30 @@ impl PullLoop {
         self.health.ready();
         // A poison message may have ended the process before.
         self.check_pending(&mut state).await;
+        let breaker = &self.handler.breaker;
         while !stop.is_cancelled() {
-            if let CircuitBreaker::Open { failures, .. } = state.breaker {
-                while let Some(handled) = state.handlers.join_next().await {
-                    self.finish(&mut state, handled);
-                }
-                let delay = redelivery_delay(failures, fastrand::f64());
-                if stop.run_until_cancelled(sleep(delay)).await.is_none() {
-                    break;
-                }
-            }
-            let limit = state.breaker.limit(self.concurrency);
-            tokio::select! {
-                permits = self.permits(&state.permits, limit) => self.pull(permits, &mut state).await,
-                // At the concurrency limit, a permit takes as long as a Job.
-                Some(handled) = state.handlers.join_next() => self.finish(&mut state, handled),
-                () = stop.cancelled() => break,
+            let semaphore = state.permits.clone();
+            match breaker.plan(state.handlers.len()) {
+                Plan::Pull(limit) => tokio::select! {
+                    permits = self.permits(&semaphore, limit) => self.pull(permits, &mut state).await,
+                    // At the concurrency limit, a permit takes as long as a Job.
+                    () = next_event(&mut state) => {}
+                },
+                Plan::Canary => drop(stop.run_until_cancelled(breaker.run_canary()).await),
+                Plan::Wait(delay) => tokio::select! {
+                    () = sleep(delay) => {}
+                    () = next_event(&mut state) => {}
+                },
+                Plan::Drain => next_event(&mut state).await,
             }
         }
         while let Some(handled) = state.handlers.join_next().await {
-            self.finish(&mut state, handled);
+            state.finish(handled);
         }
     }
 
     /// Pulls at most one request per permit.
     async fn pull(&self, mut permits: Vec<Permit>, state: &mut PullState) {
-        let probe = state.breaker.is_open();
         let acks = self.handler.jobs.context().clone();
         let name = self.handler.template.name.consumer_name();
         let consumer = (&*self.api_prefix, name.as_str());
@@ -171,10 +169,10 @@ impl PullLoop {
             Ok(Err(_)) => return self.recover_connection(state).await,
             Err(error) => return self.recover(&format!("pull: {error}"), state).await,
         };
-        let end = self.read(&mut pull, &mut permits, probe, state).await;
+        let end = self.read(&mut pull, &mut permits, state).await;
         if !matches!(end, PullEnd::Ended) {
             for pulled in pull.arrived() {
-                self.handle(pulled, permits.pop().unwrap_or_default(), probe, state);
+                self.handle(pulled, permits.pop().unwrap_or_default(), state);
             }
             state.inbox = Some(pull.stop().await);
         }
@@ -185,11 +183,7 @@ impl PullLoop {
         };
         match end {
             // The server ended the pull, so the consumer works.
-            PullEnd::Ended if !state.breaker.is_open() => self.health.ready(),
-            PullEnd::Ended if probe && !permits.is_empty() => {
-                state.breaker = state.breaker.after_empty_probe();
-            }
-            PullEnd::Ended => {}
+            PullEnd::Ended => self.handler.breaker.pull_ended(!permits.is_empty()),
             PullEnd::Lost => self.recover_lost(state).await,
             PullEnd::ConnectionEnded => self.recover_connection(state).await,
             PullEnd::Failed(error) => self.recover(&error, state).await,
@@ -197,20 +191,14 @@ impl PullLoop {
     }
 
     /// Handles the requests of a pull until it ends.
-    async fn read(
-        &self,
-        pull: &mut Pull,
-        permits: &mut Vec<Permit>,
-        probe: bool,
-        state: &mut PullState,
-    ) -> PullEnd {
+    async fn read(&self, pull: &mut Pull, permits: &mut Vec<Permit>, state: &mut PullState) -> PullEnd {
         let end = Instant::now() + PULL_EXPIRY + GRACE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let next = tokio::select! {
                 next = with_deadline(left, pull.next()) => next,
                 Some(handled) = state.handlers.join_next() => {
-                    self.finish(state, handled);
+                    state.finish(handled);
                     continue;
                 }
                 Ok(()) = state.losses.changed() => return PullEnd::Lost,
@@ -222,7 +210,7 @@ impl PullLoop {
                 Ok(Pulled::End) => return PullEnd::Ended,
                 Ok(Pulled::ConnectionEnded) => return PullEnd::ConnectionEnded,
                 Ok(Pulled::Failed(error)) => return PullEnd::Failed(error),
-                Ok(request) => self.handle(request, permits.pop().unwrap_or_default(), probe, state),
+                Ok(request) => self.handle(request, permits.pop().unwrap_or_default(), state),
                 Err(_) if state.stop.is_cancelled() => return PullEnd::Ended,
                 Err(_) => return PullEnd::Failed("the server did not end the pull".to_owned()),
             }
@@ -230,7 +218,7 @@ impl PullLoop {
     }
 
     /// Handles a request in a task of its own.
-    fn handle(&self, pulled: Pulled, permit: Permit, probe: bool, state: &mut PullState) {
+    fn handle(&self, pulled: Pulled, permit: Permit, state: &mut PullState) {
         let (message, poison) = match pulled {
             Pulled::Request(message) => (message, false),
             Pulled::Poison(message) => (message, true),
@@ -243,15 +231,28 @@ impl PullLoop {
             return;
         };
         state.deliveries.received(sequence);
+        self.handler.breaker.pulled();
         let (handler, poison_handler) = (self.handler.clone(), poison.then(|| self.poison.clone()));
         state.handlers.spawn(async move {
             let Permit { concurrency, reservation } = permit;
-            let disposition = match poison_handler {
-                None => handler.handle(message, reservation).await,
-                Some(poison) => reject_poison(&poison, &handler, sequence, delivery).await,
+            let handled = async {
+                match poison_handler {
+                    None => handler.handle(message, reservation).await,
+                    Some(poison) => {
+                        let disposition = reject_poison(&poison, &handler, sequence, delivery).await;
+                        handler.breaker.ended(sequence, &disposition);
+                        disposition
+                    }
+                }
             };
+            let disposition = AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+                // The request is delivered again after `ack_wait`.
+                let delivery = FailedDelivery { sequence, delivered: 1, stage: Stage::Other };
+                handler.breaker.failed(delivery, "the handler panicked");
+                Disposition::Retrying("the handler panicked".to_owned())
+            });
             drop(concurrency);
-            Handled { disposition, probe, sequence: Some(sequence) }
+            Handled { disposition, sequence }
         });
     }
 
@@ -269,33 +270,6 @@ impl PullLoop {
         };
         let permits = permits.into_iter().zip(reservations);
         permits.map(|(permit, reservation)| Permit { concurrency: Some(permit), reservation }).collect()
-    }
-
-    /// Updates the breaker and the component after a request.
-    fn finish(&self, state: &mut PullState, handled: Result<Handled, JoinError>) {
-        let Handled { disposition, probe, sequence } = handled.unwrap_or_else(|error| {
-            // It may have been a probe. Assume so: a delay is better than handlers that keep
-            // panicking.
-            let disposition = Disposition::Retrying(format!("handler panicked: {error}"));
-            Handled { disposition, probe: true, sequence: None }
-        });
-        state.settle(sequence, &disposition);
-        let breaker = &mut state.breaker;
-        let was_open = breaker.is_open();
-        *breaker = breaker.after(&disposition, probe, self.concurrency);
-        let template = &self.handler.template.name;
-        match disposition {
-            Disposition::Created | Disposition::Exists => self.health.ready(),
-            Disposition::Rejected => {}
-            // One warning per outage.
-            Disposition::Retrying(reason) if was_open => {
-                tracing::debug!(%template, reason, "request will be retried");
-            }
-            Disposition::Retrying(reason) => {
-                tracing::warn!(%template, reason, "request will be retried; circuit breaker opened");
-            }
-            Disposition::Blocked(reason) => self.health.not_ready(reason),
-        }
     }
 
     /// After a failed pull: waits until the stream and the consumer answer.
@@ -346,9 +320,9 @@ impl PullLoop {
             match stop.run_until_cancelled(attempt).await {
                 None => return,
                 Some(Ok(())) => {
-                    // With an open breaker, only a request that succeeds makes the template ready,
-                    // and after repeated failures, only a pull that succeeds.
-                    if !state.breaker.is_open() && state.failed_pulls < 2 {
+                    // Only a request that succeeds makes a blocked template ready, and after repeated
+                    // failures, only a pull that succeeds.
+                    if !self.handler.breaker.is_blocked() && state.failed_pulls < 2 {
                         self.health.ready();
                     }
                     return;
@@ -399,12 +373,20 @@ fn limits(info: &consumer::Info) -> PullLimits {
 
 impl PullState {
     /// Notes that a request was handled. One that is delivered again later stays in hand.
-    fn settle(&mut self, sequence: Option<u64>, disposition: &Disposition) {
-        if let Some(sequence) = sequence
-            && !matches!(disposition, Disposition::Retrying(_) | Disposition::Blocked(_))
+    fn finish(&mut self, handled: Result<Handled, JoinError>) {
+        if let Ok(Handled { disposition, sequence }) = handled
+            && disposition.is_final()
         {
             self.deliveries.finished(sequence);
         }
+    }
+}
+
+/// Waits until a handler ends, or the loop is stopped.
+async fn next_event(state: &mut PullState) {
+    tokio::select! {
+        Some(handled) = state.handlers.join_next() => state.finish(handled),
+        () = state.stop.cancelled() => {}
     }
 }
 

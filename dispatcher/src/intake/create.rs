@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use dispatcher_core::{
     contract::{
-        job::{JobObject, JobState},
+        job::JobState,
         names::{JobName, TemplateName},
         rejection::{Reason, Rejection},
     },
     request::{
         Identity, Request,
-        error::{CallError, CreateFailure, HandleError, classify},
+        admission::{changes, is_of_request, lost},
+        error::{CallError, CreateFailure, HandleError, Stage, classify},
     },
     status::SubjectState,
 };
@@ -44,7 +45,9 @@ enum Found {
     Own(CreateResult),
     /// A Job or events of another request with the same id.
     Reused,
-    /// Neither, and the subject has this state.
+    /// A Job of another request or program, and the subject has this state.
+    Other(SubjectState),
+    /// No Job and no event of the request, and the subject has this state.
     Nothing(SubjectState),
 }
 
@@ -76,41 +79,45 @@ impl JobCreator {
         job: &Value,
         look_up_first: bool,
     ) -> Result<CreateResult, HandleError> {
-        let subject = if look_up_first {
+        let mut subject = None;
+        if look_up_first {
             let Request { template, name, identity, hash, .. } = request;
             match self.look_up(template, name, identity, Some(hash)).await? {
                 Found::Own(result) => return Ok(result),
                 Found::Reused => return Err(HandleError::Permanent(reused(request))),
-                Found::Nothing(subject) => Some(subject),
+                Found::Other(state) | Found::Nothing(state) => subject = Some(state),
             }
-        } else {
-            None
-        };
+        }
         let mut repeated = false;
         loop {
             let start = Instant::now();
             let answer = self.client.create(job).await;
-            self.metrics.create(answer.as_ref().err().map(classify), start);
-            let error = match answer {
-                Ok(created) => return state(&created).map(|state| CreateResult::Created(state, subject)),
-                Err(error) => error,
+            let class = answer.as_ref().err().map(|error| classify(error, request.name.as_ref()));
+            self.metrics.create(class, start);
+            let (error, class) = match (answer, class) {
+                (Ok(created), _) => {
+                    let state = self.admitted(&request.name, &created, |found| changes(job, found)).await?;
+                    return Ok(CreateResult::Created(state, subject));
+                }
+                (Err(error), class) => (error, class.unwrap_or(CreateFailure::Transient)),
             };
-            return match classify(&error) {
-                CreateFailure::Exists => self.existing(request, subject).await,
-                CreateFailure::Transient => Err(HandleError::Transient(error.to_string())),
-                CreateFailure::Blocked => Err(HandleError::Blocked(error.to_string())),
+            return match class {
+                CreateFailure::Exists => self.existing(request).await,
+                CreateFailure::Transient => Err(HandleError::Transient(Stage::Create, error.to_string())),
+                CreateFailure::Throttled => Err(HandleError::Throttled(error.to_string())),
+                CreateFailure::Blocked => Err(HandleError::Blocked(Stage::Create, error.to_string())),
                 CreateFailure::Refused => Err(HandleError::Permanent(refused(request, &error))),
                 CreateFailure::Forbidden => match self.client.may("create").await {
-                    // Permitted now, but maybe not when the create failed. A policy refuses it
-                    // again.
+                    // Permitted now, but maybe not when the create failed.
                     Ok(true) if !repeated => {
                         repeated = true;
                         continue;
                     }
                     Ok(true) => Err(HandleError::Permanent(refused(request, &error))),
-                    Ok(false) => Err(HandleError::Blocked(error.to_string())),
+                    Ok(false) => Err(HandleError::Blocked(Stage::Create, error.to_string())),
                     Err(review) => {
-                        Err(HandleError::Transient(format!("{error}; access review failed: {review}")))
+                        let reason = format!("{error}; access review failed: {review}");
+                        Err(HandleError::Transient(Stage::Create, reason))
                     }
                 },
             };
@@ -131,7 +138,7 @@ impl JobCreator {
     ) -> Result<Option<CreateResult>, HandleError> {
         Ok(match self.look_up(template, name, identity, hash).await? {
             Found::Own(result) => Some(result),
-            Found::Reused | Found::Nothing(_) => None,
+            Found::Reused | Found::Other(_) | Found::Nothing(_) => None,
         })
     }
 
@@ -146,7 +153,7 @@ impl JobCreator {
         // A Job that was created by an earlier delivery and deleted before its `ADDED` was stored
         // is known only to this process.
         let pending = self.status.pending_job(template, name, &identity.id).await;
-        if let Some(state) = pending.map_err(|e| HandleError::Transient(e.to_string()))? {
+        if let Some(state) = pending.map_err(HandleError::other)? {
             return Ok(existing_of(Box::new(state), None, hash));
         }
         let subject = match self.store.last(template, name).await {
@@ -159,13 +166,20 @@ impl JobCreator {
                 None => last.known,
             },
             Err(StoreError::Foreign(sequence)) => SubjectState { sequence, last: None },
-            Err(error) => return Err(HandleError::Transient(error.to_string())),
+            Err(error) => return Err(HandleError::other(error)),
         };
-        let found = self.get(name).await?;
-        let Some(found) = found.filter(|found| JobState::has_request_id(found, &identity.id)) else {
-            return Ok(Found::Nothing(subject));
+        let found = self.client.get(name.as_ref()).await.map_err(|error| HandleError::of_call(&error))?;
+        let Some(found) = found else { return Ok(Found::Nothing(subject)) };
+        if !is_of_request(&found, identity, hash) {
+            return Ok(Found::Other(subject));
+        }
+        let state = if let Ok(state) = JobState::from_object(&found) {
+            Box::new(state)
+        } else {
+            // The process died between the create and the repair, or somebody changed the Job.
+            self.admitted(name, &found, |found| lost(template, identity, hash, found)).await?
         };
-        Ok(existing_of(state(&found)?, Some(subject), hash))
+        Ok(existing_of(state, Some(subject), hash))
     }
 
     /// Whether the subject contains an event of the request; with the hash of the request, if the
@@ -182,29 +196,19 @@ impl JobCreator {
         }
         // A later request may have used the name since.
         let found = self.store.find_request(template, name, &identity.id).await;
-        found.map_err(|e| HandleError::Transient(e.to_string()))
+        found.map_err(HandleError::other)
     }
 
-    /// The Job that made the create fail with `AlreadyExists`.
-    async fn existing(
-        &self,
-        request: &Request,
-        subject: Option<SubjectState>,
-    ) -> Result<CreateResult, HandleError> {
-        let Some(found) = self.get(&request.name).await? else {
-            return Err(HandleError::Transient("the Job of that name was just deleted".to_owned()));
-        };
-        if !JobState::has_request_id(&found, &request.identity.id) {
-            return Err(HandleError::Permanent(taken(request)));
-        }
-        match existing_of(state(&found)?, subject, Some(&request.hash)) {
+    /// The Job that made the create fail with `AlreadyExists`. The look-up reads the subject too: a
+    /// Job that was copied under its own name has another uid than the published one.
+    async fn existing(&self, request: &Request) -> Result<CreateResult, HandleError> {
+        let Request { template, name, identity, hash, .. } = request;
+        match self.look_up(template, name, identity, Some(hash)).await? {
             Found::Own(result) => Ok(result),
-            Found::Reused | Found::Nothing(_) => Err(HandleError::Permanent(reused(request))),
+            Found::Reused => Err(HandleError::Permanent(reused(request))),
+            Found::Other(_) => Err(HandleError::Permanent(taken(request))),
+            Found::Nothing(_) => Err(HandleError::other("the Job of that name was just deleted")),
         }
-    }
-
-    async fn get(&self, name: &JobName) -> Result<Option<JobObject>, HandleError> {
-        self.client.get(name.as_ref()).await.map_err(|error| HandleError::of_read(&error))
     }
 }
 
@@ -214,14 +218,6 @@ fn existing_of(state: Box<JobState>, subject: Option<SubjectState>, hash: Option
         Some(hash) if hash != state.request_hash => Found::Reused,
         _ => Found::Own(CreateResult::Exists(state, subject)),
     }
-}
-
-/// The state of the request's Job. Without its metadata, no event of the Job could be published.
-fn state(found: &JobObject) -> Result<Box<JobState>, HandleError> {
-    JobState::from_object(found).map(Box::new).map_err(|error| {
-        let name = found.metadata.name.as_deref().unwrap_or_default();
-        HandleError::Blocked(format!("the metadata of the Job {name} was changed: {error}"))
-    })
 }
 
 fn reused(request: &Request) -> Rejection {

@@ -17,8 +17,11 @@ use dispatcher_core::{
         trace::{Trace, TraceContext},
     },
     request::{
-        Disposition, Envelope, HANDLE_DEADLINE, Identity, Request, cancellation::QueuedRequest,
-        error::HandleError, job, redelivery_delay,
+        Disposition, Envelope, HANDLE_DEADLINE, Identity, Request,
+        breaker::{FailedDelivery, Verdict},
+        cancellation::QueuedRequest,
+        error::{HandleError, Stage},
+        job,
     },
     template::Template,
 };
@@ -28,6 +31,7 @@ use crate::{
     cancellation::Cancellations,
     concurrency::Reservation,
     intake::{
+        breaker::TemplateBreaker,
         create::{CreateResult, JobCreator},
         dead_letters::{DeadLetter, DeadLetters},
     },
@@ -45,6 +49,9 @@ use crate::{
 
 /// The longest wait for the server to confirm an ack.
 const ACK_DEADLINE: Duration = Duration::from_secs(5);
+/// The deadline for the lookup and the dead letter of a request that failed too often. With
+/// `HANDLE_DEADLINE` and `ACK_DEADLINE` it is below `ack_wait`.
+const REJECT_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Handles the requests of one template.
 pub(crate) struct Handler {
@@ -57,6 +64,8 @@ pub(crate) struct Handler {
     pub maybe_seen: u64,
     /// Creates Jobs.
     pub creator: JobCreator,
+    /// Limits the pulls while requests fail.
+    pub breaker: TemplateBreaker,
     /// The pending cancellations.
     pub cancellations: Cancellations,
     /// Keeps rejected requests.
@@ -69,6 +78,13 @@ pub(crate) struct Handler {
     pub metrics: Metrics,
     /// Records a span of each delivery.
     pub spans: Spans,
+}
+
+/// How one delivery ended, and the delay of the next one.
+struct End {
+    disposition: Disposition,
+    /// For a request that is delivered again.
+    delay: Duration,
 }
 
 /// A message with everything that can be read from it without failing.
@@ -92,6 +108,10 @@ impl Delivery<'_> {
         let (Ok(identity) | Err((identity, _))) = &self.identity;
         identity
     }
+
+    fn failed_at(&self, stage: Stage) -> FailedDelivery {
+        FailedDelivery { sequence: self.identity().sequence, delivered: self.delivered, stage }
+    }
 }
 
 impl Handler {
@@ -100,24 +120,69 @@ impl Handler {
     pub(crate) async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
         let delivery = match self.read(&message) {
             Ok(delivery) => delivery,
-            Err(error) => return Disposition::Retrying(error),
+            Err(error) => {
+                // Without a sequence, nothing can answer it.
+                tracing::debug!(template = %self.template.name, error, "message ignored");
+                return Disposition::Retrying(error);
+            }
         };
         let result = with_deadline(HANDLE_DEADLINE, self.process(&delivery, reservation)).await;
         let result = result
-            .unwrap_or_else(|error| Err(HandleError::Transient(format!("handling of the request: {error}"))));
-        let disposition = match result {
-            Ok(disposition) => disposition,
-            Err(HandleError::Transient(reason)) => Disposition::Retrying(reason),
-            Err(HandleError::Blocked(reason)) => Disposition::Blocked(reason),
+            .unwrap_or_else(|error| Err(HandleError::other(format!("handling of the request: {error}"))));
+        let end = match result {
+            Ok(disposition) => End { disposition, delay: Duration::ZERO },
             Err(HandleError::Permanent(rejection)) => match self.reject(&delivery, &rejection).await {
-                Ok(()) => Disposition::Rejected,
-                Err(reason) => Disposition::Retrying(reason),
+                Ok(()) => End { disposition: Disposition::Rejected, delay: Duration::ZERO },
+                Err(reason) => self.failed(&delivery, Stage::Other, reason).await,
             },
+            Err(HandleError::Transient(stage, reason)) => self.failed(&delivery, stage, reason).await,
+            Err(HandleError::Throttled(reason)) => {
+                let delay = self.breaker.all_fail(delivery.failed_at(Stage::Create), &reason, false);
+                End { disposition: Disposition::Retrying(reason), delay }
+            }
+            Err(HandleError::Blocked(stage, reason)) => {
+                let delay = self.breaker.all_fail(delivery.failed_at(stage), &reason, true);
+                End { disposition: Disposition::Blocked(reason), delay }
+            }
         };
-        let disposition = self.answer(&delivery, disposition).await;
+        let disposition = self.answer(&delivery, end).await;
+        self.breaker.ended(delivery.identity().sequence, &disposition);
         self.metrics.handled(&self.template.name, &disposition, delivery.stored);
         self.record_span(&delivery, &disposition);
         disposition
+    }
+
+    /// After a failure that may be the request's own: its next delivery, or its rejection.
+    async fn failed(&self, delivery: &Delivery<'_>, stage: Stage, reason: String) -> End {
+        match self.breaker.failed(delivery.failed_at(stage), &reason) {
+            Verdict::Retry(delay) => End { disposition: Disposition::Retrying(reason), delay },
+            Verdict::Reject(delay) => {
+                let give_up = with_deadline(REJECT_DEADLINE, self.give_up(delivery, &reason)).await;
+                let disposition = match give_up {
+                    Ok(true) => Disposition::Rejected,
+                    Ok(false) | Err(_) => Disposition::Retrying(reason),
+                };
+                End { disposition, delay }
+            }
+        }
+    }
+
+    /// Rejects a request that failed too often, unless it has a Job. Returns whether it is rejected.
+    async fn give_up(&self, delivery: &Delivery<'_>, reason: &str) -> bool {
+        let Ok(identity) = &delivery.identity else { return false };
+        let payload = &delivery.message.payload;
+        // An invalid request is rejected as such.
+        let Ok(request) = Request::parse(&self.template, identity.clone(), payload) else { return false };
+        let message = format!(
+            "the request failed {} times while others succeeded, and too many requests of the template fail; \
+             last error: {reason}",
+            delivery.delivered
+        );
+        let rejection = Rejection::new(Reason::RetriesExhausted, message).with_name(&request.name);
+        match self.before_rejection(delivery, identity, rejection).await {
+            Err(HandleError::Permanent(rejection)) => self.reject(delivery, &rejection).await.is_ok(),
+            Ok(_) | Err(_) => false,
+        }
     }
 
     fn record_span(&self, delivery: &Delivery<'_>, disposition: &Disposition) {
@@ -176,7 +241,7 @@ impl Handler {
         }
         if delivery.redelivered {
             let stored = self.dead_letters.contains(&self.template.name, *sequence, delivery.stored);
-            if stored.await.map_err(HandleError::Transient)? {
+            if stored.await.map_err(HandleError::other)? {
                 return Ok(Disposition::Rejected);
             }
         }
@@ -204,7 +269,7 @@ impl Handler {
                 }
                 tracing::debug!(job = %job.name, request_id = %job.request_id, "job exists");
                 let added = self.status.publish_added(*job, subject).await;
-                added.map_err(|e| HandleError::Transient(e.to_string()))?;
+                added.map_err(HandleError::other)?;
             }
         }
         Ok(disposition)
@@ -226,7 +291,11 @@ impl Handler {
         }
         // Two messages can carry the same client-supplied id; a derived id belongs to one message.
         let look_up = delivery.redelivered || identity.client_supplied;
-        self.creator.create(&request, &job, look_up).await
+        let created = self.creator.create(&request, &job, look_up).await?;
+        if matches!(created, CreateResult::Created(..)) {
+            self.breaker.set_canary(Arc::new(job));
+        }
+        Ok(created)
     }
 
     /// The Job that an earlier delivery created, if any: a request never has a Job and a rejection.
@@ -278,21 +347,26 @@ impl Handler {
     /// Answers the stream and waits for the server's confirmation: plain acks are lost when a
     /// server is killed. If no confirmation arrives, the request is delivered again and finds its
     /// Job. The client's `double_ack` would take "no responders" for a confirmation.
-    async fn answer(&self, delivery: &Delivery<'_>, disposition: Disposition) -> Disposition {
+    async fn answer(&self, delivery: &Delivery<'_>, end: End) -> Disposition {
+        let End { disposition, delay } = end;
         let Some(reply) = delivery.message.reply.clone() else { return disposition };
         let ack = match disposition {
             Disposition::Created | Disposition::Exists => AckKind::Ack,
             Disposition::Rejected => AckKind::Term,
-            Disposition::Retrying(_) | Disposition::Blocked(_) => {
-                AckKind::Nak(Some(redelivery_delay(delivery.delivered, fastrand::f64())))
-            }
+            Disposition::Retrying(_) | Disposition::Blocked(_) => AckKind::Nak(Some(delay)),
         };
         let client = delivery.message.context.client();
-        match with_deadline(ACK_DEADLINE, client.request(reply, ack.into())).await {
-            Ok(Ok(_)) => disposition,
-            Ok(Err(error)) => disposition.unconfirmed(&error.to_string()),
-            Err(error) => disposition.unconfirmed(&error.to_string()),
+        let error = match with_deadline(ACK_DEADLINE, client.request(reply, ack.into())).await {
+            Ok(Ok(_)) => return disposition,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let done = disposition.is_final();
+        let disposition = disposition.unconfirmed(&error);
+        if done && let Disposition::Retrying(reason) = &disposition {
+            self.breaker.failed(delivery.failed_at(Stage::Other), reason);
         }
+        disposition
     }
 }
 

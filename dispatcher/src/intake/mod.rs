@@ -1,5 +1,7 @@
 //! The intake: consumes requests, and turns each into a Job or a dead letter.
 
+mod admission;
+pub(crate) mod breaker;
 pub(crate) mod consumer;
 pub(crate) mod create;
 pub(crate) mod dead_letters;

@@ -71,7 +71,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::NotFound | Self::Queued => 404,
             Self::QueueFull => 429,
-            Self::Overloaded | Self::NotReady => 503,
+            Self::Rejected(Reason::RetriesExhausted) | Self::Overloaded | Self::NotReady => 503,
             Self::TimedOut => 504,
         }
     }

@@ -4,6 +4,7 @@
 //! [`Faults::forget_history`] change the stored state. Every fault takes effect immediately, also
 //! on running watches.
 
+mod admission;
 mod calls;
 mod watches;
 
@@ -12,8 +13,10 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
+pub use admission::{Creation, Denial};
 pub use calls::{Calls, Failure};
 pub use watches::{Behaviour, WatchFault};
 
@@ -44,6 +47,7 @@ struct Rules {
     calls: Vec<calls::Rule>,
     watches: watches::Rules,
     denied: Vec<Calls>,
+    admission: admission::Admission,
 }
 
 impl Faults {
@@ -115,6 +119,17 @@ impl Faults {
         self.rules().denied.retain(|denied| denied != calls);
     }
 
+    /// Lets `review` change or refuse each object that is created from now on, also in dry runs. A
+    /// proxy does not call it.
+    pub fn set_admission(&self, review: impl Fn(Creation<'_>) -> Result<(), Denial> + Send + Sync + 'static) {
+        self.rules().admission = admission::Admission::new(review);
+    }
+
+    /// Reverts [`Self::set_admission`].
+    pub fn reset_admission(&self) {
+        self.rules().admission = admission::Admission::default();
+    }
+
     /// Removes an object without an event and regardless of its finalizers.
     ///
     /// Returns whether the object existed.
@@ -137,6 +152,7 @@ impl Faults {
         let mut rules = self.rules();
         rules.calls.clear();
         rules.denied.clear();
+        rules.admission = admission::Admission::default();
         rules.watches.reset_behaviours();
         drop(rules);
         self.refuse_connections(false);
@@ -166,6 +182,15 @@ impl Faults {
             true => Ok(failure),
             false => Err(denied(call)),
         }
+    }
+
+    /// Admits an object that is about to be created.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(crate) fn admit(&self, call: &Call, dry_run: bool, object: &mut Value) -> Result<(), Denial> {
+        let admission = self.rules().admission.clone();
+        admission.review(call, dry_run, object)
     }
 
     /// Whether no [`Self::deny`] matches the call.

@@ -113,7 +113,10 @@ fn access_object(state: &State, request: &ApiRequest, verb: &str, part: Part) ->
 }
 
 fn create(state: &State, request: &ApiRequest) -> ApiResult<Response> {
-    let (call, body) = (&request.call, request.body.clone());
+    let (call, mut body) = (&request.call, request.body.clone());
+    if let Err(denial) = state.faults.admit(call, request.is_dry_run(), &mut body) {
+        return Ok(response::json(denial.code, &denial.status));
+    }
     let created = state
         .store
         .write(|state| api::create(state, call.resource, &call.namespace, body, request.is_dry_run()))?;

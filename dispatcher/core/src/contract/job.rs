@@ -116,10 +116,13 @@ impl JobState {
         if get(&meta.labels, LABEL_MANAGED_BY)? != MANAGED_BY {
             return Err(UnmanagedJob(LABEL_MANAGED_BY));
         }
-        // Both labels contain the template. If a user removes one, the other identifies it.
-        let template = get(&meta.labels, LABEL_TEMPLATE)
-            .or_else(|_| get(&meta.labels, LABEL_NAME))
-            .map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?;
+        // Both labels contain the template. If a user removes one, the other identifies it. If they
+        // differ, admission control changed one, and the intake restores it.
+        let labels = (get(&meta.labels, LABEL_TEMPLATE).ok(), get(&meta.labels, LABEL_NAME).ok());
+        let template = match labels {
+            (Some(template), Some(name)) if template != name => return Err(UnmanagedJob(LABEL_TEMPLATE)),
+            (template, name) => template.or(name).ok_or(UnmanagedJob(LABEL_TEMPLATE))?,
+        };
         let invalid = |key: &'static str| move |_| UnmanagedJob(key);
         let name =
             JobName::try_from(meta.name.clone().unwrap_or_default()).map_err(invalid("metadata.name"))?;
@@ -201,13 +204,6 @@ impl JobState {
             submitter: last.submitter.map(Box::new),
             status: JobStatus::published(last.status, last.status_truncated),
         }
-    }
-
-    /// Whether the object has this request id, even if other metadata was changed.
-    #[must_use]
-    pub fn has_request_id(object: &JobObject, id: &RequestId) -> bool {
-        let annotations = object.metadata.annotations.as_ref();
-        annotations.and_then(|all| all.get(ANNOTATION_REQUEST_ID)).is_some_and(|found| found == id.as_ref())
     }
 
     /// The same state with another presence.

@@ -32,11 +32,14 @@ pub enum Reason {
     Cancelled,
     /// The Kubernetes API refused this Job (invalid, or against a policy).
     Refused,
+    /// The request failed repeatedly, while others of its template succeeded, and too many
+    /// requests of the template fail.
+    RetriesExhausted,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidName,
@@ -46,6 +49,7 @@ impl Reason {
         Self::NameTaken,
         Self::Cancelled,
         Self::Refused,
+        Self::RetriesExhausted,
     ];
 
     /// The value on the wire.
@@ -61,6 +65,7 @@ impl Reason {
             Self::NameTaken => "NameTaken",
             Self::Cancelled => "Cancelled",
             Self::Refused => "Refused",
+            Self::RetriesExhausted => "RetriesExhausted",
         }
     }
 

@@ -12,7 +12,7 @@ pub const ACK_WAIT: Duration = Duration::from_secs(60);
 pub const HANDLE_DEADLINE: Duration = Duration::from_secs(35);
 
 const MIN_DELAY: Duration = Duration::from_millis(500);
-const MAX_DELAY: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(16);
 
 /// How one delivery of a request ended. The intake acks, counts and traces accordingly.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,10 +46,10 @@ impl Disposition {
         }
     }
 
-    /// Whether the request has its Job.
+    /// Whether the request is not delivered again.
     #[must_use]
-    pub fn has_job(&self) -> bool {
-        matches!(self, Self::Created | Self::Exists)
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Created | Self::Exists | Self::Rejected)
     }
 
     /// The disposition if the server did not confirm the ack: it delivers the request again. If the
@@ -65,15 +65,21 @@ impl Disposition {
     }
 }
 
-/// The delay of the next delivery after the `delivered`th one: it doubles from 0.5 s to 30 s. The
-/// delay of a template's next probe is the same function of its failures.
-///
-/// `jitter` is between 0 and 1 and spreads the delay by a quarter to each side, so that requests
-/// that failed together do not return together. A bare nak would be delivered again immediately.
+/// The delay of the next delivery after the `delivered`th one: it doubles from 0.5 s to 16 s. While
+/// the circuit breaker is open, nothing is pulled, so a due request costs nothing. A bare nak would
+/// be delivered again immediately.
 #[must_use]
 pub fn redelivery_delay(delivered: i64, jitter: f64) -> Duration {
-    let doublings = u32::try_from(delivered.saturating_sub(1).clamp(0, 10)).unwrap_or(0);
-    let delay = MIN_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY);
+    delay(u32::try_from(delivered.max(1)).unwrap_or(u32::MAX), MAX_DELAY, jitter)
+}
+
+/// The delay after the `failures`th failure: it doubles from 0.5 s to `max`.
+///
+/// `jitter` is between 0 and 1 and spreads the delay by a quarter to each side, so that requests
+/// that failed together do not return together.
+pub(crate) fn delay(failures: u32, max: Duration, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(20);
+    let delay = MIN_DELAY.saturating_mul(1 << doublings).min(max);
     delay.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -84,7 +90,7 @@ mod tests {
     #[test]
     fn redelivery_delay_doubles_and_is_bounded() {
         for (delivered, min, max) in
-            [(1, 375, 625), (2, 750, 1250), (7, 22_500, 37_500), (1000, 22_500, 37_500)]
+            [(1, 375, 625), (2, 750, 1250), (6, 12_000, 20_000), (1000, 12_000, 20_000)]
         {
             assert_eq!(redelivery_delay(delivered, 0.0), Duration::from_millis(min), "{delivered}");
             assert_eq!(redelivery_delay(delivered, 1.0), Duration::from_millis(max), "{delivered}");

@@ -31,24 +31,41 @@ impl CallError {
     }
 }
 
+/// What failed: decides whether a canary can tell an outage from a failing request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The create of the Job. A dry-run create of another Job fails too, if no Job can be created.
+    Create,
+    /// Anything else: a lookup, a stream, an ack, the deadline of the whole request.
+    Other,
+}
+
 /// Why a delivery of a request ends without a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandleError {
-    /// A later delivery may succeed.
-    Transient(String),
+    /// A later delivery may succeed. The cause may be this request alone.
+    Transient(Stage, String),
+    /// A later delivery may succeed. The cause concerns every request: a quota, a rate limit.
+    Throttled(String),
     /// No delivery can succeed: the request becomes a dead letter.
     Permanent(Rejection),
     /// No request of this template can succeed until configuration or permissions change.
-    Blocked(String),
+    Blocked(Stage, String),
 }
 
 impl HandleError {
-    /// Classifies a failed GET of a Job.
+    /// A failure outside the create.
     #[must_use]
-    pub fn of_read(error: &CallError) -> Self {
+    pub fn other(error: impl ToString) -> Self {
+        Self::Transient(Stage::Other, error.to_string())
+    }
+
+    /// Classifies a failed call other than the create.
+    #[must_use]
+    pub fn of_call(error: &CallError) -> Self {
         match error.code() {
-            Some(401 | 403) => Self::Blocked(error.to_string()),
-            _ => Self::Transient(error.to_string()),
+            Some(401 | 403) => Self::Blocked(Stage::Other, error.to_string()),
+            _ => Self::other(error),
         }
     }
 }
@@ -60,17 +77,20 @@ pub enum CreateFailure {
     Exists,
     /// A retry may succeed, or the Job may have been created.
     Transient,
+    /// No Job can be created until a quota or a rate limit permits it.
+    Throttled,
     /// No Job can be created until configuration or permissions change.
     Blocked,
     /// The API server refuses this Job.
     Refused,
-    /// A policy refuses this Job, or a permission is missing: an access review decides.
+    /// A permission is missing, or an unknown part refuses this Job: an access review decides.
     Forbidden,
 }
 
 impl CreateFailure {
     /// Every class.
-    pub const ALL: [Self; 5] = [Self::Exists, Self::Transient, Self::Blocked, Self::Refused, Self::Forbidden];
+    pub const ALL: [Self; 6] =
+        [Self::Exists, Self::Transient, Self::Throttled, Self::Blocked, Self::Refused, Self::Forbidden];
 
     /// The value of the metric's label `result`.
     #[must_use]
@@ -78,6 +98,7 @@ impl CreateFailure {
         match self {
             Self::Exists => "exists",
             Self::Transient => "transient",
+            Self::Throttled => "throttled",
             Self::Blocked => "blocked",
             Self::Refused => "refused",
             Self::Forbidden => "forbidden",
@@ -85,65 +106,79 @@ impl CreateFailure {
     }
 }
 
-/// Classifies a failed create (Kubernetes API conventions, "Response Status Kind").
+/// How the API server starts the message of a denial by admission control, with any code.
+///
+/// Webhooks choose code, reason and details, and quote the Job. The start is the API server's own
+/// (`webhook/errors.ToStatusErr`, `policy/validating`, `policy/generic.PolicyError`).
+const DENIALS: [&str; 4] = ["admission webhook \"", "ValidatingAdmissionPolicy '", "policy '", "policy \""];
+
+/// How a quota starts its message. It counts all Jobs of the namespace alike.
+const QUOTAS: [&str; 2] = ["exceeded quota: ", "insufficient quota to consume: "];
+
+/// Messages of admission plugins that have not read their objects yet: after a start of the API
+/// server, or right after a quota was created.
+const NOT_READY: [&str; 2] = ["not yet ready to handle request", "status unknown for quota: "];
+
+/// Classifies a failed create of the Job `name`, by the structure of the answer.
+///
+/// Clients choose parts of messages, and webhooks choose codes. So a message is compared at its
+/// start only, behind the prefix that the API server writes.
 #[must_use]
-pub fn classify(error: &CallError) -> CreateFailure {
+pub fn classify(error: &CallError, name: &str) -> CreateFailure {
     let CallError::Status(status) = error else { return CreateFailure::Transient };
-    let has_cause =
-        |reason: &str| status.details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == reason);
+    let own_prefix = format!("jobs.batch \"{name}\" is forbidden: ");
+    let by_admission = status.message.strip_prefix(&own_prefix);
+    let text = by_admission.unwrap_or(&status.message);
+    let starts = |all: &[&str]| all.iter().any(|start| text.starts_with(start));
+    if starts(&DENIALS) {
+        return CreateFailure::Refused;
+    }
+    let details = status.details.as_ref();
+    let has_cause = |reason: &str| details.iter().flat_map(|d| &d.causes).any(|cause| cause.reason == reason);
     match (status.code, status.reason.as_str()) {
-        (409, "AlreadyExists") => CreateFailure::Exists,
-        // Quota admission answers 403 when the quota is exceeded, 409 when two requests conflict.
-        (409 | 429 | 500.., _) => CreateFailure::Transient,
-        (403, _) if status.message.contains("exceeded quota") => CreateFailure::Transient,
+        (409, "AlreadyExists") if details.is_some_and(|d| d.kind == "jobs" && d.name == name) => {
+            CreateFailure::Exists
+        }
+        (429, _) => CreateFailure::Throttled,
+        // Quota admission answers 409 when two requests conflict.
+        (409 | 500.., _) => CreateFailure::Transient,
         (403, _) if has_cause("NamespaceTerminating") => CreateFailure::Blocked,
-        (403, _) => CreateFailure::Forbidden,
+        (403, _) if by_admission.is_none() => CreateFailure::Forbidden,
+        (403, _) if starts(&QUOTAS) => CreateFailure::Throttled,
+        (403, _) if starts(&NOT_READY) => CreateFailure::Transient,
         (401 | 404, _) => CreateFailure::Blocked,
         _ => CreateFailure::Refused,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// What a dry-run create of another Job says about the failures of other requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CanaryResult {
+    /// Jobs can be created.
+    Passed,
+    /// No Job can be created, for this reason.
+    Failed(String),
+    /// The answer concerns the canary itself, or no canary is known.
+    Unknown,
+}
 
-    use super::*;
-
-    fn status(code: u16, reason: &str, message: &str) -> CallError {
-        let status = json!({"status": "Failure", "code": code, "reason": reason, "message": message,
-            "details": {"causes": [{"reason": reason}]}});
-        CallError::Status(serde_json::from_value(status).unwrap())
-    }
-
-    #[test]
-    fn create_errors_are_classified() {
-        use CreateFailure::{Blocked, Exists, Forbidden, Refused, Transient};
-        for (error, expected) in [
-            (status(409, "AlreadyExists", "jobs.batch \"a\" already exists"), Exists),
-            (status(409, "Conflict", "Operation cannot be fulfilled on resourcequotas \"q\""), Transient),
-            (
-                status(
-                    403,
-                    "Forbidden",
-                    "jobs.batch \"a\" is forbidden: exceeded quota: q, requested: count/jobs.batch=1",
-                ),
-                Transient,
-            ),
-            (status(429, "TooManyRequests", "slow down"), Transient),
-            (status(500, "InternalError", "etcdserver: request timed out"), Transient),
-            (status(503, "ServiceUnavailable", "x"), Transient),
-            (status(504, "Timeout", "x"), Transient),
-            (CallError::DeadlineExceeded(Duration::from_secs(10)), Transient),
-            (CallError::Transport("connection refused".into()), Transient),
-            (status(401, "Unauthorized", "Unauthorized"), Blocked),
-            (status(404, "NotFound", "namespaces \"jobs\" not found"), Blocked),
-            (status(403, "NamespaceTerminating", "being terminated"), Blocked),
-            (status(403, "Forbidden", "User cannot create resource"), Forbidden),
-            (status(422, "Invalid", "Job.batch \"a\" is invalid"), Refused),
-            (status(400, "BadRequest", "admission webhook denied the request"), Refused),
-            (status(413, "RequestEntityTooLarge", "x"), Refused),
-        ] {
-            assert_eq!(classify(&error), expected, "{error}");
+impl CanaryResult {
+    /// Interprets the answer to a dry-run create of the Job `name`.
+    #[must_use]
+    pub fn of<T>(answer: Result<T, CallError>, name: &str) -> Self {
+        let Err(error) = answer else { return Self::Passed };
+        match classify(&error, name) {
+            // The API server checks the name last, also in a dry run.
+            CreateFailure::Exists => Self::Passed,
+            // A policy has changed, or a webhook does not support dry runs.
+            CreateFailure::Refused => Self::Unknown,
+            CreateFailure::Transient
+            | CreateFailure::Throttled
+            | CreateFailure::Blocked
+            | CreateFailure::Forbidden => Self::Failed(error.to_string()),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

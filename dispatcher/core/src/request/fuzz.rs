@@ -19,7 +19,7 @@ use crate::{
         trace::TraceContext,
     },
     fuzz::Target,
-    request::{Envelope, Identity, Request, job, poison},
+    request::{Envelope, Identity, Request, admission::is_of_request, job, poison},
     template::{Template, tests::places::TEMPLATE as PLACES},
     testing::SIMPLE,
 };
@@ -135,7 +135,7 @@ fn check_job(shape: &Shape, request: &Request, payload: &[u8], job: &Value) {
     created["metadata"]["resourceVersion"] = json!("1");
     let created: JobObject = serde_json::from_value(created).unwrap();
     let state = JobState::from_object(&created).unwrap();
-    assert!(JobState::has_request_id(&created, &request.identity.id));
+    assert!(is_of_request(&created, &request.identity, Some(&request.hash)));
     assert_eq!((&state.template, &state.name), (&template.name, &request.name));
     assert_eq!((&state.request_id, state.request_seq), (&request.identity.id, 17));
     assert_eq!(state.request_hash, request.hash);

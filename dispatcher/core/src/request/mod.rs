@@ -1,6 +1,8 @@
 //! A message becomes a [`Request`] and then a Job, or a rejection. How a delivery of it can end.
 
+pub mod admission;
 pub mod breaker;
+pub mod canary;
 pub mod cancellation;
 pub mod change_error;
 pub mod concurrency;
