@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn end_of_the_log_follows_a_long_line() {
         let mut log = b"start\n".to_vec();
-        log.extend([b'p'; 300_000]);
+        log.extend(vec![b'p'; 300_000]);
         log.extend(b"\nFATAL: disk full\n");
         assert!(tail(&log, 20, 4096).unwrap().ends_with("pppp\nFATAL: disk full"));
     }
