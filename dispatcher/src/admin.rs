@@ -1,5 +1,7 @@
 //! The admin server: `/livez`, `/readyz`, `/leader` and `/metrics` over HTTP.
 
+mod server;
+
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
 use axum::{
@@ -37,10 +39,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartErro
 
 /// Serves until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "admin server failed");
-    }
+    server::serve(listener, router, stop).await;
 }
 
 /// The routes.
@@ -76,6 +75,9 @@ fn verbose_body(health: &Health, ready: bool) -> String {
             None => writeln!(body, "[+]{} ok", component.name),
             Some(reason) => writeln!(body, "[-]{} {reason}", component.name),
         };
+        for warning in component.warnings {
+            let _ = writeln!(body, "[!]{} {warning}", component.name);
+        }
     }
     body + if ready { "readyz check passed\n" } else { "readyz check failed\n" }
 }
@@ -142,7 +144,8 @@ mod tests {
         let body = "[+]nats ok\n[-]watch 403 Forbidden\nreadyz check failed\n";
         assert_eq!(get(&health, "/readyz?verbose").await, (503, body.to_owned()));
         watch.ready();
-        let body = "[+]nats ok\n[+]watch ok\nreadyz check passed\n";
+        nats.warnings(vec!["no limit".to_owned()]);
+        let body = "[+]nats ok\n[!]nats no limit\n[+]watch ok\nreadyz check passed\n";
         for path in ["/readyz?verbose", "/readyz?verbose=true", "/readyz?a=b&verbose"] {
             assert_eq!(get(&health, path).await, (200, body.to_owned()), "{path}");
         }

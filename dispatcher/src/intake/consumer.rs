@@ -8,10 +8,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
-    consumer::{FromConsumer, PullConsumer, pull},
+    consumer::{self, FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
-use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, pending::Deliveries, redelivery_delay};
+use dispatcher_core::request::{
+    Disposition, breaker::CircuitBreaker, pending::Deliveries, pull_limits::PullLimits, redelivery_delay,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
@@ -87,6 +89,10 @@ struct PullState {
     permits: Arc<Semaphore>,
     breaker: CircuitBreaker,
     handlers: JoinSet<Handled>,
+    /// The pull limits of the consumer.
+    limits: PullLimits,
+    /// Pulls in a row that the server has refused or not ended.
+    failed_pulls: usize,
     /// What this process has received.
     deliveries: Deliveries,
     /// The inbox of a pull that was cut short.
@@ -117,6 +123,8 @@ impl PullLoop {
             permits: Arc::new(Semaphore::new(self.concurrency)),
             breaker: CircuitBreaker::Closed,
             handlers: JoinSet::new(),
+            limits: limits(self.consumer.cached_info()),
+            failed_pulls: 0,
             deliveries: Deliveries::starting_after(self.consumer.cached_info().delivered.stream_sequence),
             inbox: None,
             losses: self.intake.changes(),
@@ -155,7 +163,8 @@ impl PullLoop {
         let acks = self.handler.jobs.context().clone();
         let name = self.handler.template.name.consumer_name();
         let consumer = (&*self.api_prefix, name.as_str());
-        let pull = Pull::start(&self.intake, acks, consumer, (permits.len(), PULL_EXPIRY));
+        let asked = (state.limits.batch(permits.len()), state.limits.expires(PULL_EXPIRY));
+        let pull = Pull::start(&self.intake, acks, consumer, asked);
         let mut pull = match with_deadline(GRACE, pull).await {
             Ok(Ok(pull)) => pull,
             // The client has ended.
@@ -169,6 +178,11 @@ impl PullLoop {
             }
             state.inbox = Some(pull.stop().await);
         }
+        state.failed_pulls = match end {
+            PullEnd::Ended => 0,
+            PullEnd::Failed(_) => state.failed_pulls.saturating_add(1),
+            PullEnd::Lost | PullEnd::ConnectionEnded => state.failed_pulls,
+        };
         match end {
             // The server ended the pull, so the consumer works.
             PullEnd::Ended if !state.breaker.is_open() => self.health.ready(),
@@ -288,7 +302,8 @@ impl PullLoop {
     async fn recover(&self, error: &str, state: &mut PullState) {
         let name = self.handler.template.name.consumer_name();
         self.health.not_ready(format!("consumer {name}: {error}"));
-        self.recover_after(backoff(), state).await;
+        // The consumer answers, but refuses each pull: the delays grow over all of them.
+        self.recover_after(backoff().skip(state.failed_pulls.saturating_sub(1)), state).await;
     }
 
     /// After messages were lost on their way: finds them at once.
@@ -324,15 +339,16 @@ impl PullLoop {
                     inbox.until_unused(&self.handler.jobs.context().client()).await;
                 }
                 sleep(delay).await;
-                self.ensure_consumer().await?;
+                state.limits = self.ensure_consumer().await?;
                 let template = &self.handler.template.name;
                 self.poison.check(template, &self.consumer, &mut state.deliveries).await
             };
             match stop.run_until_cancelled(attempt).await {
                 None => return,
                 Some(Ok(())) => {
-                    // With an open breaker, only a request that succeeds makes the template ready.
-                    if !state.breaker.is_open() {
+                    // With an open breaker, only a request that succeeds makes the template ready,
+                    // and after repeated failures, only a pull that succeeds.
+                    if !state.breaker.is_open() && state.failed_pulls < 2 {
                         self.health.ready();
                     }
                     return;
@@ -353,11 +369,12 @@ impl PullLoop {
         }
     }
 
-    /// Checks that the stream and the consumer exist. Recreates a deleted consumer unchanged.
-    async fn ensure_consumer(&self) -> Result<(), String> {
+    /// Checks that the stream and the consumer exist, and reads the pull limits. Recreates a deleted
+    /// consumer unchanged.
+    async fn ensure_consumer(&self) -> Result<PullLimits, String> {
         self.handler.jobs.refresh().await?;
         let error = match with_deadline(GRACE, self.consumer.get_info()).await {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(info)) => return Ok(limits(&info)),
             Ok(Err(error)) => error,
             Err(error) => return Err(error.to_string()),
         };
@@ -372,8 +389,12 @@ impl PullLoop {
         let created = with_deadline(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
         created.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         tracing::warn!(consumer = info.name, "consumer was deleted externally; recreated");
-        Ok(())
+        Ok(limits(info))
     }
+}
+
+fn limits(info: &consumer::Info) -> PullLimits {
+    PullLimits::new(info.config.max_batch, info.config.max_expires)
 }
 
 impl PullState {

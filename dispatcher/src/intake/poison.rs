@@ -199,6 +199,8 @@ mod tests {
         assert_eq!(ack_subject("dispatcher-simple", 7, 9), "$JS.ACK.JOBS.dispatcher-simple.1.7.9.1.0");
     }
 
+    const DEADLINE: Duration = Duration::from_secs(20);
+
     /// Whether the client library delivers a message with these headers, without a status. The
     /// server of this test sends one message. The client closes the connection if it cannot decode
     /// it.
@@ -253,10 +255,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
         #[test]
         fn headers_are_valid_exactly_if_the_client_library_decodes_them(headers in headers()) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let delivered = runtime.block_on(with_deadline(Duration::from_secs(60), delivers(&headers))).unwrap();
+            let delivered = runtime.block_on(async { with_deadline(DEADLINE, delivers(&headers)).await }).unwrap();
             prop_assert_eq!(check_headers(&headers).is_ok(), delivered, "{:?}", check_headers(&headers));
         }
     }

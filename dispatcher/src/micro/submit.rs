@@ -289,8 +289,8 @@ impl SubmitHandler {
         if let Some(event) = self.history.event(query, wait).await? {
             return Ok(Some(Ok(event)));
         }
-        let rejection = self.history.rejection(&query.template, *sequence, waited + CLOCK_SKEW).await?;
-        Ok(rejection.map(|(rejection, _)| Err(rejection.into())))
+        let rejection = self.history.rejection(query, *sequence, waited + CLOCK_SKEW).await?;
+        Ok(rejection.map(|rejected| Err(rejected.rejection.into())))
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod jobs_stream;
 pub mod nack;
 pub(crate) mod provision;
 pub mod scan;
+pub(crate) mod settings;
 pub(crate) mod status_stream;
 pub(crate) mod subscription;
 pub(crate) mod watchdog;
