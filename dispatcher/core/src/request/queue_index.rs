@@ -1,6 +1,6 @@
 //! An index of the queued requests of one template: which sequence may have a name or request id.
 //!
-//! JetStream cannot search a work queue. Each use adds the requests that were stored since the last
+//! `JetStream` cannot search a work queue. Each use adds the requests that were stored since the last
 //! one, so each request is read once for all callers. An entry is a hint: the request may have left
 //! the queue, and two names may have the same hash.
 
