@@ -131,7 +131,7 @@ async fn connect(
         }
         // The dispatcher itself closes the connection when it stops.
         Event::Draining | Event::Closed => {
-            tracing::debug!(connection = label, %event, "NATS connection event")
+            tracing::debug!(connection = label, %event, "NATS connection event");
         }
         other => tracing::warn!(connection = label, event = %other, "NATS connection event"),
     })
