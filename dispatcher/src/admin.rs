@@ -1,5 +1,7 @@
 //! The admin server: `/livez`, `/readyz`, `/leader` and `/metrics` over HTTP.
 
+mod server;
+
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
 use axum::{
@@ -37,10 +39,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartErro
 
 /// Serves until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "admin server failed");
-    }
+    server::serve(listener, router, stop).await;
 }
 
 /// The routes.

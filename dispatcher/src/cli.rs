@@ -2,9 +2,11 @@
 
 #[cfg(feature = "dev")]
 mod dev;
+mod errors;
 mod nats;
 mod submitters;
 mod templates;
+mod values;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
@@ -12,7 +14,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "dev")]
 pub use self::dev::{DevSettings, Image};
+use self::values::{address, label, number};
 pub use self::{
+    errors::describe,
     nats::Nats,
     submitters::SubmitterSettings,
     templates::{Limits, Templates},
@@ -71,6 +75,11 @@ pub struct Check {
     #[arg(long, value_name = "REQUEST")]
     pub render: Option<String>,
 
+    /// Report a field of a Job that this version does not know as an error. Default: as a warning,
+    /// since the cluster may be newer.
+    #[arg(long)]
+    pub strict: bool,
+
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
@@ -88,7 +97,7 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
 
     /// Namespace of the Jobs.
-    #[arg(long, env = "DISPATCHER_NAMESPACE", default_value = "jobs")]
+    #[arg(long, env = "DISPATCHER_NAMESPACE", default_value = "jobs", value_parser = label)]
     pub namespace: String,
 
     /// The Lease.
@@ -113,7 +122,7 @@ pub struct Config {
         env = "DISPATCHER_CONCURRENCY",
         value_name = "REQUESTS",
         default_value_t = 64,
-        value_parser = clap::value_parser!(u16).range(1..=1024)
+        value_parser = number(1..=1024_u16)
     )]
     pub concurrency: u16,
 
@@ -124,7 +133,7 @@ pub struct Config {
         env = "DISPATCHER_MAX_WAITERS",
         value_name = "CALLERS",
         default_value_t = 1000,
-        value_parser = clap::value_parser!(u16).range(1..)
+        value_parser = number(1..=u16::MAX)
     )]
     pub max_waiters: u16,
 
@@ -134,12 +143,18 @@ pub struct Config {
         env = "DISPATCHER_MAX_WAIT",
         value_name = "SECONDS",
         default_value_t = 600,
-        value_parser = clap::value_parser!(u32).range(1..=86_400)
+        value_parser = number(1..=86_400_u32)
     )]
     pub max_wait: u32,
 
     /// Address of `/livez`, `/readyz`, `/leader` and `/metrics`.
-    #[arg(long, env = "DISPATCHER_ADMIN_ADDR", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "DISPATCHER_ADMIN_ADDR",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080",
+        value_parser = address
+    )]
     pub admin_addr: SocketAddr,
 
     /// Format of the log lines on stderr. `RUST_LOG` sets the level (default: `info`).
@@ -171,7 +186,8 @@ pub struct Lease {
         long = "lease-name",
         env = "DISPATCHER_LEASE_NAME",
         value_name = "NAME",
-        default_value = "dispatcher"
+        default_value = "dispatcher",
+        value_parser = label
     )]
     pub name: String,
 
@@ -180,7 +196,8 @@ pub struct Lease {
         id = "lease_namespace",
         long = "lease-namespace",
         env = "DISPATCHER_LEASE_NAMESPACE",
-        value_name = "NAMESPACE"
+        value_name = "NAMESPACE",
+        value_parser = label
     )]
     pub namespace: Option<String>,
 
@@ -218,13 +235,27 @@ pub enum LogFormat {
 pub struct StartError {
     setting: String,
     message: String,
+    transient: bool,
 }
 
 impl StartError {
     /// An error in `setting`; the message should name the allowed values.
     pub fn new(setting: impl Into<String>, message: impl Into<String>) -> Self {
         let message: String = message.into();
-        Self { setting: setting.into(), message: message.replace('\n', " ") }
+        Self { setting: setting.into(), message: message.replace('\n', " "), transient: false }
+    }
+
+    /// The same error, as one that passes without a change by an operator: NATS or the API server is
+    /// away.
+    #[must_use]
+    pub fn transient_if(self, transient: bool) -> Self {
+        Self { transient, ..self }
+    }
+
+    /// Whether the start may succeed later without a change by an operator.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Parser;
 use dispatcher::{
     app::{RunError, run},
     check::check,
-    cli::{Check, Cli, Command, LogFormat, StartError, check_environment},
+    cli::{Check, Cli, Command, LogFormat, StartError, check_environment, describe},
     nats::{definitions, nack},
     templates,
 };
@@ -21,14 +21,18 @@ const WRONG_SETTING: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_arguments(&error),
+    };
+    let result = match cli.command {
         #[cfg(feature = "dev")]
         Command::Dev(settings) => return run_dev(*settings).await,
         Command::Run(config) => {
-            init_logs(config.log_format);
             // Fails only if a provider is installed already.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            match check_environment(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+            let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+            match init_logs(config.log_format).and_then(|()| check_environment(names)) {
                 Ok(()) => run(*config, signal_token()).await,
                 Err(error) => Err(error.into()),
             }
@@ -50,6 +54,12 @@ async fn main() -> ExitCode {
     }
 }
 
+fn wrong_arguments(error: &clap::Error) -> ExitCode {
+    let Some(line) = describe(error, |name| std::env::var(name).ok()) else { error.exit() };
+    eprintln!("dispatcher: {line}");
+    ExitCode::from(WRONG_SETTING)
+}
+
 #[cfg(feature = "dev")]
 async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
     use dispatcher::dev::{self, DevError};
@@ -67,10 +77,16 @@ async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
     })
 }
 
-fn init_logs(format: LogFormat) {
-    // The dispatcher itself reports what these client libraries would log.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error,kube=off"));
+fn init_logs(format: LogFormat) -> Result<(), StartError> {
+    let level = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = match level.as_str() {
+        // The dispatcher itself reports what these client libraries would log.
+        "" => EnvFilter::new("info,async_nats=error,kube=off"),
+        level => EnvFilter::try_new(level).map_err(|error| {
+            let message = format!("{error} (allowed: `error`, `warn`, `info`, `debug`, `trace`, `off`)");
+            StartError::new(format!("RUST_LOG={}", level.escape_debug()), message)
+        })?,
+    };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -80,6 +96,7 @@ fn init_logs(format: LogFormat) {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
+    Ok(())
 }
 
 /// A token that SIGTERM or SIGINT cancels.
@@ -103,6 +120,7 @@ fn signal_token() -> CancellationToken {
 fn print_check(settings: &Check) -> ExitCode {
     let report = check(settings);
     report.lines.iter().for_each(|line| println!("{line}"));
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     report.problems.iter().for_each(|problem| eprintln!("{problem}"));
     if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_SETTING) }
 }

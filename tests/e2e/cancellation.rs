@@ -30,7 +30,7 @@ async fn until_no_cancellation_is_stored(env: &TestEnv) {
 }
 
 /// Pauses the consumer. A deleted consumer would be recreated.
-async fn pause_queue(env: &TestEnv) {
+pub(crate) async fn pause_queue(env: &TestEnv) {
     let until = json!({"pause_until": "2100-01-01T00:00:00Z"});
     let paused: Value = env.jetstream.request("CONSUMER.PAUSE.JOBS.dispatcher-simple", &until).await.unwrap();
     assert_eq!(paused["paused"], true, "{paused}");

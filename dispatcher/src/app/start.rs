@@ -3,13 +3,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
 use dispatcher_core::{
-    contract::{
-        names::{TemplateName, is_label},
-        submitter::Submitters,
-    },
+    contract::{names::TemplateName, submitter::Submitters},
+    request::error::CallError,
     template::Template,
 };
+use futures::future::join_all;
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     micro::{history::History, lookup::Lookups},
     nats::{
         cancellation_bucket::CancellationBucket,
+        definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
         provision::{Provision, Provisioned},
         status_stream::StatusStream,
         watchdog::Watchdog,
@@ -70,10 +71,14 @@ impl Prepared {
         let context = connections.jetstream();
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
-        let provisioned = provision.run(&context, &names).await?;
+        let provisioned = match provision.run(&context, &names).await {
+            Ok(provisioned) => provisioned,
+            Err(error) => return Err(error.transient_if(!streams_answer(&context).await)),
+        };
         check_ttls(&templates, &provisioned)?;
 
-        let nats_error = |message: String| StartError::new("NATS_URL", message);
+        // The streams exist, so only a lost connection or server fails here.
+        let nats_error = |message: String| StartError::new("NATS_URL", message).transient_if(true);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
         let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
         let bucket =
@@ -139,19 +144,6 @@ async fn connect_kubernetes(
     cluster: Option<::kube::Client>,
     config: &Config,
 ) -> Result<JobClient, StartError> {
-    let lease_namespace = config.lease.namespace.as_ref().unwrap_or(&config.namespace);
-    for (setting, name, object) in [
-        ("DISPATCHER_NAMESPACE", &config.namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAMESPACE", lease_namespace, "namespace"),
-        ("DISPATCHER_LEASE_NAME", &config.lease.name, "Lease"),
-    ] {
-        if !is_label(name) {
-            let message = format!(
-                "{name:?} is not a valid {object} name (allowed: lower-case letters, digits and `-`)"
-            );
-            return Err(StartError::new(setting, message));
-        }
-    }
     let client = match cluster {
         Some(client) => client,
         None => crate::kube::connect(config.kubeconfig.as_deref())
@@ -171,6 +163,34 @@ async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
             StartError::new("KUBECONFIG", format!("the API server rejects the credentials: {error}"))
         }
         Some(403) => StartError::new("DISPATCHER_NAMESPACE", format!("missing permission: {error}")),
-        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
+        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}"))
+            .transient_if(is_away(&error)),
     })
+}
+
+/// Whether `JetStream` answers for every stream. If not, a server or the leader of a stream is away.
+async fn streams_answer(context: &jetstream::Context) -> bool {
+    let answers = async |stream: &str| match context.get_stream(stream).await {
+        Ok(_) => true,
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) => error.code() != 503 || is_disabled(error.error_code()),
+            _ => false,
+        },
+    };
+    join_all([JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS].map(answers)).await.into_iter().all(|ok| ok)
+}
+
+/// Whether the account or the server has no `JetStream`, which an operator must change.
+fn is_disabled(code: ErrorCode) -> bool {
+    [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
+}
+
+/// Whether the API server may come back without a change by an operator. A certificate that does not
+/// verify needs one.
+fn is_away(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => status.code == 429 || status.code >= 500,
+        CallError::DeadlineExceeded(_) => true,
+        CallError::Transport(text) => !text.contains("certificate"),
+    }
 }

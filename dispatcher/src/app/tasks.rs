@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use tokio::{sync::watch, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::start::Prepared,
@@ -12,6 +11,7 @@ use crate::{
     cli::Config,
     concurrency::ConcurrencyLimiter,
     intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
+    kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
     micro::{
@@ -26,7 +26,7 @@ use crate::{
     watch::{
         events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, PodWatch},
+        pods::{PodWatch, SharedPods},
         retire::KubeCluster,
     },
 };
@@ -83,14 +83,18 @@ pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
 /// Starts the publisher of status events. It ends by itself once every handle is dropped.
 fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
     let Prepared { jobs, templates, cancellations, store, .. } = prepared;
-    let cluster = Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancellations.clone()));
+    let refusals = Refusals::new(jobs.clone(), shared.metrics.clone());
+    let cluster = Arc::new(KubeCluster::new(
+        jobs.clone(),
+        templates.clone(),
+        cancellations.clone(),
+        (refusals, shared.metrics.clone()),
+    ));
     let (status, publisher) = status::start(
         store.clone(),
         cluster,
         (&shared.health, shared.metrics.clone(), shared.spans.clone()),
         shared.leadership.clone(),
-        // The supervisor aborts the publisher at its deadline.
-        CancellationToken::new(),
     );
     group.spawn("status", |_| publisher);
     status
@@ -109,7 +113,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
-    let pending = PendingPods::default();
+    let pending = SharedPods::default();
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),
@@ -224,6 +228,7 @@ fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared
     let Prepared { jobs, connections, watchdog, store, cancellations, .. } = prepared;
     let enforcer = Enforcer {
         cancellations: cancellations.clone(),
+        refusals: Refusals::new(jobs.clone(), shared.metrics.clone()),
         client: jobs,
         store,
         jobs: prepared.provisioned.jobs,

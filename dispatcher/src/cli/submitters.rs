@@ -1,4 +1,4 @@
-//! The settings of submitters: how they are recorded, and what they may cancel.
+//! The settings of submitters: the key that signs them, and the limit of `cancel`.
 
 use std::path::PathBuf;
 

@@ -5,10 +5,12 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use dispatcher_core::template::ImagePattern;
 
+use crate::cli::values::number;
+
 /// The operator's limits on the Jobs of all templates.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Limits {
-    /// Images that containers may use, separated by commas. A trailing `*` after `/`, `:` or `@`
+    /// Images that containers and image volumes may use, separated by commas. A trailing `*` after `/`, `:` or `@`
     /// is a wildcard: `registry.example.org/team/*`. Default: any image.
     #[arg(
         id = "allowed_images",
@@ -29,13 +31,25 @@ pub struct Limits {
     )]
     pub service_accounts: Option<Vec<String>>,
 
+    /// CSI drivers that inline volumes may use, separated by commas. A driver runs with the rights of
+    /// the node. Default: none.
+    #[arg(
+        id = "allowed_csi_drivers",
+        long = "allowed-csi-drivers",
+        env = "DISPATCHER_ALLOWED_CSI_DRIVERS",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub csi_drivers: Vec<String>,
+
     /// `activeDeadlineSeconds`, in seconds, of Jobs whose template sets none. It ends Jobs whose
     /// pods never start. Default: none.
     #[arg(
         id = "default_active_deadline_seconds",
         long = "default-active-deadline-seconds",
         env = "DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS",
-        value_name = "SECONDS"
+        value_name = "SECONDS",
+        value_parser = number(NonZeroU32::MIN..=NonZeroU32::MAX)
     )]
     pub active_deadline_seconds: Option<NonZeroU32>,
 }

@@ -39,7 +39,7 @@ pub(super) struct Call {
     /// The headers of [`HEADERS`].
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
-    /// Who sent the call, if the server says so.
+    /// Who sent the call, if the server added it.
     pub(super) submitter: Option<Submitter>,
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct CancelHandler {
     pub(crate) limiter: ConcurrencyLimiter,
     pub(crate) history: History,
     pub(crate) lookups: Lookups,
-    /// Whether a caller may cancel the requests of its own account only.
+    /// Whether a caller may cancel only the requests that its account submitted.
     pub(crate) own_account_only: bool,
 }
 
@@ -80,7 +80,7 @@ impl CancelResult {
     }
 }
 
-/// One call: what it concerns and who sent it.
+/// One call, with its template and its caller.
 struct Cancelling<'a> {
     handler: &'a CancelHandler,
     template: &'a Template,
@@ -243,8 +243,7 @@ impl Cancelling<'_> {
         if self.handler.own_account_only && self.caller.is_none() {
             return Err(forbidden());
         }
-        let found = self.handler.lookups.find(self.template, lookup, |owner| self.may_cancel(owner)).await;
-        found.map_err(ServiceError::not_ready)
+        self.handler.lookups.find(self.template, lookup, |owner| self.may_cancel(owner)).await
     }
 
     async fn last_sequence(&self) -> Result<u64, ServiceError> {

@@ -1,4 +1,4 @@
-//! The endpoints of the service, and what they count for `$SRV.STATS`.
+//! The endpoints of the service, and their counters for `$SRV.STATS`.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! Receives the calls of the NATS service and answers them, bounded in number and bytes.
 //!
-//! The receiving loop never waits for NATS: what it cannot serve at once it refuses or drops. So
-//! the buffers of the client library stay short whatever callers send.
+//! The receiving loop never waits for NATS. It refuses or drops a call for which there is no place,
+//! so the buffers of the client library stay short.
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 

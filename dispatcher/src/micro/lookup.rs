@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::{message::StreamMessage, stream::RawMessage};
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
@@ -42,9 +42,9 @@ use crate::{
 const MAX_INDEXED: usize = 10_000;
 /// How many requests that may match are read.
 const MAX_CANDIDATES: usize = 100;
-/// How long a look-up reads the queue, and waits for its place.
+/// The longest time that a search reads the queue, and that a call waits for its place.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How many look-ups run concurrently. Others wait.
+/// How many calls that search the queue run concurrently. Others wait.
 const CONCURRENCY: usize = 32;
 
 /// The result of a search.
@@ -75,10 +75,10 @@ impl Lookups {
         Self { jobs, submitters, places: Places::new(CONCURRENCY, templates), indexes: Arc::default() }
     }
 
-    /// A place for a look-up of the template.
+    /// A place for a search in the template's queue.
     ///
     /// # Errors
-    /// [`ErrorCode::Overloaded`] if none is free in time.
+    /// [`ErrorCode::Overloaded`] if every place stays taken.
     pub(super) async fn place(&self, template: &TemplateName) -> Result<Place, ServiceError> {
         self.places.take_within(template, DEADLINE).await.ok_or_else(|| {
             let message = format!("too many look-ups of template {template} are in progress; retry later");
@@ -90,26 +90,21 @@ impl Lookups {
     /// are not returned.
     ///
     /// # Errors
-    /// The stream does not answer.
+    /// [`ErrorCode::Overloaded`] if the search takes too long; the next one continues where it
+    /// ended. [`ErrorCode::NotReady`] if the stream does not answer.
     pub(super) async fn find(
         &self,
         template: &Template,
         lookup: Lookup<'_>,
         may_see: impl Fn(Option<&Submitter>) -> bool,
-    ) -> Result<Found, String> {
+    ) -> Result<Found, ServiceError> {
         let end = Instant::now() + DEADLINE;
-        let Some((candidates, is_complete)) = self.candidates(template, lookup, end).await? else {
-            return Ok(Found::Unknown);
-        };
-        let mut found = if is_complete { Found::Absent } else { Found::Unknown };
-        if candidates.len() > MAX_CANDIDATES {
-            found = Found::Unknown;
-        }
+        let (candidates, extent) = self.candidates(template, lookup, end).await?;
+        let mut found = None;
         // The oldest candidates may have left the queue.
-        for sequence in candidates.into_iter().rev().take(MAX_CANDIDATES) {
-            let message = timeout_at(end, self.jobs.first_request(&template.name, sequence)).await;
-            let Ok(message) = message else { return Ok(Found::Unknown) };
-            let Some(message) = message?.filter(|message| message.sequence == sequence) else { continue };
+        for sequence in candidates.iter().rev().take(MAX_CANDIDATES) {
+            let message = self.first_request(template, *sequence, end).await?;
+            let Some(message) = message.filter(|message| message.sequence == *sequence) else { continue };
             let Ok(message) = StreamMessage::try_from(message) else { continue };
             let Some(Queued { name, identity, submitter }) = self.read(template, &message) else { continue };
             let matches = match lookup {
@@ -118,46 +113,58 @@ impl Lookups {
             };
             match matches {
                 true if may_see(submitter.as_ref()) => return Ok(Found::Queued(name)),
-                true => found = Found::Forbidden,
+                true => found = Some(Found::Forbidden),
                 false => {}
             }
         }
-        Ok(found)
+        match (found, extent) {
+            (Some(found), _) => Ok(found),
+            (None, Extent::Partial) => Err(takes_too_long(template)),
+            (None, Extent::Whole) if candidates.len() <= MAX_CANDIDATES => Ok(Found::Absent),
+            (None, Extent::Whole | Extent::Full) => Ok(Found::Unknown),
+        }
     }
 
-    /// The sequences that may match, and whether the index covers the whole queue. `None` if other
-    /// look-ups of the template take too long.
+    /// The sequences that may match, and how much of the queue the index contains.
     async fn candidates(
         &self,
         template: &Template,
         lookup: Lookup<'_>,
         end: Instant,
-    ) -> Result<Option<(Vec<u64>, bool)>, String> {
+    ) -> Result<(Vec<u64>, Extent), ServiceError> {
         let index = self.index(&template.name);
-        let Ok(mut index) = timeout_at(end, index.lock()).await else { return Ok(None) };
-        let Ok(first) = timeout_at(end, self.jobs.first_request(&template.name, 1)).await else {
-            return Ok(None);
-        };
-        index.begin(&self.jobs.incarnation(), first?.map(|message| message.sequence));
-        let mut is_complete = false;
-        while let Some(next) = index.next() {
-            let message = timeout_at(end, self.jobs.first_request(&template.name, next)).await;
-            let Ok(message) = message else { break };
-            let Some(message) = message? else {
-                is_complete = true;
-                break;
+        let Ok(mut index) = timeout_at(end, index.lock()).await else { return Err(takes_too_long(template)) };
+        let first = self.first_request(template, 1, end).await?;
+        index.begin(&self.jobs.incarnation(), first.map(|message| message.sequence));
+        let extent = loop {
+            let Some(next) = index.next() else { break Extent::Full };
+            let message = match self.first_request(template, next, end).await {
+                Ok(Some(message)) => message,
+                Ok(None) => break Extent::Whole,
+                Err(error) if error.code == ErrorCode::Overloaded => break Extent::Partial,
+                Err(error) => return Err(error),
             };
             let sequence = message.sequence;
             // A poison message is not a request.
-            match StreamMessage::try_from(message) {
-                Ok(message) => match self.read(template, &message) {
-                    Some(queued) => index.add(sequence, Some(&queued.name), &queued.identity.id),
-                    None => index.skip(sequence),
-                },
-                Err(_) => index.skip(sequence),
+            let queued = StreamMessage::try_from(message).ok();
+            match queued.and_then(|message| self.read(template, &message)) {
+                Some(queued) => index.add(sequence, Some(&queued.name), &queued.identity.id),
+                None => index.skip(sequence),
             }
+        };
+        Ok((index.candidates(lookup), extent))
+    }
+
+    async fn first_request(
+        &self,
+        template: &Template,
+        from: u64,
+        end: Instant,
+    ) -> Result<Option<RawMessage>, ServiceError> {
+        match timeout_at(end, self.jobs.first_request(&template.name, from)).await {
+            Ok(message) => message.map_err(ServiceError::not_ready),
+            Err(_) => Err(takes_too_long(template)),
         }
-        Ok(Some((index.candidates(lookup), is_complete)))
     }
 
     fn index(&self, template: &TemplateName) -> Arc<AsyncMutex<QueueIndex>> {
@@ -200,6 +207,23 @@ impl Lookups {
     }
 }
 
+/// How much of the queue the index contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Every request.
+    Whole,
+    /// As many as it may hold.
+    Full,
+    /// Those that the search could read in time.
+    Partial,
+}
+
+fn takes_too_long(template: &Template) -> ServiceError {
+    let message =
+        format!("the search in the queue of template {} takes too long; retry later", template.name);
+    ServiceError::new(ErrorCode::Overloaded, message)
+}
+
 /// A queued request.
 struct Queued {
     name: JobName,
@@ -226,8 +250,7 @@ pub(super) async fn get(
         return Ok(event);
     }
     let _place = lookups.place(&template.name).await?;
-    let found = lookups.find(template, Lookup::Name(name), |_| true).await;
-    let found = found.map_err(ServiceError::not_ready)?;
+    let found = lookups.find(template, Lookup::Name(name), |_| true).await?;
     // The request leaves the queue after its first event is stored: read the event again.
     match last().await? {
         Some(event) => Ok(event),

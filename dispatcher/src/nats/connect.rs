@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -56,16 +56,18 @@ pub(crate) async fn connect(
             std::future::ready(())
         });
     let options = with_tls(options, settings).await?;
-    let (setting, reason) = match with_deadline(DEADLINE, options.connect(servers)).await {
+    let (setting, reason, away) = match with_deadline(DEADLINE, options.connect(servers)).await {
         Ok(Ok(client)) => return Ok(Connected { client, ended }),
         Ok(Err(error)) => {
             let reason = chain(&error);
-            (setting_at_fault(settings, &reason), reason)
+            let setting = setting_at_fault(settings, &reason);
+            (setting, reason, setting == "NATS_URL" && is_away(error.kind()))
         }
-        Err(error) => ("NATS_URL", error.to_string()),
+        Err(error) => ("NATS_URL", error.to_string(), true),
     };
     let servers = without_credentials(&settings.url);
-    Err(StartError::new(setting, format!("cannot connect to {servers}: {reason}")))
+    let message = format!("cannot connect to {servers}: {reason}");
+    Err(StartError::new(setting, message).transient_if(away))
 }
 
 /// The delay before the given try to connect. The first is short: after an undecodable message, the
@@ -107,6 +109,12 @@ async fn with_tls(mut options: ConnectOptions, settings: &Nats) -> Result<Connec
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// Whether the server may come back without a change by an operator. A name that does not resolve may
+/// be that of a Service that is created later.
+fn is_away(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut)
 }
 
 /// The setting that most likely caused this error of the first connection.

@@ -1,5 +1,7 @@
 //! The names of the headers of the contract, and how text becomes a valid header value.
 
+use crate::contract::text;
+
 /// On status events: the type.
 pub const JOB_EVENT: &str = "Job-Event";
 /// On status events: the Job's uid.
@@ -46,11 +48,12 @@ pub const NATS_MSG_ID: &str = "Nats-Msg-Id";
 /// The longest header value that the dispatcher writes, in bytes.
 pub const MAX_VALUE: usize = 1024;
 
-/// Replaces control characters (a CR or LF would end the header) and truncates to [`MAX_VALUE`].
+/// Escapes a text, replaces its line feeds and tabs (a line feed would end the header), and
+/// truncates it to [`MAX_VALUE`].
 #[must_use]
 pub fn safe_value(text: &str) -> String {
     let mut value = String::with_capacity(text.len().min(MAX_VALUE));
-    for c in text.chars() {
+    for c in text::printable(text).chars() {
         let c = if c.is_control() { ' ' } else { c };
         if value.len() + c.len_utf8() > MAX_VALUE {
             break;
@@ -102,6 +105,7 @@ mod tests {
     #[test]
     fn header_value_keeps_valid_text() {
         assert_eq!(safe_value("field `foo`: größer"), "field `foo`: größer");
-        assert_eq!(safe_value("a\r\nNats-Msg-Id: x"), "a  Nats-Msg-Id: x");
+        assert_eq!(safe_value("a\r\nNats-Msg-Id: x"), "a Nats-Msg-Id: x");
+        assert_eq!(safe_value("a\rb\u{202e}c"), "a\\x0db\\u202ec");
     }
 }

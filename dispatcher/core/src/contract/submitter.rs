@@ -2,7 +2,7 @@
 //!
 //! The server adds `Nats-Request-Info` to a request that crosses accounts by a service import, and
 //! replaces what the client wrote. `JetStream` removes the header, so `submit` stores the submitter
-//! in a header of its own. Anyone who may publish on `jobs.<template>.create` can write that header
+//! in the header `Job-Submitter`. Anyone who may publish on `jobs.<template>.create` can write that header
 //! too; only a signature distinguishes the dispatcher's.
 
 use hmac::{Hmac, Mac};
@@ -39,8 +39,8 @@ struct RequestInfo {
 }
 
 impl Submitter {
-    /// The submitter in the values of `Nats-Request-Info`. The server writes exactly one; several
-    /// say nothing.
+    /// The submitter in the values of `Nats-Request-Info`. The server writes exactly one; with
+    /// several, the submitter is unknown.
     pub fn from_request_info<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut values = values.into_iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_or_unusable_request_info_names_nobody() {
+    fn ambiguous_or_invalid_request_info_is_ignored() {
         assert_eq!(Submitter::from_request_info([r#"{"acc":"A"}"#, r#"{"acc":"B"}"#]), None);
         let long = format!(r#"{{"acc":"{}"}}"#, "x".repeat(257));
         for info in ["", "{}", "[]", r#"{"acc":""}"#, r#"{"acc":7}"#, r#"{"acc":"a\nb"}"#, &long] {

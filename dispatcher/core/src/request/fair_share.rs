@@ -12,7 +12,7 @@ use crate::contract::names::TemplateName;
 #[derive(Debug)]
 pub struct FairShare {
     max: usize,
-    /// A single template has nobody to share with.
+    /// `false` for a single template, which may hold every place.
     is_shared: bool,
     held: HashMap<TemplateName, usize>,
     total: usize,
@@ -25,7 +25,7 @@ impl FairShare {
         Self { max, is_shared: templates > 1, held: HashMap::new(), total: 0 }
     }
 
-    /// Takes a place. Returns `false` if the template has its share, or none is free.
+    /// Takes a place. Returns `false` if the template has its share or every place is taken.
     pub fn take(&mut self, template: &TemplateName) -> bool {
         let free = self.max.saturating_sub(self.total);
         let held = self.held.get(template).copied().unwrap_or(0);

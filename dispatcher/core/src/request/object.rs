@@ -13,7 +13,7 @@ use crate::contract::names::Quoted;
 /// The longest message of the JSON library, in characters.
 const MAX_LIBRARY_MESSAGE: usize = 300;
 
-/// Why a payload is not a JSON object. Each message says what is expected and what was found.
+/// Why a payload is not a JSON object. Each message names the expected and the actual type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     /// Not JSON in UTF-8, or nested too deeply.
@@ -51,10 +51,10 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// The fields of the JSON object in `payload`. An array is not an object, whatever its elements.
+/// The fields of the JSON object in `payload`. An array of the values is refused.
 ///
 /// # Errors
-/// [`ObjectError`] says what was found instead.
+/// [`ObjectError`] if the payload is anything else.
 pub fn fields(payload: &[u8]) -> Result<BTreeMap<String, Value>, ObjectError> {
     let text = std::str::from_utf8(payload).map_err(|e| {
         let offset = e.valid_up_to();

@@ -1,8 +1,8 @@
 //! An index of the queued requests of one template: which sequence may have a name or request id.
 //!
-//! A work queue has no index of its own. This one is extended by the requests that were stored
-//! since, so each request is read once, however many callers look for one. An entry is a hint: the
-//! request may have left the queue, and two names may have the same hash.
+//! JetStream cannot search a work queue. Each use adds the requests that were stored since the last
+//! one, so each request is read once for all callers. An entry is a hint: the request may have left
+//! the queue, and two names may have the same hash.
 
 use std::{
     collections::VecDeque,
