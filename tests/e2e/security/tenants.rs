@@ -79,5 +79,5 @@ async fn tenants_share_a_dispatcher_and_are_isolated() {
         assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders, "{subject}");
     }
     let mut jobs = env.jetstream.get_stream("JOBS").await.unwrap();
-    assert_eq!(jobs.info().await.unwrap().state.last_sequence, 2, "another request was stored");
+    assert_eq!(jobs.info().await.unwrap().state.last_sequence, 3, "another request was stored");
 }

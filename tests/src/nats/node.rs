@@ -1,6 +1,6 @@
 //! One NATS server of a test: alone or in a cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal};
 
@@ -32,14 +32,7 @@ impl Node {
     ) -> Result<Self, String> {
         let store = folder.path().join("store").display().to_string();
         let port_text = port.to_string();
-        let mut args = args;
-        if !args.iter().any(|arg| arg == "--config") {
-            // The streams reserve their limits, whatever space the disk has.
-            let config = folder.path().join("store.conf");
-            std::fs::write(&config, "jetstream {max_file_store: 8GB}\n")
-                .map_err(|error| format!("{}: {error}", config.display()))?;
-            args.extend(["--config".to_owned(), config.display().to_string()]);
-        }
+        let args = with_store_limit(folder.path(), args)?;
         let own = ["--jetstream", "--store_dir", &store, "--addr", "127.0.0.1", "--port", &port_text];
         let program = Program {
             name: "nats".to_owned(),
@@ -116,4 +109,25 @@ impl Node {
         let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("the server runs");
     }
+}
+
+/// Limits the store in a configuration that includes the one in `args`. By default, the limit is
+/// three quarters of the free disk, which may be less than the streams reserve.
+fn with_store_limit(folder: &Path, args: Vec<String>) -> Result<Vec<String>, String> {
+    let (mut own, mut rest) = ("jetstream {max_file_store: 8GB}\n".to_owned(), vec![]);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        if arg == "--config" {
+            // The server resolves paths relative to the including file.
+            let up = "../".repeat(folder.components().count().saturating_sub(1));
+            let included = args.next().unwrap_or_default();
+            own.push_str(&format!("include \"{up}{}\"\n", included.trim_start_matches('/')));
+        } else {
+            rest.push(arg);
+        }
+    }
+    let config = folder.join("store.conf");
+    std::fs::write(&config, own).map_err(|error| format!("{}: {error}", config.display()))?;
+    rest.extend(["--config".to_owned(), config.display().to_string()]);
+    Ok(rest)
 }
