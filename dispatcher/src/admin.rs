@@ -75,6 +75,9 @@ fn verbose_body(health: &Health, ready: bool) -> String {
             None => writeln!(body, "[+]{} ok", component.name),
             Some(reason) => writeln!(body, "[-]{} {reason}", component.name),
         };
+        for warning in component.warnings {
+            let _ = writeln!(body, "[!]{} {warning}", component.name);
+        }
     }
     body + if ready { "readyz check passed\n" } else { "readyz check failed\n" }
 }
@@ -141,7 +144,8 @@ mod tests {
         let body = "[+]nats ok\n[-]watch 403 Forbidden\nreadyz check failed\n";
         assert_eq!(get(&health, "/readyz?verbose").await, (503, body.to_owned()));
         watch.ready();
-        let body = "[+]nats ok\n[+]watch ok\nreadyz check passed\n";
+        nats.warnings(vec!["no limit".to_owned()]);
+        let body = "[+]nats ok\n[!]nats no limit\n[+]watch ok\nreadyz check passed\n";
         for path in ["/readyz?verbose", "/readyz?verbose=true", "/readyz?a=b&verbose"] {
             assert_eq!(get(&health, path).await, (200, body.to_owned()), "{path}");
         }

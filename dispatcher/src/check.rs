@@ -8,7 +8,6 @@ use dispatcher_core::{
     request::{Envelope, Identity, Request, job},
     template::{Template, TemplateError},
 };
-use k8s_openapi::api::batch::v1::Job;
 
 use crate::{cli::Check, templates};
 
@@ -19,6 +18,8 @@ pub struct Report {
     pub lines: Vec<String>,
     /// For stderr: one line for each problem, with file and field.
     pub problems: Vec<String>,
+    /// For stderr: one line for each unknown field, with its file.
+    pub warnings: Vec<String>,
 }
 
 impl Report {
@@ -36,10 +37,21 @@ pub fn check(settings: &Check) -> Report {
     for file in files(&settings.files, &mut report) {
         let others: Vec<&Template> = valid.iter().map(|(_, template)| template).collect();
         match templates::load_file(&file, &policy, &others) {
-            Ok(template) => valid.push((file, template)),
+            Ok(template) => {
+                let warnings = template.warnings.iter();
+                let lines: Vec<_> =
+                    warnings.map(|warning| format!("{}: {warning}", file.display())).collect();
+                let is_valid = !settings.strict || lines.is_empty();
+                if settings.strict { &mut report.problems } else { &mut report.warnings }.extend(lines);
+                if is_valid {
+                    valid.push((file, template));
+                }
+            }
             Err(error) => report.add(&error),
         }
     }
+    let (files, templates): (Vec<_>, Vec<_>) = valid.into_iter().unzip();
+    let valid: Vec<_> = files.into_iter().zip(templates::reserve_prefixes(templates)).collect();
     match (&settings.render, valid.as_slice()) {
         (None, valid) => {
             report.lines = valid.iter().map(|(file, template)| ok_line(file, template)).collect();
@@ -86,7 +98,7 @@ fn render(template: &Template, request: &str) -> Result<String, Rejection> {
     };
     let identity = Identity::of(&envelope).map_err(|(_, rejection)| rejection)?;
     let request = Request::parse(template, identity, envelope.payload)?;
-    let job: Job = job::build(&request, template, &TraceContext::default())?;
+    let job = job::build(&request, template, &TraceContext::default())?;
     Ok(serde_json::to_string_pretty(&job).unwrap_or_default())
 }
 

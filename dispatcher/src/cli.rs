@@ -75,6 +75,11 @@ pub struct Check {
     #[arg(long, value_name = "REQUEST")]
     pub render: Option<String>,
 
+    /// Report a field of a Job that this version does not know as an error. Default: as a warning,
+    /// since the cluster may be newer.
+    #[arg(long)]
+    pub strict: bool,
+
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
@@ -230,13 +235,27 @@ pub enum LogFormat {
 pub struct StartError {
     setting: String,
     message: String,
+    transient: bool,
 }
 
 impl StartError {
     /// An error in `setting`; the message should name the allowed values.
     pub fn new(setting: impl Into<String>, message: impl Into<String>) -> Self {
         let message: String = message.into();
-        Self { setting: setting.into(), message: message.replace('\n', " ") }
+        Self { setting: setting.into(), message: message.replace('\n', " "), transient: false }
+    }
+
+    /// The same error, as one that passes without a change by an operator: NATS or the API server is
+    /// away.
+    #[must_use]
+    pub fn transient_if(self, transient: bool) -> Self {
+        Self { transient, ..self }
+    }
+
+    /// Whether the start may succeed later without a change by an operator.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
     }
 }
 

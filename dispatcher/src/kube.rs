@@ -3,6 +3,8 @@
 //! The retries of the client library are off: they repeat a POST for up to 1,000 s, which is longer
 //! than `ack_wait`.
 
+pub(crate) mod refusals;
+
 use std::{path::Path, time::Duration};
 
 use dispatcher_core::{contract::job::JobObject, request::error::CallError};
@@ -131,12 +133,12 @@ impl JobClient {
         &self.namespace
     }
 
-    /// Creates a Job.
+    /// Creates a Job. It is JSON, since the type `Job` would drop the fields that it does not know.
     ///
     /// # Errors
     /// [`CallError`]. After [`CallError::DeadlineExceeded`] and [`CallError::Transport`] the Job
     /// may exist.
-    pub(crate) async fn create(&self, job: &Job) -> Result<JobObject, CallError> {
+    pub(crate) async fn create(&self, job: &Value) -> Result<JobObject, CallError> {
         let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
         let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
             .create(&PostParams::default(), body)

@@ -120,6 +120,7 @@ fn signal_token() -> CancellationToken {
 fn print_check(settings: &Check) -> ExitCode {
     let report = check(settings);
     report.lines.iter().for_each(|line| println!("{line}"));
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     report.problems.iter().for_each(|problem| eprintln!("{problem}"));
     if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_SETTING) }
 }

@@ -19,6 +19,7 @@ impl Limits {
         Arc::new(Policy {
             images: self.images.clone(),
             service_accounts: self.service_accounts.clone(),
+            csi_drivers: self.csi_drivers.iter().filter(|name| !name.is_empty()).cloned().collect(),
             active_deadline_seconds: self.active_deadline_seconds,
         })
     }
@@ -29,16 +30,28 @@ impl Limits {
 /// # Errors
 /// If the folder contains no template, or for the first file that cannot be read or is not valid.
 pub fn load(folder: &Path, policy: &Arc<Policy>) -> Result<Vec<Arc<Template>>, TemplateError> {
-    let mut templates: Vec<Arc<Template>> = Vec::new();
+    let mut templates: Vec<Template> = Vec::new();
     for path in template_files(folder)? {
-        let others: Vec<&Template> = templates.iter().map(AsRef::as_ref).collect();
+        let others: Vec<&Template> = templates.iter().collect();
         let template = load_file(&path, policy, &others)?;
-        templates.push(Arc::new(template));
+        for warning in &template.warnings {
+            let template = template.name.as_ref();
+            tracing::warn!(template, field = warning.field, "{}", warning.message);
+        }
+        templates.push(template);
     }
-    Ok(templates)
+    Ok(reserve_prefixes(templates).into_iter().map(Arc::new).collect())
 }
 
-/// Loads one template. Its name must differ from those of `others`.
+/// The templates, each without the names that the prefixes of the others reserve.
+pub(crate) fn reserve_prefixes(templates: Vec<Template>) -> Vec<Template> {
+    let prefixes: Vec<_> =
+        templates.iter().map(|template| (template.name.clone(), template.name_prefix().to_owned())).collect();
+    templates.into_iter().map(|template| template.with_reserved_prefixes(&prefixes)).collect()
+}
+
+/// Loads one template. Its name must differ from those of `others`, and the names of its Jobs from
+/// those of templates with a name prefix.
 ///
 /// # Errors
 /// All problems of the file.
@@ -55,6 +68,8 @@ pub(crate) fn load_file(
     if others.iter().any(|other| other.name == template.name) {
         let message = format!("another file defines the template `{}`", template.name);
         problems.push(Problem::at("metadata.name", message));
+    } else {
+        problems.extend(others.iter().find_map(|other| template.name_conflict(other)));
     }
     if problems.is_empty() { Ok(template) } else { Err(in_file(problems)) }
 }

@@ -83,9 +83,24 @@ impl ApiError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// Fields that the resource does not have, in a write with `fieldValidation=Strict`.
+    pub(crate) fn unknown_fields(resource: &Resource, fields: &[String]) -> Self {
+        let (kind, version) = (resource.kind, resource.version);
+        let fields: Vec<_> = fields.iter().map(|field| unknown_field(field)).collect();
+        Self::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+            fields.join(", ")
+        ))
+    }
+
     pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
         Self::new(403, "Forbidden", message).with_details(resource, name)
+    }
+
+    /// A request that is forbidden whatever it asks for.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(403, "Forbidden", message)
     }
 
     pub(crate) fn method_not_allowed() -> Self {
@@ -156,6 +171,11 @@ impl ApiError {
         }
         status
     }
+}
+
+/// The text of an error or a warning about an unknown field.
+pub(crate) fn unknown_field(path: &str) -> String {
+    format!("unknown field {path:?}")
 }
 
 /// The details of an error, without empty fields.

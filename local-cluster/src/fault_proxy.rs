@@ -24,11 +24,11 @@ use crate::{
 ///
 /// `upstream` receives each request with its parsed call. If the path is unknown, the call is
 /// `None`, and no fault applies except [`Faults::refuse_connections`]. [`Behaviour::Merge`] has no
-/// effect: events are forwarded as they arrive. The proxy does not authenticate its clients: listen
-/// on loopback only.
+/// effect: events are forwarded as they arrive. The proxy refuses requests of web pages, but does
+/// not authenticate its clients: it is for tests, on loopback.
 ///
 /// # Errors
-/// Never at present: a failed `accept` is logged and retried.
+/// The listener has no address. A failed `accept` is logged and retried.
 pub async fn serve<U, F>(
     faults: &Faults,
     upstream: U,
@@ -41,7 +41,7 @@ where
 {
     let shared = faults.clone();
     let respond = move |request| respond(shared.clone(), upstream.clone(), request);
-    http::serve(faults, respond, listener, shutdown).await
+    http::serve(faults, None, respond, listener, shutdown).await
 }
 
 async fn respond<U, F>(faults: Faults, upstream: U, request: Request) -> io::Result<Response>

@@ -3,17 +3,18 @@
 //! ```text
 //! kube::Client ──┐                                ┌─ rules: defaults, validation, names   (pure)
 //!                ├─▶ http: path, verb, body ─▶ api ┤
-//! loopback HTTP ─┘        ▲      ▲                 └─ store: objects, versions, history ──▶ watches
+//! loopback HTTPS ┘        ▲      ▲                 └─ store: objects, versions, history ──▶ watches
 //!                      faults  logs
 //! ```
 //!
 //! It covers the needs of the dispatcher, its tests and a few `kubectl` commands, and answers other
 //! requests with 404, 405 or 415. Supported calls return the codes, reasons and events of
-//! Kubernetes, in the same order. State is kept in memory, and there are no users or permissions.
+//! Kubernetes, in the same order. State is kept in memory. There is one user with every permission.
 
 mod api;
 mod call;
 pub mod controller;
+mod credentials;
 mod error;
 pub mod fault_proxy;
 pub mod faults;
@@ -33,6 +34,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use credentials::Credentials;
 pub use faults::Faults;
 pub use http::Options;
 pub use logs::{LogError, LogRequest, LogStream, Logs};
@@ -62,21 +64,22 @@ impl LocalCluster {
         Client::new(http::service(Arc::new(self.state.without_faults())), namespace)
     }
 
-    /// The API as an axum router. Only [`Self::serve`] supports [`Faults::refuse_connections`].
-    pub fn router(&self) -> axum::Router {
-        http::router(self.state.clone())
-    }
-
-    /// Serves plain HTTP until `shutdown`, then closes every connection, including watches.
+    /// Serves HTTPS until `shutdown`, then closes every connection, including watches.
     ///
-    /// The server does not authenticate: listen on loopback only.
+    /// Every request needs the token of `credentials`. Requests of web pages and for other host
+    /// names are refused.
     ///
     /// # Errors
-    /// Never at present: a failed `accept` is logged and retried.
-    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
+    /// The listener has no address. A failed `accept` is logged and retried.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        credentials: &Credentials,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let state = self.state.clone();
         let respond = move |request| http::respond(state.clone(), request);
-        http::serve(&self.state.faults, respond, listener, shutdown).await
+        http::serve(&self.state.faults, Some(credentials), respond, listener, shutdown).await
     }
 
     /// The faults of this cluster.

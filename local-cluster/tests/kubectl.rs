@@ -34,7 +34,6 @@ use cluster::{Cluster, TIMEOUT, job, job_with, pod_of};
 /// `kubectl` for a cluster, without the caller's configuration.
 struct Kubectl {
     folder: tempfile::TempDir,
-    server: String,
 }
 
 impl Kubectl {
@@ -44,14 +43,28 @@ impl Kubectl {
             skip("no kubectl on the PATH");
             return None;
         }
-        Some(Self { folder: tempfile::tempdir().unwrap(), server: cluster.url("") })
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("kubeconfig"),
+            cluster.credentials.kubeconfig(cluster.port, "default"),
+        )
+        .unwrap();
+        Some(Self { folder })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.arg("--server").arg(&self.server).arg("--cache-dir").arg(self.folder.path()).args(arguments);
-        command.env("KUBECONFIG", "/dev/null").env("HOME", self.folder.path()).kill_on_drop(true);
+        command.arg("--cache-dir").arg(self.folder.path()).args(arguments);
+        let kubeconfig = self.folder.path().join("kubeconfig");
+        command.env("KUBECONFIG", kubeconfig).env("HOME", self.folder.path()).kill_on_drop(true);
         command
+    }
+
+    /// Writes a file and returns its path.
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
     }
 
     /// Runs a command that must succeed, and returns stdout and stderr.
@@ -233,4 +246,71 @@ async fn delete_removes_a_job_with_its_pods() {
         assert!(cluster.jobs().get_opt("a").await.unwrap().is_none());
         assert!(cluster.pods().get_opt("a-x").await.unwrap().is_none());
     }
+}
+
+const MANIFEST: &str = "\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: a
+  labels: {team: one}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+        - {name: c, image: i, env: [{name: A, value: b}]}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_runs_on_the_server_validate_and_store_nothing() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    let file = kubectl.file("job.yaml", MANIFEST);
+    for command in [vec!["apply"], vec!["create"], vec!["apply", "--server-side"]] {
+        let dry_run = |file: &str| [command.as_slice(), &["--dry-run=server", "-f", file]].concat().join(" ");
+        let run = dry_run(&file);
+        let text = kubectl.run(&run.split(' ').collect::<Vec<_>>()).await;
+        let expected = if command.len() == 2 { "serverside-applied" } else { "created" };
+        assert_eq!(text.trim(), format!("job.batch/a {expected} (server dry run)"), "{command:?}");
+        assert!(cluster.jobs().get_opt("a").await.unwrap().is_none(), "{command:?} stored the Job");
+        for (wrong, error) in [
+            (
+                MANIFEST.replace("value: b", "vlaue: b"),
+                "unknown field \"spec.template.spec.containers[0].env[0].vlaue\"",
+            ),
+            (MANIFEST.replace("Never", "Always"), "spec.restartPolicy: Required value"),
+            (MANIFEST.replace("name: c", "name: C"), "spec.template.spec.containers[0].name"),
+        ] {
+            let run = dry_run(&kubectl.file("wrong.yaml", &wrong));
+            let output = kubectl.command(&run.split(' ').collect::<Vec<_>>()).output().await.unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && stderr.contains(error), "{command:?} {error}: {stderr}");
+        }
+    }
+    // A dry run of a change shows it and keeps the stored object.
+    kubectl.run(&["apply", "-f", &file]).await;
+    let changed = kubectl.file("changed.yaml", &MANIFEST.replace("team: one", "team: two"));
+    let text = kubectl.run(&["apply", "--dry-run=server", "-f", &changed]).await;
+    assert_eq!(text.trim(), "job.batch/a configured (server dry run)");
+    assert_eq!(cluster.jobs().get("a").await.unwrap().metadata.labels.unwrap()["team"], "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_creates_then_changes_a_job() {
+    let cluster = Cluster::new().await;
+    let Some(kubectl) = Kubectl::of(&cluster) else { return };
+    let file = kubectl.file("job.yaml", MANIFEST);
+    assert_eq!(kubectl.run(&["apply", "-f", &file]).await.trim(), "job.batch/a created");
+    assert_eq!(kubectl.run(&["apply", "-f", &file]).await.trim(), "job.batch/a unchanged");
+    let changed = kubectl.file("changed.yaml", &MANIFEST.replace("team: one", "team: two"));
+    assert_eq!(kubectl.run(&["apply", "-f", &changed]).await.trim(), "job.batch/a configured");
+    assert_eq!(cluster.jobs().get("a").await.unwrap().metadata.labels.unwrap()["team"], "two");
+    let output = kubectl.command(&["create", "-f", &file]).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("AlreadyExists"), "{output:?}");
+    // A warning does not prevent the write.
+    let typo =
+        kubectl.file("typo.yaml", &MANIFEST.replace("name: a", "name: b").replace("value: b", "vlaue: b"));
+    let text = kubectl.run(&["apply", "--validate=warn", "-f", &typo]).await;
+    assert!(text.contains("Warning: unknown field") && text.contains("job.batch/b created"), "{text}");
 }

@@ -116,6 +116,6 @@ async fn killed_after_retirement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_dead_letter() {
     let hold =
-        |scenario: &Scenario, nth| scenario.nats().hold_after(Publish::to("jobs.simple.rejected"), nth);
+        |scenario: &Scenario, nth| scenario.nats().hold_after(Publish::to("jobs.simple.rejected.*"), nth);
     killed_at_one_of("SIGKILL after a dead letter is stored, before its ack", 5, hold).await;
 }

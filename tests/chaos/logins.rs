@@ -95,7 +95,7 @@ async fn nats_permissions_revoked() {
                 "dispatcher.event.>",
                 "$JS.API.CONSUMER.MSG.NEXT.>",
                 "$JS.ACK.>",
-                "jobs.*.rejected",
+                "jobs.*.rejected.*",
                 "$JS.API.>",
             ];
             tokio::join!(scenario.load(0, 200), async {

@@ -109,7 +109,12 @@ async fn fill(jobs: &Api<Job>, model: Job, count: usize) {
         job.metadata.name = Some(name.clone());
         let status = &status;
         async move {
-            jobs.create(&PostParams::default(), &job).await.unwrap();
+            let created = jobs.create(&PostParams::default(), &job).await.unwrap();
+            // Each has the identity of its own request, and the record of its own outcome.
+            let record = format!("{}/1", created.metadata.uid.unwrap_or_default());
+            let annotations = json!({"natsjobs.dev/job-name": name, "natsjobs.dev/outcome-record": record});
+            let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+            jobs.patch(&name, &PatchParams::default(), &patch).await.unwrap();
             jobs.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         }
     });

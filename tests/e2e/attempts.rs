@@ -30,12 +30,12 @@ pub(crate) fn modified_template(change: impl FnOnce(&mut Value)) -> (tempfile::T
     (folder, path)
 }
 
-fn container(manifest: &mut Value) -> &mut Value {
+pub(crate) fn container(manifest: &mut Value) -> &mut Value {
     &mut manifest["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]
 }
 
 /// Waits for an event of this type and returns all of them.
-async fn events(env: &TestEnv, name: &str, type_: &str) -> Vec<Value> {
+pub(crate) async fn events(env: &TestEnv, name: &str, type_: &str) -> Vec<Value> {
     until(&format!("{type_} of {name}"), TIMEOUT, || async {
         let history: Vec<Value> = env.history(name).await.iter().map(event).collect();
         let found: Vec<Value> = history.iter().filter(|event| event["type"] == type_).cloned().collect();
@@ -99,6 +99,23 @@ async fn oom_killed_attempt_has_reason_exit_code_memory_limit_and_log() {
     );
     assert_eq!((&attempt["exitCode"], &attempt["memoryLimit"]), (&json!(137), &json!("32Mi")), "{outcome}");
     assert!(!last_line(attempt).is_empty(), "no log: {outcome}");
+}
+
+/// The kubelet cuts at a byte limit from the start of the last lines, not from their end.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_tail_is_the_end_of_a_log_with_a_long_line() {
+    let env = or_skip!(TestEnv::start().await);
+    let (_folder, templates) = modified_template(|simple| {
+        // Linux limits a variable to 128 KiB.
+        container(simple)["env"][0]["value"] = format!("${{foo}}{}", "x".repeat(120_000)).into();
+    });
+    let _dispatcher = env.dispatcher().templates(templates).start().await;
+    env.request(r#"{"foo":"bad","fail":true}"#).await;
+    let outcome = env.outcome("simple-job-bad").await;
+    let tail = text(&outcome["attempts"][0]["logTail"]);
+    // The quotation mark takes two bytes of JSON.
+    assert_eq!(tail.len(), 4095, "{outcome}");
+    assert!(tail.ends_with("xxx\" failed because FAIL is set."), "{outcome}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

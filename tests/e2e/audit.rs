@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::attempts::{modified_template, terminate_pod};
 use crate::service_client::call_service;
+use crate::single_jobs::{install_policy, remove_policy, until_event};
 
 /// The audit log of an API server.
 struct Audit {
@@ -70,6 +71,7 @@ async fn role_grants_each_used_permission_and_no_other() {
     fail_a_job(&env).await;
     request_a_taken_name(&env).await;
     refuse_a_job_by_policy(&env).await;
+    freeze_a_finished_job(&env).await;
     cancel_a_running_job(&env).await;
     delete_a_job_during_downtime(&env, &dispatcher).await;
     wait_for_lease_renewal(&env).await;
@@ -138,6 +140,24 @@ async fn refuse_a_job_by_policy(env: &TestEnv) {
     .await;
     let sequence = env.request(r#"{"foo":"refused"}"#).await;
     assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "Refused");
+}
+
+/// Creates a Kubernetes Event on a Job that a policy lets the dispatcher not retire.
+async fn freeze_a_finished_job(env: &TestEnv) {
+    env.request(r#"{"foo":"frozen"}"#).await;
+    env.job("simple-job-frozen").await;
+    install_policy(env, "UPDATE", "simple-job-frozen").await;
+    let pod = until("the Job's pod", TIMEOUT, || async {
+        let pods = env.namespace.pods.list(&ListParams::default()).await.ok()?.items;
+        pods.into_iter()
+            .filter_map(|pod| pod.metadata.name)
+            .find(|name| name.starts_with("simple-job-frozen"))
+    })
+    .await;
+    terminate_pod(&env.namespace.pods, &pod, 1, "").await;
+    env.outcome("simple-job-frozen").await;
+    until_event(env, "simple-job-frozen", "RetireRefused").await;
+    remove_policy(env, "UPDATE").await;
 }
 
 /// Deletes a Job.

@@ -1,27 +1,33 @@
 //! `dispatcher dev`, as a process with its children: NATS, the local cluster and the dispatcher.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use async_nats::jetstream;
 use dispatcher_tests::helper::{Helper, Program};
-use dispatcher_tests::only_on_local;
 use dispatcher_tests::wait::TIMEOUT;
+use dispatcher_tests::{only_on_local, or_skip};
 use dispatcher_tests::{paths, ports, until};
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A running `dispatcher dev`. Dropping it ends the process and its children.
-struct Dev {
+pub(crate) struct Dev {
     helper: Helper,
-    ports: [u16; 3],
+    /// The ports of NATS, of the API and of the dispatcher.
+    pub(crate) ports: [u16; 3],
     folder: TempDir,
 }
 
 impl Dev {
     /// Starts on free ports, with `data` as the folder for persistent streams.
-    async fn start(data: &Path, flags: &[&str]) -> Self {
+    pub(crate) async fn start(data: &Path, flags: &[&str]) -> Self {
         let folder = paths::temp_dir("dev").unwrap();
         let ports = [ports::free(), ports::free(), ports::free()];
         let named = ["--nats-port", "--api-port", "--admin-port"].into_iter().zip(ports);
@@ -46,12 +52,12 @@ impl Dev {
         dev
     }
 
-    fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("dev.log")).unwrap()
     }
 
     /// Waits for an output line that contains all `parts`.
-    async fn until_line_contains(&self, parts: &[&str]) {
+    pub(crate) async fn until_line_contains(&self, parts: &[&str]) {
         until(&format!("an output line with {parts:?}"), TIMEOUT, || async {
             let output = self.output();
             let found = output.lines().any(|line| parts.iter().all(|part| line.contains(part)));
@@ -77,7 +83,7 @@ impl Dev {
         .await;
     }
 
-    async fn jetstream(&self) -> jetstream::Context {
+    pub(crate) async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(async_nats::connect(format!("nats://127.0.0.1:{}", self.ports[0])).await.unwrap())
     }
 
@@ -89,7 +95,7 @@ impl Dev {
     }
 
     /// Waits until the last event of a Job has this type.
-    async fn last(&self, job: &str, wanted: &str) -> Value {
+    pub(crate) async fn last(&self, job: &str, wanted: &str) -> Value {
         let jetstream = self.jetstream().await;
         let stream = jetstream.get_stream("JOB_STATUS").await.unwrap();
         let subject = format!("jobs.simple.status.{job}");
@@ -100,6 +106,28 @@ impl Dev {
             if event["type"] == wanted { Ok(event) } else { Err(event.to_string()) }
         })
         .await
+    }
+
+    /// The path that the output shows.
+    fn kubeconfig(&self) -> PathBuf {
+        let output = self.output();
+        let path = output.lines().find_map(|line| line.strip_prefix("Kubeconfig: "));
+        path.expect("the output has the path of the kubeconfig").into()
+    }
+
+    async fn client(&self, change: impl FnOnce(&mut Config)) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let mut config =
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        change(&mut config);
+        Client::try_from(config).unwrap()
+    }
+
+    /// The names of the Jobs in the local cluster.
+    pub(crate) async fn job_names(&self) -> Vec<String> {
+        let jobs: Api<Job> = Api::all(self.client(|_| ()).await);
+        let listed = jobs.list(&ListParams::default()).await.unwrap();
+        listed.items.into_iter().filter_map(|job| job.metadata.name).collect()
     }
 
     /// Sends SIGINT, as Ctrl-C does, and returns the exit code.
@@ -166,6 +194,50 @@ async fn killed_dispatcher_dev_leaves_no_process() {
     dev.until_ports_are_closed().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_user_of_dispatcher_dev_may_call_the_api() {
+    only_on_local!("dispatcher dev starts its own local cluster");
+    let data = paths::temp_dir("data").unwrap();
+    for flags in [&["--temporary"][..], &[]] {
+        let dev = Dev::start(data.path(), flags).await;
+        let mode = std::fs::metadata(dev.kubeconfig()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{flags:?}");
+        assert_eq!(dev.kubeconfig().starts_with(data.path()), flags.is_empty(), "{flags:?}");
+        let stranger = dev.client(|config| config.auth_info.token = None).await;
+        let error = stranger.apiserver_version().await.unwrap_err();
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == 401), "{error:?}");
+        assert_eq!(dev.job_names().await, [""; 0]);
+        assert_eq!(dev.interrupt().await, 0, "{}", dev.output());
+    }
+}
+
+/// The commands of docs/templates.md and of the banner, with the printed kubeconfig.
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_kubectl_commands_work() {
+    only_on_local!("dispatcher dev starts its own local cluster");
+    let kubectl = or_skip!(kubectl());
+    let data = paths::temp_dir("data").unwrap();
+    let dev = Dev::start(data.path(), &["--temporary", "--sleep-seconds=0"]).await;
+    let run = |arguments: &str| {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(arguments).current_dir(paths::workspace());
+        command.env("dispatcher", paths::built("dispatcher").unwrap()).env("HOME", data.path());
+        command.env("KUBECTL", &kubectl).env("KUBECONFIG", dev.kubeconfig());
+        let output = command.output().unwrap();
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(output.status.success(), "{arguments}: {stdout} {stderr}");
+        stdout
+    };
+    let check = r#""$dispatcher" check deploy/templates/simple.yaml --render '{"foo":"x"}'"#;
+    let dry_run = format!("{check} | $KUBECTL apply --namespace jobs --dry-run=server -f -");
+    assert_eq!(run(&dry_run).trim(), "job.batch/simple-job-x created (server dry run)");
+    assert_eq!(dev.job_names().await, [""; 0]);
+    dev.request(r#"{"foo":"x"}"#).await;
+    dev.last("simple-job-x", "OUTCOME").await;
+    assert!(run("$KUBECTL get jobs").contains("simple-job-x"));
+    assert!(!run("$KUBECTL logs job/simple-job-x").is_empty());
+}
+
 #[test]
 fn all_ports_in_use_are_reported_together() {
     let data = paths::temp_dir("data").unwrap();
@@ -183,4 +255,12 @@ fn all_ports_in_use_are_reported_together() {
         assert!(line.contains(&port.to_string()), "{line}");
     }
     assert_eq!(json!(output.status.code()), 2);
+}
+
+/// The command of `kubectl`, as words of a shell.
+fn kubectl() -> Result<String, String> {
+    match paths::program("kubectl") {
+        Ok(path) => Ok(path.display().to_string()),
+        Err(_) => Ok(format!("{} kubectl", paths::kubernetes()?.display())),
+    }
 }

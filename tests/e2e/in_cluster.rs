@@ -62,7 +62,7 @@ async fn request_both_templates(user: &User) {
     );
     assert!(outcome["attempts"][0]["logTail"].as_str().unwrap().contains("134217728"), "{outcome}");
     let rejected = user.jetstream.get_stream("JOB_REJECTED").await.unwrap();
-    let rejected = rejected.get_last_raw_message_by_subject("jobs.simple.rejected").await.unwrap();
+    let rejected = rejected.get_last_raw_message_by_subject("jobs.simple.rejected.*").await.unwrap();
     assert_eq!(rejected.headers.get("Job-Error").unwrap().as_str(), "InvalidRequest");
 }
 

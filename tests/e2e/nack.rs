@@ -63,14 +63,15 @@ fn server_name(field: &str) -> Option<&str> {
 /// Converts the value of a field to the format of the server.
 fn server_value(field: &str, value: &Value) -> Value {
     let nanoseconds = |text: &str| -> u64 {
-        let (number, unit) = text.split_at(text.len() - 1);
-        let seconds = match unit {
-            "h" => 3600,
-            "m" => 60,
-            "s" => 1,
+        let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap());
+        let milliseconds = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
             other => panic!("unknown unit {other}"),
         };
-        number.parse::<u64>().unwrap() * seconds * 1_000_000_000
+        number.parse::<u64>().unwrap() * milliseconds * 1_000_000
     };
     match field {
         "ackWait" | "duplicateWindow" | "maxAge" => nanoseconds(value.as_str().unwrap()).into(),

@@ -162,9 +162,8 @@ impl Setup {
 fn templates() -> tempfile::TempDir {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
-    assert!(simple.contains("\"15\"") && simple.contains("\n  job:"));
-    let simple =
-        simple.replace("\"15\"", "\"3\"").replacen("\n  job:", "\n  limits: {maxActive: 12}\n  job:", 1);
+    assert!(simple.contains("\"15\"") && simple.contains("maxActive: 200"));
+    let simple = simple.replace("\"15\"", "\"3\"").replacen("maxActive: 200", "maxActive: 12", 1);
     std::fs::write(folder.path().join("simple.yaml"), simple).unwrap();
     folder
 }

@@ -88,8 +88,7 @@ async fn job_refused_by_kubernetes_is_rejected_with_its_message() {
     let env = or_skip!(TestEnv::start().await);
     let folder = dispatcher_tests::paths::temp_dir("templates").unwrap();
     let simple = dispatcher_tests::paths::workspace().join("deploy/templates/simple.yaml");
-    let refused =
-        std::fs::read_to_string(simple).unwrap().replace("restartPolicy: Never", "restartPolicy: Always");
+    let refused = std::fs::read_to_string(simple).unwrap().replace("          restartPolicy: Never\n", "");
     std::fs::write(folder.path().join("simple.yaml"), refused).unwrap();
     let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
     let sequence = env.request(r#"{"foo":"a"}"#).await;

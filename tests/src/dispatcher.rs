@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
 use crate::nats::Nats;
+use crate::templates::without_limit;
 use crate::wait::{TIMEOUT, try_until, until};
 use crate::{paths, ports};
 
@@ -288,7 +289,7 @@ pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     Ok((status, body.to_owned()))
 }
 
-/// Copies the shipped templates and changes their sleep.
+/// Copies the shipped templates, changes their sleep and removes their concurrency limits.
 fn copy_templates(to: &Path, sleep_seconds: &str) -> Result<PathBuf, String> {
     let from = paths::workspace().join("deploy/templates");
     let failed = |error: std::io::Error| format!("templates of {}: {error}", from.display());
@@ -297,7 +298,8 @@ fn copy_templates(to: &Path, sleep_seconds: &str) -> Result<PathBuf, String> {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_file() {
             let text = std::fs::read_to_string(entry.path()).map_err(failed)?;
-            std::fs::write(to.join(entry.file_name()), with_sleep(&text, sleep_seconds)).map_err(failed)?;
+            std::fs::write(to.join(entry.file_name()), without_limit(&with_sleep(&text, sleep_seconds)))
+                .map_err(failed)?;
         }
     }
     Ok(to.to_owned())

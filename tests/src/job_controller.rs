@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::paths;
+use crate::templates::without_limit;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -80,7 +81,7 @@ async fn set_status(jobs: &Api<Job>, name: &str, status: &Value) {
 }
 
 /// A folder with the shipped template `simple`, changed so that Kubernetes' own Job controller
-/// ignores its Jobs (`spec.managedBy`) and the test sets their status.
+/// ignores its Jobs (`spec.managedBy`) and the test sets their status. It has no concurrency limit.
 ///
 /// # Panics
 /// If the shipped template cannot be read or does not contain the expected line.
@@ -88,6 +89,7 @@ async fn set_status(jobs: &Api<Job>, name: &str, status: &Value) {
 pub fn managed_template() -> (tempfile::TempDir, PathBuf) {
     let folder = paths::temp_dir("templates").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
+    let simple = without_limit(&simple);
     let line = "      backoffLimit: 3\n";
     assert!(simple.contains(line), "deploy/templates/simple.yaml: no line {line:?}");
     let managed_by = "      managedBy: tests.example.org/controller\n";

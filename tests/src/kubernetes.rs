@@ -109,6 +109,21 @@ impl Kubernetes {
         Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("control plane: {error}")))
     }
 
+    /// A cluster with a node for one test, which can freeze the kubelet and cordon the node.
+    ///
+    /// # Errors
+    /// If this machine cannot run it; names the missing program.
+    ///
+    /// # Panics
+    /// If this machine can run it, but it does not start.
+    pub async fn with_node() -> Result<Self, String> {
+        let options = Options { node: true, ..Options::default() };
+        if !is_local() {
+            can_run(&options)?;
+        }
+        Ok(Self::start(&options).await.unwrap_or_else(|error| panic!("cluster: {error}")))
+    }
+
     async fn start(options: &Options) -> Result<Self, String> {
         if is_local() {
             let local = Local::start(options.node)?;
@@ -211,7 +226,7 @@ impl Kubernetes {
         self.helper().must("start etcd").await;
     }
 
-    /// Freezes `apiserver`, `etcd`, `controller-manager` or `scheduler` (SIGSTOP).
+    /// Freezes `apiserver`, `etcd`, `controller-manager`, `scheduler` or `kubelet` (SIGSTOP).
     pub async fn freeze(&self, component: &str) {
         self.helper().must(&format!("stop {component}")).await;
     }

@@ -38,6 +38,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod rbac;
 pub mod skip;
+pub mod templates;
 pub mod test_env;
 pub mod wait;
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod node;
+mod raw;
 
 use std::io::Write;
 use std::sync::Once;
@@ -12,6 +13,7 @@ use async_nats::{ConnectOptions, jetstream};
 use futures::future::join_all;
 
 pub use self::node::Node;
+pub use self::raw::RawClient;
 use crate::docker::Docker;
 use crate::helper::Helper;
 use crate::kubernetes::is_local;
@@ -39,6 +41,8 @@ pub struct Setup {
     pub args: Vec<String>,
     /// Additional environment variables.
     pub env: Vec<(String, String)>,
+    /// The version of the server; the newest by default.
+    pub version: Option<&'static str>,
     /// The options of [`Nats::client`]; its user needs permission for `JetStream`.
     pub options: ConnectOptions,
 }
@@ -82,6 +86,11 @@ impl Nats {
         Self::process_of(Setup { args, ..Setup::default() }).await
     }
 
+    /// Starts a process of this version, one of [`paths::NATS_VERSIONS`].
+    pub async fn process_of_version(version: &'static str) -> Self {
+        Self::process_of(Setup { version: Some(version), ..Setup::default() }).await
+    }
+
     /// Starts a process with a short lame duck period.
     pub async fn lame_duck() -> Self {
         Self::process_configured(cluster::LAME_DUCK).await
@@ -106,7 +115,9 @@ impl Nats {
     }
 
     async fn in_folder(folder: tempfile::TempDir, setup: Setup) -> Result<Self, String> {
-        let node = Node::process("nats", ports::free(), None, folder, (setup.args, setup.env)).await?;
+        let program = paths::nats_server_of(setup.version.unwrap_or(paths::NATS_VERSION))?;
+        let setting = (program, setup.args, setup.env);
+        let node = Node::process("nats", ports::free(), None, folder, setting).await?;
         Self::ready(node, false, setup.options).await
     }
 

@@ -12,6 +12,10 @@ const NACK_VERSION: &str = "v0.23.0";
 const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
 /// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
+/// As in `tests/setup`: the last release of the oldest line that the dispatcher supports.
+pub const OLDEST_NATS_VERSION: &str = "2.10.25";
+/// The versions that tests of the server's behaviour run on.
+pub const NATS_VERSIONS: [&str; 2] = [OLDEST_NATS_VERSION, NATS_VERSION];
 
 /// The root of the repository.
 #[must_use]
@@ -68,7 +72,12 @@ pub fn prometheus_operator_crds() -> Result<PathBuf, String> {
 
 /// The NATS server.
 pub fn nats_server() -> Result<PathBuf, String> {
-    cached(&format!("nats-server-{NATS_VERSION}"))
+    nats_server_of(NATS_VERSION)
+}
+
+/// The NATS server of a version.
+pub fn nats_server_of(version: &str) -> Result<PathBuf, String> {
+    cached(&format!("nats-server-{version}"))
 }
 
 fn cached(name: &str) -> Result<PathBuf, String> {

@@ -154,7 +154,7 @@ impl TestEnv {
     /// # Panics
     /// If the stream does not exist.
     pub async fn dead_letters(&self) -> Vec<StreamMessage> {
-        self.messages("JOB_REJECTED", "jobs.simple.rejected").await
+        self.messages("JOB_REJECTED", "jobs.simple.rejected.*").await
     }
 
     async fn messages(&self, stream: &str, subject: &str) -> Vec<StreamMessage> {

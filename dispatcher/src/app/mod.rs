@@ -3,12 +3,14 @@
 //! Shutdown order: not ready, stop pulling, finish the requests in progress, publish the pending
 //! status events, drain the connection, send the spans, stop the admin server.
 
+mod connections;
 mod queue_sampler;
 mod start;
 mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,9 +22,10 @@ use crate::{
     cli::{Config, StartError},
     concurrency::ConcurrencyLimiter,
     leadership::{Leadership, leadership},
+    retry::backoff,
     supervisor::Supervisor,
     telemetry::{
-        health::Health,
+        health::{Component, Health},
         metrics::{LeaderStatus, Metrics},
         spans::Spans,
     },
@@ -83,10 +86,10 @@ async fn run_on(
     supervisor.group(LAST_STEPS).spawn("admin", |stop| admin::serve(listener, router, stop));
 
     let prepared = tokio::select! {
-        prepared = Prepared::new(cluster, &config, &health, &metrics) => prepared?,
+        prepared = prepare(cluster, &config, &health, &metrics, &start) => prepared?,
         () = stop.cancelled() => return Ok(()),
     };
-    let client = prepared.client.clone();
+    let client = prepared.connections.client();
     let shared =
         Shared { config, health: health.clone(), metrics, spans: spans.clone(), leadership, limiter };
     start_tasks(&mut supervisor, prepared, shared, leader);
@@ -102,6 +105,27 @@ async fn run_on(
     supervisor.stop().await;
     tracing::info!("stopped");
     ended
+}
+
+/// Repeats the start while NATS or the API server is away; `start` is not ready meanwhile.
+async fn prepare(
+    cluster: Option<::kube::Client>,
+    config: &Config,
+    health: &Health,
+    metrics: &Metrics,
+    start: &Component,
+) -> Result<Prepared, StartError> {
+    let mut delays = backoff();
+    loop {
+        match Prepared::new(cluster.clone(), config, health, metrics).await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "start failed; trying again");
+                start.not_ready(error.to_string());
+                sleep(delays.next().unwrap_or_default()).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 fn leader_status(leadership: Leadership) -> impl Fn() -> LeaderStatus + Clone + Send + Sync + 'static {

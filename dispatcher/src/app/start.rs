@@ -3,15 +3,17 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::Client;
+use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
 use dispatcher_core::{
     contract::{names::TemplateName, submitter::Submitters},
+    request::error::CallError,
     template::Template,
 };
+use futures::future::join_all;
 use tokio::sync::watch;
 
 use crate::{
-    app::queue_sampler::QueueSampler,
+    app::{connections::Connections, queue_sampler::QueueSampler},
     cancellation::Cancellations,
     cli::{Config, StartError},
     intake::{dead_letters::DeadLetters, poison::PoisonHandler},
@@ -19,7 +21,7 @@ use crate::{
     micro::{history::History, lookup::Lookups},
     nats::{
         cancellation_bucket::CancellationBucket,
-        connect,
+        definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
         provision::{Provision, Provisioned},
         status_stream::StatusStream,
         watchdog::Watchdog,
@@ -33,7 +35,7 @@ pub(super) struct Prepared {
     pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     /// The Jobs of the namespace.
     pub(super) jobs: JobClient,
-    pub(super) client: Client,
+    pub(super) connections: Connections,
     /// Changes after each reconnect to NATS.
     pub(super) reconnects: watch::Receiver<u64>,
     pub(super) watchdog: Watchdog,
@@ -65,24 +67,22 @@ impl Prepared {
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let client =
-            connect::connect(&config.nats, health.component("nats"), reconnected.clone(), metrics.clone())
-                .await?;
-        let context = connect::jetstream(client.clone());
+        let connections = Connections::open(&config.nats, health, metrics, reconnected.clone()).await?;
+        let context = connections.jetstream();
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
-        let provisioned = provision.run(&context, &names).await?;
+        let provisioned = match provision.run(&context, &names).await {
+            Ok(provisioned) => provisioned,
+            Err(error) => return Err(error.transient_if(!streams_answer(&context).await)),
+        };
         check_ttls(&templates, &provisioned)?;
 
-        let nats_error = |message: String| StartError::new("NATS_URL", message);
+        // The streams exist, so only a lost connection or server fails here.
+        let nats_error = |message: String| StartError::new("NATS_URL", message).transient_if(true);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
-        let poison = PoisonHandler {
-            jobs: provisioned.jobs.clone(),
-            consumers: provisioned.consumers.clone(),
-            dead_letters: dead_letters.clone(),
-        };
-        poison.before_pulling().await;
-        let bucket = CancellationBucket::open(context.clone()).await.map_err(nats_error)?;
+        let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
+        let bucket =
+            CancellationBucket::open(context.clone(), &connections.scans).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
         metrics.set_templates(&templates);
@@ -90,22 +90,29 @@ impl Prepared {
         Ok(Self {
             templates,
             jobs,
-            client,
             reconnects,
-            watchdog: Watchdog { context: context.clone(), health, reconnects: reconnected },
+            watchdog: Watchdog {
+                context: context.clone(),
+                templates: names.clone(),
+                health,
+                reconnects: reconnected,
+            },
             queue_sampler: QueueSampler {
                 jobs: provisioned.jobs.clone(),
                 consumers: provisioned.consumers.clone(),
                 metrics: metrics.clone(),
             },
             cancellations,
-            history: History::open(&context).await.map_err(nats_error)?,
+            history: History::open(&context, &connections.scans).await.map_err(nats_error)?,
             lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), names.len()),
             submitters,
-            store: StatusStream::open(context).await.map_err(|e| nats_error(e.to_string()))?,
+            store: StatusStream::open(context, &connections.scans)
+                .await
+                .map_err(|e| nats_error(e.to_string()))?,
             dead_letters,
             poison,
             provisioned,
+            connections,
         })
     }
 }
@@ -156,6 +163,34 @@ async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
             StartError::new("KUBECONFIG", format!("the API server rejects the credentials: {error}"))
         }
         Some(403) => StartError::new("DISPATCHER_NAMESPACE", format!("missing permission: {error}")),
-        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}")),
+        _ => StartError::new("KUBECONFIG", format!("the API server cannot be reached: {error}"))
+            .transient_if(is_away(&error)),
     })
+}
+
+/// Whether `JetStream` answers for every stream. If not, a server or the leader of a stream is away.
+async fn streams_answer(context: &jetstream::Context) -> bool {
+    let answers = async |stream: &str| match context.get_stream(stream).await {
+        Ok(_) => true,
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) => error.code() != 503 || is_disabled(error.error_code()),
+            _ => false,
+        },
+    };
+    join_all([JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS].map(answers)).await.into_iter().all(|ok| ok)
+}
+
+/// Whether the account or the server has no `JetStream`, which an operator must change.
+fn is_disabled(code: ErrorCode) -> bool {
+    [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
+}
+
+/// Whether the API server may come back without a change by an operator. A certificate that does not
+/// verify needs one.
+fn is_away(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => status.code == 429 || status.code >= 500,
+        CallError::DeadlineExceeded(_) => true,
+        CallError::Transport(text) => !text.contains("certificate"),
+    }
 }

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use tokio::{sync::watch, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::start::Prepared,
@@ -12,6 +11,7 @@ use crate::{
     cli::Config,
     concurrency::ConcurrencyLimiter,
     intake::{consumer::PullLoop, create::JobCreator, handler::Handler},
+    kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
     micro::{
@@ -20,14 +20,13 @@ use crate::{
         submit::SubmitHandler,
         waiters::Waiters,
     },
-    nats::connect,
     status::{self, StatusHandle},
     supervisor::{Spawner, Supervisor},
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
     watch::{
         events::EventWatch,
         jobs::JobWatch,
-        pods::{PendingPods, PodWatch},
+        pods::{PodWatch, SharedPods},
         retire::KubeCluster,
     },
 };
@@ -84,14 +83,18 @@ pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
 /// Starts the publisher of status events. It ends by itself once every handle is dropped.
 fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
     let Prepared { jobs, templates, cancellations, store, .. } = prepared;
-    let cluster = Arc::new(KubeCluster::new(jobs.clone(), templates.clone(), cancellations.clone()));
+    let refusals = Refusals::new(jobs.clone(), shared.metrics.clone());
+    let cluster = Arc::new(KubeCluster::new(
+        jobs.clone(),
+        templates.clone(),
+        cancellations.clone(),
+        (refusals, shared.metrics.clone()),
+    ));
     let (status, publisher) = status::start(
         store.clone(),
         cluster,
         (&shared.health, shared.metrics.clone(), shared.spans.clone()),
         shared.leadership.clone(),
-        // The supervisor aborts the publisher at its deadline.
-        CancellationToken::new(),
     );
     group.spawn("status", |_| publisher);
     status
@@ -110,7 +113,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
-    let pending = PendingPods::default();
+    let pending = SharedPods::default();
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),
@@ -149,6 +152,7 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
 
 /// Starts one pull loop per template.
 fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
+    let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
     for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
         let Some(template) = prepared.templates.get(&name).cloned() else { continue };
         let creator = JobCreator {
@@ -170,7 +174,10 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             spans: shared.spans.clone(),
         };
         let pull = PullLoop {
+            intake: prepared.connections.intake.clone(),
+            api_prefix: api_prefix.clone(),
             consumer,
+            poison: prepared.poison.clone(),
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
@@ -184,15 +191,15 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
 fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
-    let Prepared { client, store, history, lookups, submitters, .. } = prepared;
+    let Prepared { connections, store, history, lookups, submitters, .. } = prepared;
     let max_waiters = shared.config.max_waiters.into();
     let waiters = Waiters::new(max_waiters, prepared.templates.len());
     let max_wait = Duration::from_secs(shared.config.max_wait.into());
     let submit = SubmitHandler::new(
-        (client.clone(), store.clone(), history.clone()),
+        (connections.client(), store.clone(), history.clone()),
         (lookups.clone(), submitters.clone()),
         (max_wait, waiters),
-        prepared.reconnects.clone(),
+        connections.events.clone(),
         group.stop_token(),
     );
     let cancel = CancelHandler {
@@ -205,8 +212,9 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
     };
     let handler = ServiceHandler { submit, cancel, history: history.clone(), lookups: lookups.clone() };
     let service = NatsService {
-        receiver: client.clone(),
-        sender: client.clone(),
+        receivers: connections.service.clone(),
+        events: connections.events.clone(),
+        sender: connections.main.clone(),
         templates: prepared.templates.clone(),
         handler: Arc::new(handler),
         max_waiters,
@@ -217,9 +225,10 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
 
 /// Starts the tasks that watch over the streams, the connection and the cancellations.
 fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared) {
-    let Prepared { jobs, client, reconnects, watchdog, store, poison, cancellations, .. } = prepared;
+    let Prepared { jobs, connections, watchdog, store, cancellations, .. } = prepared;
     let enforcer = Enforcer {
         cancellations: cancellations.clone(),
+        refusals: Refusals::new(jobs.clone(), shared.metrics.clone()),
         client: jobs,
         store,
         jobs: prepared.provisioned.jobs,
@@ -228,8 +237,7 @@ fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared
     group.spawn_until_stop("cancellation jobs", enforcer.run());
     let health = shared.health.component("cancellation");
     group.spawn_until_stop("cancellation", async move { cancellations.run(health).await });
-    group.spawn_until_stop("poison messages", poison.run(reconnects));
-    group.spawn_until_stop("nats", connect::ended(client));
+    connections.spawn_keepers(group);
     group.spawn_until_stop("streams", watchdog.run());
     group.spawn_until_stop("queue sampler", prepared.queue_sampler.run());
 }

@@ -6,18 +6,21 @@ use std::{collections::HashMap, time::Duration};
 
 use dispatcher_core::{
     contract::{job::JobState, names::TemplateName},
-    request::cancellation::{Cancel, Entry},
+    request::{
+        cancellation::{Cancel, Entry},
+        change_error::{ChangeFailure, classify_change, is_denial, refusal_delay},
+    },
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cancellation::Cancellations,
-    kube::JobClient,
+    kube::{JobClient, refusals::Refusals},
     nats::{
         jobs_stream::JobsStream,
         status_stream::{StatusStream, StoreError},
     },
-    telemetry::health::Component,
+    telemetry::{health::Component, metrics::Operation},
 };
 
 /// The delay between two rounds while there are entries.
@@ -33,6 +36,8 @@ pub(crate) struct Enforcer {
     pub store: StatusStream,
     /// The queued requests.
     pub jobs: JobsStream,
+    /// Reports the Jobs that may not be deleted.
+    pub refusals: Refusals,
     /// Ready while the cancellations can be carried out.
     pub health: Component,
 }
@@ -50,34 +55,68 @@ pub(crate) enum RemovalResult {
     Changed,
 }
 
+/// Why a Job is not deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeleteError {
+    /// Kubernetes refuses to delete this Job: a policy protects it.
+    #[error("{0}")]
+    Refused(String),
+    /// Kubernetes is not reachable or permits no deletion.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
 /// Deletes a Job in the observed state unless it has finished. The API server refuses if the Job
 /// has changed since.
 ///
 /// # Errors
 /// If the API server does not confirm the deletion.
-pub(crate) async fn delete(client: &JobClient, observed: &JobState) -> Result<RemovalResult, String> {
+pub(crate) async fn delete(client: &JobClient, observed: &JobState) -> Result<RemovalResult, DeleteError> {
     if observed.outcome().is_some() {
         return Ok(RemovalResult::Finished);
     }
-    match client.delete(observed.name.as_ref(), &observed.uid, observed.resource_version).await {
-        Ok(true) => Ok(RemovalResult::Deleted),
-        Ok(false) => Ok(RemovalResult::Deleting),
-        Err(error) if error.code() == Some(404) => Ok(RemovalResult::Deleted),
-        Err(error) if error.code() == Some(409) => Ok(RemovalResult::Changed),
-        Err(error) => Err(format!("cannot delete the Job {}: {error}", observed.name)),
+    let name = observed.name.as_ref();
+    let error = match client.delete(name, &observed.uid, observed.resource_version).await {
+        Ok(true) => return Ok(RemovalResult::Deleted),
+        Ok(false) => return Ok(RemovalResult::Deleting),
+        Err(error) => error,
+    };
+    let message = format!("cannot delete the Job {name}: {error}");
+    // A webhook can choose the codes 404 and 409 for its denial.
+    match (error.code(), is_denial(&error, name), classify_change(&error, name)) {
+        (Some(404), false, _) => Ok(RemovalResult::Deleted),
+        (Some(409), false, _) => Ok(RemovalResult::Changed),
+        (.., ChangeFailure::Refused) => Err(DeleteError::Refused(message)),
+        (.., ChangeFailure::Unavailable) => Err(DeleteError::Unavailable(message)),
     }
 }
 
 /// The sequence of the first queued request of each template, within one round.
 type QueueStarts = HashMap<TemplateName, u64>;
 
+/// The entries of Jobs that Kubernetes refuses to delete: the number of refusals and the time of the
+/// next try, by the key of the entry.
+type RefusedEntries = HashMap<String, (u32, Instant)>;
+
+/// What is left of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The entry is complete and removed from the bucket.
+    Complete,
+    /// The next round continues.
+    Pending,
+    /// Kubernetes refuses to delete the Job of the entry. The refusal is reported.
+    Refused,
+}
+
 impl Enforcer {
     /// Works forever; the caller drops the future to stop.
     pub(crate) async fn run(self) {
         let mut changes = self.cancellations.changes.subscribe();
+        let mut refused = RefusedEntries::new();
         self.health.ready();
         loop {
-            let is_empty = self.round().await;
+            let is_empty = self.round(&mut refused).await;
             tokio::select! {
                 result = changes.changed() => if result.is_err() {
                     return;
@@ -87,14 +126,25 @@ impl Enforcer {
         }
     }
 
-    /// Works on each entry once. Returns whether the table is empty then.
-    async fn round(&self) -> bool {
+    /// Works on each entry that is due. Returns whether the table is empty then.
+    async fn round(&self, refused: &mut RefusedEntries) -> bool {
         let mut failure = None;
         let mut starts = QueueStarts::new();
-        for entry in self.cancellations.entries() {
+        let entries = self.cancellations.entries();
+        refused.retain(|key, _| entries.iter().any(|entry| entry.cancel.key() == *key));
+        for entry in entries {
+            let key = entry.cancel.key();
+            if refused.get(&key).is_some_and(|(_, due)| *due > Instant::now()) {
+                continue;
+            }
             match self.enforce(&entry, &mut starts).await {
-                Ok(true) => self.cancellations.with_table(|table| table.remove(&entry)),
-                Ok(false) => {}
+                Ok(Progress::Complete) => self.cancellations.with_table(|table| table.remove(&entry)),
+                Ok(Progress::Pending) => {}
+                Ok(Progress::Refused) => {
+                    let (count, due) = refused.entry(key).or_insert((0, Instant::now()));
+                    *count = count.saturating_add(1);
+                    *due = Instant::now() + refusal_delay(*count);
+                }
                 Err(error) => failure = Some(error),
             }
         }
@@ -105,9 +155,9 @@ impl Enforcer {
         self.cancellations.entries().is_empty()
     }
 
-    /// Works on an entry. Returns whether it is complete and removed from the bucket.
-    async fn enforce(&self, entry: &Entry, starts: &mut QueueStarts) -> Result<bool, String> {
-        let complete = match entry.cancel.up_to() {
+    /// Works on an entry, and removes it from the bucket if it is complete.
+    async fn enforce(&self, entry: &Entry, starts: &mut QueueStarts) -> Result<Progress, String> {
+        let progress = match entry.cancel.up_to() {
             None => self.enforce_job(&entry.cancel).await?,
             Some(up_to) => {
                 // The queue before the Job: a request leaves the queue only after its Job exists.
@@ -116,13 +166,13 @@ impl Enforcer {
                     self.cancel_job(&entry.cancel).await?;
                     self.cancellations.with_table(|table| table.mark_checked(entry));
                 }
-                handled
+                if handled { Progress::Complete } else { Progress::Pending }
             }
         };
-        if complete {
+        if progress == Progress::Complete {
             self.cancellations.bucket.remove(&entry.cancel.key(), entry.revision).await?;
         }
-        Ok(complete)
+        Ok(progress)
     }
 
     /// The sequence of the first queued request of a template. Reads it once per round.
@@ -146,25 +196,33 @@ impl Enforcer {
         }
     }
 
-    /// Deletes a cancelled Job. Returns whether the Job has ended and its outcome is stored.
-    async fn enforce_job(&self, cancel: &Cancel) -> Result<bool, String> {
-        if let Some(state) = self.job(cancel).await?
-            && delete(&self.client, &state).await? == RemovalResult::Changed
-        {
-            return Ok(false);
+    /// Deletes a cancelled Job. The entry is complete once the Job has ended and its outcome is
+    /// stored.
+    async fn enforce_job(&self, cancel: &Cancel) -> Result<Progress, String> {
+        if let Some(state) = self.job(cancel).await? {
+            match delete(&self.client, &state).await {
+                Ok(RemovalResult::Deleted | RemovalResult::Deleting | RemovalResult::Finished) => {}
+                Ok(RemovalResult::Changed) => return Ok(Progress::Pending),
+                Err(DeleteError::Unavailable(error)) => return Err(error),
+                Err(DeleteError::Refused(error)) => {
+                    self.refusals.report(&state, Operation::Delete, &error).await;
+                    return Ok(Progress::Refused);
+                }
+            }
         }
         let (template, name) = cancel.target();
-        match self.store.last(template, name).await {
-            Ok(Some(last)) => Ok(last.known.last.is_none_or(|last| {
+        let complete = match self.store.last(template, name).await {
+            Ok(Some(last)) => last.known.last.is_none_or(|last| {
                 let is_of_job = matches!(cancel, Cancel::Job { uid, .. } if *uid == last.uid);
                 last.is_final() || !is_of_job
-            })),
+            }),
             // Its `ADDED` is not stored yet, or the subject was purged. Keeping the entry costs
             // little.
-            Ok(None) => Ok(false),
-            Err(StoreError::Foreign(_)) => Ok(true),
-            Err(error) => Err(error.to_string()),
-        }
+            Ok(None) => false,
+            Err(StoreError::Foreign(_)) => true,
+            Err(error) => return Err(error.to_string()),
+        };
+        Ok(if complete { Progress::Complete } else { Progress::Pending })
     }
 
     /// The Job of an entry, if it exists.

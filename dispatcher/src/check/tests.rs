@@ -18,7 +18,12 @@ impl Folder {
     fn check(&self, files: &[&str], render: Option<&str>) -> Report {
         let files = files.iter().map(|file| self.0.path().join(file)).collect();
         let render = render.map(str::to_owned);
-        check(&Check { files, render, limits: crate::cli::Limits::default() })
+        check(&Check { files, render, strict: false, limits: crate::cli::Limits::default() })
+    }
+
+    fn check_strictly(&self, file: &str) -> Report {
+        let limits = crate::cli::Limits::default();
+        check(&Check { files: vec![self.0.path().join(file)], render: None, strict: true, limits })
     }
 
     fn at(&self, name: &str) -> String {
@@ -43,8 +48,10 @@ fn valid_templates_are_listed_with_file_and_name() {
 
 #[test]
 fn all_problems_of_all_files_are_listed() {
-    let two_problems =
-        SIMPLE.replace("value: ${foo}", "value: ${bar}").replace("backoffLimit", "backofLimit");
+    let two_problems = SIMPLE.replace("value: ${foo}", "value: ${bar}").replace(
+        "SLEEP_SECONDS\n                  value: \"15\"",
+        "SLEEP_SECONDS\n                  value: ${foo",
+    );
     let files = [
         ("a.yaml", SIMPLE),
         ("b.yaml", &*two_problems),
@@ -60,6 +67,7 @@ fn all_problems_of_all_files_are_listed() {
             "b.yaml",
             "spec.job.spec.template.spec.containers[0].env[0].value: references undeclared parameter `bar`",
         ),
+        ("b.yaml", "spec.job.spec.template.spec.containers[0].env[2].value: `${` has no closing `}`"),
         ("c.yaml", "not valid YAML"),
         ("d.yaml", "metadata.name: another file defines the template `simple`"),
         (
@@ -75,12 +83,63 @@ fn all_problems_of_all_files_are_listed() {
     }
 }
 
+/// Templates that a newer Kubernetes accepts.
+#[test]
+fn field_that_only_the_cluster_knows_is_a_warning_and_strictly_an_error() {
+    let folder = Folder::with(&[
+        (
+            "a.yaml",
+            &SIMPLE.replace(
+                "          restartPolicy: Never\n",
+                "          restartPolicy: Never\n          hostnameOverride: h\n",
+            ),
+        ),
+        ("b.yaml", &SIMPLE.replace("restartPolicy: Never", "restartPolicy: Nver")),
+    ]);
+    let field = "spec.job.spec.template.spec.hostnameOverride";
+    let expected =
+        format!("{}: {field}: unknown field of a batch/v1 Job, passed through", folder.at("a.yaml"));
+    let report = folder.check(&["a.yaml"], Some(r#"{"foo":"x"}"#));
+    assert_eq!((report.problems, report.warnings), (vec![], vec![expected.clone()]));
+    let job: serde_json::Value = serde_json::from_str(&report.lines[0]).unwrap();
+    assert_eq!(job["spec"]["template"]["spec"]["hostnameOverride"], "h");
+    let report = folder.check_strictly("a.yaml");
+    assert_eq!((report.problems, report.warnings), (vec![expected], vec![]));
+    let report = folder.check(&["b.yaml"], None);
+    assert!(report.problems[0].contains("did you mean `Never`?"), "{:?}", report.problems);
+}
+
+#[test]
+fn templates_whose_jobs_could_have_the_same_names_are_reported() {
+    let with_prefix = |name: &str, prefix: &str| {
+        SIMPLE.replace("name: simple\n", &format!("name: {name}\n")).replace(
+            "jobName: simple-job-${foo}\n",
+            &format!("jobName: {prefix}${{foo}}\n  namePrefix: {prefix}\n"),
+        )
+    };
+    let folder = Folder::with(&[
+        ("a.yaml", &with_prefix("a", "a-")),
+        ("b.yaml", &with_prefix("b", "b-")),
+        ("c.yaml", &with_prefix("c", "a-c-")),
+    ]);
+    assert_eq!(folder.check(&["a.yaml", "b.yaml"], None).problems, [""; 0]);
+    let problems = folder.check(&["."], None).problems;
+    let expected = format!(
+        "{}: spec.namePrefix: `a-c-` and `a-`, the prefix of the template `a`, can start the same name",
+        folder.at("./c.yaml")
+    );
+    assert_eq!(problems, [expected]);
+    let report = folder.check(&["a.yaml"], Some(r#"{"foo":"x","name":"b-x"}"#));
+    let expected = "the request is rejected: InvalidName: `name`: expected a name that starts with `a-`, the template's prefix";
+    assert_eq!(report.problems, [expected]);
+}
+
 #[test]
 fn render_prints_the_job_as_it_would_be_created() {
     let folder = Folder::with(&[("a.yaml", SIMPLE)]);
     let report = folder.check(&["a.yaml"], Some(r#"{"foo":"x"}"#));
     assert_eq!(report.problems, [""; 0]);
-    let job: Job = serde_json::from_str(&report.lines[0]).unwrap();
+    let job: k8s_openapi::api::batch::v1::Job = serde_json::from_str(&report.lines[0]).unwrap();
     assert_eq!(job.metadata.name.as_deref(), Some("simple-job-x"));
     assert_eq!(job.metadata.labels.unwrap()["natsjobs.dev/template"], "simple");
 }

@@ -119,6 +119,28 @@ pub struct Nats {
         value_parser = literal_subject
     )]
     pub inbox_prefix: String,
+
+    /// `JetStream` domain of the streams, if they are behind a leaf node. Default: the server's own.
+    #[arg(
+        id = "nats_js_domain",
+        long = "nats-js-domain",
+        env = "NATS_JS_DOMAIN",
+        value_name = "DOMAIN",
+        value_parser = domain,
+        conflicts_with = "nats_js_api_prefix"
+    )]
+    pub js_domain: Option<String>,
+
+    /// Prefix of the `JetStream` API's subjects, if they are imported from another account.
+    #[arg(
+        id = "nats_js_api_prefix",
+        long = "nats-js-api-prefix",
+        env = "NATS_JS_API_PREFIX",
+        value_name = "SUBJECT",
+        default_value = "$JS.API",
+        value_parser = literal_subject
+    )]
+    pub js_api_prefix: String,
 }
 
 // Keeps secrets out of logs.
@@ -129,6 +151,15 @@ impl fmt::Debug for Nats {
 }
 
 impl Nats {
+    /// The prefix of the `JetStream` API's subjects.
+    #[must_use]
+    pub fn api_prefix(&self) -> String {
+        match &self.js_domain {
+            Some(domain) => format!("$JS.{domain}.API"),
+            None => self.js_api_prefix.clone(),
+        }
+    }
+
     /// The setting of the credentials, for the error of a server that refuses them.
     #[must_use]
     pub fn credential(&self) -> &'static str {
@@ -140,6 +171,14 @@ impl Nats {
             (self.password_file.is_some(), "NATS_PASSWORD_FILE"),
         ];
         settings.iter().find(|(is_set, _)| *is_set).map_or("NATS_USER", |(_, setting)| setting)
+    }
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    if !text.contains('.') && literal_subject(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("expected one token of a subject, such as hub".to_owned())
     }
 }
 
@@ -200,6 +239,17 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().inbox_prefix, "_INBOX.dispatcher");
         for bad in ["", "_INBOX.", "_INBOX.*", "_INBOX.>", "a b"] {
             assert!(parse(&["--nats-inbox-prefix", bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn domain_or_prefix_selects_the_jetstream_api() {
+        assert_eq!(parse(&[]).unwrap().api_prefix(), "$JS.API");
+        assert_eq!(parse(&["--nats-js-domain", "hub"]).unwrap().api_prefix(), "$JS.hub.API");
+        assert_eq!(parse(&["--nats-js-api-prefix", "JS.acme"]).unwrap().api_prefix(), "JS.acme");
+        assert!(parse(&["--nats-js-domain", "hub", "--nats-js-api-prefix", "JS.acme"]).is_err());
+        for bad in ["", "a.b", "*", "a b"] {
+            assert!(parse(&["--nats-js-domain", bad]).is_err(), "{bad:?}");
         }
     }
 }

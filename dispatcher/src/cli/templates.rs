@@ -10,7 +10,7 @@ use crate::cli::values::number;
 /// The operator's limits on the Jobs of all templates.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Limits {
-    /// Images that containers may use, separated by commas. A trailing `*` after `/`, `:` or `@`
+    /// Images that containers and image volumes may use, separated by commas. A trailing `*` after `/`, `:` or `@`
     /// is a wildcard: `registry.example.org/team/*`. Default: any image.
     #[arg(
         id = "allowed_images",
@@ -30,6 +30,17 @@ pub struct Limits {
         value_delimiter = ','
     )]
     pub service_accounts: Option<Vec<String>>,
+
+    /// CSI drivers that inline volumes may use, separated by commas. A driver runs with the rights of
+    /// the node. Default: none.
+    #[arg(
+        id = "allowed_csi_drivers",
+        long = "allowed-csi-drivers",
+        env = "DISPATCHER_ALLOWED_CSI_DRIVERS",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub csi_drivers: Vec<String>,
 
     /// `activeDeadlineSeconds`, in seconds, of Jobs whose template sets none. It ends Jobs whose
     /// pods never start. Default: none.

@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, io, net::TcpListener, time::Duration};
 
 use local_cluster::{
-    LocalCluster, Options, controller,
+    Credentials, LocalCluster, Options, controller,
     kubelet::{self, Kubelet, Program},
 };
-use serde_json::json;
 
 use crate::{
     dev::{DevError, NAMESPACE},
@@ -23,6 +22,7 @@ const STOP: Duration = Duration::from_secs(5);
 pub(super) fn start(
     supervisor: &mut Supervisor,
     listener: TcpListener,
+    credentials: Credentials,
     images: BTreeMap<String, Program>,
     time_scale: f64,
 ) -> Result<(), DevError> {
@@ -37,7 +37,7 @@ pub(super) fn start(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
 
     supervisor.group(STOP).spawn("local cluster API", |stop| async move {
-        cluster.serve(listener, stop).await.map_err(|error| error.to_string())
+        cluster.serve(listener, &credentials, stop).await.map_err(|error| error.to_string())
     });
     let options = controller::Options { time_scale };
     supervisor
@@ -45,16 +45,4 @@ pub(super) fn start(
         .spawn("Job controller", |stop| async move { controller::run(client, options, stop).await });
     supervisor.group(STOP).spawn("kubelet", |stop| async move { kubelet.run(stop).await });
     Ok(())
-}
-
-/// A kubeconfig for the dispatcher. (JSON is YAML.)
-pub(super) fn kubeconfig(url: &str) -> String {
-    let context = json!({"cluster": "local", "user": "local", "namespace": NAMESPACE});
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "local",
-        "clusters": [{"name": "local", "cluster": {"server": url}}],
-        "users": [{"name": "local", "user": {}}],
-        "contexts": [{"name": "local", "context": context}],
-    })
-    .to_string()
 }

@@ -70,7 +70,7 @@ fn with_reason(word: &str, reason: Option<&str>, message: Option<&str>) -> Strin
 }
 
 /// Describes how an attempt ended. If the event has no attempt, lists the Job's pod counts and its
-/// last true condition.
+/// last true condition. Never empty.
 fn progress(event: &Value) -> String {
     if let Some(attempt) = event.get("attempt") {
         let pod = attempt.get("pod").and_then(Value::as_str).unwrap_or("a pod");
@@ -82,14 +82,25 @@ fn progress(event: &Value) -> String {
     let count =
         |name: &str| status?.get(name)?.as_u64().filter(|count| *count > 0).map(|n| format!("{n} {name}"));
     let mut parts: Vec<String> =
-        ["active", "ready", "succeeded", "failed"].into_iter().filter_map(count).collect();
+        ["active", "ready", "terminating", "succeeded", "failed"].into_iter().filter_map(count).collect();
+    // Pods that have ended, until the Job controller has moved them to `succeeded` and `failed`.
+    let uncounted = |name: &str| {
+        let pods = status?.get("uncountedTerminatedPods")?.get(name)?.as_array()?;
+        (!pods.is_empty()).then(|| format!("{} {name} (uncounted)", pods.len()))
+    };
+    parts.extend(["succeeded", "failed"].into_iter().filter_map(uncounted));
     let conditions = status.and_then(|status| status.get("conditions")).and_then(Value::as_array);
     let is_true = |condition: &&Value| condition.get("status").and_then(Value::as_str) == Some("True");
     if let Some(condition) = conditions.into_iter().flatten().rev().find(is_true) {
         let text = |name: &str| condition.get(name).and_then(Value::as_str);
         parts.push(with_reason(text("type").unwrap_or_default(), text("reason"), None));
     }
-    parts.join(", ")
+    let has_started = status.is_some_and(|status| status.get("startTime").is_some());
+    match (parts.is_empty(), has_started) {
+        (false, _) => parts.join(", "),
+        (true, true) => "no active pods".to_owned(),
+        (true, false) => "not started".to_owned(),
+    }
 }
 
 /// Formats a line of the dispatcher's log (JSON).

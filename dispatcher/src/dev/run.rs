@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dispatcher_core::template::TemplateError;
-use local_cluster::kubelet::Guard;
+use dispatcher_core::{request::sample, template::TemplateError};
+use local_cluster::{Credentials, kubelet::Guard};
 use tokio::{
     process::Command,
     signal::unix::{Signal, SignalKind, signal},
@@ -105,6 +105,8 @@ struct Environment {
     begin: Instant,
     settings: DevSettings,
     templates: Vec<String>,
+    /// A valid request of the template that the banner shows.
+    request: Option<String>,
     own: PathBuf,
     nats_server: PathBuf,
     images: Images,
@@ -121,24 +123,32 @@ impl Environment {
         let invalid =
             |error: TemplateError| DevError::setting(format!("--templates: {error}").replace('\n', " "));
         let templates = templates.map_err(invalid)?;
-        let templates = templates.iter().map(|template| template.name.to_string()).collect();
+        let names: Vec<String> = templates.iter().map(|template| template.name.to_string()).collect();
+        let shown = banner::shown_template(&names);
+        let shown = templates.iter().find(|template| template.name.as_ref() == shown);
+        let request = shown.and_then(|template| sample(template)).map(|request| request.to_string());
         let nats_server = programs::nats_server(|name| std::env::var_os(name)).map_err(DevError::setting)?;
         let no_path = |error: io::Error| DevError::setting(format!("path of this program: {error}"));
         let own = std::env::current_exe().map_err(no_path)?;
         let images = programs::images(&settings, &own).map_err(DevError::Settings)?;
         let no_shell = |error: io::Error| DevError::setting(format!("/bin/sh: {error}"));
         let guard = Guard::start(workspace.temporary.path()).map_err(no_shell)?;
-        Ok((Self { begin, settings, templates, own, nats_server, images, workspace, guard }, api))
+        Ok((
+            Self { begin, settings, templates: names, request, own, nats_server, images, workspace, guard },
+            api,
+        ))
     }
 
     /// Starts each part once those that it needs are ready, then prints the banner.
     async fn start(&self, supervisor: &mut Supervisor, api: TcpListener) -> Result<(), DevError> {
         let nats_url = format!("nats://127.0.0.1:{}", self.workspace.nats_port);
         self.start_nats(supervisor);
-        cluster::start(supervisor, api, self.images.programs.clone(), self.settings.time_scale)?;
+        let credentials = self.write_kubeconfig()?;
+        let images = self.images.programs.clone();
+        cluster::start(supervisor, api, credentials, images, self.settings.time_scale)?;
         let client = until_ready(supervisor, "JetStream", probes::connect(&nats_url)).await?;
         supervisor.group(TASK_GRACE).spawn("status events", |stop| probes::print_events(client, stop));
-        let mut pid = self.start_dispatcher(supervisor, &nats_url)?;
+        let mut pid = self.start_dispatcher(supervisor, &nats_url);
         let ready = probes::dispatcher_ready(self.workspace.admin_port);
         until_ready(supervisor, "the dispatcher", ready).await?;
         if let Some(warning) = &self.images.warning {
@@ -147,6 +157,15 @@ impl Environment {
         let pid = *pid.borrow_and_update();
         print(&banner::text(&self.facts(pid)));
         Ok(())
+    }
+
+    /// Generates the credentials of this run, and writes them for the dispatcher and `kubectl`.
+    fn write_kubeconfig(&self) -> Result<Credentials, DevError> {
+        let Workspace { kubeconfig, api_port, .. } = &self.workspace;
+        let failed = |error: io::Error| DevError::Ended(format!("{}: {error}", kubeconfig.display()));
+        let credentials = Credentials::generate().map_err(failed)?;
+        credentials.write_kubeconfig(kubeconfig, *api_port, NAMESPACE).map_err(failed)?;
+        Ok(credentials)
     }
 
     fn start_nats(&self, supervisor: &mut Supervisor) {
@@ -169,12 +188,8 @@ impl Environment {
     }
 
     /// Starts `dispatcher run`, and returns its current process id.
-    fn start_dispatcher(
-        &self,
-        supervisor: &mut Supervisor,
-        nats_url: &str,
-    ) -> Result<watch::Receiver<i32>, DevError> {
-        let command = self.dispatcher_command(nats_url)?;
+    fn start_dispatcher(&self, supervisor: &mut Supervisor, nats_url: &str) -> watch::Receiver<i32> {
+        let command = self.dispatcher_command(nats_url);
         let show_all = std::env::var_os("RUST_LOG").is_some();
         let (sender, pid) = watch::channel(0);
         let notify = move |change| match change {
@@ -191,18 +206,14 @@ impl Environment {
         };
         let program = self.supervised(command, DISPATCHER_GRACE, notify);
         supervisor.group(DISPATCHER_GRACE + TASK_GRACE).spawn("dispatcher", |stop| program.run(stop));
-        Ok(pid)
+        pid
     }
 
-    fn dispatcher_command(&self, nats_url: &str) -> Result<Command, DevError> {
-        let kubeconfig = self.workspace.temporary.path().join("kubeconfig");
-        let text = cluster::kubeconfig(&format!("http://127.0.0.1:{}", self.workspace.api_port));
-        let failed = |error| DevError::Ended(format!("{}: {error}", kubeconfig.display()));
-        std::fs::write(&kubeconfig, text).map_err(failed)?;
+    fn dispatcher_command(&self, nats_url: &str) -> Command {
         let mut command = Command::new(&self.own);
         command.args(["run", "--nats-url", nats_url, "--namespace", NAMESPACE, "--log-format", "json"]);
         command.arg("--admin-addr").arg(format!("127.0.0.1:{}", self.workspace.admin_port));
-        command.arg("--kubeconfig").arg(&kubeconfig);
+        command.arg("--kubeconfig").arg(&self.workspace.kubeconfig);
         command.arg("--templates").arg(&self.settings.templates.folder);
         // With a constant name, a restarted dispatcher reacquires its own Lease immediately.
         command.args(["--identity", "dispatcher-dev"]);
@@ -211,7 +222,7 @@ impl Environment {
         for name in FOREIGN_SETTINGS {
             command.env_remove(name);
         }
-        Ok(command)
+        command
     }
 
     fn supervised<Notify: FnMut(Change)>(
@@ -231,9 +242,11 @@ impl Environment {
             nats_port,
             is_default_nats: nats_port == NATS_PORT && std::env::var_os("NATS_URL").is_none(),
             api_port,
+            kubeconfig: &self.workspace.kubeconfig,
             admin_port,
             pid,
             templates: &self.templates,
+            request: self.request.as_deref(),
             kept: self.workspace.kept.then(|| self.workspace.store.display().to_string()),
         }
     }

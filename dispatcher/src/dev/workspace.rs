@@ -18,6 +18,8 @@ pub(super) struct Workspace {
     pub(super) admin_port: u16,
     /// The directory of `JetStream`.
     pub(super) store: PathBuf,
+    /// The kubeconfig of the local cluster. It is in the kept directory, unless nothing is kept.
+    pub(super) kubeconfig: PathBuf,
     /// Whether the directory of `JetStream` is kept.
     pub(super) kept: bool,
     /// Removed at the end.
@@ -46,12 +48,13 @@ impl Workspace {
             Ok(address) => Ok(address.port()),
             Err(error) => Err(DevError::setting(format!("cannot read the number of a port: {error}"))),
         };
-        let Directories { store, temporary, lock } = directories;
+        let Directories { store, kubeconfig, temporary, lock } = directories;
         let workspace = Self {
             nats_port: port(&nats)?,
             api_port: port(&api)?,
             admin_port: port(&admin)?,
             store,
+            kubeconfig,
             kept: !settings.temporary,
             temporary,
             _lock: lock,
@@ -84,6 +87,7 @@ fn bind_error(flag: &str, port: u16, error: &io::Error) -> String {
 
 struct Directories {
     store: PathBuf,
+    kubeconfig: PathBuf,
     temporary: TempDir,
     lock: Option<File>,
 }
@@ -93,12 +97,16 @@ impl Directories {
         let temporary = tempfile::Builder::new().prefix("dispatcher-dev-").tempdir();
         let temporary = temporary.map_err(|error| format!("cannot create a temporary directory: {error}"))?;
         if is_temporary {
-            return Ok(Self { store: temporary.path().join("jetstream"), temporary, lock: None });
+            return Ok(Self::in_folder(temporary.path().to_owned(), temporary, None));
         }
         let kept = kept_directory(|name| std::env::var_os(name).map(PathBuf::from))
             .ok_or("cannot keep the streams: set XDG_DATA_HOME or HOME, or use --temporary")?;
         let lock = lock(&kept)?;
-        Ok(Self { store: kept.join("jetstream"), temporary, lock: Some(lock) })
+        Ok(Self::in_folder(kept, temporary, Some(lock)))
+    }
+
+    fn in_folder(folder: PathBuf, temporary: TempDir, lock: Option<File>) -> Self {
+        Self { store: folder.join("jetstream"), kubeconfig: folder.join("kubeconfig"), temporary, lock }
     }
 }
 

@@ -8,27 +8,27 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
-    Message,
-    consumer::{FromConsumer, PullConsumer, pull},
+    consumer::{self, FromConsumer, PullConsumer, pull},
     context::ConsumerInfoErrorKind,
 };
-use dispatcher_core::request::{Disposition, breaker::CircuitBreaker, redelivery_delay};
-use futures::{
-    StreamExt,
-    future::ready,
-    stream::{BoxStream, SelectAll},
+use dispatcher_core::request::{
+    Disposition, breaker::CircuitBreaker, pending::Deliveries, pull_limits::PullLimits, redelivery_delay,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     concurrency::{ConcurrencyLimiter, Reservation},
-    intake::handler::Handler,
-    nats::definitions::JOBS,
+    intake::{
+        handler::Handler,
+        poison::PoisonHandler,
+        pull::{Pull, Pulled},
+    },
+    nats::{connection::Connection, definitions::JOBS},
     retry::{backoff, with_deadline},
     telemetry::health::Component,
 };
@@ -40,13 +40,19 @@ const PULL_EXPIRY: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(3);
 /// At shutdown: how long to wait for a message that is already on its way.
 const DRAIN: Duration = Duration::from_millis(250);
-/// The largest number of pulls from before a reconnect that are still read.
-const MAX_OLD_PULLS: usize = 4;
+/// How long the replacement of an ended connection may take before the template is not ready.
+const REPLACEMENT: Duration = Duration::from_secs(1);
 
 /// Pulls and handles the requests of one template.
 pub(crate) struct PullLoop {
+    /// Delivers the requests. A poison message can end it.
+    pub intake: Connection,
+    /// The prefix of the `JetStream` API's subjects.
+    pub api_prefix: Arc<str>,
     /// The durable consumer of the template.
     pub consumer: PullConsumer,
+    /// Finds what a lost connection took with it.
+    pub poison: PoisonHandler,
     /// Whether to recreate a deleted consumer. A consumer contains no data.
     pub may_create: bool,
     /// Handles the requests.
@@ -64,7 +70,7 @@ pub(crate) struct PullLoop {
 /// Permission to handle one request.
 #[derive(Default)]
 struct Permit {
-    /// `None` for a request of an old pull.
+    /// `None` for a request beyond the number that was asked for.
     concurrency: Option<OwnedSemaphorePermit>,
     /// For a template with a concurrency limit.
     reservation: Option<Reservation>,
@@ -74,32 +80,37 @@ struct Permit {
 struct Handled {
     disposition: Disposition,
     probe: bool,
+    /// The sequence of the request, unless its handler panicked.
+    sequence: Option<u64>,
 }
 
 /// What the loop keeps between pulls.
 struct PullState {
-    /// Pulls from before a reconnect. A server that did not restart still serves them. Without a
-    /// reader, their requests would return only after `ack_wait`. They hold no permits, and they
-    /// are few and brief.
-    old_pulls: SelectAll<BoxStream<'static, (Message, Permit)>>,
     permits: Arc<Semaphore>,
     breaker: CircuitBreaker,
     handlers: JoinSet<Handled>,
+    /// The pull limits of the consumer.
+    limits: PullLimits,
+    /// Pulls in a row that the server has refused or not ended.
+    failed_pulls: usize,
+    /// What this process has received.
+    deliveries: Deliveries,
+    /// Changes when the intake's connection has lost messages.
+    losses: watch::Receiver<u64>,
     reconnects: watch::Receiver<u64>,
     stop: CancellationToken,
 }
 
-impl PullState {
-    /// Keeps reading a pull until `end`. Its messages use the reservations of the pull's permits.
-    fn keep_pull(&mut self, messages: pull::Batch, permits: Vec<Permit>, end: Instant) {
-        if self.old_pulls.len() >= MAX_OLD_PULLS {
-            return;
-        }
-        let mut reservations: Vec<_> = permits.into_iter().map(|permit| permit.reservation).collect();
-        let mut permit = move || Permit { concurrency: None, reservation: reservations.pop().flatten() };
-        let rest = messages.filter_map(|message| ready(message.ok())).map(move |message| (message, permit()));
-        self.old_pulls.push(rest.take_until(Box::pin(sleep_until(end))).boxed());
-    }
+/// How a pull ended.
+enum PullEnd {
+    /// As planned.
+    Ended,
+    /// Messages may have been lost on their way.
+    Lost,
+    /// The client ended; its replacement follows.
+    ConnectionEnded,
+    /// The pull failed.
+    Failed(String),
 }
 
 impl PullLoop {
@@ -107,18 +118,23 @@ impl PullLoop {
     /// last handler has ended.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut state = PullState {
-            old_pulls: SelectAll::new(),
             permits: Arc::new(Semaphore::new(self.concurrency)),
             breaker: CircuitBreaker::Closed,
             handlers: JoinSet::new(),
+            limits: limits(self.consumer.cached_info()),
+            failed_pulls: 0,
+            deliveries: Deliveries::starting_after(self.consumer.cached_info().delivered.stream_sequence),
+            losses: self.intake.changes(),
             reconnects: self.reconnects.clone(),
             stop: stop.clone(),
         };
         self.health.ready();
+        // A poison message may have ended the process before.
+        self.check_pending(&mut state).await;
         while !stop.is_cancelled() {
             if let CircuitBreaker::Open { failures, .. } = state.breaker {
                 while let Some(handled) = state.handlers.join_next().await {
-                    self.finish(&mut state.breaker, handled);
+                    self.finish(&mut state, handled);
                 }
                 let delay = redelivery_delay(failures, fastrand::f64());
                 if stop.run_until_cancelled(sleep(delay)).await.is_none() {
@@ -129,72 +145,110 @@ impl PullLoop {
             tokio::select! {
                 permits = self.permits(&state.permits, limit) => self.pull(permits, &mut state).await,
                 // At the concurrency limit, a permit takes as long as a Job.
-                Some(handled) = state.handlers.join_next() => self.finish(&mut state.breaker, handled),
-                Some((message, permit)) = state.old_pulls.next() => self.handle(message, permit, false, &mut state),
+                Some(handled) = state.handlers.join_next() => self.finish(&mut state, handled),
                 () = stop.cancelled() => break,
             }
         }
         while let Some(handled) = state.handlers.join_next().await {
-            self.finish(&mut state.breaker, handled);
+            self.finish(&mut state, handled);
         }
     }
 
     /// Pulls at most one request per permit.
     async fn pull(&self, mut permits: Vec<Permit>, state: &mut PullState) {
-        let (probe, end) = (state.breaker.is_open(), Instant::now() + PULL_EXPIRY + GRACE);
-        let pull = self.consumer.batch().max_messages(permits.len()).expires(PULL_EXPIRY).messages();
-        let mut messages = match with_deadline(GRACE, pull).await {
-            Ok(Ok(messages)) => messages,
-            Ok(Err(error)) => return self.recover(&error.to_string(), state).await,
+        let probe = state.breaker.is_open();
+        let acks = self.handler.jobs.context().clone();
+        let name = self.handler.template.name.consumer_name();
+        let consumer = (&*self.api_prefix, name.as_str());
+        let asked = (state.limits.batch(permits.len()), state.limits.expires(PULL_EXPIRY));
+        let pull = Pull::start(&self.intake, acks, consumer, asked);
+        let mut pull = match with_deadline(GRACE, pull).await {
+            Ok(Ok(pull)) => pull,
+            // The client has ended.
+            Ok(Err(_)) => return self.recover_connection(state).await,
             Err(error) => return self.recover(&format!("pull: {error}"), state).await,
         };
+        let end = self.read(&mut pull, &mut permits, probe, state).await;
+        if !matches!(end, PullEnd::Ended) {
+            for pulled in pull.arrived() {
+                self.handle(pulled, permits.pop().unwrap_or_default(), probe, state);
+            }
+            pull.stop().await;
+        }
+        state.failed_pulls = match end {
+            PullEnd::Ended => 0,
+            PullEnd::Failed(_) => state.failed_pulls.saturating_add(1),
+            PullEnd::Lost | PullEnd::ConnectionEnded => state.failed_pulls,
+        };
+        match end {
+            // The server ended the pull, so the consumer works.
+            PullEnd::Ended if !state.breaker.is_open() => self.health.ready(),
+            PullEnd::Ended if probe && !permits.is_empty() => {
+                state.breaker = state.breaker.after_empty_probe();
+            }
+            PullEnd::Ended => {}
+            PullEnd::Lost => self.recover_lost(state).await,
+            PullEnd::ConnectionEnded => self.recover_connection(state).await,
+            PullEnd::Failed(error) => self.recover(&error, state).await,
+        }
+    }
+
+    /// Handles the requests of a pull until it ends.
+    async fn read(
+        &self,
+        pull: &mut Pull,
+        permits: &mut Vec<Permit>,
+        probe: bool,
+        state: &mut PullState,
+    ) -> PullEnd {
+        let end = Instant::now() + PULL_EXPIRY + GRACE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let next = tokio::select! {
-                next = with_deadline(left, messages.next()) => next,
+                next = with_deadline(left, pull.next()) => next,
                 Some(handled) = state.handlers.join_next() => {
-                    self.finish(&mut state.breaker, handled);
+                    self.finish(state, handled);
                     continue;
                 }
-                Some((message, permit)) = state.old_pulls.next() => {
-                    self.handle(message, permit, false, state);
-                    continue;
-                }
+                Ok(()) = state.losses.changed() => return PullEnd::Lost,
                 // The server that knows this pull may be gone.
-                Ok(()) = state.reconnects.changed() => {
-                    state.keep_pull(messages, permits, end);
-                    return self.recover("NATS was reconnected, or a stream was recreated", state).await;
-                }
-                () = state.stop.cancelled() => with_deadline(DRAIN, messages.next()).await,
+                Ok(()) = state.reconnects.changed() => return PullEnd::Lost,
+                () = state.stop.cancelled() => with_deadline(DRAIN, pull.next()).await,
             };
             match next {
-                Ok(Some(Ok(message))) => {
-                    let permit = permits.pop().unwrap_or_default();
-                    self.handle(message, permit, probe, state);
-                }
-                Ok(None) => {
-                    // The server ended the pull, so the consumer works.
-                    if !state.breaker.is_open() {
-                        self.health.ready();
-                    } else if probe && !permits.is_empty() {
-                        state.breaker = state.breaker.after_empty_probe();
-                    }
-                    return;
-                }
-                Err(_) if state.stop.is_cancelled() => return,
-                Ok(Some(Err(error))) => return self.recover(&error.to_string(), state).await,
-                Err(_) => return self.recover("the server did not end the pull", state).await,
+                Ok(Pulled::End) => return PullEnd::Ended,
+                Ok(Pulled::ConnectionEnded) => return PullEnd::ConnectionEnded,
+                Ok(Pulled::Failed(error)) => return PullEnd::Failed(error),
+                Ok(request) => self.handle(request, permits.pop().unwrap_or_default(), probe, state),
+                Err(_) if state.stop.is_cancelled() => return PullEnd::Ended,
+                Err(_) => return PullEnd::Failed("the server did not end the pull".to_owned()),
             }
         }
     }
 
-    fn handle(&self, message: Message, permit: Permit, probe: bool, state: &mut PullState) {
-        let handler = self.handler.clone();
+    /// Handles a request in a task of its own.
+    fn handle(&self, pulled: Pulled, permit: Permit, probe: bool, state: &mut PullState) {
+        let (message, poison) = match pulled {
+            Pulled::Request(message) => (message, false),
+            Pulled::Poison(message) => (message, true),
+            Pulled::End | Pulled::Failed(_) | Pulled::ConnectionEnded => return,
+        };
+        let Ok((sequence, delivery)) =
+            message.info().map(|info| (info.stream_sequence, info.consumer_sequence))
+        else {
+            tracing::warn!(subject = %message.subject, "message with an invalid ack subject");
+            return;
+        };
+        state.deliveries.received(sequence);
+        let (handler, poison_handler) = (self.handler.clone(), poison.then(|| self.poison.clone()));
         state.handlers.spawn(async move {
             let Permit { concurrency, reservation } = permit;
-            let disposition = handler.handle(message, reservation).await;
+            let disposition = match poison_handler {
+                None => handler.handle(message, reservation).await,
+                Some(poison) => reject_poison(&poison, &handler, sequence, delivery).await,
+            };
             drop(concurrency);
-            Handled { disposition, probe }
+            Handled { disposition, probe, sequence: Some(sequence) }
         });
     }
 
@@ -215,12 +269,15 @@ impl PullLoop {
     }
 
     /// Updates the breaker and the component after a request.
-    fn finish(&self, breaker: &mut CircuitBreaker, handled: Result<Handled, JoinError>) {
-        let Handled { disposition, probe } = handled.unwrap_or_else(|error| {
+    fn finish(&self, state: &mut PullState, handled: Result<Handled, JoinError>) {
+        let Handled { disposition, probe, sequence } = handled.unwrap_or_else(|error| {
             // It may have been a probe. Assume so: a delay is better than handlers that keep
             // panicking.
-            Handled { disposition: Disposition::Retrying(format!("handler panicked: {error}")), probe: true }
+            let disposition = Disposition::Retrying(format!("handler panicked: {error}"));
+            Handled { disposition, probe: true, sequence: None }
         });
+        state.settle(sequence, &disposition);
+        let breaker = &mut state.breaker;
         let was_open = breaker.is_open();
         *breaker = breaker.after(&disposition, probe, self.concurrency);
         let template = &self.handler.template.name;
@@ -242,16 +299,49 @@ impl PullLoop {
     async fn recover(&self, error: &str, state: &mut PullState) {
         let name = self.handler.template.name.consumer_name();
         self.health.not_ready(format!("consumer {name}: {error}"));
-        for delay in backoff() {
+        // The consumer answers, but refuses each pull: the delays grow over all of them.
+        self.recover_after(backoff().skip(state.failed_pulls.saturating_sub(1)), state).await;
+    }
+
+    /// After messages were lost on their way: finds them at once.
+    async fn recover_lost(&self, state: &mut PullState) {
+        self.recover_after(std::iter::once(Duration::ZERO).chain(backoff()), state).await;
+    }
+
+    /// After the client ended: waits for its replacement, then finds what died with it.
+    async fn recover_connection(&self, state: &mut PullState) {
+        let replaced = with_deadline(REPLACEMENT, state.losses.changed());
+        match state.stop.run_until_cancelled(replaced).await {
+            None => {}
+            Some(Ok(_)) => self.recover_lost(state).await,
+            Some(Err(_)) => {
+                self.health.not_ready("not connected");
+                // The keeper of the connection reports its tries.
+                let stop = state.stop.clone();
+                if stop.run_until_cancelled(state.losses.changed()).await.is_some() {
+                    self.recover_lost(state).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the stream and the consumer answer, and what was lost is found.
+    async fn recover_after(&self, delays: impl Iterator<Item = Duration>, state: &mut PullState) {
+        let name = self.handler.template.name.consumer_name();
+        let stop = state.stop.clone();
+        for delay in delays {
             let attempt = async {
                 sleep(delay).await;
-                self.ensure_consumer().await
+                state.limits = self.ensure_consumer().await?;
+                let template = &self.handler.template.name;
+                self.poison.check(template, &self.consumer, &mut state.deliveries).await
             };
-            match state.stop.run_until_cancelled(attempt).await {
+            match stop.run_until_cancelled(attempt).await {
                 None => return,
                 Some(Ok(())) => {
-                    // With an open breaker, only a request that succeeds makes the template ready.
-                    if !state.breaker.is_open() {
+                    // With an open breaker, only a request that succeeds makes the template ready,
+                    // and after repeated failures, only a pull that succeeds.
+                    if !state.breaker.is_open() && state.failed_pulls < 2 {
                         self.health.ready();
                     }
                     return;
@@ -263,11 +353,21 @@ impl PullLoop {
         }
     }
 
-    /// Checks that the stream and the consumer exist. Recreates a deleted consumer unchanged.
-    async fn ensure_consumer(&self) -> Result<(), String> {
+    /// Rejects the poison messages that are pending at start.
+    async fn check_pending(&self, state: &mut PullState) {
+        let template = &self.handler.template.name;
+        if let Err(error) = self.poison.check(template, &self.consumer, &mut state.deliveries).await {
+            // Not a warning: a pull reports the same cause.
+            tracing::debug!(%template, error, "search for poison messages failed");
+        }
+    }
+
+    /// Checks that the stream and the consumer exist, and reads the pull limits. Recreates a deleted
+    /// consumer unchanged.
+    async fn ensure_consumer(&self) -> Result<PullLimits, String> {
         self.handler.jobs.refresh().await?;
         let error = match with_deadline(GRACE, self.consumer.get_info()).await {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(info)) => return Ok(limits(&info)),
             Ok(Err(error)) => error,
             Err(error) => return Err(error.to_string()),
         };
@@ -282,7 +382,34 @@ impl PullLoop {
         let created = with_deadline(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
         created.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         tracing::warn!(consumer = info.name, "consumer was deleted externally; recreated");
-        Ok(())
+        Ok(limits(info))
+    }
+}
+
+fn limits(info: &consumer::Info) -> PullLimits {
+    PullLimits::new(info.config.max_batch, info.config.max_expires)
+}
+
+impl PullState {
+    /// Notes that a request was handled. One that is delivered again later stays in hand.
+    fn settle(&mut self, sequence: Option<u64>, disposition: &Disposition) {
+        if let Some(sequence) = sequence
+            && !matches!(disposition, Disposition::Retrying(_) | Disposition::Blocked(_))
+        {
+            self.deliveries.finished(sequence);
+        }
+    }
+}
+
+async fn reject_poison(
+    poison: &PoisonHandler,
+    handler: &Handler,
+    sequence: u64,
+    delivery: u64,
+) -> Disposition {
+    match poison.reject_received(&handler.template.name, sequence, delivery).await {
+        Ok(()) => Disposition::Rejected,
+        Err(error) => Disposition::Retrying(error),
     }
 }
 

@@ -18,7 +18,7 @@ use dispatcher_core::{
     },
     status::SubjectState,
 };
-use k8s_openapi::api::batch::v1::Job;
+use serde_json::Value;
 
 use crate::{
     kube::JobClient,
@@ -73,7 +73,7 @@ impl JobCreator {
     pub(crate) async fn create(
         &self,
         request: &Request,
-        job: &Job,
+        job: &Value,
         look_up_first: bool,
     ) -> Result<CreateResult, HandleError> {
         let subject = if look_up_first {

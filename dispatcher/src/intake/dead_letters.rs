@@ -4,25 +4,23 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use dispatcher_core::{
     contract::{
+        dead_letter::{KeptPayload, StoredAt},
         headers::{
-            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_SUBMITTER,
-            safe_value,
+            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_PAYLOAD_SHA256, JOB_PAYLOAD_SIZE, JOB_REQUEST_HASH,
+            JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_REQUEST_TIME, JOB_SUBMITTER, safe_value,
         },
         names::TemplateName,
         rejection::{RejectedNotice, RejectedType, Rejection},
         submitter::Submitter,
         trace::Trace,
     },
-    request::Identity,
+    request::{Identity, Request},
 };
 use time::OffsetDateTime;
 
 use crate::{
     clock::now,
-    nats::{
-        dead_letters_stream::{DeadLettersStream, StoredAt},
-        headers::put_trace,
-    },
+    nats::{dead_letters_stream::DeadLettersStream, headers::put_trace},
     telemetry::metrics::Metrics,
 };
 
@@ -43,7 +41,7 @@ pub(crate) struct DeadLetter<'a> {
     pub identity: &'a Identity,
     /// When `JOBS` stored the request.
     pub stored: OffsetDateTime,
-    /// The payload. The dead letter contains it unchanged.
+    /// The payload. The dead letter contains at most its first 8 KiB.
     pub payload: Bytes,
     /// The trace, if the request has one.
     pub trace: Option<&'a Trace>,
@@ -68,10 +66,11 @@ impl DeadLetters {
     /// # Errors
     /// If the dead letter may not be stored. The request must be delivered again.
     pub(crate) async fn reject(&self, dead_letter: DeadLetter<'_>) -> Result<(), String> {
-        let request = StoredAt { sequence: dead_letter.identity.sequence, time: dead_letter.stored };
-        self.stream
-            .store(dead_letter.template, request, headers(&dead_letter), dead_letter.payload.clone())
-            .await?;
+        let request = stored_at(dead_letter.identity.sequence, dead_letter.stored);
+        let payload = KeptPayload::of(&dead_letter.payload);
+        let headers = headers(&dead_letter, request, &payload);
+        let kept = dead_letter.payload.slice(..payload.kept);
+        self.stream.store(dead_letter.template, request, headers, kept).await?;
         self.metrics.rejected(dead_letter.template, dead_letter.rejection.reason);
         self.notify(&dead_letter).await;
         Ok(())
@@ -88,7 +87,7 @@ impl DeadLetters {
         sequence: u64,
         stored: OffsetDateTime,
     ) -> Result<bool, String> {
-        self.stream.contains(template, StoredAt { sequence, time: stored }).await
+        self.stream.contains(template, stored_at(sequence, stored)).await
     }
 
     /// Publishes the notice. No stream stores it, and the dead letter replaces a lost one.
@@ -113,13 +112,23 @@ impl DeadLetters {
     }
 }
 
-fn headers(dead_letter: &DeadLetter<'_>) -> HeaderMap {
+fn stored_at(sequence: u64, stored: OffsetDateTime) -> StoredAt {
+    StoredAt { sequence, nanos: stored.unix_timestamp_nanos() }
+}
+
+fn headers(dead_letter: &DeadLetter<'_>, request: StoredAt, payload: &KeptPayload) -> HeaderMap {
     let rejection = dead_letter.rejection;
     let mut map = HeaderMap::new();
     map.insert(JOB_ERROR, rejection.reason.as_str());
     map.insert(JOB_ERROR_MESSAGE, safe_value(&rejection.message));
     map.insert(JOB_REQUEST_ID, safe_value(dead_letter.identity.id.as_ref()));
-    map.insert(JOB_REQUEST_SEQ, dead_letter.identity.sequence.to_string());
+    map.insert(JOB_REQUEST_SEQ, request.sequence.to_string());
+    map.insert(JOB_REQUEST_TIME, request.nanos.to_string());
+    map.insert(JOB_PAYLOAD_SIZE, payload.size.to_string());
+    map.insert(JOB_PAYLOAD_SHA256, payload.sha256.as_str());
+    if let Some(hash) = Request::hash_of(dead_letter.template, &dead_letter.payload) {
+        map.insert(JOB_REQUEST_HASH, hash);
+    }
     if let Some(name) = &rejection.name {
         map.insert(JOB_NAME, name.as_ref());
     }

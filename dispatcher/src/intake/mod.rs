@@ -5,3 +5,4 @@ pub(crate) mod create;
 pub(crate) mod dead_letters;
 pub(crate) mod handler;
 pub(crate) mod poison;
+mod pull;

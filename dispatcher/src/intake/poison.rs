@@ -1,9 +1,8 @@
-//! Poison messages: requests whose headers the client library cannot decode.
+//! Finds the requests that a lost connection took with it, and rejects poison messages.
 //!
-//! If the server delivers one, async-nats drops the connection or ends its connection task. So this
-//! module reads the requests directly from the stream and turns poison messages into dead letters.
-//! After each reconnect, it checks the delivered but unacknowledged requests of each consumer. At
-//! start, it also looks ahead at requests that are not yet delivered.
+//! If the server delivers a poison message, the connection ends, and with it the other messages of
+//! its pull. So this module reads the consumer's pending requests directly from the stream, without
+//! decoding their headers. It acks by ack subjects that it builds: the messages never arrived.
 
 use async_nats::jetstream::{consumer::PullConsumer, stream::RawMessage};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,78 +12,112 @@ use dispatcher_core::{
         names::TemplateName,
         rejection::{Reason, Rejection},
     },
-    request::{Envelope, Identity, poison::check_headers},
+    request::{
+        Envelope, Identity,
+        pending::{Deliveries, Verdict},
+        poison::check_headers,
+    },
 };
-use tokio::sync::watch;
 
 use crate::{
     intake::dead_letters::{DeadLetter, DeadLetters},
-    nats::{jobs_stream::JobsStream, scan::call},
+    nats::{definitions::JOBS, jobs_stream::JobsStream, scan::call},
 };
 
-/// How many stream sequences after the last delivered request the check at start covers. It must
-/// be at least the maximum size of a pull.
-const LOOKAHEAD: u64 = 1024;
-/// The maximum number of requests that one check of one consumer reads.
+/// The maximum number of requests that one check reads: the default `max_ack_pending`.
 const MAX_CHECKED: usize = 10_000;
+/// Deletes a request from the queue.
+const TERM: &str = "+TERM";
+/// Delivers a request again at once.
+const NAK: &str = "-NAK";
 
 /// Finds and rejects poison messages.
 #[derive(Clone)]
 pub(crate) struct PoisonHandler {
     /// The stream of requests.
     pub jobs: JobsStream,
-    /// The consumer of each template.
-    pub consumers: Vec<(TemplateName, PullConsumer)>,
     /// Keeps the rejected requests.
     pub dead_letters: DeadLetters,
 }
 
+/// The consumer whose requests are checked.
+#[derive(Clone, Copy)]
+struct Position<'a> {
+    template: &'a TemplateName,
+    /// The last delivery. The server accepts acks with any sequence up to this one.
+    delivery: u64,
+}
+
 impl PoisonHandler {
-    /// Checks the requests that the first pulls will deliver.
-    pub(crate) async fn before_pulling(&self) {
-        self.check_all(LOOKAHEAD).await;
-    }
-
-    /// Checks the delivered requests after each reconnect; the caller drops the future to stop.
-    pub(crate) async fn run(self, mut reconnects: watch::Receiver<u64>) {
-        while reconnects.changed().await.is_ok() {
-            self.check_all(0).await;
-        }
-    }
-
-    async fn check_all(&self, lookahead: u64) {
-        for (template, consumer) in &self.consumers {
-            if let Err(error) = self.check(template, consumer, lookahead).await {
-                // Not a warning: the pull loop of the template reports the cause.
-                tracing::debug!(%template, error, "search for poison messages failed");
-            }
-        }
-    }
-
-    async fn check(
+    /// Checks every pending request of a consumer: rejects poison messages, and returns those that
+    /// no process has received. Nothing may be on its way to this process.
+    ///
+    /// # Errors
+    /// If the streams do not answer. Repeat the check.
+    pub(crate) async fn check(
         &self,
         template: &TemplateName,
         consumer: &PullConsumer,
-        lookahead: u64,
+        deliveries: &mut Deliveries,
     ) -> Result<(), String> {
         let info = call("consumer info", consumer.get_info()).await?;
-        if info.num_ack_pending == 0 && (lookahead == 0 || info.num_pending == 0) {
+        if info.num_ack_pending == 0 {
+            deliveries.check().complete(info.delivered.stream_sequence);
             return Ok(());
         }
-        let last = info.delivered.stream_sequence.saturating_add(lookahead);
+        let position = Position { template, delivery: info.delivered.consumer_sequence };
         let mut next = info.ack_floor.stream_sequence.saturating_add(1);
+        let mut check = deliveries.check();
         for _ in 0..MAX_CHECKED {
             let found = self.jobs.first_request(template, next).await?;
-            let Some(message) = found.filter(|message| message.sequence <= last) else { break };
+            let Some(message) = found.filter(|found| found.sequence <= info.delivered.stream_sequence) else {
+                check.complete(info.delivered.stream_sequence);
+                return Ok(());
+            };
             next = message.sequence.saturating_add(1);
-            self.reject_if_poison(template, message).await?;
+            let headers = decode(message.headers.as_deref().unwrap_or_default())?;
+            match check.verdict(message.sequence, &headers) {
+                Verdict::Reject(problem) => {
+                    let sequence = message.sequence;
+                    // It is delivered again after `ack_wait`, and must not block the others.
+                    if let Err(error) = self.reject(position, message, problem).await {
+                        tracing::warn!(%template, request_seq = sequence, error, "poison message not rejected");
+                    }
+                }
+                Verdict::Return => self.ack(position, message.sequence, NAK).await?,
+                Verdict::Leave => {}
+            }
         }
+        tracing::warn!(%template, checked = MAX_CHECKED, "not all pending requests were checked");
         Ok(())
     }
 
-    async fn reject_if_poison(&self, template: &TemplateName, message: RawMessage) -> Result<(), String> {
+    /// Rejects a request that arrived with a status line in its headers.
+    ///
+    /// # Errors
+    /// If the dead letter may not be stored. The server delivers the request again.
+    pub(crate) async fn reject_received(
+        &self,
+        template: &TemplateName,
+        sequence: u64,
+        delivery: u64,
+    ) -> Result<(), String> {
+        let found = self.jobs.first_request(template, sequence).await?;
+        // Another process has rejected it.
+        let Some(message) = found.filter(|found| found.sequence == sequence) else { return Ok(()) };
         let headers = decode(message.headers.as_deref().unwrap_or_default())?;
-        let Err(problem) = check_headers(&headers) else { return Ok(()) };
+        let problem = check_headers(&headers).err();
+        let problem = problem.unwrap_or_else(|| "line 1 of the headers has a status".to_owned());
+        self.reject(Position { template, delivery }, message, problem).await
+    }
+
+    async fn reject(
+        &self,
+        position: Position<'_>,
+        message: RawMessage,
+        problem: String,
+    ) -> Result<(), String> {
+        let template = position.template;
         let payload = Bytes::from(decode(&message.payload)?);
         let envelope = Envelope {
             payload: &payload,
@@ -113,8 +146,22 @@ impl PoisonHandler {
             rejection: &rejection,
         };
         self.dead_letters.reject(dead_letter).await?;
-        self.jobs.remove(message.sequence).await
+        self.ack(position, message.sequence, TERM).await
     }
+
+    /// Sends an ack of a message that this process has not received, and waits for the
+    /// confirmation.
+    async fn ack(&self, position: Position<'_>, sequence: u64, ack: &'static str) -> Result<(), String> {
+        let Position { template, delivery } = position;
+        let subject = ack_subject(&template.consumer_name(), sequence, delivery);
+        call("ack", self.jobs.context().client().request(subject, ack.into())).await.map(drop)
+    }
+}
+
+/// The ack subject of a delivery of a stored message. The server uses neither the number of
+/// deliveries nor the time and the number of pending messages.
+fn ack_subject(consumer: &str, sequence: u64, delivery: u64) -> String {
+    format!("$JS.ACK.{JOBS}.{consumer}.1.{sequence}.{delivery}.1.0")
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, String> {
@@ -128,6 +175,8 @@ mod tests {
     use async_nats::HeaderName;
     use dispatcher_core::request::poison::is_header_name;
 
+    use super::*;
+
     #[test]
     fn header_names_are_valid_exactly_if_the_client_library_decodes_them() {
         for c in (0..=0x17f).filter_map(char::from_u32) {
@@ -135,5 +184,10 @@ mod tests {
             assert_eq!(is_header_name(&name), HeaderName::from_str(&name).is_ok(), "{c:?}");
         }
         assert_eq!(is_header_name(""), HeaderName::from_str("").is_ok());
+    }
+
+    #[test]
+    fn ack_subject_has_the_form_of_a_delivery() {
+        assert_eq!(ack_subject("dispatcher-simple", 7, 9), "$JS.ACK.JOBS.dispatcher-simple.1.7.9.1.0");
     }
 }

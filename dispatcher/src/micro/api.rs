@@ -45,7 +45,7 @@ impl Verb {
     /// The metadata of the endpoint: the schemas of request and response as text.
     pub(super) fn metadata(self, template: &Template) -> HashMap<String, String> {
         let (request, response) = match self {
-            Self::Submit => (template.parameters.request_schema(), accepted_schema()),
+            Self::Submit => (template.request_schema(), accepted_schema()),
             Self::Cancel => (cancel_schema(), cancelled_schema()),
             Self::Get => (get_schema(), schemas::status_event()),
         };

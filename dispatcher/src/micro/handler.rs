@@ -5,17 +5,16 @@
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::Message;
 use bytes::Bytes;
 use dispatcher_core::{contract::names::TemplateName, template::Template};
 use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream, SelectAll},
+    StreamExt,
+    stream::{BoxStream, SelectAll},
 };
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +33,7 @@ use crate::{
         submit::SubmitHandler,
         waiters,
     },
+    nats::{connection::Connection, subscription},
     telemetry::health::Component,
 };
 
@@ -43,15 +43,15 @@ const CONCURRENCY: usize = 256;
 const REFUSALS: usize = 256;
 /// How many questions of the discovery wait for their answer. Beyond that, they are dropped.
 const QUESTIONS: usize = 64;
-/// At shutdown: how long each endpoint waits for calls in flight to arrive.
-const IN_FLIGHT: Duration = Duration::from_millis(250);
 
 /// Runs the endpoints.
 pub(crate) struct NatsService {
-    /// The connection that receives calls.
-    pub(crate) receiver: Client,
+    /// The connections that receive calls: a message that cannot be decoded ends one of them.
+    pub(crate) receivers: Vec<Connection>,
+    /// The connection that receives the events that callers wait for.
+    pub(crate) events: Connection,
     /// The connection that answers leave by.
-    pub(crate) sender: Client,
+    pub(crate) sender: Connection,
     pub(crate) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     pub(crate) handler: Arc<Handler>,
     /// How many callers may wait for an event.
@@ -80,24 +80,18 @@ struct Limits {
 impl NatsService {
     /// Serves until `stop` is cancelled, then answers the calls in flight.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let subscriber = match waiters::subscribe(&self.receiver).await {
-            Ok(subscriber) => subscriber,
-            Err(error) => return self.health.not_ready(format!("cannot subscribe: {error}")),
-        };
+        let events = waiters::subscribe(&self.events).await;
         let endpoints = self.endpoints();
         let discovery = Arc::new(Discovery::new(endpoints.clone()));
-        let (mut calls, mut questions) = match self.subscribe(endpoints, &discovery.id, &stop).await {
-            Ok(open) => open,
-            Err(error) => return self.health.not_ready(format!("cannot open endpoints: {error}")),
-        };
-        let answerer = Answerer::new(self.sender.clone());
+        let (mut calls, mut questions) = self.subscribe(endpoints, &discovery.id, &stop).await;
+        let answerer = Answerer::new(self.sender.client());
         let limits = Limits {
             places: Places::new(CONCURRENCY + self.max_waiters, self.templates.len()),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
         };
         let (asked, to_answer) = mpsc::channel(QUESTIONS);
         let mut tasks = JoinSet::new();
-        let mut dispatching = pin!(waiters::dispatch(subscriber, self.handler.submit.waiters.clone()));
+        let mut dispatching = pin!(waiters::dispatch(events, self.handler.submit.waiters.clone()));
         let mut discovering = pin!(answer_questions(discovery, answerer.clone(), to_answer));
         self.health.ready();
         loop {
@@ -106,7 +100,7 @@ impl NatsService {
                     Some((endpoint, message)) => {
                         self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
                     }
-                    // The dispatcher is stopping, or the client is closed.
+                    // The dispatcher is stopping.
                     None => break,
                 },
                 Some((question, message)) = questions.next() => {
@@ -130,27 +124,32 @@ impl NatsService {
         templates.into_iter().flat_map(of).collect()
     }
 
-    /// Subscribes to the endpoints and the discovery. The endpoints end when `stop` is cancelled,
-    /// after the calls that have arrived.
+    /// Subscribes to the endpoints and the discovery on each connection. The subscriptions end when
+    /// `stop` is cancelled, after the messages that have arrived.
     async fn subscribe(
         &self,
         endpoints: Vec<Arc<Endpoint>>,
         id: &str,
         stop: &CancellationToken,
-    ) -> Result<(Calls, Questions), String> {
+    ) -> (Calls, Questions) {
         let (mut calls, mut questions) = (SelectAll::new(), SelectAll::new());
-        for endpoint in endpoints {
-            let subscriber = self.receiver.queue_subscribe(endpoint.subject.clone(), NAME.to_owned());
-            let messages = messages_until(subscriber.await.map_err(|e| e.to_string())?, stop.clone());
-            calls.push(messages.map(move |message| (endpoint.clone(), message)).boxed());
-        }
-        for question in Question::ALL {
-            for subject in question.subjects(id) {
-                let subscriber = self.receiver.subscribe(subject).await.map_err(|e| e.to_string())?;
-                questions.push(subscriber.map(move |message| (question, message)).boxed());
+        for receiver in &self.receivers {
+            for endpoint in &endpoints {
+                let subject = in_group(endpoint.subject.clone(), NAME);
+                let messages = subscription::subscribe(receiver, subject, stop.clone()).await;
+                let endpoint = endpoint.clone();
+                calls.push(messages.map(move |message| (endpoint.clone(), message)).boxed());
+            }
+            for question in Question::ALL {
+                for subject in question.subjects(id) {
+                    // One connection of this replica answers.
+                    let messages =
+                        subscription::subscribe(receiver, in_group(subject, id), stop.clone()).await;
+                    questions.push(messages.map(move |message| (question, message)).boxed());
+                }
             }
         }
-        Ok((calls, questions))
+        (calls, questions)
     }
 
     /// Handles a call in a new task, or refuses it if it is too large or too many are being served.
@@ -184,6 +183,10 @@ impl NatsService {
     }
 }
 
+fn in_group(name: String, queue_group: &str) -> subscription::Subject {
+    subscription::Subject { name, queue_group: Some(queue_group.to_owned()) }
+}
+
 fn overloaded() -> ServiceError {
     let message = "too many calls are being served, or too many of this template; retry later";
     ServiceError::new(ErrorCode::Overloaded, message)
@@ -205,23 +208,6 @@ async fn answer_questions(
         let answer = discovery.answer(question, answerer.max_payload());
         answerer.send(&caller, Ok(answer)).await;
     }
-}
-
-/// The messages of an endpoint, until `stop` is cancelled and those in flight have arrived.
-fn messages_until(subscriber: Subscriber, stop: CancellationToken) -> impl Stream<Item = Message> + Send {
-    stream::unfold((subscriber, stop), |(mut subscriber, stop)| async move {
-        let next = tokio::select! {
-            next = subscriber.next() => next,
-            () = stop.cancelled() => {
-                // Another replica gets later calls; this one answers those it has received.
-                if let Err(error) = subscriber.unsubscribe().await {
-                    tracing::debug!(%error, "cannot stop an endpoint");
-                }
-                timeout(IN_FLIGHT, subscriber.next()).await.ok().flatten()
-            }
-        };
-        next.map(|message| (message, (subscriber, stop)))
-    })
 }
 
 impl Handler {

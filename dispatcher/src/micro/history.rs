@@ -11,8 +11,7 @@ use dispatcher_core::{
     contract::{
         event::EventType,
         headers::{
-            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_EVENT, JOB_REQUEST_HASH, JOB_REQUEST_ID, JOB_REQUEST_SEQ,
-            NATS_MSG_ID,
+            JOB_ERROR, JOB_ERROR_MESSAGE, JOB_EVENT, JOB_REQUEST_HASH, JOB_REQUEST_ID, NATS_MSG_ID, value_of,
         },
         names::{JobName, RequestId, TemplateName},
         rejection::{Reason, Rejection},
@@ -23,14 +22,14 @@ use dispatcher_core::{
 use crate::{
     micro::api::Wait,
     nats::{
+        connection::Connection,
         definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
         scan::StreamReader,
-        status_stream::{LastMessage, StatusStream},
+        status_stream::{LastMessage, StatusStream, StoreError},
     },
 };
 
-/// The maximum age of a duplicate's dead letter. `JetStream`'s duplicate window is two minutes by
-/// default.
+/// The maximum age of a duplicate's dead letter: longer than any deduplication window in use.
 const DUPLICATE_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `JOBS`, `JOB_STATUS` and `JOB_REJECTED`.
@@ -69,20 +68,30 @@ pub(super) enum Original {
     Other,
 }
 
+/// A stored rejection.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub(super) rejection: Rejection,
+    /// The hash of the request, if its payload is a JSON object.
+    hash: Option<String>,
+}
+
 impl History {
     /// Opens the streams, which exist after provisioning.
     ///
     /// # Errors
     /// A stream's name is invalid.
-    pub(crate) async fn open(context: &jetstream::Context) -> Result<Self, String> {
+    pub(crate) async fn open(context: &jetstream::Context, scans: &Connection) -> Result<Self, String> {
+        let open = async |name| Ok::<_, String>(StreamReader::open(context, name).await?.scanning_on(scans));
         Ok(Self {
-            jobs: StreamReader::open(context, JOBS).await?,
-            status: StreamReader::open(context, JOB_STATUS).await?,
-            rejected: StreamReader::open(context, JOB_REJECTED).await?,
+            jobs: open(JOBS).await?,
+            status: open(JOB_STATUS).await?,
+            rejected: open(JOB_REJECTED).await?,
         })
     }
 
-    /// The last status event of a Job as it is stored, read through the stream's leader.
+    /// The last status event of a Job as it is stored, read through the stream's leader. `None` if
+    /// the subject's last message is no event, such as a marker of deleted messages.
     ///
     /// # Errors
     /// The stream does not answer.
@@ -91,7 +100,8 @@ impl History {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<StreamMessage>, String> {
-        self.status.last_message(&template.status_subject(name)).await
+        let last = self.status.last_message(&template.status_subject(name)).await?;
+        Ok(last.filter(|message| event_type(&message.headers).is_some()))
     }
 
     /// The stored event that ends the wait: the subject's last event, or an earlier one if a later
@@ -121,33 +131,29 @@ impl History {
         Ok(message.map(|message| message.payload))
     }
 
-    /// The rejection of the request with this sequence, and the request's payload. Only dead
-    /// letters younger than `age` are searched.
+    /// The rejection of the request with this sequence: its dead letter, if that has the request's
+    /// id and is younger than `age`. An older one is from before `JOBS` was recreated.
     ///
     /// # Errors
     /// The stream does not answer.
     pub(super) async fn rejection(
         &self,
-        template: &TemplateName,
+        query: &Query,
         request_seq: u64,
         age: Duration,
-    ) -> Result<Option<(Rejection, Bytes)>, String> {
-        let request_seq = request_seq.to_string();
-        let mut found = None;
+    ) -> Result<Option<Rejected>, String> {
+        let subject = query.template.dead_letter_subject(request_seq);
+        let Some(letter) = self.rejected.last_stored(&subject).await? else { return Ok(None) };
         let start = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let from = DeliverPolicy::ByStartTime { start_time: start.into() };
-        let visit = |_: &str, headers: &HeaderMap, sequence| {
-            if header(headers, JOB_REQUEST_SEQ).as_deref() == Some(request_seq.as_str()) {
-                found = Some(sequence);
-            }
-        };
-        self.rejected.scan(template.rejected_subject(), from, visit).await?;
-        let Some(sequence) = found else { return Ok(None) };
-        let Some(letter) = self.rejected.message(sequence).await? else { return Ok(None) };
-        let reason = header(&letter.headers, JOB_ERROR).unwrap_or_default();
+        let header = |name| value_of(&letter.headers, name);
+        if letter.time < start || header(JOB_REQUEST_ID) != Some(query.id.as_ref()) {
+            return Ok(None);
+        }
+        let reason = header(JOB_ERROR).unwrap_or_default();
         let reason = serde_json::from_value(reason.into()).unwrap_or(Reason::Refused);
-        let message = header(&letter.headers, JOB_ERROR_MESSAGE).unwrap_or_default();
-        Ok(Some((Rejection::new(reason, message), letter.payload)))
+        let message = header(JOB_ERROR_MESSAGE).unwrap_or_default();
+        let hash = header(JOB_REQUEST_HASH).map(str::to_owned);
+        Ok(Some(Rejected { rejection: Rejection::new(reason, message), hash }))
     }
 
     /// Compares a publish that `JetStream` deduplicated with the message stored at `sequence`.
@@ -178,7 +184,10 @@ impl History {
                 _ => Original::Other,
             });
         }
-        let last = store.last(template, name).await.map_err(|e| e.to_string())?;
+        let last = match store.last(template, name).await {
+            Err(StoreError::Foreign(_)) => None,
+            last => last.map_err(|e| e.to_string())?,
+        };
         let published = match last {
             Some(LastMessage { request_id, request_hash, .. }) if request_id == id.as_ref() => {
                 Some(request_hash)
@@ -189,10 +198,8 @@ impl History {
         if let Some(hash) = published {
             return Ok(original(hash.as_deref()));
         }
-        Ok(match self.rejection(template, sequence, DUPLICATE_AGE).await? {
-            Some((rejection, payload))
-                if Request::hash_of(template, &payload).as_deref() == Some(&query.hash) =>
-            {
+        Ok(match self.rejection(query, sequence, DUPLICATE_AGE).await? {
+            Some(Rejected { rejection, hash }) if hash.as_deref() == Some(&query.hash) => {
                 Original::Rejected(rejection)
             }
             _ => Original::Other,

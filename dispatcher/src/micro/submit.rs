@@ -33,6 +33,7 @@ use crate::{
         waiters::{WaitResult, Waiter, Waiters},
     },
     nats::{
+        connection::Connection,
         definitions::JOBS,
         headers::{put_trace, trace_of},
         status_stream::StatusStream,
@@ -57,8 +58,8 @@ pub(crate) struct SubmitHandler {
     submitters: Arc<Submitters>,
     pub(super) waiters: Waiters,
     max_wait: Duration,
-    /// Changes after each reconnect to NATS.
-    reconnects: watch::Receiver<u64>,
+    /// Receives the events that callers wait for.
+    events: Connection,
     /// Cancelled when the dispatcher stops.
     stop: CancellationToken,
 }
@@ -78,10 +79,10 @@ impl SubmitHandler {
         (client, store, history): (Client, StatusStream, History),
         (lookups, submitters): (Lookups, Arc<Submitters>),
         (max_wait, waiters): (Duration, Waiters),
-        reconnects: watch::Receiver<u64>,
+        events: Connection,
         stop: CancellationToken,
     ) -> Self {
-        Self { client, store, history, lookups, submitters, waiters, max_wait, reconnects, stop }
+        Self { client, store, history, lookups, submitters, waiters, max_wait, events, stop }
     }
 
     /// Validates and stores a request; then answers, or waits for the event.
@@ -235,7 +236,7 @@ impl SubmitHandler {
             return Err(with_stored(ServiceError::from(rejection.clone())));
         }
         let (begin, end) = (Instant::now(), Instant::now() + timeout);
-        let mut reconnects = self.reconnects.clone();
+        let mut reconnects = self.events.changes();
         reconnects.mark_unchanged();
         let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -283,13 +284,13 @@ impl SubmitHandler {
         waited: Duration,
     ) -> Result<Option<Result<Bytes, ServiceError>>, String> {
         // Once the server has the subscription, an event is either delivered or stored already.
-        self.client.flush().await.map_err(|e| e.to_string())?;
+        self.events.client().flush().await.map_err(|e| e.to_string())?;
         let Stored { query, sequence, .. } = stored;
         if let Some(event) = self.history.event(query, wait).await? {
             return Ok(Some(Ok(event)));
         }
-        let rejection = self.history.rejection(&query.template, *sequence, waited + CLOCK_SKEW).await?;
-        Ok(rejection.map(|(rejection, _)| Err(rejection.into())))
+        let rejection = self.history.rejection(query, *sequence, waited + CLOCK_SKEW).await?;
+        Ok(rejection.map(|rejected| Err(rejected.rejection.into())))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_nats::{Client, Message, Subscriber, client::FlushError};
+use async_nats::Message;
 use bytes::Bytes;
 use dispatcher_core::contract::{
     event::EventType,
@@ -16,12 +16,21 @@ use dispatcher_core::contract::{
     names::{RequestId, TemplateName, parse_status_subject},
     rejection::RejectedNotice,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::micro::{
-    api::Wait,
-    places::{Place, Places},
+use crate::{
+    micro::{
+        api::Wait,
+        places::{Place, Places},
+    },
+    nats::{
+        connection::Connection,
+        scan,
+        subscription::{self, Subject},
+    },
+    retry::with_deadline,
 };
 
 /// Every status subject that `JOB_STATUS` republishes, and `_rejected`.
@@ -156,18 +165,18 @@ impl Drop for Waiter {
 
 /// Subscribes to status events and rejections. After it returns, only a lost connection loses
 /// messages; callers then read the streams.
-///
-/// # Errors
-/// The client is closed.
-pub(super) async fn subscribe(client: &Client) -> Result<Subscriber, String> {
-    let subscriber = client.subscribe(SUBJECTS).await.map_err(|e| e.to_string())?;
-    client.flush().await.map_err(|e: FlushError| e.to_string())?;
-    Ok(subscriber)
+pub(super) async fn subscribe(events: &Connection) -> BoxStream<'static, Message> {
+    let subject = Subject { name: SUBJECTS.to_owned(), queue_group: None };
+    let messages = subscription::subscribe(events, subject, CancellationToken::new()).await;
+    if let Ok(Err(error)) = with_deadline(scan::DEADLINE, events.client().flush()).await {
+        tracing::debug!(%error, "the client ended after it subscribed");
+    }
+    messages
 }
 
 /// Passes messages to the waiting callers until the subscription ends.
-pub(super) async fn dispatch(mut subscriber: Subscriber, waiters: Waiters) {
-    while let Some(message) = subscriber.next().await {
+pub(super) async fn dispatch(mut messages: BoxStream<'static, Message>, waiters: Waiters) {
+    while let Some(message) = messages.next().await {
         if !waiters.is_empty() {
             dispatch_one(&message, &waiters);
         }

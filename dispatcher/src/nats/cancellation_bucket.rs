@@ -8,6 +8,7 @@ use dispatcher_core::request::cancellation::{Cancel, job_key};
 use futures::{StreamExt, stream::BoxStream};
 
 use crate::nats::{
+    connection::Connection,
     definitions::{CANCELS_SUBJECTS, JOB_CANCELS},
     scan::StreamReader,
 };
@@ -17,6 +18,8 @@ use crate::nats::{
 pub(crate) struct CancellationBucket {
     context: jetstream::Context,
     reader: StreamReader,
+    /// Receives the entries.
+    scans: Connection,
 }
 
 /// An entry and its revision. The entry is `None` if the message is not an entry.
@@ -31,9 +34,9 @@ impl CancellationBucket {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, String> {
-        let reader = StreamReader::open(&context, JOB_CANCELS).await?;
-        Ok(Self { context, reader })
+    pub(crate) async fn open(context: jetstream::Context, scans: &Connection) -> Result<Self, String> {
+        let reader = StreamReader::open(&context, JOB_CANCELS).await?.scanning_on(scans);
+        Ok(Self { context, reader, scans: scans.clone() })
     }
 
     /// Stores an entry. Returns its revision.
@@ -64,7 +67,8 @@ impl CancellationBucket {
         self.reader.call(purge.into_future()).await.map(drop)
     }
 
-    /// All entries and then each new one, and the number of entries that exist now.
+    /// All entries and then each new one, and the number of entries that exist now. Ends when the
+    /// connection was lost.
     ///
     /// # Errors
     /// If the stream does not answer.
@@ -74,7 +78,9 @@ impl CancellationBucket {
             filter_subject: CANCELS_SUBJECTS.to_owned(),
             ..OrderedConfig::default()
         };
-        let consumer = self.reader.call(self.reader.stream().create_consumer(config)).await?;
+        let mut changes = self.scans.changes();
+        let stream = self.reader.scanned_stream().await?;
+        let consumer = self.reader.call(stream.create_consumer(config)).await?;
         let pending = consumer.cached_info().num_pending;
         let messages = self.reader.call(consumer.messages()).await?;
         let entries = messages.map(|message| {
@@ -82,6 +88,7 @@ impl CancellationBucket {
             let revision = message.info().map_err(|e| e.to_string())?.stream_sequence;
             Ok((serde_json::from_slice(&message.payload).ok(), revision))
         });
-        Ok((entries.boxed(), pending))
+        let lost = Box::pin(async move { changes.changed().await });
+        Ok((entries.take_until(lost).boxed(), pending))
     }
 }

@@ -1,100 +1,83 @@
-//! The connection to NATS: options, login, and the events of the connection.
+//! Connects to NATS: options, login, certificates.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, client::FlushErrorKind, jetstream};
-use tokio::{sync::watch, time::sleep};
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{Nats, StartError},
     kube::chain,
     nats::{credentials::Credentials, scan},
     retry::with_deadline,
-    telemetry::{health::Component, metrics::Metrics},
 };
 
-/// The deadline of the first connection, over all servers of the list.
+/// The deadline of one try to connect, over all servers of the list.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often [`ended`] checks that the client lives.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the events of the connection update.
-#[derive(Clone)]
-struct ConnectionState {
-    health: Component,
-    reconnects: watch::Sender<u64>,
-    metrics: Metrics,
-    lost: Arc<AtomicBool>,
+/// A connected client, and a token that is cancelled when it has ended for good.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    pub(crate) ended: CancellationToken,
 }
 
-impl ConnectionState {
-    fn apply(&self, event: &Event) {
-        match event {
-            Event::Connected => {
-                self.health.ready();
-                self.metrics.nats_connected();
-                if self.lost.swap(false, Ordering::Relaxed) {
-                    self.reconnects.send_modify(|count| *count += 1);
-                }
-            }
-            Event::Disconnected => {
-                self.metrics.nats_disconnected();
-                self.lost.store(true, Ordering::Relaxed);
-                self.health.not_ready("not connected");
-            }
-            // The dispatcher itself closes the connection when it stops.
-            Event::Draining | Event::Closed => tracing::debug!(%event, "NATS connection event"),
-            other => tracing::warn!(event = %other, "NATS connection event"),
-        }
-    }
-}
-
-/// Connects with the credentials of the settings. The client then reconnects by itself forever:
-/// `health` is ready while it is connected, and `reconnects` counts its reconnects.
+/// Connects with the credentials of the settings. The client then reconnects by itself forever, and
+/// reports its events to `on_event`.
+///
+/// Some messages that the client library cannot decode end its connection task. The client does not
+/// report that, but it drops its callback, and with it the guard that cancels the token.
 ///
 /// # Errors
 /// [`StartError`] with the setting that is wrong.
 pub(crate) async fn connect(
     settings: &Nats,
-    health: Component,
-    reconnects: watch::Sender<u64>,
-    metrics: Metrics,
-) -> Result<Client, StartError> {
+    name: &str,
+    on_event: impl Fn(&Event) + Send + Sync + 'static,
+) -> Result<Connected, StartError> {
     let mut servers = Vec::new();
     for url in &settings.url {
         let server = url.parse::<ServerAddr>();
         servers.push(server.map_err(|e| StartError::new("NATS_URL", chain(&e)))?);
     }
-    let state = ConnectionState { health, reconnects, metrics, lost: Arc::default() };
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
     let options = login(settings)
         .await?
-        .name("dispatcher")
+        .name(name)
         .custom_inbox_prefix(&settings.inbox_prefix)
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
         .max_reconnects(None)
-        .reconnect_delay_callback(|tries| Duration::from_millis(100).saturating_mul(1 << tries.min(5)))
+        .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            state.apply(&event);
+            // Moves the guard into the callback.
+            let _ = &guard;
+            on_event(&event);
             std::future::ready(())
         });
     let options = with_tls(options, settings).await?;
-    let (setting, reason) = match with_deadline(DEADLINE, options.connect(servers)).await {
-        Ok(Ok(client)) => return Ok(client),
+    let (setting, reason, away) = match with_deadline(DEADLINE, options.connect(servers)).await {
+        Ok(Ok(client)) => return Ok(Connected { client, ended }),
         Ok(Err(error)) => {
             let reason = chain(&error);
-            (setting_at_fault(settings, &reason), reason)
+            let setting = setting_at_fault(settings, &reason);
+            (setting, reason, setting == "NATS_URL" && is_away(error.kind()))
         }
-        Err(error) => ("NATS_URL", error.to_string()),
+        Err(error) => ("NATS_URL", error.to_string(), true),
     };
     let servers = without_credentials(&settings.url);
-    Err(StartError::new(setting, format!("cannot connect to {servers}: {reason}")))
+    let message = format!("cannot connect to {servers}: {reason}");
+    Err(StartError::new(setting, message).transient_if(away))
+}
+
+/// The delay before the given try to connect. The first is short: after an undecodable message, the
+/// server is there.
+fn reconnect_delay(tries: usize) -> Duration {
+    if tries <= 1 {
+        Duration::from_millis(25)
+    } else {
+        Duration::from_millis(100).saturating_mul(1 << tries.min(5))
+    }
 }
 
 /// Options with the login of the settings. Credentials are read again at each connect.
@@ -128,6 +111,12 @@ async fn with_tls(mut options: ConnectOptions, settings: &Nats) -> Result<Connec
     Ok(options)
 }
 
+/// Whether the server may come back without a change by an operator. A name that does not resolve may
+/// be that of a Service that is created later.
+fn is_away(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut)
+}
+
 /// The setting that most likely caused this error of the first connection.
 fn setting_at_fault(settings: &Nats, error: &str) -> &'static str {
     let has = |text: &str| error.contains(text);
@@ -142,20 +131,6 @@ fn setting_at_fault(settings: &Nats, error: &str) -> &'static str {
     }
 }
 
-/// Returns once the client's connection task has ended. It reconnects forever, but some undecodable
-/// messages end it, and then the process has to restart.
-pub(crate) async fn ended(client: Client) {
-    loop {
-        sleep(CHECK_INTERVAL).await;
-        // A flush waits while the connection is lost, so a missed deadline is no evidence.
-        if let Ok(Err(error)) = with_deadline(CHECK_INTERVAL, client.flush()).await
-            && error.kind() == FlushErrorKind::SendError
-        {
-            return;
-        }
-    }
-}
-
 /// The server list without user names, passwords and tokens.
 fn without_credentials(urls: &[String]) -> String {
     let host = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
@@ -166,9 +141,10 @@ fn without_credentials(urls: &[String]) -> String {
     urls.iter().map(host).collect::<Vec<_>>().join(",")
 }
 
-/// `JetStream` over a connection.
-pub(crate) fn jetstream(client: Client) -> jetstream::Context {
-    jetstream::ContextBuilder::new().timeout(scan::DEADLINE).build(client)
+/// `JetStream` over a connection, with the API prefix of the settings.
+pub(crate) fn jetstream(client: Client, settings: &Nats) -> jetstream::Context {
+    let builder = jetstream::ContextBuilder::new().timeout(scan::DEADLINE);
+    builder.api_prefix(settings.api_prefix()).build(client)
 }
 
 #[cfg(test)]

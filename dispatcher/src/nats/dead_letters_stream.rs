@@ -1,46 +1,39 @@
 //! The stream `JOB_REJECTED`: stores dead letters, and finds the dead letter of a request.
-
-use std::time::Duration;
+//!
+//! Each dead letter has its own subject. So both calls cost the same however many dead letters the
+//! stream holds: a fenced publish, and one read of an exact subject through the leader.
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, consumer::DeliverPolicy, message::PublishMessage},
+    jetstream::{
+        self,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
 };
 use bytes::Bytes;
-use dispatcher_core::contract::{headers::NATS_MSG_ID, names::TemplateName};
-use time::OffsetDateTime;
+use dispatcher_core::contract::{
+    dead_letter::{AfterRefusal, Existing, StoredAt, after_refusal},
+    names::TemplateName,
+};
 
 use crate::{
     nats::{
         definitions::JOB_REJECTED,
-        scan::{DEADLINE, StreamReader},
+        scan::{DEADLINE, StoredMessage, StreamReader},
     },
     retry::with_deadline,
 };
 
-/// The largest assumed difference between the clocks of two NATS servers.
-const MAX_CLOCK_SKEW: Duration = Duration::from_mins(10);
+/// How often a dead letter is published if other messages of its subject come in between. Nobody
+/// else has a reason to publish there, so the second publish succeeds.
+const MAX_PUBLISHES: usize = 4;
 
 /// Access to `JOB_REJECTED`.
 #[derive(Clone)]
 pub(crate) struct DeadLettersStream {
     context: jetstream::Context,
     reader: StreamReader,
-}
-
-/// A request's place in `JOBS` and the time it was stored there: they identify its dead letter.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StoredAt {
-    /// The sequence in `JOBS`.
-    pub sequence: u64,
-    /// The time.
-    pub time: OffsetDateTime,
-}
-
-impl StoredAt {
-    fn message_id(&self) -> String {
-        format!("{}-{}", self.sequence, self.time.unix_timestamp_nanos())
-    }
 }
 
 impl DeadLettersStream {
@@ -53,7 +46,7 @@ impl DeadLettersStream {
         Ok(Self { context, reader })
     }
 
-    /// Stores the dead letter of a request, once.
+    /// Stores the dead letter of a request, once. `headers` contain the request's time.
     ///
     /// # Errors
     /// If the dead letter may not be stored.
@@ -64,17 +57,38 @@ impl DeadLettersStream {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), String> {
-        let message = PublishMessage::build()
-            .payload(payload)
-            .headers(headers)
-            .message_id(request.message_id())
-            .expected_stream(JOB_REJECTED);
+        let subject = template.dead_letter_subject(request.sequence);
+        let failed = |e: &str| format!("stream {JOB_REJECTED}: dead letter {subject} not stored: {e}");
+        let mut expected = 0;
+        for _ in 0..MAX_PUBLISHES {
+            let message = PublishMessage::build()
+                .payload(payload.clone())
+                .headers(headers.clone())
+                .expected_stream(JOB_REJECTED)
+                .expected_last_subject_sequence(expected);
+            match self.publish(&subject, message).await {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Fenced) => {}
+                Err(Refusal::Failed(error)) => return Err(failed(&error)),
+            }
+            let last = self.reader.last_stored(&subject).await?;
+            match after_refusal(last.as_ref().map(existing), request) {
+                AfterRefusal::Stored => return Ok(()),
+                AfterRefusal::PublishAfter(sequence) => expected = sequence,
+            }
+        }
+        Err(failed("another program publishes on this subject"))
+    }
+
+    async fn publish(&self, subject: &str, message: PublishMessage) -> Result<(), Refusal> {
         let stored = async {
-            let sent = self.context.send_publish(template.rejected_subject(), message).await;
-            sent.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())
+            let sent = self.context.send_publish(subject.to_owned(), message).await?;
+            sent.await.map(drop)
         };
-        let stored = with_deadline(2 * DEADLINE, stored).await.map_err(|e| e.to_string()).flatten();
-        stored.map(drop).map_err(|e| format!("stream {JOB_REJECTED}: dead letter not stored: {e}"))
+        match with_deadline(2 * DEADLINE, stored).await {
+            Ok(stored) => stored.map_err(Refusal::from),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
+        }
     }
 
     /// Whether the dead letter of a request is stored.
@@ -82,13 +96,27 @@ impl DeadLettersStream {
     /// # Errors
     /// If the stream does not answer.
     pub(crate) async fn contains(&self, template: &TemplateName, request: StoredAt) -> Result<bool, String> {
-        let (id, mut found) = (request.message_id(), false);
-        // A dead letter is younger than its request, by the clock of the same server.
-        let from = DeliverPolicy::ByStartTime { start_time: request.time - MAX_CLOCK_SKEW };
-        let each = |_: &str, headers: &HeaderMap, _| {
-            found |= headers.get(NATS_MSG_ID).is_some_and(|value| value.as_str() == id);
-        };
-        self.reader.scan(template.rejected_subject(), from, each).await?;
-        Ok(found)
+        let last = self.reader.last_stored(&template.dead_letter_subject(request.sequence)).await?;
+        Ok(last.as_ref().map(existing).is_some_and(|last| last.belongs_to(request)))
     }
+}
+
+/// Why a publish stored nothing, or maybe nothing.
+enum Refusal {
+    /// The subject's last sequence is not the expected one.
+    Fenced,
+    Failed(String),
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        match error.kind() {
+            PublishErrorKind::WrongLastSequence => Self::Fenced,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn existing(message: &StoredMessage) -> Existing<'_> {
+    Existing { sequence: message.sequence, headers: &message.headers }
 }

@@ -10,7 +10,10 @@ use async_nats::jetstream::{
 };
 use serde_json::Value;
 
-use dispatcher_core::{contract::names::TemplateName, request::ACK_WAIT};
+use dispatcher_core::{
+    contract::{names::TemplateName, settings},
+    request::ACK_WAIT,
+};
 
 /// The stream of requests.
 pub(crate) const JOBS: &str = "JOBS";
@@ -27,23 +30,29 @@ pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
 
 const DAY: Duration = Duration::from_hours(24);
-/// The largest request, in bytes.
-const MAX_REQUEST: i32 = 64 * 1024;
+const KIB: i64 = 1024;
+const GIB: i64 = KIB * KIB * KIB;
 
-/// The fields of a stream that the guarantees depend on. All others belong to the operator.
-pub(crate) const REQUIRED_OF_STREAM: [&str; 8] = [
-    "retention",
-    "storage",
-    "discard",
-    "discard_new_per_subject",
-    "subject_transform",
-    "republish",
-    "no_ack",
-    "sealed",
-];
-/// The fields of a consumer that the guarantees depend on.
-pub(crate) const REQUIRED_OF_CONSUMER: [&str; 5] =
-    ["ack_policy", "deliver_policy", "filter_subject", "max_deliver", "headers_only"];
+/// The largest request with its headers, in bytes.
+const MAX_REQUEST: i32 = 64 * 1024;
+/// The largest dead letter: the kept part of the payload, and headers of bounded size.
+const MAX_DEAD_LETTER: i32 = 16 * 1024;
+/// The queue of one template. With [`JOBS_BYTES`], three templates can be full of the largest
+/// requests before another template is refused.
+const MAX_QUEUED: i64 = 20_000;
+
+// The streams reserve these bytes. Together they need 7.6 GiB of the server's file store.
+const JOBS_BYTES: i64 = 4 * GIB;
+const JOB_STATUS_BYTES: i64 = 3 * GIB;
+const JOB_REJECTED_BYTES: i64 = GIB / 2;
+const JOB_CANCELS_BYTES: i64 = GIB / 16;
+/// 200,000 subjects take up to 76 MB of the server's memory.
+const MAX_DEAD_LETTERS: i64 = 200_000;
+
+/// The shortest deduplication window that NATS allows. `JetStream` compares the ids of all templates
+/// and publishers, so a window drops a request whose id somebody else has used. The Job detects a
+/// request that is published twice.
+const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORTEST_DUPLICATE_WINDOW);
 
 /// `JOBS` for these templates.
 ///
@@ -59,8 +68,10 @@ pub(crate) fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) ->
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
-        max_messages_per_subject: 1_000_000,
+        max_messages_per_subject: MAX_QUEUED,
         max_message_size: MAX_REQUEST,
+        max_bytes: JOBS_BYTES,
+        duplicate_window: SHORTEST_DUPLICATE_WINDOW,
         ..base()
     }
 }
@@ -87,21 +98,25 @@ pub(crate) fn job_status() -> Config {
         discard: DiscardPolicy::Old,
         max_messages_per_subject: 1_000,
         max_age: 30 * DAY,
+        max_bytes: JOB_STATUS_BYTES,
         allow_direct: true,
         ..base()
     }
 }
 
-/// `JOB_REJECTED`: the dead letters, with an unchanged payload and the reason in the headers.
+/// `JOB_REJECTED`: the dead letters, with the beginning of the payload and the reason in the headers.
+/// A full stream drops the oldest ones, so that no rejection has to wait.
 pub(crate) fn job_rejected() -> Config {
     Config {
         name: JOB_REJECTED.to_owned(),
         description: Some("Dead letters: rejected requests with the reason".to_owned()),
-        subjects: vec!["jobs.*.rejected".to_owned()],
+        subjects: vec!["jobs.*.rejected.*".to_owned()],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         max_age: 30 * DAY,
-        max_message_size: 2 * MAX_REQUEST,
+        max_messages: MAX_DEAD_LETTERS,
+        max_bytes: JOB_REJECTED_BYTES,
+        max_message_size: MAX_DEAD_LETTER,
         allow_direct: true,
         ..base()
     }
@@ -118,7 +133,7 @@ pub(crate) fn job_cancels() -> Config {
         discard: DiscardPolicy::New,
         max_messages_per_subject: 1,
         max_message_size: 4 * 1024,
-        max_bytes: 64 * 1024 * 1024,
+        max_bytes: JOB_CANCELS_BYTES,
         allow_rollup: true,
         deny_delete: true,
         allow_direct: true,
@@ -174,53 +189,26 @@ fn set_fields(config: &impl serde::Serialize) -> Value {
     value
 }
 
-/// A required field with another value.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{field}: found {found}, must be {expected}")]
-pub(crate) struct Conflict {
-    field: &'static str,
-    expected: Value,
-    found: Value,
-}
-
-/// The conflicts in `fields`. An absent field has its zero value.
-pub(crate) fn conflicts(expected: &Value, found: &Value, fields: &[&'static str]) -> Vec<Conflict> {
-    let conflict = |field: &'static str| {
-        let (expected, found) = (normalized(expected, field), normalized(found, field));
-        (expected != found).then_some(Conflict { field, expected, found })
-    };
-    fields.iter().copied().filter_map(conflict).collect()
-}
-
-fn normalized(config: &Value, field: &str) -> Value {
-    match config.get(field) {
-        None | Some(Value::Bool(false)) => Value::Null,
-        Some(value) => value.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use dispatcher_core::contract::settings::{Owner, findings};
 
     use super::*;
 
     #[test]
-    fn a_conflict_names_the_field_and_both_values() {
-        let expected = serde_json::to_value(jobs([&TemplateName::try_from("simple").unwrap()])).unwrap();
-        assert_eq!(conflicts(&expected, &expected, &REQUIRED_OF_STREAM), []);
-        let mut found = expected.clone();
-        found["retention"] = json!("limits");
-        found["max_age"] = json!(5);
-        let conflicts = conflicts(&expected, &found, &REQUIRED_OF_STREAM);
-        assert_eq!(conflicts.len(), 1, "max_age belongs to the operator");
-        assert_eq!(conflicts[0].to_string(), r#"retention: found "limits", must be "workqueue""#);
-    }
-
-    #[test]
-    fn an_absent_flag_is_false() {
-        assert_eq!(conflicts(&json!({"sealed": false}), &json!({}), &["sealed"]), []);
-        assert_eq!(conflicts(&json!({}), &json!({"sealed": true}), &["sealed"]).len(), 1);
+    fn shipped_definitions_are_harmless() {
+        let template = TemplateName::try_from("simple").unwrap();
+        let value = |config: &Config| serde_json::to_value(config).unwrap();
+        let consumer_config = serde_json::to_value(consumer(&template)).unwrap();
+        for (owner, shipped) in [
+            (Owner::Requests, value(&jobs([&template]))),
+            (Owner::StatusEvents, value(&job_status())),
+            (Owner::DeadLetters, value(&job_rejected())),
+            (Owner::Cancellations, value(&job_cancels())),
+            (Owner::Consumer, consumer_config),
+        ] {
+            assert_eq!(findings(owner, &shipped, &shipped, 1 << 20), [], "{owner:?}");
+        }
     }
 
     #[test]
@@ -231,7 +219,27 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_can_contain_the_largest_request_and_its_headers() {
-        assert!(job_rejected().max_message_size >= MAX_REQUEST + 16 * 1024);
+    fn a_dead_letter_has_room_for_the_kept_payload_and_headers() {
+        let payload = i32::try_from(dispatcher_core::contract::dead_letter::MAX_PAYLOAD).unwrap();
+        assert!(job_rejected().max_message_size >= payload + 8 * 1024);
+    }
+
+    #[test]
+    fn the_streams_fit_the_stores_of_the_shipped_servers() {
+        let streams = [jobs([]), job_status(), job_rejected(), job_cancels()];
+        assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
+        let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
+        for file in ["../nats-config/server.conf", "../deploy/with-nats/nats.conf"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            let text = std::fs::read_to_string(path).unwrap();
+            let store = text.lines().find_map(|line| line.trim().strip_prefix("max_file_store: ")).unwrap();
+            let store: i64 = store.strip_suffix("GB").unwrap().parse().unwrap();
+            assert!(sum < store * GIB, "{file}: {sum}");
+        }
+    }
+
+    #[test]
+    fn three_full_queues_of_the_largest_requests_leave_space_in_jobs() {
+        assert!(3 * MAX_QUEUED * (i64::from(MAX_REQUEST) + KIB) < JOBS_BYTES);
     }
 }

@@ -6,16 +6,17 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_nats::jetstream::{
-    self, ErrorCode,
-    response::Response,
+    self,
     stream::{Info, RawMessage},
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use dispatcher_core::contract::names::TemplateName;
 
-use crate::nats::{definitions::JOBS, scan::call};
+use crate::nats::{
+    definitions::JOBS,
+    scan::{call, get_message},
+};
 
 /// The stream, for errors.
 const LABEL: &str = "stream JOBS";
@@ -50,12 +51,6 @@ fn incarnation(info: &Info) -> Arc<str> {
 pub(crate) struct JobsStream {
     context: jetstream::Context,
     incarnation: StreamIncarnation,
-}
-
-/// The answer to `STREAM.MSG.GET`.
-#[derive(Deserialize)]
-struct StoredMessage {
-    message: RawMessage,
 }
 
 impl JobsStream {
@@ -98,29 +93,6 @@ impl JobsStream {
         from: u64,
     ) -> Result<Option<RawMessage>, String> {
         let query = json!({"seq": from, "next_by_subj": template.create_subject()});
-        let found = self.request::<StoredMessage>("GET", &query).await?;
-        Ok(found.map(|stored| stored.message))
-    }
-
-    /// Removes the request at a sequence. Succeeds if another replica has removed it.
-    ///
-    /// # Errors
-    /// If the stream does not answer or refuses.
-    pub(crate) async fn remove(&self, sequence: u64) -> Result<(), String> {
-        let query = json!({"seq": sequence, "no_erase": true});
-        match self.request::<Value>("DELETE", &query).await? {
-            None | Some(Value::Object(_)) => Ok(()),
-            Some(other) => Err(format!("{LABEL}: found {other}, expected an object")),
-        }
-    }
-
-    /// One `STREAM.MSG` request; `None` if the stream has no such message.
-    async fn request<T: DeserializeOwned>(&self, verb: &str, query: &Value) -> Result<Option<T>, String> {
-        let answer = self.context.request(format!("STREAM.MSG.{verb}.{JOBS}"), query);
-        match call(LABEL, answer).await? {
-            Response::Ok(answer) => Ok(Some(answer)),
-            Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-            Response::Err { error } => Err(format!("{LABEL}: {error}")),
-        }
+        get_message(&self.context, JOBS, &query).await
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cancellation_bucket;
 pub(crate) mod connect;
+pub(crate) mod connection;
 mod credentials;
 pub(crate) mod dead_letters_stream;
 pub mod definitions;
@@ -10,5 +11,7 @@ pub(crate) mod jobs_stream;
 pub mod nack;
 pub(crate) mod provision;
 pub mod scan;
+pub(crate) mod settings;
 pub(crate) mod status_stream;
+pub(crate) mod subscription;
 pub(crate) mod watchdog;

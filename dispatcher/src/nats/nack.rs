@@ -139,8 +139,9 @@ fn renamed(object: &Value, names: &[(&str, &str)]) -> Option<Value> {
 
 /// A duration as Go parses it. NACK takes a missing duration for a year, so zero is `0s`.
 fn duration(nanoseconds: u64) -> String {
-    const SECOND: u64 = 1_000_000_000;
-    let units = [(3600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (1, "ns")];
+    const MILLISECOND: u64 = 1_000_000;
+    const SECOND: u64 = 1000 * MILLISECOND;
+    let units = [(3600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (MILLISECOND, "ms"), (1, "ns")];
     let whole = units.iter().find(|(unit, _)| nanoseconds != 0 && nanoseconds.is_multiple_of(*unit));
     whole.map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", nanoseconds / unit))
 }
@@ -181,7 +182,7 @@ mod tests {
     #[test]
     fn go_parses_the_durations() {
         let second = 1_000_000_000;
-        let texts = [0, 60 * second, 90 * second, 720 * 3600 * second, 100].map(duration);
-        assert_eq!(texts, ["0s", "1m", "90s", "720h", "100ns"]);
+        let texts = [0, 60 * second, 90 * second, 720 * 3600 * second, second / 10, 100].map(duration);
+        assert_eq!(texts, ["0s", "1m", "90s", "720h", "100ms", "100ns"]);
     }
 }

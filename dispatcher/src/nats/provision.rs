@@ -1,31 +1,42 @@
 //! Creates the streams and consumers at start, or verifies the existing ones.
 //!
-//! Verifies only the fields that the guarantees depend on. Replicas, ages, sizes, placement and the
-//! deduplication window belong to the operator. Adds the subjects of new templates, removes none,
-//! and reads the result again.
+//! Refuses every setting that is not known to be harmless. Replicas, ages, sizes and placement belong
+//! to the operator. Adds the subjects of new templates, removes none, keeps every other field, and
+//! reads the result again.
+
+use std::fmt::Write;
 
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
     consumer::PullConsumer,
-    context::GetStreamErrorKind,
+    context::{CreateStreamError, CreateStreamErrorKind},
+    response::Response,
     stream::{Config, Info},
 };
-use dispatcher_core::{contract::names::TemplateName, request::ACK_WAIT};
-use serde_json::Value;
+use dispatcher_core::{
+    contract::{names::TemplateName, settings::Owner},
+    request::ACK_WAIT,
+};
+use serde_json::{Map, Value};
 
 use crate::{
     cli::StartError,
     kube::chain,
     nats::{
-        definitions::{
-            self, JOB_STATUS, JOBS, NAMESPACE_UID, REQUIRED_OF_CONSUMER, REQUIRED_OF_STREAM, conflicts,
-        },
+        definitions::{self, JOB_STATUS, JOBS, NAMESPACE_UID},
         jobs_stream::JobsStream,
+        settings,
     },
 };
 
 /// The oldest server with the required `JetStream` features (subject transforms).
 const OLDEST_SERVER: (u64, u64) = (2, 10);
+/// The server or the account has no space for a stream.
+const NO_SPACE: [ErrorCode; 3] = [
+    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ErrorCode::INSUFFICIENT_RESOURCES,
+    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+];
 
 /// How to treat the streams at start.
 #[derive(Debug, Clone)]
@@ -59,12 +70,12 @@ impl Provision {
         templates: &[TemplateName],
     ) -> Result<Provisioned, StartError> {
         check_server(&context.client().server_info().version)?;
-        let jobs = self.stream(context, definitions::jobs(templates)).await?;
+        let jobs = self.stream(context, Owner::Requests, definitions::jobs(templates)).await?;
         let mut status = definitions::job_status();
         status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
-        self.stream(context, status).await?;
-        self.stream(context, definitions::job_rejected()).await?;
-        self.stream(context, definitions::job_cancels()).await?;
+        self.stream(context, Owner::StatusEvents, status).await?;
+        self.stream(context, Owner::DeadLetters, definitions::job_rejected()).await?;
+        self.stream(context, Owner::Cancellations, definitions::job_cancels()).await?;
         let mut consumers = Vec::new();
         for template in templates {
             consumers.push((template.clone(), self.consumer(context, template).await?));
@@ -73,64 +84,61 @@ impl Provision {
         Ok(Provisioned { jobs: JobsStream::new(context.clone(), &jobs), last_sequence, consumers })
     }
 
-    async fn stream(&self, context: &jetstream::Context, expected: Config) -> Result<Info, StartError> {
+    async fn stream(
+        &self,
+        context: &jetstream::Context,
+        owner: Owner,
+        expected: Config,
+    ) -> Result<Info, StartError> {
         let setting = format!("stream {}", expected.name);
-        let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
-        let found = match self.find(context, &expected.name).await? {
+        let found = match find(context, &expected.name).await? {
             Some(found) => found,
             None if self.verify_only => {
                 let message = "not found, and --no-provision forbids to create it";
                 return Err(StartError::new(setting, message));
             }
             None => {
-                let created = context.create_stream(expected.clone()).await.map_err(|e| failed(&e))?;
+                context.create_stream(&expected).await.map_err(|e| create_error(&expected, &e))?;
                 tracing::info!(stream = expected.name, "stream created");
-                created.cached_info().clone()
+                existing(context, &expected.name).await?
             }
         };
-        verify(&setting, &expected, &found.config, &REQUIRED_OF_STREAM)?;
-        let Some(update) = self.update(&setting, &expected, &found.config)? else { return Ok(found) };
+        verify(context, &setting, owner, &expected, &found)?;
+        let config = found.get("config").unwrap_or(&Value::Null);
+        let Some(update) = self.update(&setting, &expected, config)? else { return typed(&setting, found) };
         if self.verify_only {
-            let additions = additions(&found.config, &update);
+            let additions = additions(config, &update);
             let message = format!("lacks {additions}, and --no-provision forbids to add it");
             return Err(StartError::new(setting, message));
         }
-        context.update_stream(update).await.map_err(|e| failed(&e))?;
+        let answer = context.request(format!("STREAM.UPDATE.{}", expected.name), &update).await;
+        match answer.map_err(|e| StartError::new(setting.clone(), chain(&e)))? {
+            Response::<Value>::Ok(_) => {}
+            Response::Err { error } => return Err(StartError::new(setting, error.to_string())),
+        }
         // Another replica may have updated the stream at the same time, and the last update wins.
-        let found = context.get_stream(&expected.name).await.map_err(|e| failed(&e))?.cached_info().clone();
-        match self.update(&setting, &expected, &found.config)? {
-            None => Ok(found),
+        let found = existing(context, &expected.name).await?;
+        match self.update(&setting, &expected, found.get("config").unwrap_or(&Value::Null))? {
+            None => typed(&setting, found),
             Some(_) => {
                 Err(StartError::new(setting, "was changed at the same time by another process; restart"))
             }
         }
     }
 
-    async fn find(&self, context: &jetstream::Context, name: &str) -> Result<Option<Info>, StartError> {
-        match context.get_stream(name).await {
-            Ok(stream) => Ok(Some(stream.cached_info().clone())),
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(e)
-                    if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    Ok(None)
-                }
-                _ => Err(StartError::new(format!("stream {name}"), chain(&error))),
-            },
-        }
-    }
-
-    /// The configuration of the stream with its additions; `None` if there are none.
-    fn update(&self, setting: &str, expected: &Config, found: &Config) -> Result<Option<Config>, StartError> {
-        let mut update = found.clone();
-        let new = expected.subjects.iter().filter(|subject| !found.subjects.contains(subject)).cloned();
-        update.subjects.extend(new);
-        if expected.name == JOB_STATUS && update.subjects != expected.subjects {
-            let message = format!("subjects: found {:?}, must be {:?}", found.subjects, expected.subjects);
+    /// The configuration of the stream with its additions, and with every other field as the server
+    /// returned it; `None` if there are no additions.
+    fn update(&self, setting: &str, expected: &Config, found: &Value) -> Result<Option<Value>, StartError> {
+        let before = subjects(found);
+        let new = expected.subjects.iter().filter(|subject| !before.contains(subject));
+        let after: Vec<_> = before.iter().chain(new).cloned().collect();
+        if expected.name == JOB_STATUS && after != expected.subjects {
+            let message = format!("subjects: found {before:?}, must be {:?}", expected.subjects);
             return Err(StartError::new(setting, message));
         }
+        let mut metadata = metadata(found);
         for (key, value) in &expected.metadata {
-            match found.metadata.get(key) {
+            match metadata.get(key).and_then(Value::as_str) {
                 Some(other) if other != value && !self.adopt => {
                     let message = format!(
                         "metadata {key}: found {other}, this namespace is {value}: the stream belongs to \
@@ -138,12 +146,17 @@ impl Provision {
                     );
                     return Err(StartError::new(setting, message));
                 }
-                _ => {
-                    update.metadata.insert(key.clone(), value.clone());
-                }
+                Some(same) if same == value => {}
+                _ => drop(metadata.insert(key.clone(), value.as_str().into())),
             }
         }
-        Ok((update.subjects != found.subjects || update.metadata != found.metadata).then_some(update))
+        let mut update = found.as_object().cloned().unwrap_or_default();
+        update.insert("subjects".to_owned(), after.into());
+        if !metadata.is_empty() {
+            update.insert("metadata".to_owned(), metadata.into());
+        }
+        let update = Value::Object(update);
+        Ok((update != *found).then_some(update))
     }
 
     async fn consumer(
@@ -161,8 +174,10 @@ impl Provision {
         } else {
             stream.get_or_create_consumer(&name, expected.clone()).await.map_err(|e| failed(&e))?
         };
+        let info = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
+        let info = info.map_err(|e| failed(&e))?.unwrap_or_default();
+        verify(context, &setting, Owner::Consumer, &expected, &info)?;
         let found = &consumer.cached_info().config;
-        verify(&setting, &expected, found, &REQUIRED_OF_CONSUMER)?;
         if found.ack_wait < ACK_WAIT {
             let (found, least) = (found.ack_wait.as_secs(), ACK_WAIT.as_secs());
             let message = format!("ack_wait: found {found} s, must be at least {least} s");
@@ -172,29 +187,69 @@ impl Provision {
     }
 }
 
+/// The server's information about a stream, if it exists.
+async fn find(context: &jetstream::Context, name: &str) -> Result<Option<Value>, StartError> {
+    let info = settings::info(context, &format!("STREAM.INFO.{name}")).await;
+    info.map_err(|e| StartError::new(format!("stream {name}"), chain(&e)))
+}
+
+async fn existing(context: &jetstream::Context, name: &str) -> Result<Value, StartError> {
+    let missing = || StartError::new(format!("stream {name}"), "was deleted during the start");
+    find(context, name).await?.ok_or_else(missing)
+}
+
+fn typed(setting: &str, info: Value) -> Result<Info, StartError> {
+    serde_json::from_value(info).map_err(|e| StartError::new(setting, format!("unexpected information: {e}")))
+}
+
+fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
+    let mut message = chain(error);
+    if let CreateStreamErrorKind::JetStream(e) = error.kind()
+        && NO_SPACE.contains(&e.error_code())
+    {
+        let _ = write!(
+            message,
+            " (it reserves max_bytes={}: raise max_file_store of the server or the limits of the account, \
+             or create the stream with a smaller max_bytes)",
+            expected.max_bytes
+        );
+    }
+    StartError::new(format!("stream {}", expected.name), message)
+}
+
+fn subjects(config: &Value) -> Vec<String> {
+    let subjects = config.get("subjects").and_then(Value::as_array).into_iter().flatten();
+    subjects.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn metadata(config: &Value) -> Map<String, Value> {
+    config.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
 /// The additions of an update, for an error message.
-fn additions(found: &Config, update: &Config) -> String {
-    let subjects =
-        update.subjects.iter().filter(|s| !found.subjects.contains(s)).map(|s| format!("subject {s}"));
-    let metadata = update.metadata.iter().filter(|(key, value)| found.metadata.get(*key) != Some(value));
-    let metadata = metadata.map(|(key, value)| format!("metadata {key}={value}"));
+fn additions(found: &Value, update: &Value) -> String {
+    let (before, after) = (subjects(found), subjects(update));
+    let subjects = after.iter().filter(|s| !before.contains(s)).map(|s| format!("subject {s}"));
+    let (before, after) = (metadata(found), metadata(update));
+    let metadata = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = metadata.map(|(key, value)| format!("metadata {key}={}", text(value)));
     subjects.chain(metadata).collect::<Vec<_>>().join(", ")
 }
 
+/// Refuses settings that break a guarantee. The watchdog logs the warnings.
 fn verify(
+    context: &jetstream::Context,
     setting: &str,
+    owner: Owner,
     expected: &impl serde::Serialize,
-    found: &impl serde::Serialize,
-    fields: &[&'static str],
+    info: &Value,
 ) -> Result<(), StartError> {
-    let expected = serde_json::to_value(expected).unwrap_or(Value::Null);
-    let found = serde_json::to_value(found).unwrap_or(Value::Null);
-    let conflicts = conflicts(&expected, &found, fields);
-    if conflicts.is_empty() {
+    let checked = settings::check(owner, expected, info, context.client().max_payload());
+    if checked.harmful.is_empty() {
         return Ok(());
     }
-    let list: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
-    Err(StartError::new(setting, list.join("; ")))
+    Err(StartError::new(setting, checked.harmful.join("; ")))
 }
 
 fn check_server(version: &str) -> Result<(), StartError> {
@@ -223,26 +278,34 @@ mod tests {
         config
     }
 
+    fn json(config: &Config) -> Value {
+        serde_json::to_value(config).unwrap()
+    }
+
     #[test]
     fn subjects_of_new_templates_are_added_and_none_is_removed() {
         let templates =
             |names: &[&str]| names.iter().map(|n| TemplateName::try_from(*n).unwrap()).collect::<Vec<_>>();
         let found = definitions::jobs(&templates(&["old", "simple"]));
         let expected = definitions::jobs(&templates(&["simple", "new"]));
-        let update = provision(false).update("s", &expected, &found).unwrap().unwrap();
-        assert_eq!(update.subjects, ["jobs.old.create", "jobs.simple.create", "jobs.new.create"]);
-        assert_eq!(provision(false).update("s", &found, &found).unwrap(), None);
+        let mut server = json(&found);
+        server["placement"] = serde_json::json!({"unknown to the client library": true});
+        let update = provision(false).update("s", &expected, &server).unwrap().unwrap();
+        assert_eq!(subjects(&update), ["jobs.old.create", "jobs.simple.create", "jobs.new.create"]);
+        assert_eq!(update["placement"], server["placement"], "other fields are kept");
+        assert_eq!(provision(false).update("s", &found, &json(&found)).unwrap(), None);
     }
 
     #[test]
     fn the_status_stream_of_another_cluster_is_refused_unless_adopted() {
         let expected = status(Some("here"));
-        assert_eq!(provision(false).update("s", &expected, &expected).unwrap(), None);
-        let unmarked = provision(false).update("s", &expected, &status(None)).unwrap();
+        assert_eq!(provision(false).update("s", &expected, &json(&expected)).unwrap(), None);
+        let unmarked = provision(false).update("s", &expected, &json(&status(None))).unwrap();
         assert!(unmarked.is_some(), "a stream without a uid is taken over");
-        let error = provision(false).update("s", &expected, &status(Some("there"))).unwrap_err().to_string();
+        let error =
+            provision(false).update("s", &expected, &json(&status(Some("there")))).unwrap_err().to_string();
         assert!(error.contains("found there, this namespace is here"), "{error}");
-        assert!(provision(true).update("s", &expected, &status(Some("there"))).unwrap().is_some());
+        assert!(provision(true).update("s", &expected, &json(&status(Some("there")))).unwrap().is_some());
     }
 
     #[test]

@@ -8,16 +8,20 @@ use std::{fmt::Display, time::Duration};
 use async_nats::{
     HeaderMap,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::{Consumer, DeliverPolicy, pull::OrderedConfig},
         message::StreamMessage,
-        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+        response::Response,
+        stream::{LastRawMessageErrorKind, RawMessage, RawMessageErrorKind, Stream},
     },
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{FutureExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::retry::with_deadline;
+use crate::{nats::connection::Connection, retry::with_deadline};
 
 /// The deadline of one call to `JetStream`, and of the next message of a scan.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -34,10 +38,49 @@ pub(crate) fn call<T, E: Display>(
     })
 }
 
+/// One message of a stream by `STREAM.MSG.GET`; `None` if it has no such message. The client library
+/// may be unable to decode its headers.
+///
+/// # Errors
+/// If the stream does not answer or refuses.
+pub(crate) async fn get_message(
+    context: &jetstream::Context,
+    stream: &str,
+    query: &Value,
+) -> Result<Option<RawMessage>, String> {
+    /// The answer.
+    #[derive(Deserialize)]
+    struct Answer {
+        message: RawMessage,
+    }
+
+    let label = format!("stream {stream}");
+    match call(&label, context.request(format!("STREAM.MSG.GET.{stream}"), query)).await? {
+        Response::<Answer>::Ok(answer) => Ok(Some(answer.message)),
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+        Response::Err { error } => Err(format!("{label}: {error}")),
+    }
+}
+
+/// A message as it is stored. Its headers can be anything, since any publisher may have sent it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredMessage {
+    /// The sequence.
+    pub sequence: u64,
+    /// When it was stored.
+    pub time: OffsetDateTime,
+    /// The headers, undecoded.
+    pub headers: Vec<u8>,
+}
+
 /// Reads one stream.
 #[derive(Clone)]
 pub(crate) struct StreamReader {
+    context: jetstream::Context,
+    name: String,
     stream: Stream<()>,
+    /// Receives the messages of scans.
+    scans: Option<Connection>,
     /// `stream <name>`, for errors.
     label: String,
 }
@@ -51,7 +94,23 @@ impl StreamReader {
     pub(crate) async fn open(context: &jetstream::Context, name: &str) -> Result<Self, String> {
         let label = format!("stream {name}");
         let stream = context.get_stream_no_info(name).await.map_err(|e| format!("{label}: {e}"))?;
-        Ok(Self { stream, label })
+        Ok(Self { context: context.clone(), name: name.to_owned(), stream, scans: None, label })
+    }
+
+    /// The same reader with a connection of its own for scans: a message that cannot be decoded
+    /// ends the connection that receives it.
+    #[must_use]
+    pub(crate) fn scanning_on(self, scans: &Connection) -> Self {
+        Self { scans: Some(scans.clone()), ..self }
+    }
+
+    /// The stream's handle for consumers.
+    ///
+    /// # Errors
+    /// If the name is invalid.
+    pub(crate) async fn scanned_stream(&self) -> Result<Stream<()>, String> {
+        let Some(scans) = &self.scans else { return Ok(self.stream.clone()) };
+        scans.jetstream().get_stream_no_info(&self.name).await.map_err(|e| format!("{}: {e}", self.label))
     }
 
     /// The stream's handle, for calls that this type lacks. Pass them to [`StreamReader::call`].
@@ -85,6 +144,19 @@ impl StreamReader {
         .await
     }
 
+    /// As [`StreamReader::last_message`], for a subject on which other programs may publish.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn last_stored(&self, subject: &str) -> Result<Option<StoredMessage>, String> {
+        let query = json!({"last_by_subj": subject});
+        let found = get_message(&self.context, &self.name, &query).await?;
+        let Some(message) = found else { return Ok(None) };
+        let headers = STANDARD.decode(message.headers.unwrap_or_default());
+        let headers = headers.map_err(|e| format!("{}: headers are not base64: {e}", self.label))?;
+        Ok(Some(StoredMessage { sequence: message.sequence, time: message.time, headers }))
+    }
+
     /// The message at a sequence, unless the stream has removed it.
     ///
     /// # Errors
@@ -110,7 +182,8 @@ impl StreamReader {
         from: DeliverPolicy,
         each: impl FnMut(&str, &HeaderMap, u64),
     ) -> Result<(), String> {
-        scan(&self.stream, subject, from, each).await.map_err(|e| format!("{}: {e}", self.label))
+        let stream = self.scanned_stream().await?;
+        scan(&stream, subject, from, each).await.map_err(|e| format!("{}: {e}", self.label))
     }
 }
 

@@ -1,11 +1,11 @@
 //! The stream `JOB_STATUS`: fenced publishes, the last message of a subject, and the open subjects.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error};
 
 use async_nats::{
     HeaderMap,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::DeliverPolicy,
         context::{PublishError, PublishErrorKind},
         message::PublishMessage,
@@ -23,13 +23,18 @@ use dispatcher_core::{
 };
 
 use crate::{
+    kube::chain,
     nats::{
+        connection::Connection,
         definitions::JOB_STATUS,
         headers::{put_trace, trace_of},
         scan::{DEADLINE, StreamReader},
     },
     retry::with_deadline,
 };
+
+/// The size of the headers of an event at most, with those of the republished message.
+const HEADER_BYTES: usize = 4 * 1024;
 
 /// The last message of a status subject.
 #[derive(Debug, Clone)]
@@ -60,6 +65,12 @@ pub(crate) enum StoreError {
     /// `JetStream` refused the publish: the subject's last sequence is not the expected one.
     #[error("the last message of the subject is another one")]
     Fenced,
+    /// The message is larger than the server or the stream accepts. It is not stored.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The stream refuses this message, but not others. It is not stored.
+    #[error("{0}")]
+    Refused(String),
     /// The call failed, or its result is unknown.
     #[error("{0}")]
     Unknown(String),
@@ -80,21 +91,22 @@ impl StatusStream {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, StoreError> {
+    pub(crate) async fn open(context: jetstream::Context, scans: &Connection) -> Result<Self, StoreError> {
         let reader = StreamReader::open(&context, JOB_STATUS).await.map_err(StoreError::Unknown)?;
-        Ok(Self { context, reader })
+        Ok(Self { context, reader: reader.scanning_on(scans) })
     }
 
-    /// The largest message that the server accepts, in bytes.
-    pub(crate) fn max_payload(&self) -> usize {
-        self.context.client().max_payload()
+    /// The largest event that the server accepts, in bytes of JSON.
+    pub(crate) fn max_event(&self) -> usize {
+        self.context.client().max_payload().saturating_sub(HEADER_BYTES)
     }
 
     /// Publishes an event of a Job if `expected` is the sequence of the subject's last message
     /// (`Nats-Expected-Last-Subject-Sequence`, ADR-22). Returns the sequence of the event.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the subject's last sequence is not `expected`: the event is not
+    /// [`StoreError::Fenced`] if the subject's last sequence is not `expected`,
+    /// [`StoreError::TooLarge`] and [`StoreError::Refused`] for this message only: the event is not
     /// stored. [`StoreError::Unknown`] on any other failure: the event may be stored.
     pub(crate) async fn publish(
         &self,
@@ -102,19 +114,16 @@ impl StatusStream {
         state: &JobState,
         expected: u64,
     ) -> Result<u64, StoreError> {
-        let unknown = |e: String| StoreError::Unknown(format!("stream {JOB_STATUS}: publish: {e}"));
+        let unknown = |e: String| StoreError::Unknown(publish_failed(&e));
         let payload = serde_json::to_vec(event).map_err(|e| unknown(e.to_string()))?;
         let message = PublishMessage::build()
             .payload(payload.into())
             .headers(event_headers(event, state))
             .expected_last_subject_sequence(expected);
-        let failed = |error: PublishError| match error.kind() {
-            PublishErrorKind::WrongLastSequence => StoreError::Fenced,
-            _ => unknown(error.to_string()),
-        };
         let subject = event.template.event_subject(&event.name);
         let ack = async {
-            self.context.send_publish(subject, message).await.map_err(failed)?.await.map_err(failed)
+            let sent = self.context.send_publish(subject, message).await.map_err(|e| store_error(&e))?;
+            sent.await.map_err(|e| store_error(&e))
         };
         let ack = with_deadline(2 * DEADLINE, ack).await.map_err(|e| unknown(e.to_string()))?;
         Ok(ack?.sequence)
@@ -183,6 +192,7 @@ impl StatusStream {
                 (Some(subject), Some(last)) => {
                     open.insert(subject, SubjectState { sequence, last: Some(last) });
                 }
+                _ if is_marker(map) => {}
                 _ => tracing::warn!(subject, sequence, "message in JOB_STATUS is not a status event"),
             }
         };
@@ -190,6 +200,27 @@ impl StatusStream {
         let scanned = self.reader.scan(subjects, DeliverPolicy::LastPerSubject, each).await;
         scanned.map_err(StoreError::Unknown)?;
         Ok(open)
+    }
+}
+
+fn publish_failed(error: &str) -> String {
+    format!("stream {JOB_STATUS}: publish: {error}")
+}
+
+fn store_error(error: &PublishError) -> StoreError {
+    let text = publish_failed(&chain(error));
+    let answer = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match (error.kind(), answer.map(jetstream::Error::error_code)) {
+        (PublishErrorKind::WrongLastSequence, _) => StoreError::Fenced,
+        (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
+            StoreError::TooLarge(text)
+        }
+        (_, Some(ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM)) => StoreError::Refused(text),
+        // The code is the same for all limits of a stream.
+        (_, Some(ErrorCode::STREAM_STORE_FAILED)) if text.contains("messages per subject") => {
+            StoreError::Refused(text)
+        }
+        _ => StoreError::Unknown(text),
     }
 }
 
@@ -204,6 +235,11 @@ fn event_headers(event: &StatusEvent, state: &JobState) -> HeaderMap {
     }
     put_trace(&mut map, state.trace.as_ref());
     map
+}
+
+/// Whether NATS or a key-value client has stored this in place of deleted messages (ADR-43, ADR-8).
+fn is_marker(map: &HeaderMap) -> bool {
+    ["Nats-Marker-Reason", "KV-Operation"].iter().any(|name| map.get(*name).is_some())
 }
 
 fn header(map: &HeaderMap, name: &str) -> Option<String> {

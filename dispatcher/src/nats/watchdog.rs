@@ -1,4 +1,5 @@
-//! Checks that the streams exist and are still the same ones: an idle dispatcher would not notice.
+//! Checks that the streams exist, are still the same ones, and have no harmful setting: an idle
+//! dispatcher would not notice.
 //!
 //! A missing stream makes the component not ready. It is not recreated: its messages are lost, and
 //! the operator has to know. A stream that was recreated counts as a reconnect, so that the leader
@@ -6,35 +7,43 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use async_nats::jetstream::{self, context::GetStreamErrorKind};
+use async_nats::jetstream;
+use dispatcher_core::contract::{names::TemplateName, settings::Owner};
+use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    nats::definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
-    retry::with_deadline,
+    nats::{
+        definitions::{self, JOBS},
+        settings::{self, Checked, InfoError},
+    },
     telemetry::health::Component,
 };
 
 const INTERVAL: Duration = Duration::from_secs(8);
-const DEADLINE: Duration = Duration::from_secs(4);
 /// Unanswered checks in a row that leave the component ready.
 const MAX_UNANSWERED: u32 = 1;
+/// The subjects of status events. `JOB_STATUS` does not capture them: it republishes to them.
+const STATUS_SUBJECTS: &str = "jobs.*.status.*";
 
 /// Checks the streams.
 pub(crate) struct Watchdog {
     /// `JetStream`.
     pub context: jetstream::Context,
-    /// Ready while all streams exist.
+    /// The templates, whose consumers are checked.
+    pub templates: Vec<TemplateName>,
+    /// Ready while all streams exist and no setting is harmful.
     pub health: Component,
     /// Counts reconnects, and streams that were recreated.
     pub reconnects: watch::Sender<u64>,
 }
 
-/// Why a check failed.
-enum CheckError {
-    /// `JetStream` answered with an error.
-    Missing(String),
-    NoAnswer(String),
+/// What one check found.
+#[derive(Default)]
+struct Found {
+    /// Whether a stream was recreated since the last check.
+    recreated: bool,
+    settings: Checked,
 }
 
 impl Watchdog {
@@ -43,15 +52,12 @@ impl Watchdog {
         let (mut created, mut unanswered) = (HashMap::new(), 0_u32);
         loop {
             match self.check(&mut created).await {
-                Ok(recreated) => {
+                Ok(found) => {
                     unanswered = 0;
-                    self.health.ready();
-                    if recreated {
-                        self.reconnects.send_modify(|count| *count += 1);
-                    }
+                    self.report(found);
                 }
-                Err(CheckError::Missing(reason)) => self.health.not_ready(reason),
-                Err(CheckError::NoAnswer(reason)) => {
+                Err(InfoError::Refused(reason)) => self.health.not_ready(reason),
+                Err(InfoError::NoAnswer(reason)) => {
                     unanswered = unanswered.saturating_add(1);
                     if unanswered > MAX_UNANSWERED {
                         self.health.not_ready(reason);
@@ -62,30 +68,82 @@ impl Watchdog {
         }
     }
 
-    /// Whether a stream was recreated since the last check.
-    async fn check(&self, created: &mut HashMap<&'static str, i128>) -> Result<bool, CheckError> {
-        let mut recreated = false;
-        for name in [JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS] {
-            let now = self.creation_time(name).await?;
-            if created.insert(name, now).is_some_and(|before| before != now) {
-                tracing::warn!(stream = name, "stream was recreated");
-                recreated = true;
-            }
+    fn report(&self, found: Found) {
+        let Checked { harmful, warnings } = found.settings;
+        self.health.warnings(warnings);
+        match &harmful[..] {
+            [] => self.health.ready(),
+            harmful => self.health.not_ready(harmful.join("; ")),
         }
-        Ok(recreated)
+        if found.recreated {
+            self.reconnects.send_modify(|count| *count += 1);
+        }
     }
 
-    async fn creation_time(&self, name: &str) -> Result<i128, CheckError> {
-        match with_deadline(DEADLINE, self.context.get_stream(name)).await {
-            Ok(Ok(stream)) => Ok(stream.cached_info().created.unix_timestamp_nanos()),
-            Ok(Err(error)) => {
-                let reason = format!("stream {name}: {error}");
-                match error.kind() {
-                    GetStreamErrorKind::JetStream(_) => Err(CheckError::Missing(reason)),
-                    _ => Err(CheckError::NoAnswer(reason)),
-                }
+    async fn check(&self, created: &mut HashMap<String, Value>) -> Result<Found, InfoError> {
+        let mut found = Found::default();
+        for (owner, shipped) in [
+            (Owner::Requests, definitions::jobs(&self.templates)),
+            (Owner::StatusEvents, definitions::job_status()),
+            (Owner::DeadLetters, definitions::job_rejected()),
+            (Owner::Cancellations, definitions::job_cancels()),
+        ] {
+            let label = format!("stream {}", shipped.name);
+            let info = self.info(&label, &format!("STREAM.INFO.{}", shipped.name)).await?;
+            let info = info.ok_or_else(|| InfoError::Refused(format!("{label}: not found")))?;
+            found.add(&label, settings::check(owner, &shipped, &info, self.max_payload()));
+            let now = info.get("created").cloned().unwrap_or_default();
+            if created.insert(shipped.name.clone(), now.clone()).is_some_and(|before| before != now) {
+                tracing::warn!(stream = shipped.name, "stream was recreated");
+                found.recreated = true;
             }
-            Err(error) => Err(CheckError::NoAnswer(format!("stream {name}: {error}"))),
         }
+        for template in &self.templates {
+            let name = template.consumer_name();
+            let label = format!("consumer {name} of stream {JOBS}");
+            // The intake recreates a missing consumer.
+            if let Some(info) = self.info(&label, &format!("CONSUMER.INFO.{JOBS}.{name}")).await? {
+                let shipped = definitions::consumer(template);
+                found.add(&label, settings::check(Owner::Consumer, &shipped, &info, self.max_payload()));
+            }
+        }
+        found.settings.warnings.extend(self.streams_on_status_subjects().await);
+        Ok(found)
+    }
+
+    async fn info(&self, label: &str, subject: &str) -> Result<Option<Value>, InfoError> {
+        settings::info(&self.context, subject).await.map_err(|error| match error {
+            InfoError::Refused(error) => InfoError::Refused(format!("{label}: {error}")),
+            InfoError::NoAnswer(error) => InfoError::NoAnswer(format!("{label}: {error}")),
+        })
+    }
+
+    fn max_payload(&self) -> usize {
+        self.context.client().max_payload()
+    }
+
+    /// Streams that capture the republished status events. They check the fence header of each event
+    /// against their own sequences, and drop events without an error.
+    async fn streams_on_status_subjects(&self) -> Vec<String> {
+        match settings::streams_on(&self.context, STATUS_SUBJECTS).await {
+            Ok(names) => names.iter().map(|name| captures_status(name)).collect(),
+            Err(error) => vec![format!("the streams on {STATUS_SUBJECTS} cannot be listed: {error}")],
+        }
+    }
+}
+
+fn captures_status(stream: &str) -> String {
+    format!(
+        "stream {stream} captures {STATUS_SUBJECTS} and loses events: remove these subjects from it, and add \
+         the source JOB_STATUS instead"
+    )
+}
+
+impl Found {
+    /// Adds what was found in the settings of one object.
+    fn add(&mut self, label: &str, checked: Checked) {
+        let named = |texts: Vec<String>| texts.into_iter().map(move |text| format!("{label}: {text}"));
+        self.settings.harmful.extend(named(checked.harmful));
+        self.settings.warnings.extend(named(checked.warnings));
     }
 }

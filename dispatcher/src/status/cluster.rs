@@ -1,19 +1,49 @@
 //! What publishing status events needs of Kubernetes. The watch side implements it.
+//!
+//! An error of a call means that Kubernetes is not reachable or does not permit the call at all, and
+//! makes the component not ready. The refusal of a change of one Job does not.
 
 use dispatcher_core::contract::{job::JobState, names::TemplateName};
 use futures::future::BoxFuture;
+
+/// Whether a Job still exists.
+#[derive(Debug)]
+pub(crate) enum Deletion {
+    /// The Job is deleted.
+    Deleted,
+    /// The Job exists, and the watch observes it.
+    Exists,
+    /// The Job exists in this state. It lost its labels or annotations, and Kubernetes refuses to
+    /// restore them, so that the watch does not observe it.
+    Unrestored(Box<JobState>),
+}
+
+/// The result of a change of a Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The change is made, or the Job is deleted.
+    Made,
+    /// Kubernetes refuses this change of this Job. The refusal is reported.
+    Refused,
+}
 
 /// The cluster, as the action runner uses it. Every call has a deadline.
 pub(crate) trait Cluster: Send + Sync + 'static {
     /// Whether the Job with this uid is deleted. A Job that only lost its labels is not deleted, and
     /// gets them back.
-    fn is_deleted(&self, job: &JobState) -> BoxFuture<'_, Result<bool, String>>;
+    fn is_deleted(&self, job: &JobState) -> BoxFuture<'_, Result<Deletion, String>>;
 
     /// Whether a cancellation of the deleted Job is recorded.
     fn is_cancelled(&self, job: &JobState) -> BoxFuture<'_, Result<bool, String>>;
 
-    /// Patches the TTL and the outcome label onto a Job whose outcome is stored.
-    fn retire(&self, job: &JobState) -> BoxFuture<'_, Result<(), String>>;
+    /// Patches the TTL and the outcome label onto a Job whose outcome is stored at `sequence`.
+    fn retire(&self, job: &JobState, sequence: u64) -> BoxFuture<'_, Result<Change, String>>;
+
+    /// Removes an outcome label that does not belong to the Job, unless the Job has changed since.
+    fn remove_foreign_label(&self, job: &JobState) -> BoxFuture<'_, Result<Change, String>>;
+
+    /// Reports that `JOB_STATUS` refuses an event of the Job for this reason.
+    fn report_unpublished(&self, job: &JobState, reason: &str) -> BoxFuture<'_, ()>;
 
     /// The tail of a container's log, if the template allows it and the kubelet still has it.
     fn log_tail(

@@ -5,7 +5,7 @@ use dispatcher_core::{
         job::JobState,
         names::{JobName, RequestId, TemplateName},
     },
-    status::{SubjectKey, SubjectState, pod_tracker::PodObservation, reconcile::Source},
+    status::{SubjectKey, SubjectState, pod_observation::PodObservation, reconcile::Source},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,7 +21,7 @@ pub(crate) struct Stopped;
 /// An input of the reconciler.
 pub(super) enum StatusInput {
     /// An observed Job.
-    Job(JobInput),
+    Job(Box<JobInput>),
     /// A question: the Job that was created for this request and has no stored event yet.
     PendingJob {
         /// The Job's subject.
@@ -69,7 +69,7 @@ impl StatusHandle {
     ) -> Result<(), Stopped> {
         let (sender, stored) = oneshot::channel();
         let input = JobInput { job, source: Source::Create, subject, stored: Some(sender) };
-        self.send(StatusInput::Job(input)).await?;
+        self.send(StatusInput::Job(Box::new(input))).await?;
         stored.await.map_err(|_| Stopped)
     }
 
@@ -99,7 +99,8 @@ impl StatusHandle {
         job: JobState,
         subject: Option<SubjectState>,
     ) -> Result<(), Stopped> {
-        self.send(StatusInput::Job(JobInput { job, source: Source::Watch, subject, stored: None })).await
+        let input = JobInput { job, source: Source::Watch, subject, stored: None };
+        self.send(StatusInput::Job(Box::new(input))).await
     }
 
     /// Reports a pod or a Kubernetes Event of a Job.

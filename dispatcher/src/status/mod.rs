@@ -8,13 +8,14 @@
 
 mod cluster;
 mod handle;
+mod publish_failures;
 mod reconciler;
+mod refused;
 mod runner;
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use self::{reconciler::StatusReconciler, runner::ActionRunner};
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 };
 
 pub(crate) use self::{
-    cluster::Cluster,
+    cluster::{Change, Cluster, Deletion},
     handle::{StatusHandle, Stopped},
 };
 
@@ -33,18 +34,14 @@ const CHANNEL_CAPACITY: usize = 256;
 
 /// A handle, and the task that reconciles its inputs.
 ///
-/// The task ends when every handle is dropped and its inputs are published, or as soon as
-/// `abort` is cancelled.
+/// The task ends when every handle is dropped and its inputs are published.
 pub(crate) fn start(
     stream: StatusStream,
     cluster: Arc<dyn Cluster>,
     (health, metrics, spans): (&Health, Metrics, Spans),
     leadership: Leadership,
-    abort: CancellationToken,
 ) -> (StatusHandle, impl Future<Output = ()> + use<>) {
     let (sender, inputs) = mpsc::channel(CHANNEL_CAPACITY);
     let runner = Arc::new(ActionRunner::new(stream, cluster, health, (metrics, spans)));
-    (StatusHandle::new(sender), async move {
-        abort.run_until_cancelled_owned(StatusReconciler::new(runner, leadership).run(inputs)).await;
-    })
+    (StatusHandle::new(sender), StatusReconciler::new(runner, leadership).run(inputs))
 }

@@ -13,7 +13,8 @@ use dispatcher_core::{
     contract::{job::JobState, names::TemplateName},
     status::{
         SubjectKey, SubjectState,
-        pod_tracker::{Effect, PodObservation},
+        pod_observation::PodObservation,
+        pod_tracker::Effect,
         reconcile::{self, Action, Source},
         subject_queue::{ActionResult, EffectResult, HIGH_WATERMARK, SubjectQueue},
         unmatched::UnmatchedObservations,
@@ -30,6 +31,7 @@ use crate::{
     leadership::Leadership,
     status::{
         handle::{JobInput, StatusInput},
+        refused::{Completion, RefusedJob, RefusedJobs},
         runner::ActionRunner,
     },
 };
@@ -39,7 +41,7 @@ const PODS_LIST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A queue with the callers that wait for a Job's first event.
 type WaiterQueue = SubjectQueue<oneshot::Sender<()>>;
-type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, ActionResult)>>;
+type InFlightActions = FuturesUnordered<BoxFuture<'static, (SubjectKey, Completion)>>;
 /// With the uid of the Job that an effect belongs to.
 type InFlightEffects = FuturesUnordered<BoxFuture<'static, (SubjectKey, String, EffectResult)>>;
 
@@ -60,6 +62,7 @@ pub(super) struct StatusReconciler {
     pods_deadline: Instant,
     actions: InFlightActions,
     effects: InFlightEffects,
+    refused: RefusedJobs,
 }
 
 impl StatusReconciler {
@@ -76,6 +79,7 @@ impl StatusReconciler {
             pods_deadline: Instant::now() + PODS_LIST_DEADLINE,
             actions: InFlightActions::new(),
             effects: InFlightEffects::new(),
+            refused: RefusedJobs::default(),
         }
     }
 
@@ -92,9 +96,13 @@ impl StatusReconciler {
                     }
                     Some(input) => self.accept(input),
                 },
-                Some((key, result)) = self.actions.next() => {
-                    self.update(&key, |queue| queue.complete(result));
+                Some((key, completion)) = self.actions.next() => {
+                    self.complete(&key, completion);
                     Some(key)
+                }
+                Some((key, RefusedJob { job, subject, .. })) = self.refused.next() => {
+                    let subject = (!self.queues.contains_key(&key)).then_some(subject);
+                    self.enqueue(JobInput { job, source: Source::Watch, subject, stored: None })
                 }
                 Some((key, uid, result)) = self.effects.next() => {
                     if let Some(queue) = self.queues.get_mut(&key) {
@@ -123,7 +131,7 @@ impl StatusReconciler {
     /// Hands an input to its queue. Returns the key of a queue that has to advance.
     fn accept(&mut self, input: StatusInput) -> Option<SubjectKey> {
         match input {
-            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(input),
+            StatusInput::Job(input) if input.source == Source::Create => self.enqueue(*input),
             StatusInput::PendingJob { key, request_id, answer } => {
                 // A caller that stopped waiting asks again at the next delivery.
                 let _ = answer.send(self.queues.get(&key).and_then(|queue| queue.pending_job(&request_id)));
@@ -131,17 +139,29 @@ impl StatusReconciler {
             }
             // Sent before this replica lost the leadership.
             _ if !self.leadership.is_ours() => None,
-            StatusInput::Job(input) => self.enqueue(input),
+            StatusInput::Job(input) => self.enqueue(*input),
             StatusInput::Pod(observation) => self.observe_pod(observation),
             StatusInput::PodsListing => {
                 self.queues.values_mut().for_each(SubjectQueue::pods_listing);
                 None
             }
             StatusInput::PodsListed => {
+                self.queues.values_mut().for_each(SubjectQueue::pods_listed);
                 self.release_outcomes();
                 None
             }
         }
+    }
+
+    /// Records the end of an action.
+    fn complete(&mut self, key: &SubjectKey, completion: Completion) {
+        let Completion { result, made, observed, refused } = completion;
+        made.into_iter().for_each(|uid| self.refused.remove(&uid));
+        refused.into_iter().for_each(|job| self.refused.add(key.clone(), job));
+        self.update(key, |queue| {
+            queue.complete(result);
+            observed.into_iter().for_each(|job| queue.enqueue(job, Source::Watch));
+        });
     }
 
     /// Lets outcomes pass that waited for the list of the pods.
@@ -166,6 +186,7 @@ impl StatusReconciler {
         });
         self.queued = self.queues.values().map(SubjectQueue::len).sum();
         self.unmatched = UnmatchedObservations::default();
+        self.refused.clear();
     }
 
     fn enqueue(&mut self, input: JobInput) -> Option<SubjectKey> {
@@ -183,7 +204,7 @@ impl StatusReconciler {
         let unmatched = &mut self.unmatched;
         let queue = self.queues.entry(key.clone()).or_insert_with(|| {
             let mut queue = SubjectQueue::new(SubjectState::default());
-            unmatched.take(&key).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
+            unmatched.take(&key.1).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
             queue
         });
         if let Some(subject) = subject {
@@ -214,8 +235,13 @@ impl StatusReconciler {
         let Some(template) = template else {
             // A Kubernetes Event names the Job, but not its template.
             let mut keys = self.templates.iter().map(|template| (template.clone(), name.clone()));
-            let key = keys.find(|key| self.queues.get(key).is_some_and(|queue| queue.contains_job(&uid)))?;
-            self.queues.get_mut(&key)?.observe_pod(uid, state);
+            let key = keys.find(|key| self.queues.get(key).is_some_and(|queue| queue.contains_job(&uid)));
+            let Some((key, queue)) = key.and_then(|key| Some((key.clone(), self.queues.get_mut(&key)?)))
+            else {
+                self.unmatched.insert(name, uid, state);
+                return None;
+            };
+            queue.observe_pod(uid, state);
             return Some(key);
         };
         let key = (template, name);
@@ -223,7 +249,7 @@ impl StatusReconciler {
             queue.observe_pod(uid, state);
             Some(key)
         } else {
-            self.unmatched.insert(key, uid, state);
+            self.unmatched.insert(key.1, uid, state);
             None
         }
     }
@@ -266,11 +292,14 @@ impl StatusReconciler {
         let term = (source == Some(Source::Watch)).then(|| self.term.clone());
         self.actions.push(Box::pin(async move {
             let running = runner.run(action, job, subject);
-            let result = match term {
-                Some(term) => term.run_until_cancelled(running).await.unwrap_or(ActionResult::Abandoned),
+            let completion = match term {
+                Some(term) => {
+                    let completion = term.run_until_cancelled(running).await;
+                    completion.unwrap_or_else(|| ActionResult::Abandoned.into())
+                }
                 None => running.await,
             };
-            (key, result)
+            (key, completion)
         }));
     }
 

@@ -1,7 +1,10 @@
 //! Runs the actions of the reconciler. Each is retried until its result is known; no rule is here.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,6 +17,7 @@ use dispatcher_core::{
     status::{
         LastEvent, SubjectState,
         event_body::{EventBody, status_event},
+        event_size::{self, fit},
         reconcile::{Action, resource_version},
         subject_queue::{ActionResult, DeletionCheck},
     },
@@ -28,7 +32,11 @@ use crate::{
     clock::now,
     nats::status_stream::{LastMessage, StatusStream, StoreError},
     retry::{backoff, retry_forever},
-    status::cluster::Cluster,
+    status::{
+        cluster::{Change, Cluster, Deletion},
+        publish_failures::PublishFailures,
+        refused::{Completion, RefusedJob},
+    },
     telemetry::{
         health::{Component, Health},
         metrics::{Metrics, Published},
@@ -48,11 +56,16 @@ const MAX_CALLS: usize = 32;
 /// the previous Job of that name.
 const PREVIOUS_JOB_POLL: Duration = Duration::from_millis(500);
 
+/// The longest delay before the dispatcher reads a Job again that the watch does not observe.
+const MAX_UNOBSERVED: Duration = Duration::from_secs(30);
+
 /// Runs actions against `JOB_STATUS` and the cluster.
 pub(super) struct ActionRunner {
     stream: StatusStream,
     cluster: Arc<dyn Cluster>,
     publishing: Component,
+    /// The number of stored events.
+    stored: AtomicU64,
     reading: Component,
     verifying: Component,
     retiring: Component,
@@ -79,6 +92,7 @@ impl ActionRunner {
             stream,
             cluster,
             publishing: component("publish"),
+            stored: AtomicU64::new(0),
             reading: component("read"),
             verifying: component("verify"),
             retiring: component("retire"),
@@ -90,17 +104,18 @@ impl ActionRunner {
     }
 
     /// Runs one action until its result is known.
-    pub(super) async fn run(&self, action: Action, job: JobState, subject: SubjectState) -> ActionResult {
+    pub(super) async fn run(&self, action: Action, job: JobState, subject: SubjectState) -> Completion {
         // Boxed one by one: thousands can be in flight, and the common ones are small.
         match action {
             Action::Publish(event, outcome) => {
-                Box::pin(self.publish(job, subject, EventBody::Job(event, outcome))).await
+                Box::pin(self.publish(job, subject, EventBody::Job(event, outcome))).await.into()
             }
-            Action::PublishPending(event) => Box::pin(self.publish(job, subject, event.into())).await,
-            Action::ClosePrevious => Box::pin(self.close_previous(&job)).await,
-            Action::AwaitPrevious => Box::pin(self.await_previous(&job)).await,
-            Action::VerifyDeleted => Box::pin(self.verify_deleted(&job)).await,
-            Action::Retire => Box::pin(self.retire(&job)).await,
+            Action::PublishPending(event) => Box::pin(self.publish(job, subject, event.into())).await.into(),
+            Action::ClosePrevious => Box::pin(self.close_previous(&job)).await.into(),
+            Action::AwaitPrevious => Box::pin(self.await_previous(&job)).await.into(),
+            Action::VerifyDeleted => Box::pin(self.verify_deleted(job, subject)).await,
+            Action::Retire => Box::pin(self.retire(job, subject)).await,
+            Action::RemoveForeignLabel => Box::pin(self.remove_foreign_label(&job)).await.into(),
         }
     }
 
@@ -122,34 +137,42 @@ impl ActionRunner {
             resource_version: resource_version(subject.last.as_ref(), &job),
             event: body.event_type(),
         };
-        let body = body.fitting(self.stream.max_payload());
+        let mut limit = self.stream.max_event();
+        let body = body.fitting(limit);
         let bytes = body.size_hint(&job).clamp(MIN_EVENT_BYTES, MAX_BYTES_IN_FLIGHT);
         let time = now();
         // Serialized only with a permit: thousands of waiting events would take much memory.
-        let event = || status_event(&job, &last, &body, &time);
-        let mut guard = self.publishing.retry_guard();
-        for delay in backoff() {
+        let event = |limit| fit(status_event(&job, &last, &body, &time), limit);
+        let mut failures = PublishFailures::new(&self.publishing, &self.stored, &*self.cluster, &job);
+        let mut delays = backoff();
+        loop {
             let stored = {
                 let _permit = acquire(&self.bytes_in_flight, bytes).await;
-                Box::pin(self.publish_once(event(), &job, subject.sequence)).await
+                Box::pin(self.publish_once(event(limit), &job, subject.sequence)).await
             };
-            match stored {
+            let error = match stored {
                 Ok(sequence) => {
-                    guard.succeeded();
-                    self.record(&job, &event());
+                    failures.succeeded();
+                    self.record(&job, &event(limit));
                     return ActionResult::Published(SubjectState { sequence, last: Some(last) });
                 }
-                Err(StoreError::Fenced) => {}
-                Err(error) => {
-                    guard.failed(error.to_string());
-                    sleep(delay).await;
+                // The server has a smaller limit by now, or the stream has one of its own.
+                Err(StoreError::TooLarge(_)) if limit > event_size::MIN_EVENT_BYTES => {
+                    limit = (limit / 2).min(self.stream.max_event()).max(event_size::MIN_EVENT_BYTES);
+                    continue;
                 }
+                Err(StoreError::Fenced) => None,
+                Err(error) => Some(error),
+            };
+            if let Some(error) = &error {
+                failures.failed(error).await;
+                sleep(delays.next().unwrap_or_default()).await;
             }
             let (found, message) = Box::pin(self.last_message(&job)).await;
             if found.sequence != subject.sequence {
-                guard.succeeded();
+                failures.succeeded();
                 // An earlier try without an answer may have stored this event.
-                return match message.map(|message| message.event).filter(|stored| *stored == event()) {
+                return match message.map(|message| message.event).filter(|stored| *stored == event(limit)) {
                     Some(stored) => {
                         self.record(&job, &stored);
                         ActionResult::Published(found)
@@ -157,8 +180,11 @@ impl ActionRunner {
                     None => ActionResult::Read(found),
                 };
             }
+            if error.is_none() {
+                // The fence refused the sequence that the stream names.
+                sleep(delays.next().unwrap_or_default()).await;
+            }
         }
-        ActionResult::Read(subject)
     }
 
     async fn publish_once(
@@ -170,7 +196,10 @@ impl ActionRunner {
         let started = Instant::now();
         let stored = self.stream.publish(&event, job, expected).await;
         let result = match &stored {
-            Ok(_) => Published::Stored,
+            Ok(_) => {
+                self.stored.fetch_add(1, Ordering::Relaxed);
+                Published::Stored
+            }
             Err(StoreError::Fenced) => Published::Fenced,
             Err(_) => Published::Failed,
         };
@@ -213,19 +242,22 @@ impl ActionRunner {
         .await
     }
 
-    async fn verify_deleted(&self, job: &JobState) -> ActionResult {
-        let deleted = retry_forever(&self.verifying, async || {
-            let deleted = self.call(self.cluster.is_deleted(job)).await;
-            deleted.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
+    async fn verify_deleted(&self, job: JobState, subject: SubjectState) -> Completion {
+        let deletion = retry_forever(&self.verifying, async || {
+            let deletion = self.call(self.cluster.is_deleted(&job)).await;
+            deletion.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
         })
         .await;
-        ActionResult::Verified(if !deleted {
-            DeletionCheck::Exists
-        } else if self.is_cancelled(job).await {
-            DeletionCheck::Cancelled
-        } else {
-            DeletionCheck::Deleted
-        })
+        match deletion {
+            Deletion::Exists => Completion::made(ActionResult::Verified(DeletionCheck::Exists), job),
+            Deletion::Unrestored(observed) => {
+                Completion::refused(RefusedJob { job, subject, max_delay: MAX_UNOBSERVED }, Some(*observed))
+            }
+            Deletion::Deleted if self.is_cancelled(&job).await => {
+                Completion::made(ActionResult::Verified(DeletionCheck::Cancelled), job)
+            }
+            Deletion::Deleted => Completion::made(ActionResult::Verified(DeletionCheck::Deleted), job),
+        }
     }
 
     async fn is_cancelled(&self, job: &JobState) -> bool {
@@ -236,13 +268,28 @@ impl ActionRunner {
         .await
     }
 
-    async fn retire(&self, job: &JobState) -> ActionResult {
-        retry_forever(&self.retiring, async || {
-            let retired = self.call(self.cluster.retire(job)).await;
-            retired.map_err(|error| format!("Job {} not retired: {error}", job.name))
+    async fn retire(&self, job: JobState, subject: SubjectState) -> Completion {
+        let change = retry_forever(&self.retiring, async || {
+            let change = self.call(self.cluster.retire(&job, subject.sequence)).await;
+            change.map_err(|error| format!("Job {} not retired: {error}", job.name))
         })
         .await;
-        ActionResult::Retired
+        match change {
+            Change::Made => Completion::made(ActionResult::Retired, job),
+            Change::Refused => {
+                Completion::refused(RefusedJob { job, subject, max_delay: Duration::MAX }, None)
+            }
+        }
+    }
+
+    /// A refusal leaves the label until the Job is retired: it does not affect the Job's events.
+    async fn remove_foreign_label(&self, job: &JobState) -> ActionResult {
+        retry_forever(&self.retiring, async || {
+            let change = self.call(self.cluster.remove_foreign_label(job)).await;
+            change.map_err(|error| format!("outcome label of Job {} not removed: {error}", job.name))
+        })
+        .await;
+        ActionResult::LabelRemoved
     }
 
     /// Counts, traces and logs a stored event.

@@ -15,6 +15,7 @@ pub(crate) struct Health(Arc<Mutex<BTreeMap<String, State>>>);
 struct State {
     ready: Result<(), String>,
     failures: u64,
+    warnings: Vec<String>,
 }
 
 /// The reported state of one component.
@@ -26,6 +27,8 @@ pub(crate) struct ComponentStatus {
     pub reason: Option<String>,
     /// How many failures the component has reported.
     pub failures: u64,
+    /// What an operator should change although the component is ready.
+    pub warnings: Vec<String>,
 }
 
 /// Reports the state of one component.
@@ -42,7 +45,11 @@ impl Health {
         let name = name.into();
         let starting = || Err("starting".to_owned());
         let mut components = self.lock();
-        let state = components.entry(name.clone()).or_insert(State { ready: starting(), failures: 0 });
+        let state = components.entry(name.clone()).or_insert(State {
+            ready: starting(),
+            failures: 0,
+            warnings: Vec::new(),
+        });
         state.ready = starting();
         drop(components);
         Component { health: self.clone(), name }
@@ -52,10 +59,11 @@ impl Health {
     #[must_use]
     pub(crate) fn components(&self) -> Vec<ComponentStatus> {
         let components = self.lock();
-        let status = |(name, State { ready, failures }): (&String, &State)| ComponentStatus {
+        let status = |(name, State { ready, failures, warnings }): (&String, &State)| ComponentStatus {
             name: name.clone(),
             reason: ready.as_ref().err().cloned(),
             failures: *failures,
+            warnings: warnings.clone(),
         };
         components.iter().map(status).collect()
     }
@@ -85,6 +93,17 @@ impl Component {
         let reason = reason.into();
         if self.set(Err(reason.clone()), 1) {
             tracing::warn!(component = self.name, reason, "not ready");
+        }
+    }
+
+    /// Replaces the warnings, and logs the new ones. They do not change the readiness.
+    pub(crate) fn warnings(&self, warnings: Vec<String>) {
+        let mut components = self.health.lock();
+        let Some(state) = components.get_mut(&self.name) else { return };
+        let before = std::mem::replace(&mut state.warnings, warnings.clone());
+        drop(components);
+        for warning in warnings.iter().filter(|warning| !before.contains(warning)) {
+            tracing::warn!(component = self.name, warning, "an operator should change this");
         }
     }
 
@@ -155,9 +174,22 @@ mod tests {
             name: name.to_owned(),
             reason: reason.map(str::to_owned),
             failures,
+            warnings: Vec::new(),
         };
         let expected = [status("a", Some("connection refused"), 2), status("b", None, 0)];
         assert_eq!(health.components(), expected);
+    }
+
+    #[test]
+    fn warnings_leave_the_component_ready() {
+        let health = Health::default();
+        let component = health.component("a");
+        component.ready();
+        component.warnings(vec!["no limit".to_owned()]);
+        assert!(health.not_ready().is_empty());
+        assert_eq!(health.components().pop().unwrap().warnings, ["no limit"]);
+        component.warnings(vec![]);
+        assert!(health.components().pop().unwrap().warnings.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The watch of Kubernetes Events: the few warnings that no condition of a Job or pod contains.
+//! The watch of Kubernetes Events: the Warnings that no condition of a Job or pod contains.
 //!
 //! The API server keeps no cache of Events, so that a list reads all Events of the namespace. A Job
 //! that a quota refuses gets a new Event with each try.
@@ -20,13 +20,13 @@ use crate::{
         metrics::{Metrics, Watched},
     },
     watch::{
-        pods::PendingPods,
+        pods::SharedPods,
         watch_loop::{EventHandler, RelistTrigger, WatchLoop},
     },
 };
 
-/// Listed Events of this age are ignored. The Job controller tries again at least every ten
-/// minutes.
+/// Listed Events of this age about a Job are ignored. The Job controller tries again at least every
+/// ten minutes. An Event about a pod holds as long as the pod waits.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(15);
 
 /// Watches the Kubernetes Events.
@@ -37,8 +37,8 @@ pub(crate) struct EventWatch {
     pub status: StatusHandle,
     /// Ready while the watch works, and before its first list.
     pub health: Component,
-    /// The pending pods.
-    pub pending: PendingPods,
+    /// The pods that wait.
+    pub pending: SharedPods,
     /// Changes with each list of pods.
     pub pods_listed: watch::Receiver<u64>,
     /// Whether this replica is the leader.
@@ -71,18 +71,16 @@ impl EventHandler<KubernetesEvent> for EventWatch {
         if !self.leadership.is_ours() {
             return Ok(());
         }
-        let event = match event {
-            Event::InitApply(event)
-                if Timestamp::now().as_second() - event_time(&event) > MAX_AGE.as_secs() =>
-            {
-                return Ok(());
-            }
-            Event::InitApply(event) | Event::Apply(event) => event,
+        let (event, listed) = match event {
+            Event::InitApply(event) => (event, true),
+            Event::Apply(event) => (event, false),
             Event::Init | Event::InitDone | Event::Delete(_) => return Ok(()),
         };
+        let age = Timestamp::now().as_second() - event_time(&event);
         let observation = match finding(&event) {
+            Some(EventFinding::Job(_)) if listed && age > MAX_AGE.as_secs() => None,
             Some(EventFinding::Job(observation)) => Some(observation),
-            Some(EventFinding::Pod(pod, state)) => self.pending.observation(&pod, state),
+            Some(EventFinding::Pod(pod, state)) => self.pending.warning(pod, state),
             None => None,
         };
         match observation {

@@ -1,37 +1,38 @@
 //! The tail of a container's log, within the bounds of the template.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use dispatcher_core::{contract::text, template::LogTail};
+use dispatcher_core::{contract::text, status::log_tail::LogTailReader, template::LogTail};
 use futures::{AsyncReadExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 use tokio::sync::Semaphore;
 
-use crate::{kube::chain, retry::with_deadline};
+use crate::{kube::chain, retry::with_deadline, telemetry::metrics::Metrics};
 
 /// The deadline of one tail, including its wait for a permit.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The largest number of concurrent reads. Each passes the API server and reaches a kubelet.
 const MAX_CONCURRENT: usize = 16;
-/// The least number of bytes to ask for. The API counts its byte limit from the start of the
-/// selected lines, so that long lines need more bytes than the tail itself.
-const MIN_READ_BYTES: u32 = 64 * 1024;
+/// The size of the buffer of one read.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Reads logs.
 pub(super) struct Logs {
     pods: Api<Pod>,
+    metrics: Metrics,
     permits: Semaphore,
     warned: AtomicBool,
 }
 
 impl Logs {
     /// Reads the logs of these pods.
-    pub(super) fn new(pods: Api<Pod>) -> Self {
-        Self { pods, permits: Semaphore::new(MAX_CONCURRENT), warned: AtomicBool::new(false) }
+    pub(super) fn new(pods: Api<Pod>, metrics: Metrics) -> Self {
+        Self { pods, metrics, permits: Semaphore::new(MAX_CONCURRENT), warned: AtomicBool::new(false) }
     }
 
     /// The tail of the log of a terminated container. `None` if the log is empty, the pod or its
@@ -45,6 +46,7 @@ impl Logs {
             Ok(Err(error)) => error,
             Err(error) => error.to_string(),
         };
+        self.metrics.log_read_failed();
         // A lost node or a missing permission would flood the log with warnings.
         if self.warned.swap(true, Ordering::Relaxed) {
             tracing::debug!(pod, container, error, "cannot read pod log");
@@ -60,18 +62,38 @@ impl Logs {
     }
 
     async fn read(&self, pod: &str, container: &str, bounds: LogTail) -> Result<Vec<u8>, String> {
-        let limit = MIN_READ_BYTES.max(bounds.bytes);
+        let _permit = self.permits.acquire().await.map_err(|e| e.to_string())?;
+        let bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);
+        let mut reader = LogTailReader::new(bounds.lines.into(), bytes);
+        while !self.read_lines(pod, container, &mut reader).await? {
+            if !reader.shorten() {
+                return Err("the last line of the log is too long to read its end".to_owned());
+            }
+        }
+        Ok(reader.finish())
+    }
+
+    /// Reads the last lines to their end. Returns `false` if they are too long.
+    async fn read_lines(
+        &self,
+        pod: &str,
+        container: &str,
+        reader: &mut LogTailReader,
+    ) -> Result<bool, String> {
         let params = LogParams {
             container: Some(container.to_owned()),
-            tail_lines: Some(bounds.lines.into()),
-            limit_bytes: Some(limit.into()),
+            tail_lines: Some(reader.lines().into()),
             ..LogParams::default()
         };
-        let _permit = self.permits.acquire().await.map_err(|e| e.to_string())?;
         let log = self.pods.log_stream(pod, &params).map_err(|e| chain(&e)).await?;
-        let mut bytes = Vec::new();
-        // Some servers ignore the limit.
-        log.take(limit.into()).read_to_end(&mut bytes).await.map_err(|e| e.to_string())?;
-        Ok(bytes)
+        let mut log = pin!(log);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let count = log.read(&mut buffer).await.map_err(|e| e.to_string())?;
+            let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(true) };
+            if reader.push(bytes).is_err() {
+                return Ok(false);
+            }
+        }
     }
 }

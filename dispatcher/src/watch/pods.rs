@@ -3,19 +3,14 @@
 //! Lists the pods again after each resync. Only then `status` knows the unfinished Jobs, and it
 //! ignores the pods of all others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dispatcher_core::{
-    contract::{
-        job::LABEL_TEMPLATE,
-        names::{JobName, TemplateName},
-    },
+    contract::job::LABEL_TEMPLATE,
     status::{
         explain::pod::{PodObject, observation as observe},
-        pod_tracker::{PodObservation, PodState},
+        pending_pods::PendingPods,
+        pod_observation::{PodObservation, PodState},
     },
 };
 use kube::runtime::watcher::{self, Event};
@@ -32,44 +27,19 @@ use crate::{
     watch::watch_loop::{EventHandler, RelistTrigger, WatchLoop},
 };
 
-/// The Jobs of pending pods, by the pod's uid. A Kubernetes Event names only the pod.
+/// The pods that wait, shared with the watch of Kubernetes Events.
 #[derive(Clone, Default)]
-pub(crate) struct PendingPods(Arc<Mutex<HashMap<String, Owner>>>);
+pub(crate) struct SharedPods(Arc<Mutex<PendingPods>>);
 
-/// The Job of a pod.
-struct Owner {
-    template: Option<TemplateName>,
-    name: JobName,
-    uid: String,
-}
-
-impl PendingPods {
-    /// The observation of a pending pod's Job; `None` if the pod is not pending or has no Job.
-    pub(super) fn observation(&self, pod: &str, state: PodState) -> Option<PodObservation> {
-        let pods = self.lock();
-        let Owner { template, name, uid } = pods.get(pod)?;
-        let (template, name, uid) = (template.clone(), name.clone(), uid.clone());
-        Some(PodObservation { template, name, uid, state })
+impl SharedPods {
+    /// The observation of a Warning, if its pod waits. Otherwise it is kept for a pod that is not
+    /// observed yet.
+    pub(super) fn warning(&self, pod: String, state: PodState) -> Option<PodObservation> {
+        self.with(|pods| pods.warning(pod, state))
     }
 
-    fn apply(&self, observation: &PodObservation) {
-        let PodObservation { template, name, uid, state } = observation;
-        match state {
-            PodState::Waiting { pod, .. } => {
-                let owner = Owner { template: template.clone(), name: name.clone(), uid: uid.clone() };
-                self.lock().insert(pod.clone(), owner);
-            }
-            PodState::Running { pod, .. } | PodState::Ended { pod, .. } => drop(self.lock().remove(pod)),
-            PodState::Refused { .. } => {}
-        }
-    }
-
-    fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Owner>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, change: impl FnOnce(&mut PendingPods) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -81,8 +51,8 @@ pub(crate) struct PodWatch {
     pub status: StatusHandle,
     /// Ready while the watch works, and before its first list.
     pub health: Component,
-    /// The pending pods. The watch of Kubernetes Events shares them.
-    pub pending: PendingPods,
+    /// The pods that wait. The watch of Kubernetes Events shares them.
+    pub pending: SharedPods,
     /// Whether this replica is the leader.
     pub leadership: Leadership,
     /// Counts lists and errors.
@@ -112,6 +82,28 @@ impl PodWatch {
     }
 }
 
+impl PodWatch {
+    /// Sends an observation. A Warning never precedes the pod that it is about.
+    async fn send(&self, observation: PodObservation) -> Result<(), Stopped> {
+        let waiting = match &observation.state {
+            PodState::Waiting { pod, .. } => Some(pod.clone()),
+            PodState::Running { pod, .. }
+            | PodState::Terminating { pod, .. }
+            | PodState::Ended { pod, .. } => {
+                self.pending.with(|pods| pods.does_not_wait(pod));
+                None
+            }
+            PodState::Warning { .. } => None,
+        };
+        let Some(pod) = waiting else { return self.status.observe_pod(observation).await };
+        self.status.observe_pod(observation.clone()).await?;
+        for warning in self.pending.with(|pods| pods.waits(&observation, &pod)) {
+            self.status.observe_pod(warning).await?;
+        }
+        Ok(())
+    }
+}
+
 impl EventHandler<PodObject> for PodWatch {
     async fn handle(&mut self, event: Event<PodObject>) -> Result<(), Stopped> {
         // A follower misses nothing: it lists the pods again when it becomes the leader.
@@ -120,7 +112,7 @@ impl EventHandler<PodObject> for PodWatch {
         }
         let (pod, deleted) = match event {
             Event::Init => {
-                self.pending.clear();
+                self.pending.with(PendingPods::clear);
                 return self.status.pods_listing().await;
             }
             Event::InitDone => {
@@ -132,7 +124,6 @@ impl EventHandler<PodObject> for PodWatch {
             Event::Delete(pod) => (pod, true),
         };
         let Some(observation) = observe(&pod, deleted) else { return Ok(()) };
-        self.pending.apply(&observation);
-        self.status.observe_pod(observation).await
+        self.send(observation).await
     }
 }

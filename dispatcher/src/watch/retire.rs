@@ -6,18 +6,28 @@ use dispatcher_core::{
     contract::{
         event::OutcomeResult,
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, JobObject, JobState,
-            LABEL_MANAGED_BY, LABEL_NAME, LABEL_OUTCOME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_JOB_NAME, ANNOTATION_OUTCOME_RECORD, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID,
+            ANNOTATION_REQUEST_SEQ, JobObject, JobState, LABEL_MANAGED_BY, LABEL_NAME, LABEL_OUTCOME,
+            LABEL_TEMPLATE, MANAGED_BY, outcome_record,
         },
         names::TemplateName,
     },
-    request::error::CallError,
+    request::{
+        change_error::{ChangeFailure, classify_change},
+        error::CallError,
+    },
     template::Template,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::{cancellation::Cancellations, kube::JobClient, status::Cluster, watch::logs::Logs};
+use crate::{
+    cancellation::Cancellations,
+    kube::{JobClient, refusals::Refusals},
+    status::{Change, Cluster, Deletion},
+    telemetry::metrics::{Metrics, Operation},
+    watch::logs::Logs,
+};
 
 /// Kubernetes, as `status` needs it.
 pub(crate) struct KubeCluster {
@@ -25,6 +35,16 @@ pub(crate) struct KubeCluster {
     logs: Arc<Logs>,
     templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     cancellations: Cancellations,
+    refusals: Refusals,
+}
+
+/// The result of a patch of the Job with a uid.
+enum Patched {
+    Made,
+    /// The Job does not exist.
+    Gone,
+    /// Kubernetes refuses it. The refusal is reported.
+    Refused,
 }
 
 impl KubeCluster {
@@ -34,54 +54,94 @@ impl KubeCluster {
         client: JobClient,
         templates: Arc<HashMap<TemplateName, Arc<Template>>>,
         cancellations: Cancellations,
+        (refusals, metrics): (Refusals, Metrics),
     ) -> Self {
-        let logs = Arc::new(Logs::new(client.logs()));
-        Self { client, logs, templates, cancellations }
+        let logs = Arc::new(Logs::new(client.logs(), metrics));
+        Self { client, logs, templates, cancellations, refusals }
     }
 
     /// Whether the Job is deleted. Restores the labels and annotations of a Job that only left the
     /// watch's selector.
-    async fn deleted(&self, state: &JobState) -> Result<bool, CallError> {
-        let Some(found) = self.find(state).await? else { return Ok(true) };
+    async fn deleted(&self, state: &JobState) -> Result<Deletion, CallError> {
+        let Some(found) = self.find(state).await? else { return Ok(Deletion::Deleted) };
         if is_identified(&found, state) {
-            return Ok(false);
+            return Ok(Deletion::Exists);
         }
         tracing::warn!(job = %state.name, "job metadata was changed; restoring it");
         let labels =
             json!({LABEL_TEMPLATE: state.template, LABEL_NAME: state.template, LABEL_MANAGED_BY: MANAGED_BY});
         let annotations = json!({
+            ANNOTATION_JOB_NAME: state.name,
             ANNOTATION_REQUEST_ID: state.request_id,
             ANNOTATION_REQUEST_SEQ: state.request_seq.to_string(),
             ANNOTATION_REQUEST_HASH: state.request_hash,
         });
         let patch = json!({"metadata": {"uid": state.uid, "labels": labels, "annotations": annotations}});
-        self.patch(state, &patch).await.map(|exists| !exists)
+        Ok(match self.patch(state, Operation::Restore, &patch).await? {
+            Patched::Made => Deletion::Exists,
+            Patched::Gone => Deletion::Deleted,
+            Patched::Refused => match state.clone().observed_as(&found) {
+                Some(observed) => Deletion::Unrestored(Box::new(observed)),
+                None => Deletion::Exists,
+            },
+        })
     }
 
-    /// Patches the TTL and the outcome label onto the Job.
-    async fn patch_outcome(&self, state: &JobState) -> Result<(), CallError> {
+    /// Patches the TTL and the outcome label onto the Job, with the record that binds the label to it.
+    async fn patch_outcome(&self, state: &JobState, sequence: u64) -> Result<Change, CallError> {
         let ttl = self.templates.get(&state.template).and_then(|template| template.ttl_seconds);
         // A Job without a final condition is retired only after its outcome was `Deleted`.
         let result = state.outcome().map_or(OutcomeResult::Deleted, |outcome| outcome.result);
-        let metadata = json!({"uid": state.uid, "labels": {LABEL_OUTCOME: result.as_str()}});
+        let metadata = json!({
+            "uid": state.uid,
+            "labels": {LABEL_OUTCOME: result.as_str()},
+            "annotations": {ANNOTATION_OUTCOME_RECORD: outcome_record(&state.uid, sequence)},
+        });
         let patch = match ttl {
             Some(ttl) => json!({"metadata": metadata, "spec": {"ttlSecondsAfterFinished": ttl}}),
             None => json!({"metadata": metadata}),
         };
-        self.patch(state, &patch).await.map(drop)
+        self.patch(state, Operation::Retire, &patch).await.map(Change::from)
     }
 
-    /// Patches the Job with this uid. Returns whether it exists.
+    /// Removes an outcome label of another Job. The resourceVersion protects a label that the leader has
+    /// set since.
+    async fn remove_label(&self, state: &JobState) -> Result<Change, CallError> {
+        let metadata = json!({
+            "uid": state.uid,
+            "resourceVersion": state.resource_version.to_string(),
+            "labels": {LABEL_OUTCOME: null},
+            "annotations": {ANNOTATION_OUTCOME_RECORD: null},
+        });
+        match self.patch(state, Operation::Unlabel, &json!({"metadata": metadata})).await {
+            // The Job has changed. Its watch event follows.
+            Err(error) if error.code() == Some(409) => Ok(Change::Made),
+            patched => patched.map(Change::from),
+        }
+    }
+
+    /// Patches the Job with this uid, and reports a refusal.
     ///
     /// For another uid the API server answers 422 (measured) or 409. A GET distinguishes it from
     /// other errors of these codes.
-    async fn patch(&self, state: &JobState, patch: &Value) -> Result<bool, CallError> {
-        match self.client.patch(state.name.as_ref(), patch).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => {
-                if self.find(state).await?.is_some() { Err(error) } else { Ok(false) }
+    async fn patch(
+        &self,
+        state: &JobState,
+        operation: Operation,
+        patch: &Value,
+    ) -> Result<Patched, CallError> {
+        let Err(error) = self.client.patch(state.name.as_ref(), patch).await else {
+            return Ok(Patched::Made);
+        };
+        if matches!(error.code(), Some(404 | 409 | 422)) && self.find(state).await?.is_none() {
+            return Ok(Patched::Gone);
+        }
+        match classify_change(&error, state.name.as_ref()) {
+            ChangeFailure::Unavailable => Err(error),
+            ChangeFailure::Refused => {
+                self.refusals.report(state, operation, &error.to_string()).await;
+                Ok(Patched::Refused)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -103,8 +163,17 @@ fn is_identified(found: &JobObject, state: &JobState) -> bool {
         && JobState::from_object(found).is_ok_and(is_same)
 }
 
+impl From<Patched> for Change {
+    fn from(patched: Patched) -> Self {
+        match patched {
+            Patched::Made | Patched::Gone => Self::Made,
+            Patched::Refused => Self::Refused,
+        }
+    }
+}
+
 impl Cluster for KubeCluster {
-    fn is_deleted(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
+    fn is_deleted(&self, state: &JobState) -> BoxFuture<'_, Result<Deletion, String>> {
         let state = state.clone();
         Box::pin(async move { self.deleted(&state).await.map_err(|e| e.to_string()) })
     }
@@ -114,9 +183,19 @@ impl Cluster for KubeCluster {
         Box::pin(async move { self.cancellations.is_cancelled(&uid).await })
     }
 
-    fn retire(&self, state: &JobState) -> BoxFuture<'_, Result<(), String>> {
+    fn retire(&self, state: &JobState, sequence: u64) -> BoxFuture<'_, Result<Change, String>> {
         let state = state.clone();
-        Box::pin(async move { self.patch_outcome(&state).await.map_err(|e| e.to_string()) })
+        Box::pin(async move { self.patch_outcome(&state, sequence).await.map_err(|e| e.to_string()) })
+    }
+
+    fn remove_foreign_label(&self, state: &JobState) -> BoxFuture<'_, Result<Change, String>> {
+        let state = state.clone();
+        Box::pin(async move { self.remove_label(&state).await.map_err(|e| e.to_string()) })
+    }
+
+    fn report_unpublished(&self, state: &JobState, reason: &str) -> BoxFuture<'_, ()> {
+        let (state, reason) = (state.clone(), reason.to_owned());
+        Box::pin(async move { self.refusals.report(&state, Operation::Publish, &reason).await })
     }
 
     fn log_tail(

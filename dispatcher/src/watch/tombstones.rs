@@ -11,9 +11,10 @@ use std::{
 
 use dispatcher_core::contract::job::{JobState, Presence};
 
-/// The largest number of tombstones. The oldest ones go first. Each is about as large as its
-/// status.
+/// The largest number of tombstones. The oldest ones go first.
 const MAX_TOMBSTONES: usize = 10_000;
+/// The largest size of all statuses together, in bytes.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The last states of Jobs that the watch observed with a final condition before their deletion.
 #[derive(Debug, Default)]
@@ -24,6 +25,12 @@ struct State {
     by_uid: HashMap<String, JobState>,
     /// The uids, oldest first.
     order: VecDeque<String>,
+    /// The size of all statuses together.
+    bytes: usize,
+}
+
+fn size(state: &JobState) -> usize {
+    state.status.text().len()
 }
 
 impl Tombstones {
@@ -33,16 +40,17 @@ impl Tombstones {
         if state.retired || state.outcome().is_none() {
             return;
         }
-        let State { by_uid, order } = &mut *self.lock();
+        let State { by_uid, order, bytes } = &mut *self.lock();
         let deleted = state.clone().with_presence(Presence::DeletedUnverified);
-        if by_uid.insert(state.uid.clone(), deleted).is_some() {
-            return;
+        *bytes += size(&deleted);
+        match by_uid.insert(state.uid.clone(), deleted) {
+            Some(earlier) => *bytes -= size(&earlier),
+            None => order.push_back(state.uid.clone()),
         }
-        order.push_back(state.uid.clone());
-        if order.len() > MAX_TOMBSTONES
+        while (order.len() > MAX_TOMBSTONES || *bytes > MAX_BYTES)
             && let Some(oldest) = order.pop_front()
         {
-            by_uid.remove(&oldest);
+            *bytes -= by_uid.remove(&oldest).map_or(0, |removed| size(&removed));
         }
     }
 
@@ -84,5 +92,18 @@ mod tests {
         (0..=MAX_TOMBSTONES).for_each(|number| tombstones.add(&deleted(&number.to_string(), "Failed")));
         assert!(tombstones.get("0").is_none());
         assert!(tombstones.get("1").is_some() && tombstones.get(&MAX_TOMBSTONES.to_string()).is_some());
+    }
+
+    #[test]
+    fn large_statuses_leave_room_for_fewer_tombstones() {
+        let tombstones = Tombstones::default();
+        let conditions = json!([{"type": "Complete", "status": "True"}]);
+        let indexes = "1,".repeat(MAX_BYTES / 8);
+        for number in 0..6 {
+            let status = json!({"conditions": conditions, "completedIndexes": indexes});
+            tombstones.add(&a_job(&number.to_string(), 1, status));
+        }
+        let kept: Vec<_> = (0..6).filter(|number| tombstones.get(&number.to_string()).is_some()).collect();
+        assert_eq!(kept, [3, 4, 5]);
     }
 }

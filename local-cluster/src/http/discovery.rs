@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::openapi;
 use crate::{
     object::set,
     resource::{ALL, Resource},
@@ -22,6 +23,7 @@ pub(super) fn document(path: &str) -> Option<Value> {
             set(&mut group, &[], "apiVersion", "v1");
             Some(group)
         }
+        ["openapi", "v3", rest @ ..] => openapi::document(rest),
         ["api", "v1"] => Some(resources("", "v1")),
         ["apis", name, "v1"] if groups().contains(name) => Some(resources(name, "v1")),
         _ => None,

@@ -1,6 +1,8 @@
 //! The API over HTTP: from a request to its response, in this process or over a socket.
 
 mod discovery;
+mod guard;
+mod openapi;
 mod pod_log;
 mod request;
 mod response;
@@ -11,9 +13,9 @@ mod verbs;
 mod watch;
 mod watch_event;
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{io, sync::Arc};
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use futures::future::BoxFuture;
 use kube::client::Body as KubeBody;
 use tower::{Service, service_fn};
@@ -44,19 +46,4 @@ pub(crate) fn service(
             respond(state, request.map(Body::new)).await
         })
     })
-}
-
-/// The API as a router. A fault that breaks the connection becomes a response whose body fails.
-pub(crate) fn router(state: Arc<State>) -> Router {
-    Router::new().fallback_service(service_fn(move |request: Request| {
-        let state = state.clone();
-        async move {
-            let response = respond(state, request).await.unwrap_or_else(|error| {
-                Response::new(Body::from_stream(futures::stream::once(async {
-                    Err::<bytes::Bytes, _>(error)
-                })))
-            });
-            Ok::<_, Infallible>(response)
-        }
-    }))
 }

@@ -16,6 +16,7 @@ use crate::{
     call::{Call, is_watch},
     error::{ApiError, ApiResult},
     object::set,
+    patch::PatchType,
     selector::Selector,
 };
 
@@ -28,6 +29,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct ApiRequest {
     pub(super) call: Call,
     pub(super) view: View,
+    /// The media type of the body, without parameters.
     pub(super) content_type: String,
     pub(super) body: Value,
     query: HashMap<String, String>,
@@ -49,8 +51,10 @@ impl ApiRequest {
             .map_err(|_| ApiError::body_too_large())?;
         let content_type =
             parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if content_type.contains("protobuf") || content_type == "application/yaml" {
-            return Err(ApiError::unsupported_media_type(content_type));
+        let content_type = essence(content_type);
+        // Kubernetes reads a body without a type as JSON. A page can send one without a preflight.
+        if !bytes.is_empty() && !is_supported(call.verb, &content_type) {
+            return Err(ApiError::unsupported_media_type(&content_type));
         }
         let body = match bytes.is_empty() {
             true => Value::Null,
@@ -59,7 +63,7 @@ impl ApiRequest {
             })?,
         };
         let view = View::from_headers(&parts.headers, query.get("includeObject").map(String::as_str));
-        Ok(Self { call, view, content_type: content_type.to_owned(), body, query })
+        Ok(Self { call, view, content_type, body, query })
     }
 
     /// A query parameter; empty if absent.
@@ -105,5 +109,80 @@ impl ApiRequest {
             set(&mut options, &[], "gracePeriodSeconds", grace);
         }
         DeleteOptions::parse(&options)
+    }
+}
+
+/// The media type without parameters, in lower case.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether a body of this media type can be read. Reads have no body that matters.
+fn is_supported(verb: &str, content_type: &str) -> bool {
+    match verb {
+        "get" | "list" | "watch" => true,
+        "patch" => PatchType::from_content_type(content_type).is_ok(),
+        _ => content_type == "application/json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, Request};
+
+    use super::*;
+
+    async fn code(method: Method, content_type: Option<&str>, body: &'static str) -> u16 {
+        let job = if method == Method::POST { "" } else { "/a" };
+        let uri = format!("/apis/batch/v1/namespaces/default/jobs{job}");
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let (parts, body) = request.body(Body::from(body)).unwrap().into_parts();
+        ApiRequest::read(parts, body).await.map_or_else(|error| error.code, |_| 200)
+    }
+
+    #[tokio::test]
+    async fn body_that_is_not_declared_as_json_is_unsupported() {
+        for method in [Method::POST, Method::PUT, Method::DELETE] {
+            for (content_type, expected) in [
+                (Some("application/json"), 200),
+                (Some("Application/JSON; charset=utf-8"), 200),
+                (None, 415),
+                (Some(""), 415),
+                (Some("text/plain"), 415),
+                (Some("text/plain; application/json"), 415),
+                (Some("text/plain;charset=UTF-8"), 415),
+                (Some("application/x-www-form-urlencoded"), 415),
+                (Some("multipart/form-data; boundary=application/json"), 415),
+                (Some("application/merge-patch+json"), 415),
+                (Some("application/yaml"), 415),
+                (Some("application/vnd.kubernetes.protobuf"), 415),
+                (Some("application/jsonp"), 415),
+            ] {
+                assert_eq!(
+                    code(method.clone(), content_type, "{}").await,
+                    expected,
+                    "{method} {content_type:?}"
+                );
+            }
+        }
+        assert_eq!(code(Method::DELETE, None, "").await, 200);
+    }
+
+    #[tokio::test]
+    async fn patch_needs_a_patch_type() {
+        for (content_type, expected) in [
+            (Some("application/merge-patch+json"), 200),
+            (Some("application/json-patch+json"), 200),
+            (Some("application/strategic-merge-patch+json; charset=utf-8"), 200),
+            (Some("application/apply-patch+yaml"), 200),
+            (Some("application/json"), 415),
+            (Some("text/plain"), 415),
+            (None, 415),
+        ] {
+            assert_eq!(code(Method::PATCH, content_type, "{}").await, expected, "{content_type:?}");
+        }
     }
 }

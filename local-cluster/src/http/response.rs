@@ -4,7 +4,10 @@ use std::{convert::Infallible, io};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, WARNING},
+    },
     response::Response,
 };
 use futures::stream;
@@ -13,6 +16,9 @@ use tokio::time::sleep;
 
 use super::watch_event::encode;
 use crate::{error::ApiError, faults::Failure};
+
+/// The limit of `Warning` headers, so that clients accept the response.
+const MAX_WARNINGS: usize = 20;
 
 /// A response with a JSON body.
 pub(super) fn json(code: u16, body: &Value) -> Response {
@@ -26,6 +32,18 @@ pub(crate) fn error(error: &ApiError) -> Response {
     let mut response = json(error.code, &error.status());
     if matches!(error.code, 429 | 503) {
         response.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// The response with a `Warning` header for each warning, up to a limit.
+pub(super) fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings.iter().take(MAX_WARNINGS) {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        // A name with control characters cannot be part of a header.
+        if let Ok(value) = HeaderValue::try_from(format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
     }
     response
 }

@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 server.
+//! An HTTP/1.1 server, with TLS or without. A guard checks each request.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -6,27 +6,34 @@ use axum::{body::Body, extract::Request, response::Response};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::faults::Faults;
+use super::{guard::Guard, response};
+use crate::{credentials::Credentials, faults::Faults};
 
 /// The limit of open connections. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 /// The time limit for receiving the headers of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+/// The time limit for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the responses of `respond` until `shutdown`, then closes every connection.
 ///
-/// An error of `respond` breaks the connection. `faults` that refuse connections break it too.
+/// With `credentials`, the server uses TLS, and every request needs the token. An error of `respond` breaks the connection. `faults` that refuse connections break it too.
 ///
 /// # Errors
-/// Never at present: a failed `accept` is logged and retried.
+/// The listener has no address. A failed `accept` is logged and retried.
 pub(crate) async fn serve<R, F>(
     faults: &Faults,
+    credentials: Option<&Credentials>,
     respond: R,
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -35,6 +42,16 @@ where
     R: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Response>> + Send + 'static,
 {
+    let server = Server {
+        faults: faults.clone(),
+        guard: Guard {
+            port: listener.local_addr()?.port(),
+            is_https: credentials.is_some(),
+            token: credentials.map(|credentials| credentials.token.clone()),
+        },
+        tls: credentials.map(|credentials| credentials.acceptor.clone()),
+        respond,
+    };
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // Dropping the set at the end closes every connection.
     let mut connections = JoinSet::new();
@@ -51,9 +68,9 @@ where
                     if faults.refuses_connections() {
                         continue;
                     }
-                    let (faults, respond) = (faults.clone(), respond.clone());
+                    let server = server.clone();
                     connections.spawn(async move {
-                        connection(faults, respond, stream).await;
+                        server.connection(stream).await;
                         drop(permit);
                     });
                 }
@@ -67,25 +84,56 @@ where
     }
 }
 
-async fn connection<R, F>(faults: Faults, respond: R, stream: TcpStream)
+#[derive(Clone)]
+struct Server<R> {
+    faults: Faults,
+    guard: Guard,
+    tls: Option<TlsAcceptor>,
+    respond: R,
+}
+
+impl<R, F> Server<R>
 where
     R: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<Response>> + Send + 'static,
 {
-    // Watch events are small and must not wait for more data.
-    let _ = stream.set_nodelay(true);
-    // An error closes the connection without a response.
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| respond(request.map(Body::new)));
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        result = serving => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "connection ended");
-            }
+    async fn connection(self, stream: TcpStream) {
+        // Watch events are small and must not wait for more data.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else { return self.requests(stream).await };
+        match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.requests(stream).await,
+            // A client that speaks plain HTTP, or does not trust the certificate.
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake timed out"),
         }
-        () = faults.connections_refused() => {}
+    }
+
+    async fn requests(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Self { faults, guard, respond, .. } = self;
+        // An error closes the connection without a response.
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (parts, body) = request.into_parts();
+            let allowed = guard.check(&parts);
+            let respond = respond.clone();
+            async move {
+                match allowed {
+                    Ok(()) => respond(Request::from_parts(parts, Body::new(body))).await,
+                    Err(error) => Ok(response::error(&error)),
+                }
+            }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            result = serving => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+            }
+            () = faults.connections_refused() => {}
+        }
     }
 }

@@ -9,10 +9,11 @@ use super::{discovery, pod_log, request::ApiRequest, response, state::State, wat
 use crate::{
     api::{self, DeleteResult, Part},
     call::Call,
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, unknown_field},
     object::{default, set, text, uid},
     patch::PatchType,
     resource::ACCESS_REVIEWS,
+    rules,
     store::Key,
 };
 
@@ -31,9 +32,39 @@ pub(crate) async fn respond(state: Arc<State>, request: Request) -> io::Result<R
         Err(error) => return Ok(response::error(&error)),
     };
     response::apply_failure(failure, async {
-        Ok(perform(&state, &request).await.unwrap_or_else(|error| response::error(&error)))
+        let result = async {
+            let warnings = validate_fields(&request)?;
+            Ok(response::with_warnings(perform(&state, &request).await?, &warnings))
+        };
+        Ok(result.await.unwrap_or_else(|error| response::error(&error)))
     })
     .await
+}
+
+/// Checks a written object as `fieldValidation` demands, and returns a warning for each unknown
+/// field. The paths of a JSON patch are not checked.
+fn validate_fields(request: &ApiRequest) -> ApiResult<Vec<String>> {
+    let call = &request.call;
+    let is_write = ["create", "update", "patch"].contains(&call.verb);
+    let is_json_patch = request.content_type == "application/json-patch+json";
+    let directive = request.parameter("fieldValidation");
+    if !is_write
+        || is_json_patch
+        || directive == "Ignore"
+        || !["", "status"].contains(&call.subresource.as_str())
+    {
+        return Ok(Vec::new());
+    }
+    if !["", "Strict", "Warn"].contains(&directive) {
+        return Err(ApiError::bad_request(format!(
+            "fieldValidation: unsupported value {directive:?} (supported: Ignore, Strict, Warn)"
+        )));
+    }
+    let unknown = rules::unknown_fields(call.resource, &request.body);
+    match directive == "Strict" && !unknown.is_empty() {
+        true => Err(ApiError::unknown_fields(call.resource, &unknown)),
+        false => Ok(unknown.iter().map(|field| unknown_field(field)).collect()),
+    }
 }
 
 async fn perform(state: &Arc<State>, request: &ApiRequest) -> ApiResult<Response> {

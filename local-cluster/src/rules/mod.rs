@@ -1,5 +1,6 @@
 //! Defaults and validation of objects. Pure.
 
+mod fields;
 mod job;
 mod job_status;
 mod metadata;
@@ -19,9 +20,21 @@ use crate::{
 /// # Errors
 /// 400 if a field has the wrong type.
 pub(crate) fn normalize(resource: &Resource, object: Value) -> ApiResult<Value> {
+    let known = typed(resource, object)?;
+    Ok(if resource.kind == "Job" { job::strip_zero_counters(known) } else { known })
+}
+
+/// The paths of the fields that the resource does not have, in an object or in a patch that looks
+/// like one. Empty if a field has the wrong type, since the write itself reports that.
+pub(crate) fn unknown_fields(resource: &Resource, body: &Value) -> Vec<String> {
+    typed(resource, body.clone()).map(|known| fields::unknown(body, &known)).unwrap_or_default()
+}
+
+/// The fields that the resource has.
+fn typed(resource: &Resource, object: Value) -> ApiResult<Value> {
     use k8s_openapi::api::{batch::v1 as batch, coordination::v1 as coordination, core::v1 as core};
     match resource.kind {
-        "Job" => roundtrip::<batch::Job>(resource, object).map(job::strip_zero_counters),
+        "Job" => roundtrip::<batch::Job>(resource, object),
         "Pod" => roundtrip::<core::Pod>(resource, object),
         "Event" => roundtrip::<core::Event>(resource, object),
         "Namespace" => roundtrip::<core::Namespace>(resource, object),
@@ -95,5 +108,54 @@ pub(crate) fn validate_status(resource: &Resource, old: &Value, new: &Value) -> 
     match resource.kind {
         "Job" => job_status::validate_update(old, new),
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::{JOBS, PODS};
+
+    #[test]
+    fn unknown_fields_are_found_with_their_paths() {
+        let job = json!({"metadata": {"name": "a", "creationTimestamp": null}, "spec": {"backofLimit": 1,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [
+                {"name": "c", "image": "i"},
+                {"name": "d", "imagee": "i", "env": [{"name": "A", "vlaue": "1"}]},
+            ]}}}, "extra": {}});
+        assert_eq!(
+            unknown_fields(&JOBS, &job),
+            [
+                "extra",
+                "spec.backofLimit",
+                "spec.template.spec.containers[1].env[0].vlaue",
+                "spec.template.spec.containers[1].imagee",
+            ]
+        );
+    }
+
+    #[test]
+    fn known_fields_and_directives_of_patches_are_no_unknown_fields() {
+        for (resource, body) in [
+            (
+                &JOBS,
+                json!({"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {
+                "containers": [], "nodeSelector": {"any": "label"}}}}, "status": {"active": 0}}),
+            ),
+            (
+                &JOBS,
+                json!({"metadata": {"annotations": {"a": "b", "gone": null}}, "spec": {"$retainKeys": ["a"]}}),
+            ),
+            (
+                &PODS,
+                json!({"spec": {"containers": [{"$patch": "delete", "name": "c"}],
+                "$setElementOrder/containers": [{"name": "c"}]}}),
+            ),
+            (&PODS, json!({"spec": {"containers": "wrong type", "unknown": 1}})),
+        ] {
+            assert_eq!(unknown_fields(resource, &body), Vec::<String>::new(), "{body}");
+        }
     }
 }

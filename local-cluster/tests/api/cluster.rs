@@ -5,21 +5,25 @@ use std::{pin::Pin, time::Duration};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     api::{PostParams, WatchEvent, WatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
-use local_cluster::{Faults, LocalCluster, Options};
+use local_cluster::{Credentials, Faults, LocalCluster, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The limit of every wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// A cluster with an in-process client and an HTTP client.
+/// A cluster with an in-process client and an HTTPS client.
 pub(crate) struct Cluster {
     pub(crate) cluster: LocalCluster,
     pub(crate) faults: Faults,
     pub(crate) port: u16,
+    pub(crate) credentials: Credentials,
+    /// The configuration of clients that call the cluster over HTTPS.
+    pub(crate) config: Config,
     _serving: DropGuard,
 }
 
@@ -34,8 +38,12 @@ impl Cluster {
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
         let (serving, stop) = (cluster.clone(), shutdown.clone());
-        tokio::spawn(async move { serving.serve(listener, stop).await });
-        Self { faults: cluster.faults(), cluster, port, _serving: shutdown.drop_guard() }
+        let credentials = Credentials::generate().unwrap();
+        let config = config(&credentials.kubeconfig(port, "default")).await;
+        let offered = credentials.clone();
+        tokio::spawn(async move { serving.serve(listener, &offered, stop).await });
+        let serving = shutdown.drop_guard();
+        Self { faults: cluster.faults(), cluster, port, credentials, config, _serving: serving }
     }
 
     /// An in-process client.
@@ -43,15 +51,9 @@ impl Cluster {
         self.cluster.client("default")
     }
 
-    /// An HTTP client without retries.
+    /// An HTTPS client without retries.
     pub(crate) fn remote(&self) -> Client {
-        let mut config = kube::Config::new(self.url("").parse().unwrap());
-        config.default_retry = false;
-        Client::try_from(config).unwrap()
-    }
-
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        Client::try_from(self.config.clone()).unwrap()
     }
 
     pub(crate) fn jobs(&self) -> Api<Job> {
@@ -62,7 +64,7 @@ impl Cluster {
         Api::default_namespaced(self.client())
     }
 
-    /// Two Job clients, for tests that run with each: in-process, then HTTP.
+    /// Two Job clients, for tests that run with each: in-process, then HTTPS.
     pub(crate) fn both(&self) -> [Api<Job>; 2] {
         [self.jobs(), Api::default_namespaced(self.remote())]
     }
@@ -70,6 +72,14 @@ impl Cluster {
     pub(crate) async fn create(&self, name: &str) -> Job {
         self.jobs().create(&PostParams::default(), &job(name)).await.unwrap()
     }
+}
+
+/// The configuration of a client without retries.
+pub(crate) async fn config(kubeconfig: &str) -> Config {
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.default_retry = false;
+    config
 }
 
 pub(crate) fn job(name: &str) -> Job {

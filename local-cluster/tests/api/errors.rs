@@ -144,5 +144,5 @@ async fn unsupported_methods_and_media_types_are_rejected() {
     assert_eq!(send("PATCH", a_job, "text/plain").await, 415);
     assert_eq!(send("PUT", a_job, "application/vnd.kubernetes.protobuf").await, 415);
     assert_eq!(send("GET", "/api/v1/namespaces/default/pods/p/exec", "").await, 404);
-    assert_eq!(send("GET", "/openapi/v3", "").await, 404);
+    assert_eq!(send("GET", "/openapi/v2", "").await, 404);
 }

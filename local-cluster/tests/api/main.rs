@@ -7,6 +7,7 @@
     reason = "tests fail fast"
 )]
 
+mod access;
 mod cluster;
 mod deletes;
 mod errors;

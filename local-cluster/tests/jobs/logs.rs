@@ -18,8 +18,18 @@ async fn log_is_complete_when_the_pod_has_ended() {
 #[tokio::test]
 async fn log_includes_stderr_and_supports_tail() {
     let testbed = Testbed::new();
-    testbed.create(json!({}), shell("echo one; echo two >&2; sleep 0.1; echo three")).await;
-    let pod = testbed.until_pod("Succeeded").await.name_any();
+    let resume = testbed.folder.path().join("resume");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.02; done", resume.display());
+    testbed.create(json!({}), shell(&format!("echo one; echo two >&2; {wait}; echo three"))).await;
+    let pod = testbed.until_pod("Running").await.name_any();
+    // stdout and stderr are two pipes: the last line is certain only after the others are read.
+    let follow = LogParams { follow: true, ..LogParams::default() };
+    let mut lines = testbed.pods.log_stream(&pod, &follow).await.unwrap().lines();
+    for _ in ["one", "two"] {
+        lines.try_next().await.unwrap().unwrap();
+    }
+    std::fs::write(resume, "").unwrap();
+    testbed.until_pod("Succeeded").await;
     let tail = LogParams { tail_lines: Some(1), ..LogParams::default() };
     assert_eq!(testbed.pods.logs(&pod, &tail).await.unwrap(), "three\n");
     let all = testbed.pods.logs(&pod, &LogParams::default()).await.unwrap();

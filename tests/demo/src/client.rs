@@ -83,11 +83,11 @@ impl Client {
         Ok(stored)
     }
 
-    /// The last dead letter, like `nats stream get JOB_REJECTED --last-for jobs.simple.rejected`.
+    /// The last dead letter, like `nats stream get JOB_REJECTED --last-for jobs.simple.rejected.*`.
     pub(crate) async fn last_dead_letter(&self) -> Result<DeadLetter, String> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot read JOB_REJECTED: {error}");
         let stream = self.jetstream.get_stream("JOB_REJECTED").await.map_err(|error| failed(&error))?;
-        let message = stream.get_last_raw_message_by_subject("jobs.simple.rejected").await;
+        let message = stream.get_last_raw_message_by_subject("jobs.simple.rejected.*").await;
         let message = message.map_err(|error| failed(&error))?;
         let error = message.headers.get("Job-Error").map(ToString::to_string).unwrap_or_default();
         Ok(DeadLetter { payload: String::from_utf8_lossy(&message.payload).into_owned(), error })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use local_cluster::kubelet::Guard;
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,9 +36,10 @@ pub(crate) struct DevSystem {
     running: Arc<Mutex<Option<Running>>>,
 }
 
-/// The dispatcher, by the output of `dispatcher dev`.
-#[derive(Clone, Copy, Debug, Default)]
+/// The dispatcher and its cluster, by the output of `dispatcher dev`.
+#[derive(Clone, Debug, Default)]
 struct Dispatcher {
+    kubeconfig: Option<PathBuf>,
     pid: Option<i32>,
     starts: usize,
 }
@@ -83,10 +85,8 @@ impl DevSystem {
             "`dispatcher dev` is ready after {:.1} s: NATS, a local cluster and the dispatcher",
             begin.elapsed().as_secs_f64()
         ));
-        let url = format!("http://127.0.0.1:{api}");
-        let url = url.parse().map_err(|error| format!("invalid URL {url}: {error}"))?;
-        let client = Client::try_from(Config::new(url))
-            .map_err(|error| format!("cannot create a Kubernetes client: {error}"))?;
+        let kubeconfig = dispatcher.borrow().kubeconfig.clone();
+        let client = client(kubeconfig.as_deref().ok_or("the output has no kubeconfig")?).await?;
         let jobs = Api::namespaced(client, "jobs");
         Ok(Self { nats_url: format!("nats://127.0.0.1:{nats}"), jobs, dispatcher, running })
     }
@@ -131,14 +131,27 @@ fn pid_of(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
 
-/// Reads the output of `dispatcher dev`, which has the process id of the dispatcher after each
-/// start.
+/// A client with the credentials of a kubeconfig.
+async fn client(kubeconfig: &Path) -> Result<Client, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", kubeconfig.display());
+    let parsed = Kubeconfig::read_from(kubeconfig).map_err(|error| failed(&error))?;
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| failed(&error))?;
+    Client::try_from(config).map_err(|error| failed(&error))
+}
+
+/// Reads the output of `dispatcher dev`, which has the path of the kubeconfig, and the process id of
+/// the dispatcher after each start.
 async fn read_output(stdout: ChildStdout, sender: watch::Sender<Dispatcher>) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(path) = line.strip_prefix("Kubeconfig: ") {
+            sender.send_modify(|dispatcher| dispatcher.kubeconfig = Some(path.into()));
+        }
         if let Some(pid) = dispatcher_pid(&line) {
             sender.send_modify(|dispatcher| {
-                *dispatcher = Dispatcher { pid: Some(pid), starts: dispatcher.starts + 1 };
+                dispatcher.pid = Some(pid);
+                dispatcher.starts += 1;
             });
         }
     }

@@ -81,8 +81,8 @@ impl ConfigFolder {
         let config = self.write("main.conf", &main);
         // Quoted, so that the server does not parse a value as a number or a variable.
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), format!("\"{value}\""))).collect();
-        Nats::process_of(Setup { args: vec!["--config".to_owned(), config, "-V".to_owned()], env, options })
-            .await
+        let args = vec!["--config".to_owned(), config, "-V".to_owned()];
+        Nats::process_of(Setup { args, env, options, ..Setup::default() }).await
     }
 
     /// Starts a server with passwords. The test itself connects as the administrator.

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::config_folder::{
-    ConfigFolder, client, create_reader_consumer, create_streams, password_env, send_operation,
+    ConfigFolder, client, create_reader_consumer, create_streams, options, password_env, passwords,
+    send_operation,
 };
 use crate::service_client::call_service;
 
@@ -82,7 +83,7 @@ async fn play_common_operations(env: &TestEnv, job: &str) {
     let last = stream.direct_get_last_for_subject(format!("jobs.simple.status.{name}")).await.unwrap();
     assert_eq!(header(&last, "Job-Event"), "OUTCOME");
     let stream = context.get_stream_no_info("JOB_REJECTED").await.unwrap();
-    let last = stream.direct_get_last_for_subject("jobs.simple.rejected").await.unwrap();
+    let last = stream.direct_get_last_for_subject(format!("jobs.simple.rejected.{bad}")).await.unwrap();
     assert_eq!(&last.payload[..], b"{}");
     assert_eq!(consume_event_types(&context, &name).await, seen);
     // The NATS service, from another account and from the account of the dispatcher.
@@ -184,10 +185,11 @@ async fn dispatcher_without_provisioning_uses_each_granted_permission() {
     assert_each_is_used(&env.nats, "dispatcher-no-provision");
 }
 
-/// Used only after the connection was lost during a scan: its consumer is looked up and recreated.
-const USED_AFTER_RECONNECT: [&str; 4] = [
+/// Used only after the connection was lost during a scan, when its consumer is looked up and
+/// recreated, or on a server with the other form of ack subjects.
+const RARELY_USED: [&str; 4] = [
+    "$JS.ACK.*.*.JOBS.>",
     "$JS.API.CONSUMER.INFO.JOB_STATUS.*",
-    "$JS.API.CONSUMER.INFO.JOB_REJECTED.*",
     "$JS.API.CONSUMER.INFO.KV_JOB_CANCELS.*",
     "$JS.API.CONSUMER.DELETE.KV_JOB_CANCELS.*",
 ];
@@ -202,7 +204,7 @@ fn assert_each_is_used(nats: &Nats, role: &str) {
     );
     let unused = |patterns: Vec<String>, subjects: &[String]| {
         let used = |pattern: &String| {
-            USED_AFTER_RECONNECT.contains(&pattern.as_str())
+            RARELY_USED.contains(&pattern.as_str())
                 || subjects.iter().any(|subject| matches(pattern, subject))
         };
         patterns.into_iter().filter(|pattern| !used(pattern)).collect::<Vec<_>>()
@@ -216,4 +218,39 @@ fn permissions_without_provisioning_are_a_subset() {
     let (more, less) = (allowed("dispatcher"), allowed("dispatcher-no-provision"));
     assert!(less.0.iter().all(|subject| more.0.contains(subject)) && less.0.len() < more.0.len());
     assert_eq!(less.1, more.1);
+}
+
+/// With this flag, the subjects of acks also contain the domain and the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_of_both_forms_are_permitted() {
+    let folder = ConfigFolder::new();
+    folder.write("flags.conf", "feature_flags { js_ack_fc_v2: true }\n");
+    let files = ["flags.conf", "accounts.conf"];
+    let nats = folder.serve(&files, &passwords(), options("administrator")).await;
+    let env = or_skip!(password_env(nats).await);
+    let dispatcher = env.dispatcher().start().await;
+    create_reader_consumer(&env).await;
+    play_common_operations(&env, "first").await;
+    env.until_queue_is_empty().await;
+    let (_, readyz) = dispatcher.get("/readyz").await.unwrap();
+    assert_eq!(readyz, "ready\n");
+    assert!(env.nats.log().contains("$JS.ACK._."), "the server does not use the other form");
+    assert_eq!(violations(&env.nats), Vec::<String>::new());
+    assert_eq!(dispatcher.terminate().await, Some(0));
+}
+
+/// Otherwise each request would be delivered again every minute, and nobody would know.
+#[tokio::test(flavor = "multi_thread")]
+async fn dispatcher_that_may_not_acknowledge_is_not_ready() {
+    let folder = ConfigFolder::new();
+    folder.edit("roles/dispatcher.conf", "\"$JS.ACK.JOBS.>\"", "");
+    let env = or_skip!(password_env(folder.by_password("accounts.conf").await).await);
+    let dispatcher = env.dispatcher().start().await;
+    env.request(r#"{"foo":"a"}"#).await;
+    until("/readyz to name the ack", TIMEOUT, || async {
+        let (status, body) = dispatcher.get("/readyz").await?;
+        if status == 503 && body.contains("the ack is not confirmed") { Ok(()) } else { Err(body) }
+    })
+    .await;
+    env.until_last("simple-job-a", "OUTCOME").await;
 }

@@ -30,7 +30,7 @@ const ROLES: [Role; 4] = [
             "dispatcher.event.simple.x",
             "jobs.simple.status.x",
             "jobs.simple.status._rejected",
-            "jobs.simple.rejected",
+            "jobs.simple.rejected.1",
             "jobs.simple.cancel",
             "$KV.JOB_CANCELS.x",
             "$JS.API.INFO",
@@ -52,7 +52,7 @@ const ROLES: [Role; 4] = [
             "jobs.>",
             "jobs.*.create",
             "jobs.simple.status.>",
-            "jobs.*.rejected",
+            "jobs.*.rejected.*",
             "_INBOX.>",
             "_INBOX.dispatcher.>",
             "dispatcher.event.>",
@@ -66,7 +66,7 @@ const ROLES: [Role; 4] = [
         publish: &[
             "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS",
             "JS.DISPATCHER.API.DIRECT.GET.JOB_STATUS.jobs.simple.status.x",
-            "JS.DISPATCHER.API.DIRECT.GET.JOB_REJECTED.jobs.simple.rejected",
+            "JS.DISPATCHER.API.DIRECT.GET.JOB_REJECTED.jobs.simple.rejected.1",
             "JS.DISPATCHER.API.STREAM.INFO.JOB_STATUS",
             "JS.DISPATCHER.API.CONSUMER.INFO.JOB_STATUS.reader",
             "JS.DISPATCHER.API.CONSUMER.MSG.NEXT.JOB_STATUS.reader",
@@ -79,7 +79,7 @@ const ROLES: [Role; 4] = [
             "dispatcher.event.simple.x",
             "jobs.simple.status.x",
             "jobs.simple.status._rejected",
-            "jobs.simple.rejected",
+            "jobs.simple.rejected.1",
             "$JS.API.STREAM.INFO.JOB_STATUS",
             "JS.DISPATCHER.API.STREAM.INFO.JOBS",
             "JS.DISPATCHER.API.STREAM.UPDATE.JOB_STATUS",
@@ -95,7 +95,7 @@ const ROLES: [Role; 4] = [
             "$JS.ACK.JOBS.dispatcher-simple.1.1.1.1.0",
             "_INBOX.submitter.x",
         ],
-        subscribe: &["jobs.simple.status.x", "jobs.*.status.>", "jobs.*.rejected", "_INBOX.reader.>"],
+        subscribe: &["jobs.simple.status.x", "jobs.*.status.>", "jobs.*.rejected.*", "_INBOX.reader.>"],
         not_subscribe: &[
             "JS.>",
             ">",
@@ -132,7 +132,7 @@ const ROLES: [Role; 4] = [
             "_INBOX.>",
             "dispatcher.event.>",
             "$JS.>",
-            "jobs.*.rejected",
+            "jobs.*.rejected.*",
         ],
     },
     Role {
@@ -204,7 +204,7 @@ async fn reply_subject_cannot_inject_a_message_into_a_stream() {
     let targets = [
         "dispatcher.event.simple.forged",
         "jobs.simple.status.forged",
-        "jobs.simple.rejected",
+        "jobs.simple.rejected.1",
         "jobs.simple.create",
     ];
     for target in targets {

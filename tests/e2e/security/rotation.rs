@@ -80,5 +80,12 @@ async fn changed_password_is_used_after_a_server_reload() {
             until_logged_in_again(&run, before).await;
         }
     });
+    // The role allows what a reconnect needs: look up and recreate consumers, resync.
+    let log = run.env.nats.log();
+    let refused: Vec<_> = ["Publish Violation", "Subscription Violation"]
+        .iter()
+        .flat_map(|violation| log.lines().filter(move |line| line.contains(violation)))
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
     run.finish().await;
 }

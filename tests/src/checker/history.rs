@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// The headers of a message; the first value of each.
 pub type Headers = BTreeMap<String, String>;
@@ -197,6 +198,21 @@ impl Finish {
     }
 }
 
+/// Whether a dead letter with the payload `found` keeps `payload`: a cut can be up to three bytes
+/// before the limit, at the beginning of a character.
+#[must_use]
+pub fn kept(found: &[u8], payload: &[u8]) -> bool {
+    const LIMIT: usize = 8 * 1024;
+    let long_enough = found.len() == payload.len() || (LIMIT - 3..=LIMIT).contains(&found.len());
+    payload.starts_with(found) && long_enough
+}
+
+/// SHA-256 in hex.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
 impl DeadLetter {
     /// The header `Job-Request-Seq`.
     #[must_use]
@@ -208,6 +224,12 @@ impl DeadLetter {
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether it keeps this payload: the whole of it or the first 8 KiB, and its hash.
+    #[must_use]
+    pub fn keeps(&self, payload: &[u8]) -> bool {
+        kept(&self.payload, payload) && self.header("Job-Payload-Sha256") == sha256(payload)
     }
 
     /// The template in the subject.

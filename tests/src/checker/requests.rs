@@ -80,9 +80,8 @@ fn place(dead_letter: &DeadLetter) -> String {
 
 /// Checks the dead letters alone.
 fn dead_letters(history: &History, found: &mut Vec<Violation>) {
-    let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
     for dead_letter in &history.rejected {
-        let needed = ["Job-Error", "Job-Error-Message", "Job-Request-Id", "Nats-Msg-Id"];
+        let needed = ["Job-Error", "Job-Error-Message", "Job-Request-Id", "Job-Request-Time"];
         for name in needed.into_iter().filter(|name| dead_letter.header(name).is_empty()) {
             found.push(Violation::RejectionHeader(format!("{}: no {name}", place(dead_letter))));
         }
@@ -90,11 +89,8 @@ fn dead_letters(history: &History, found: &mut Vec<Violation>) {
             found.push(Violation::RejectionHeader(format!("{}: no Job-Request-Seq", place(dead_letter))));
             continue;
         };
-        let id = dead_letter.header("Nats-Msg-Id");
-        let other = *requests.entry(id).or_insert(seq);
-        if other != seq && !id.is_empty() {
-            let text = format!("{}: {id:?} of requests {other} and {seq}", place(dead_letter));
-            found.push(Violation::RejectionIdShared(text));
+        if !dead_letter.subject.ends_with(&format!(".rejected.{seq}")) {
+            found.push(Violation::RejectionSubject(format!("{}: of request {seq}", place(dead_letter))));
         }
     }
 }
@@ -107,16 +103,18 @@ fn counts(who: &Who<'_>, ends: &Ends<'_>, found: &mut Vec<Violation>) {
     if let ([job, ..], [dead_letter, ..]) = (ends.jobs.as_slice(), ends.dead_letters.as_slice()) {
         found.push(Violation::JobAndRejection(format!("{who}: {job} and {}", place(dead_letter))));
     }
-    let ids: BTreeSet<_> =
-        ends.dead_letters.iter().map(|dead_letter| dead_letter.header("Nats-Msg-Id")).collect();
-    if ids.len() > 1 && !ids.contains("") {
-        found.push(Violation::DuplicateRejection(format!("{who}: {ids:?}")));
+    // The same sequence at another time is a request of a recreated stream.
+    let times: BTreeSet<_> =
+        ends.dead_letters.iter().map(|dead_letter| dead_letter.header("Job-Request-Time")).collect();
+    if times.len() < ends.dead_letters.len() {
+        let places: Vec<_> = ends.dead_letters.iter().map(|dead_letter| place(dead_letter)).collect();
+        found.push(Violation::DuplicateRejection(format!("{who}: {}", places.join(" and "))));
     }
 }
 
 fn payload(who: &Who<'_>, request: &Request, dead_letters: &[&DeadLetter], found: &mut Vec<Violation>) {
     for dead_letter in dead_letters {
-        if dead_letter.payload != request.payload || dead_letter.template() != request.template {
+        if !dead_letter.keeps(&request.payload) || dead_letter.template() != request.template {
             let payload = String::from_utf8_lossy(&dead_letter.payload);
             found.push(Violation::RejectionPayload(format!("{who}: {}: {payload}", place(dead_letter))));
         }
@@ -186,9 +184,7 @@ fn check_unrequested(
             found.push(Violation::JobWithoutRequest(job.to_string()));
         }
     } else if let Some(dead_letter) = ends.dead_letters.first()
-        && !take(&|request| {
-            request.template == dead_letter.template() && request.payload == dead_letter.payload
-        })
+        && !take(&|request| request.template == dead_letter.template() && dead_letter.keeps(&request.payload))
     {
         let payload = String::from_utf8_lossy(&dead_letter.payload);
         found.push(Violation::RejectionWithoutRequest(format!("{}: {payload}", place(dead_letter))));

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::history::{Finish, ReceivedMessage, StatusMessage, Subscriber};
+use super::history::{Finish, ReceivedMessage, StatusMessage, Subscriber, sha256};
 use super::*;
 
 mod delays;
@@ -54,8 +54,9 @@ const MUTATIONS: &[Mutation] = &[
     ("JobAndRejection", |h| {
         let mut dead_letter = h.rejected[0].clone();
         dead_letter.headers.insert("Job-Request-Seq".into(), "1".into());
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "1-5".into());
+        dead_letter.subject = "jobs.simple.rejected.1".into();
         dead_letter.payload = h.requests[0].payload.clone();
+        dead_letter.headers.insert("Job-Payload-Sha256".into(), sha256(&dead_letter.payload));
         h.rejected.push(dead_letter);
     }),
     ("JobWithoutRequest", |h| {
@@ -67,7 +68,7 @@ const MUTATIONS: &[Mutation] = &[
     ("RejectionWithoutRequest", |h| {
         let mut dead_letter = h.rejected[0].clone();
         dead_letter.headers.insert("Job-Request-Seq".into(), "98".into());
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "98-5".into());
+        dead_letter.subject = "jobs.simple.rejected.98".into();
         h.rejected.push(dead_letter);
     }),
     ("MismatchedJob", |h| h.requests[0].expect = Expect::Job(Some("another".into()))),
@@ -80,14 +81,10 @@ const MUTATIONS: &[Mutation] = &[
         h.rejected[0].headers.insert("Job-Error".into(), "Refused".into());
     }),
     ("DuplicateRejection", |h| {
-        let mut dead_letter = h.rejected[0].clone();
-        dead_letter.headers.insert("Nats-Msg-Id".into(), "other".into());
+        let dead_letter = h.rejected[0].clone();
         h.rejected.push(dead_letter);
     }),
-    ("RejectionIdShared", |h| {
-        let id = h.rejected[0].header("Nats-Msg-Id").to_owned();
-        h.rejected[1].headers.insert("Nats-Msg-Id".into(), id);
-    }),
+    ("RejectionSubject", |h| h.rejected[1].subject = h.rejected[0].subject.clone()),
     ("RejectionPayload", |h| h.rejected[0].payload.push(b' ')),
     ("RejectionHeader", |h| drop(h.rejected[0].headers.remove("Job-Error-Message"))),
     ("QueuedRequests", |h| h.queued_requests = 1),

@@ -60,11 +60,10 @@ violations! {
     UnexpectedRejection = "valid request was rejected",
     /// A dead letter has the wrong reason.
     WrongReason = "dead letter with the wrong reason",
-    /// A request has two dead letters with different `Nats-Msg-Id`s.
+    /// A request has two dead letters.
     DuplicateRejection = "request with more than one dead letter",
-    /// The dead letters of two requests share a `Nats-Msg-Id`, so that NATS would drop one as a
-    /// duplicate.
-    RejectionIdShared = "dead letters of two requests share a Nats-Msg-Id",
+    /// The subject of a dead letter is that of another request.
+    RejectionSubject = "dead letter on the subject of another request",
     /// A dead letter has another payload than its request.
     RejectionPayload = "dead letter with another payload than its request",
     /// A dead letter lacks a header.

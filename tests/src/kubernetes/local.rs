@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use local_cluster::kubelet::{self, Kubelet, Program};
-use local_cluster::{Faults, LocalCluster, controller};
-use serde_json::json;
+use local_cluster::{Credentials, Faults, LocalCluster, controller};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +19,30 @@ const TIME_SCALE: f64 = 0.01;
 #[derive(Debug)]
 pub struct Local {
     cluster: Handle,
+    access: Access,
     kubeconfig: PathBuf,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
+}
+
+/// The port of the API and the credentials of its only user. `Debug` hides them.
+struct Access {
+    port: u16,
+    credentials: Credentials,
+}
+
+impl Access {
+    fn write_kubeconfig(&self, path: &Path, namespace: &str) -> Result<(), String> {
+        let written = self.credentials.write_kubeconfig(path, self.port, namespace);
+        written.map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Access").field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 /// `LocalCluster` does not implement `Debug`.
@@ -43,17 +62,13 @@ impl Local {
     pub fn start(node: bool) -> Result<Self, String> {
         let cluster = LocalCluster::new(local_cluster::Options::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
         listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let credentials = Credentials::generate().map_err(|error| error.to_string())?;
+        let access = Access { port, credentials: credentials.clone() };
         let folder = paths::temp_dir("local-cluster")?;
         let kubeconfig = folder.path().join("kubeconfig");
-        let content = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "local",
-            "clusters": [{"name": "local", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "local", "user": {}}],
-            "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local"}}],
-        });
-        std::fs::write(&kubeconfig, content.to_string()).map_err(|error| error.to_string())?;
+        access.write_kubeconfig(&kubeconfig, "default")?;
         let shutdown = CancellationToken::new();
         let images = if node { Some(images()?) } else { None };
         // A separate runtime, because tests with different runtimes share it.
@@ -62,17 +77,25 @@ impl Local {
             move || {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-                runtime.expect("a runtime").block_on(run(cluster, listener, images, shutdown));
+                runtime.expect("a runtime").block_on(run(cluster, listener, credentials, images, shutdown));
             }
         });
         let cluster = Handle(cluster);
-        Ok(Self { cluster, kubeconfig, shutdown, thread: Some(thread), _folder: folder })
+        Ok(Self { cluster, access, kubeconfig, shutdown, thread: Some(thread), _folder: folder })
     }
 
     /// The kubeconfig of its only user.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// Writes a kubeconfig of its only user, with this default namespace.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path, namespace: &str) -> Result<(), String> {
+        self.access.write_kubeconfig(path, namespace)
     }
 
     /// Injects faults.
@@ -103,6 +126,7 @@ fn images() -> Result<BTreeMap<String, Program>, String> {
 async fn run(
     cluster: LocalCluster,
     listener: std::net::TcpListener,
+    credentials: Credentials,
     images: Option<BTreeMap<String, Program>>,
     shutdown: CancellationToken,
 ) {
@@ -117,6 +141,8 @@ async fn run(
         cluster.register_logs(kubelet.logs());
         parts.spawn(kubelet.run(shutdown.clone()));
     }
-    parts.spawn(async move { cluster.serve(listener, shutdown).await.expect("the API server runs") });
+    parts.spawn(async move {
+        cluster.serve(listener, &credentials, shutdown).await.expect("the API server runs");
+    });
     parts.join_all().await;
 }

@@ -106,7 +106,7 @@ impl Namespace {
         apply(&client, &namespace).await?;
         let folder = kubernetes.temp_dir()?;
         let dispatcher_kubeconfig = folder.path().join("dispatcher.kubeconfig");
-        write_kubeconfig(kubernetes.kubeconfig_path(), &dispatcher_kubeconfig, "of-nobody", &name)?;
+        local.write_kubeconfig(&dispatcher_kubeconfig, &name)?;
         Ok(Self {
             jobs: Api::namespaced(client.clone(), &name),
             pods: Api::namespaced(client.clone(), &name),

@@ -121,7 +121,8 @@ async fn start() -> Result<Vec<Node>, String> {
             let file = folder.path().join("nats.conf");
             std::fs::write(&file, config).map_err(|error| format!("{}: {error}", file.display()))?;
             let args = vec!["--config".to_owned(), file.display().to_string()];
-            Node::process(&name, port, Some(monitor), folder, (args, vec![])).await
+            let setting = (paths::nats_server()?, args, vec![]);
+            Node::process(&name, port, Some(monitor), folder, setting).await
         }
     });
     try_join_all(nodes).await

@@ -1,9 +1,10 @@
 //! One NATS server of a test: alone or in a cluster.
 
+use std::path::PathBuf;
+
 use rustix::process::{Pid, Signal};
 
 use crate::helper::{Helper, Program};
-use crate::paths;
 use crate::wait::TIMEOUT;
 
 /// A server; it ends when this is dropped.
@@ -27,14 +28,14 @@ impl Node {
         port: u16,
         monitor: Option<u16>,
         folder: tempfile::TempDir,
-        (args, env): (Vec<String>, Vec<(String, String)>),
+        (path, args, env): (PathBuf, Vec<String>, Vec<(String, String)>),
     ) -> Result<Self, String> {
         let store = folder.path().join("store").display().to_string();
         let port_text = port.to_string();
         let own = ["--jetstream", "--store_dir", &store, "--addr", "127.0.0.1", "--port", &port_text];
         let program = Program {
             name: "nats".to_owned(),
-            path: paths::nats_server()?,
+            path,
             args: own.iter().map(ToString::to_string).chain(args).collect(),
             env,
             log: folder.path().join("nats.log"),

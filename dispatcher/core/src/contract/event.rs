@@ -86,8 +86,14 @@ pub struct StatusEvent {
     pub resource_version: String,
     /// The time at which the event was made, RFC 3339 in UTC.
     pub time: String,
-    /// The `batch/v1` `JobStatus`, verbatim. `ATTEMPT` and `STALLED` repeat the last published one.
+    /// The `batch/v1` `JobStatus`, verbatim unless `statusTruncated` is true. `ATTEMPT` and `STALLED`
+    /// repeat the last published one.
     pub status: Value,
+    /// Whether `status` is shortened, because the event would not fit into one message. Counts, times,
+    /// and the type and status of the final condition are kept.
+    #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub status_truncated: bool,
     /// On `ATTEMPT` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
@@ -143,7 +149,7 @@ pub struct Attempt {
 pub struct Stall {
     /// The reason: `Unschedulable`, `ErrImagePull`, `QuotaExceeded` and others.
     pub reason: String,
-    /// The message of Kubernetes, verbatim.
+    /// The message of Kubernetes; at most 4 KiB.
     pub message: String,
 }
 
@@ -153,10 +159,10 @@ pub struct Stall {
 pub struct Outcome {
     /// The result.
     pub result: OutcomeResult,
-    /// The final condition's `reason`, verbatim.
+    /// The final condition's `reason`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The final condition's `message`, verbatim.
+    /// The final condition's `message`; at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The number of pods that succeeded.
@@ -188,6 +194,11 @@ impl Outcome {
         let count = |pods: i32| u32::try_from(pods).unwrap_or(0);
         count(self.succeeded).saturating_add(count(self.failed))
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

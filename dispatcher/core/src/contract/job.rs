@@ -21,9 +21,15 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "dispatcher";
-/// Label with the result of the stored outcome. A Job with this label is retired: the dispatcher
-/// publishes no more events about it.
+/// Label with the result of the stored outcome. A Job with this label and a matching
+/// [`ANNOTATION_OUTCOME_RECORD`] is retired: the dispatcher publishes no more events about it.
 pub const LABEL_OUTCOME: &str = prefixed!("outcome");
+/// Annotation that binds the outcome label to its Job: `<uid>/<sequence of the outcome in
+/// JOB_STATUS>`. A label that was copied from another Job has the uid of that Job here.
+pub const ANNOTATION_OUTCOME_RECORD: &str = prefixed!("outcome-record");
+/// Annotation with the name that the request gave the Job. It differs from the Job's name if the Job
+/// is a copy under another name.
+pub const ANNOTATION_JOB_NAME: &str = prefixed!("job-name");
 /// Annotation with the request id.
 pub const ANNOTATION_REQUEST_ID: &str = prefixed!("request-id");
 /// Annotation with the request's sequence in `JOBS`.
@@ -74,6 +80,9 @@ pub struct JobState {
     pub resource_version: u64,
     /// Whether the Job is retired: its outcome is stored.
     pub retired: bool,
+    /// Whether the Job has an outcome label that no record binds to its uid: it was copied from
+    /// another Job, or set manually.
+    pub foreign_label: bool,
     /// Whether the Job exists.
     pub presence: Presence,
     /// Whether a client cancelled the Job. `false` until the Job is known to be deleted.
@@ -112,10 +121,15 @@ impl JobState {
             .or_else(|_| get(&meta.labels, LABEL_NAME))
             .map_err(|_| UnmanagedJob(LABEL_TEMPLATE))?;
         let invalid = |key: &'static str| move |_| UnmanagedJob(key);
+        let name =
+            JobName::try_from(meta.name.clone().unwrap_or_default()).map_err(invalid("metadata.name"))?;
+        if get(&meta.annotations, ANNOTATION_JOB_NAME).is_ok_and(|created| created != name.as_ref()) {
+            return Err(UnmanagedJob(ANNOTATION_JOB_NAME));
+        }
+        let label = outcome_label(meta);
         Ok(Self {
             template: TemplateName::try_from(template).map_err(invalid(LABEL_TEMPLATE))?,
-            name: JobName::try_from(meta.name.clone().unwrap_or_default())
-                .map_err(invalid("metadata.name"))?,
+            name,
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().ok_or(UnmanagedJob("metadata.uid"))?,
             request_id: RequestId::try_from(get(&meta.annotations, ANNOTATION_REQUEST_ID)?)
@@ -125,7 +139,8 @@ impl JobState {
                 .map_err(|_| UnmanagedJob(ANNOTATION_REQUEST_SEQ))?,
             request_hash: get(&meta.annotations, ANNOTATION_REQUEST_HASH)?,
             resource_version: resource_version(meta).ok_or(UnmanagedJob("metadata.resourceVersion"))?,
-            retired: get(&meta.labels, LABEL_OUTCOME).is_ok(),
+            retired: label == OutcomeLabel::Bound,
+            foreign_label: label == OutcomeLabel::Foreign,
             presence: Presence::Present,
             cancelled: false,
             creation_time: creation_time(meta),
@@ -144,14 +159,24 @@ impl JobState {
         if meta.uid.as_deref() != Some(last.uid.as_str()) || last.event == EventType::Outcome {
             return None;
         }
+        Self::from_last_event(last, request_hash).observed_as(object)
+    }
+
+    /// The same Job in the state of `object`, whose labels or annotations may be changed. Returns `None`
+    /// without a resourceVersion.
+    #[must_use]
+    pub fn observed_as(self, object: &JobObject) -> Option<Self> {
+        let meta = &object.metadata;
+        let label = outcome_label(meta);
         Some(Self {
             resource_version: resource_version(meta)?,
-            retired: meta.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_OUTCOME)),
+            retired: label == OutcomeLabel::Bound,
+            foreign_label: label == OutcomeLabel::Foreign,
             presence: Presence::Present,
             creation_time: creation_time(meta),
-            trace: trace(meta),
+            trace: trace(meta).or(self.trace),
             status: object.status.clone().unwrap_or_default().into(),
-            ..Self::from_last_event(last, request_hash)
+            ..self
         })
     }
 
@@ -168,12 +193,13 @@ impl JobState {
             request_hash,
             resource_version: last.resource_version.parse().unwrap_or(0),
             retired: false,
+            foreign_label: false,
             presence: Presence::MissingUnverified,
             cancelled: false,
             creation_time: None,
             trace: None,
             submitter: last.submitter.map(Box::new),
-            status: last.status.into(),
+            status: JobStatus::published(last.status, last.status_truncated),
         }
     }
 
@@ -221,6 +247,34 @@ impl JobState {
     pub fn suspension(&self) -> Option<Stall> {
         self.status.suspension().cloned()
     }
+}
+
+/// The outcome label of a Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OutcomeLabel {
+    None,
+    /// The record names the uid of this Job.
+    Bound,
+    /// The record is missing, invalid, or names another uid.
+    Foreign,
+}
+
+fn outcome_label(meta: &ObjectMeta) -> OutcomeLabel {
+    if !meta.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_OUTCOME)) {
+        return OutcomeLabel::None;
+    }
+    let record = meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_OUTCOME_RECORD));
+    let bound = record
+        .and_then(|record| record.rsplit_once('/'))
+        .is_some_and(|(uid, sequence)| meta.uid.as_deref() == Some(uid) && sequence.parse::<u64>().is_ok());
+    if bound { OutcomeLabel::Bound } else { OutcomeLabel::Foreign }
+}
+
+/// The value of [`ANNOTATION_OUTCOME_RECORD`] for the Job with this uid, whose outcome is stored at
+/// `sequence`.
+#[must_use]
+pub fn outcome_record(uid: &str, sequence: u64) -> String {
+    format!("{uid}/{sequence}")
 }
 
 fn resource_version(meta: &ObjectMeta) -> Option<u64> {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::contract::event::{Outcome, OutcomeResult, Stall};
+use crate::contract::{
+    event::{Outcome, OutcomeResult, Stall},
+    text,
+};
 
 /// A `batch/v1` `JobStatus`.
 ///
@@ -19,6 +22,7 @@ pub struct JobStatus(Arc<Decoded>);
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     text: Box<str>,
+    truncated: bool,
     succeeded: i32,
     failed: i32,
     start_time: Option<Box<str>>,
@@ -40,6 +44,18 @@ impl JobStatus {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// The status of a published event, which may have been shortened.
+    #[must_use]
+    pub fn published(status: Value, truncated: bool) -> Self {
+        Self::decode(&status, truncated)
+    }
+
+    /// Whether the status is a shortened one: it was read from a published event.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.0.truncated
     }
 
     /// The JSON object. This parses the text.
@@ -95,7 +111,13 @@ impl JobStatus {
 
 impl From<Value> for JobStatus {
     fn from(status: Value) -> Self {
-        let view = StatusView::deserialize(&status).unwrap_or_default();
+        Self::decode(&status, false)
+    }
+}
+
+impl JobStatus {
+    fn decode(status: &Value, truncated: bool) -> Self {
+        let view = StatusView::deserialize(status).unwrap_or_default();
         let finish_time = view.completion_time;
         let final_condition =
             view.conditions.into_iter().find_map(|condition| condition.into_final(finish_time));
@@ -104,7 +126,8 @@ impl From<Value> for JobStatus {
             failed: view.failed,
             start_time: view.start_time.map(Box::from),
             final_condition: final_condition.map(Box::new),
-            suspension: suspension(&status).map(Box::new),
+            suspension: suspension(status).map(Box::new),
+            truncated,
             text: if status.is_null() { "{}".into() } else { status.to_string().into() },
         }))
     }
@@ -140,11 +163,10 @@ impl Condition<'_> {
             ("Failed", "True") => OutcomeResult::Failed,
             _ => return None,
         };
-        let not_empty = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         Some(FinalCondition {
             result,
-            reason: not_empty(self.reason),
-            message: not_empty(self.message),
+            reason: text::reason(self.reason),
+            message: text::message(self.message),
             finish_time: completion_time.or(self.last_transition_time).map(str::to_owned),
         })
     }
@@ -155,9 +177,9 @@ fn suspension(status: &Value) -> Option<Stall> {
     let is =
         |condition: &Value, key: &str, value: &str| condition.get(key).is_some_and(|found| found == value);
     let condition = conditions.iter().find(|c| is(c, "type", "Suspended") && is(c, "status", "True"))?;
-    let text = |key: &str, default: &str| {
-        let text = condition.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        text.unwrap_or(default).to_owned()
-    };
-    Some(Stall { reason: text("reason", "JobSuspended"), message: text("message", "Job suspended") })
+    let value = |key: &str| condition.get(key).and_then(Value::as_str);
+    Some(Stall {
+        reason: text::reason(value("reason")).unwrap_or_else(|| "JobSuspended".to_owned()),
+        message: text::message(value("message")).unwrap_or_else(|| "Job suspended".to_owned()),
+    })
 }

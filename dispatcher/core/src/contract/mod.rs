@@ -13,6 +13,7 @@ pub(crate) use prefixed;
 /// The prefix of all labels, annotations, stream metadata keys and API versions of the dispatcher.
 pub const PREFIX: &str = prefixed!("");
 
+pub mod dead_letter;
 pub mod event;
 pub mod headers;
 pub mod job;
@@ -20,6 +21,7 @@ pub mod job_status;
 pub mod names;
 pub mod rejection;
 pub mod schemas;
+pub mod settings;
 pub mod submitter;
 pub mod text;
 pub mod trace;

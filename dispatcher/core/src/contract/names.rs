@@ -157,10 +157,10 @@ impl TemplateName {
         format!("jobs.{self}.create")
     }
 
-    /// The subject of dead letters.
+    /// The subject of the dead letter of the request with this sequence in `JOBS`.
     #[must_use]
-    pub fn rejected_subject(&self) -> String {
-        format!("jobs.{self}.rejected")
+    pub fn dead_letter_subject(&self, request_seq: u64) -> String {
+        format!("jobs.{self}.rejected.{request_seq}")
     }
 
     /// The subject of rejection notices, for subscribers of `jobs.<template>.status.>`. No Job has
@@ -233,7 +233,7 @@ mod tests {
     fn subjects_match_the_protocol() {
         let (template, name) = (TemplateName::try_from("simple").unwrap(), JobName::try_from("a-1").unwrap());
         assert_eq!(template.create_subject(), "jobs.simple.create");
-        assert_eq!(template.rejected_subject(), "jobs.simple.rejected");
+        assert_eq!(template.dead_letter_subject(17), "jobs.simple.rejected.17");
         assert_eq!(template.rejected_notice_subject(), "jobs.simple.status._rejected");
         assert_eq!(template.status_subject(&name), "jobs.simple.status.a-1");
         assert_eq!(template.event_subject(&name), "dispatcher.event.simple.a-1");

@@ -5,7 +5,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::names::{JobName, TemplateName};
+use crate::contract::{
+    names::{JobName, TemplateName},
+    text,
+};
 
 /// The reason of a rejection: the header `Job-Error`, the notice's `reason`, the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -87,10 +90,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection of a request without a valid name.
+    /// A rejection of a request without a valid name. The message can quote a client, so it is
+    /// escaped and bounded.
     #[must_use]
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), name: None }
+    pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self { reason, message: text::message(Some(message.as_ref())).unwrap_or_default(), name: None }
     }
 
     /// The same rejection, with the Job's name.
@@ -135,6 +139,14 @@ pub enum RejectedType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_text_of_a_client_is_escaped_and_bounded() {
+        let value = format!("\u{202e}gnp.exe\u{1b}[2J{}", "x".repeat(10_000));
+        let rejection = Rejection::new(Reason::InvalidRequest, format!("`foo`: found {value}"));
+        assert!(rejection.message.starts_with("`foo`: found \\u202egnp.exe\\x1b[2Jxxx"), "{rejection}");
+        assert!(rejection.message.len() <= text::MAX_MESSAGE, "{}", rejection.message.len());
+    }
 
     #[test]
     fn reason_serializes_as_its_name() {

@@ -1,15 +1,27 @@
-//! Makes the text of containers safe to publish: printable and bounded. It can contain anything.
+//! Makes text of clients, containers and other programs safe to publish: printable and bounded.
+//!
+//! Such a text can contain anything. The dispatcher publishes it only through this module.
 
 use std::fmt::Write;
 
 /// The longest message, in bytes of JSON.
 pub const MAX_MESSAGE: usize = 4096;
 
+/// The longest reason, in bytes of JSON. Kubernetes' own reasons have at most 128 characters.
+const MAX_REASON: usize = 256;
+
 /// A message of Kubernetes or of a container; `None` if it is empty.
 #[must_use]
 pub fn message(text: Option<&str>) -> Option<String> {
     let text = text.map(str::trim_end).filter(|text| !text.is_empty())?;
     Some(head(&printable(text), MAX_MESSAGE))
+}
+
+/// A reason of Kubernetes; `None` if it is empty.
+#[must_use]
+pub fn reason(text: Option<&str>) -> Option<String> {
+    let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+    Some(head(&printable(text), MAX_REASON))
 }
 
 /// The end of a log: at most `lines` lines and `max` bytes of JSON; `None` if it is empty.
@@ -30,18 +42,30 @@ pub fn tail(log: &[u8], lines: usize, max: usize) -> Option<String> {
     text.get(start..).filter(|tail| !tail.is_empty()).map(str::to_owned)
 }
 
-/// Escapes control characters except line feed and tab (`\x1b`), so that a terminal is not affected.
-fn printable(text: &str) -> String {
+/// Escapes what could make a reader see another text: control characters except line feed and tab
+/// (`\x1b`), and the characters that change the direction or the lines of a text (`\u202e`).
+#[must_use]
+pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.replace("\r\n", "\n").chars() {
+        // Writing to a String cannot fail.
         if c.is_control() && c != '\n' && c != '\t' {
-            // Writing to a String cannot fail.
             let _ = write!(safe, "\\x{:02x}", u32::from(c));
+        } else if is_reordering(c) {
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
         } else {
             safe.push(c);
         }
     }
     safe
+}
+
+/// Whether the character has the Unicode property `Bidi_Control`, or is a line or paragraph separator.
+fn is_reordering(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 fn head(text: &str, max: usize) -> String {
@@ -81,6 +105,13 @@ mod tests {
     fn binary_output_is_escaped() {
         assert_eq!(tail(b"\x1b[31mred\xff\0", 20, 100).as_deref(), Some("\\x1b[31mred\u{fffd}\\x00"));
         assert_eq!(message(Some("a\u{9b}b\n")).as_deref(), Some("a\\x9bb"));
+        assert_eq!(
+            message(Some("a\u{202e}b\u{2069}c\u{2028}d")).as_deref(),
+            Some("a\\u202eb\\u2069c\\u2028d")
+        );
+        // Hebrew, and an emoji of several code points.
+        let ordinary = "\u{5d0}\u{5d1} \u{1f469}\u{200d}\u{1f467}";
+        assert_eq!(message(Some(ordinary)).as_deref(), Some(ordinary));
         assert_eq!(message(Some(" \n")), None);
         assert_eq!(message(None), None);
     }
@@ -91,7 +122,7 @@ mod tests {
             if let Some(tail) = tail(&log, lines, max) {
                 prop_assert!(serde_json::to_string(&tail).unwrap().len() - 2 <= max);
                 prop_assert!(tail.lines().count() <= lines);
-                prop_assert!(tail.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()));
+                prop_assert!(tail.chars().all(|c| c == '\n' || c == '\t' || !c.is_control() && !is_reordering(c)));
             }
         }
 

@@ -52,12 +52,13 @@ impl Disposition {
         matches!(self, Self::Created | Self::Exists)
     }
 
-    /// The disposition if the server did not confirm the ack: it delivers the request again.
+    /// The disposition if the server did not confirm the ack: it delivers the request again. If the
+    /// dispatcher may not publish acks, that applies to every request.
     #[must_use]
     pub fn unconfirmed(self, error: &str) -> Self {
         match self {
             Self::Created | Self::Exists | Self::Rejected => {
-                Self::Retrying(format!("stream JOBS: the ack is not confirmed: {error}"))
+                Self::Blocked(format!("stream JOBS: the ack is not confirmed: {error}"))
             }
             Self::Retrying(_) | Self::Blocked(_) => self,
         }

@@ -62,7 +62,7 @@ fn parse(template: &Template, message_id: Option<&str>, payload: &[u8]) -> Resul
 
 fn build(template: &Template, id: Option<&str>, payload: &[u8]) -> Result<(Request, Value), Rejection> {
     let request = parse(template, id, payload)?;
-    let job = serde_json::to_value(job::build(&request, template, &TraceContext::default())?).unwrap();
+    let job = job::build(&request, template, &TraceContext::default())?;
     Ok((request, job))
 }
 

@@ -1,17 +1,12 @@
 //! `Request` + `Template` → the `batch/v1` Job to create.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Container, EnvVar, PodSpec},
-};
+use serde_json::{Map, Value, json};
 
 use crate::{
     contract::{
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, ANNOTATION_SUBMITTER,
-            LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_JOB_NAME, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ,
+            ANNOTATION_SUBMITTER, LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
         },
         rejection::{Reason, Rejection},
         submitter::Submitter,
@@ -21,7 +16,10 @@ use crate::{
         },
     },
     request::message::Request,
-    template::Template,
+    template::{
+        Template,
+        object::{edit, entries_mut},
+    },
 };
 
 /// Builds the Job of a request: the rendered template, the name, and the labels and annotations of
@@ -29,78 +27,85 @@ use crate::{
 ///
 /// # Errors
 /// A [`Rejection`] if the operator's limits do not allow the rendered image or `ServiceAccount`.
-pub fn build(request: &Request, template: &Template, context: &TraceContext) -> Result<Job, Rejection> {
+pub fn build(request: &Request, template: &Template, context: &TraceContext) -> Result<Value, Rejection> {
     let mut job = template.render(&request.values).map_err(|problem| {
         Rejection::new(Reason::Refused, format!("the dispatcher refuses the Job: {problem}"))
             .with_name(&request.name)
     })?;
-    job.metadata.name = Some(request.name.to_string());
-    let labels = job.metadata.labels.get_or_insert_default();
-    add_labels(labels, request);
-    let annotations = job.metadata.annotations.get_or_insert_default();
-    annotations.insert(ANNOTATION_REQUEST_ID.to_owned(), request.identity.id.to_string());
-    annotations.insert(ANNOTATION_REQUEST_SEQ.to_owned(), request.identity.sequence.to_string());
-    annotations.insert(ANNOTATION_REQUEST_HASH.to_owned(), request.hash.clone());
-    if let Some(trace) = &context.trace {
-        annotations.insert(ANNOTATION_TRACEPARENT.to_owned(), trace.traceparent());
-        let state = trace.tracestate().map(|state| (ANNOTATION_TRACESTATE.to_owned(), state.to_owned()));
-        annotations.extend(state);
-    }
-    if let Some(spec) = &mut job.spec {
-        if let (Some(pod), Some(trace)) = (&mut spec.template.spec, &context.in_containers) {
-            add_trace(pod, trace);
-        }
-        let pod = spec.template.metadata.get_or_insert_default();
-        add_labels(pod.labels.get_or_insert_default(), request);
+    edit(&mut job, &["metadata"], |metadata| {
+        metadata.insert("name".to_owned(), request.name.as_ref().into());
+    });
+    edit(&mut job, &["metadata", "annotations"], |annotations| {
+        add_annotations(annotations, request, context.trace.as_ref());
+    });
+    edit(&mut job, &["metadata", "labels"], |labels| add_labels(labels, request));
+    edit(&mut job, &["spec", "template", "metadata", "labels"], |labels| add_labels(labels, request));
+    if let Some(trace) = &context.in_containers {
+        add_trace(&mut job, trace);
     }
     Ok(job)
 }
 
 /// Adds the annotation with the submitter. It is not part of the request: the same request may come
 /// from another user.
-pub fn set_submitter(job: &mut Job, submitter: Option<&Submitter>) {
+pub fn set_submitter(job: &mut Value, submitter: Option<&Submitter>) {
     if let Some(submitter) = submitter {
-        let annotations = job.metadata.annotations.get_or_insert_default();
-        annotations.insert(ANNOTATION_SUBMITTER.to_owned(), submitter.to_text());
+        edit(job, &["metadata", "annotations"], |annotations| {
+            annotations.insert(ANNOTATION_SUBMITTER.to_owned(), submitter.to_text().into());
+        });
     }
 }
 
-fn add_labels(labels: &mut BTreeMap<String, String>, request: &Request) {
-    labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());
-    labels.insert(LABEL_NAME.to_owned(), request.template.to_string());
-    labels.insert(LABEL_TEMPLATE.to_owned(), request.template.to_string());
+fn add_annotations(annotations: &mut Map<String, Value>, request: &Request, trace: Option<&Trace>) {
+    let mut set = |name: &str, value: String| drop(annotations.insert(name.to_owned(), value.into()));
+    set(ANNOTATION_JOB_NAME, request.name.to_string());
+    set(ANNOTATION_REQUEST_ID, request.identity.id.to_string());
+    set(ANNOTATION_REQUEST_SEQ, request.identity.sequence.to_string());
+    set(ANNOTATION_REQUEST_HASH, request.hash.clone());
+    if let Some(trace) = trace {
+        set(ANNOTATION_TRACEPARENT, trace.traceparent());
+        if let Some(state) = trace.tracestate() {
+            set(ANNOTATION_TRACESTATE, state.to_owned());
+        }
+    }
+}
+
+fn add_labels(labels: &mut Map<String, Value>, request: &Request) {
+    let template = request.template.as_ref();
+    for (label, value) in [(LABEL_MANAGED_BY, MANAGED_BY), (LABEL_NAME, template), (LABEL_TEMPLATE, template)]
+    {
+        labels.insert(label.to_owned(), value.into());
+    }
 }
 
 /// Adds `TRACEPARENT` and `TRACESTATE` before the variables of every container, so that those can
 /// reference them. If the template sets a variable of these names, it stays.
-fn add_trace(pod: &mut PodSpec, trace: &Trace) {
+fn add_trace(job: &mut Value, trace: &Trace) {
     let mut variables = vec![(ENV_TRACEPARENT, trace.traceparent())];
     // Kubernetes expands `$(NAME)` in a value; `$$` escapes a dollar sign.
     variables.extend(trace.tracestate().map(|state| (ENV_TRACESTATE, state.replace('$', "$$"))));
-    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
-        add_variables(container, &variables);
+    for list in ["initContainers", "containers"] {
+        for container in entries_mut(job, &format!("/spec/template/spec/{list}")) {
+            edit(container, &[], |container| add_variables(container, &variables));
+        }
     }
 }
 
-fn add_variables(container: &mut Container, variables: &[(&str, String)]) {
-    let own = container.env.take().unwrap_or_default();
+fn add_variables(container: &mut Map<String, Value>, variables: &[(&str, String)]) {
+    let own = container.remove("env").and_then(|env| env.as_array().cloned()).unwrap_or_default();
     // A `TRACESTATE` belongs to its `TRACEPARENT`: add both or neither.
-    let is_free = |name: &str| !own.iter().any(|variable| variable.name == name);
+    let is_free = |name: &str| !own.iter().any(|variable| variable["name"] == name);
     let added = variables.iter().filter(|(name, _)| is_free(ENV_TRACEPARENT) && is_free(name));
-    let mut env: Vec<EnvVar> = added
-        .map(|(name, value)| EnvVar {
-            name: (*name).to_owned(),
-            value: Some(value.clone()),
-            ..EnvVar::default()
-        })
-        .collect();
+    let mut env: Vec<Value> = added.map(|(name, value)| json!({"name": name, "value": value})).collect();
     env.extend(own);
-    container.env = (!env.is_empty()).then_some(env);
+    if !env.is_empty() {
+        container.insert("env".to_owned(), env.into());
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use k8s_openapi::api::batch::v1::Job;
 
     use super::*;
     use crate::{
@@ -122,10 +127,14 @@ mod tests {
         Request::parse(&simple(), identity, envelope.payload).unwrap()
     }
 
+    fn typed(job: Result<Value, Rejection>) -> Job {
+        serde_json::from_value(job.unwrap()).unwrap()
+    }
+
     #[test]
     fn job_has_the_labels_and_annotations_of_the_contract() {
         let request = request(r#"{"foo":"15"}"#);
-        let job = build(&request, &simple(), &TraceContext::default()).unwrap();
+        let job: Job = typed(build(&request, &simple(), &TraceContext::default()));
         assert_eq!(job.metadata.name.as_deref(), Some("simple-job-15"));
         let pod = job.spec.unwrap().template.metadata.unwrap();
         for labels in [job.metadata.labels.unwrap(), pod.labels.unwrap()] {
@@ -134,6 +143,7 @@ mod tests {
             assert_eq!(labels["natsjobs.dev/template"], "simple");
         }
         let annotations = job.metadata.annotations.unwrap();
+        assert_eq!(annotations["natsjobs.dev/job-name"], "simple-job-15");
         assert_eq!(annotations["natsjobs.dev/request-id"], "id-1");
         assert_eq!(annotations["natsjobs.dev/request-seq"], "17");
         assert_eq!(annotations["natsjobs.dev/request-hash"], request.hash);
@@ -146,7 +156,7 @@ mod tests {
         let request = request(r#"{"foo":"15"}"#);
         let trace = Trace::from_headers(Some(PARENT), Some("vendor=x")).unwrap();
         let context = TraceContext { in_containers: Some(trace.clone()), trace: Some(trace) };
-        let mut job = build(&request, &simple(), &context).unwrap();
+        let mut job: Job = typed(build(&request, &simple(), &context));
         let annotations = job.metadata.annotations.as_mut().unwrap();
         assert_eq!(annotations.remove("natsjobs.dev/traceparent").as_deref(), Some(PARENT));
         assert_eq!(annotations.remove("natsjobs.dev/tracestate").as_deref(), Some("vendor=x"));
@@ -157,13 +167,13 @@ mod tests {
             assert_eq!(names, ["TRACEPARENT", "TRACESTATE"]);
             container.env = container.env.take().filter(|env| !env.is_empty());
         }
-        assert_eq!(job, build(&request, &simple(), &TraceContext::default()).unwrap());
+        assert_eq!(job, typed(build(&request, &simple(), &TraceContext::default())));
     }
 
     fn with_trace(pod: Value, state: Option<&str>) -> Value {
-        let mut pod = serde_json::from_value(pod).unwrap();
-        add_trace(&mut pod, &Trace::from_headers(Some(PARENT), state).unwrap());
-        serde_json::to_value(pod).unwrap()
+        let mut job = json!({"spec": {"template": {"spec": pod}}});
+        add_trace(&mut job, &Trace::from_headers(Some(PARENT), state).unwrap());
+        job.pointer("/spec/template/spec").unwrap().clone()
     }
 
     #[test]

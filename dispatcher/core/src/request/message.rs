@@ -103,6 +103,14 @@ impl Request {
             Some(name) => Ok(name),
             None => default_name(template, &fields),
         };
+        if let Some(problem) =
+            name.as_ref().ok().and_then(|name| template.name_problem(name).map(|it| (name, it)))
+        {
+            let (name, problem) = problem;
+            let field = ["name", "generateName"].into_iter().find(|field| fields.contains_key(*field));
+            let message = format!("`{}`: {problem}", field.unwrap_or("jobName"));
+            return Err(Rejection::new(Reason::InvalidName, message).with_name(name));
+        }
         let values = template.parameters.texts(&fields).map_err(|message| match &name {
             Ok(name) => invalid(message).with_name(name),
             Err(_) => invalid(message),

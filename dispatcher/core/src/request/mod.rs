@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod cancellation;
+pub mod change_error;
 pub mod concurrency;
 mod delivery;
 pub mod error;
@@ -11,8 +12,12 @@ mod fuzz;
 pub mod job;
 mod message;
 pub mod object;
+pub mod pending;
 pub mod poison;
+pub mod pull_limits;
 pub mod queue_index;
+mod sample;
 
 pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
 pub use message::{Envelope, Identity, Request};
+pub use sample::sample;

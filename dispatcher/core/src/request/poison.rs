@@ -1,9 +1,10 @@
 //! Poison messages: stored requests whose headers the client library cannot decode.
 //!
 //! NATS stores any bytes as headers. When a server delivers such a message, async-nats drops the
-//! connection or ends its connection task, so the intake never receives the message.
+//! connection, ends its connection task, or takes the message for an answer to the pull. So the
+//! intake never receives the message.
 
-/// The first line. Otherwise the server delivers the message without headers (measured on 2.15.1).
+/// The first line of headers.
 const VERSION: &str = "NATS/1.0";
 
 /// Validates stored headers by ADR-4 of NATS, exactly as strictly as the client library.
@@ -17,8 +18,10 @@ pub fn check_headers(headers: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(headers)
         .map_err(|e| format!("not UTF-8 at byte {} of the headers", e.valid_up_to()))?;
     let mut lines = text.lines().peekable();
-    if lines.next() != Some(VERSION) {
-        return Ok(());
+    match lines.next().and_then(|line| line.strip_prefix(VERSION)).map(str::trim) {
+        None => return Err(format!("line 1 of the headers does not begin with {VERSION}")),
+        Some("") => {}
+        Some(_) => return Err("line 1 of the headers has a status, which only a server may send".to_owned()),
     }
     let mut number = 1;
     while let Some(line) = lines.next() {
@@ -32,13 +35,13 @@ pub fn check_headers(headers: &[u8]) -> Result<(), String> {
         if !is_header_name(name) {
             return Err(at("has a name with white space or control characters"));
         }
-        let mut values = vec![value];
+        let mut value = value.trim_start().to_owned();
         // A line that starts with white space continues the value.
         while let Some(continued) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
             number += 1;
-            values.push(continued);
+            value.push_str(continued);
         }
-        if values.iter().any(|value| value.contains('\r')) {
+        if value.trim_end().contains('\r') {
             return Err(at("has a carriage return within its value"));
         }
     }
@@ -67,15 +70,23 @@ mod tests {
             b"A: b\r\nB:\r\n",
             "A: \u{fc}\r\n".as_bytes(),
             b"A: b\r\n c\r\n",
+            b": empty name\r\n",
         ] {
             assert_eq!(check_headers(&headers(lines)), Ok(()), "{lines:?}");
         }
         assert_eq!(check_headers(b""), Ok(()), "a message without headers");
-        assert_eq!(
-            check_headers(b"NATS/1.0 503\r\nno colon\r\n\r\n"),
-            Ok(()),
-            "the server does not deliver these headers"
-        );
+    }
+
+    #[test]
+    fn headers_that_the_client_library_decodes_are_valid_even_if_they_are_unusual() {
+        for headers in [
+            &b"NATS/1.0"[..],
+            b"NATS/1.0 \r\nA: b\r\n\r\n",
+            b"NATS/1.0\nA: b\n\n",
+            b"NATS/1.0\r\nA: \rb\r\r\n\r\n",
+        ] {
+            assert_eq!(check_headers(headers), Ok(()), "{headers:?}");
+        }
     }
 
     #[test]
@@ -85,8 +96,25 @@ mod tests {
             (b"A b\r\n", "line 2"),
             (b"A: b\r\nA B: c\r\n", "line 3"),
             (b"A: b\rc\r\n", "carriage return"),
+            (b"A: b\r\r\n c\r\n", "carriage return"),
+            (b" leading: space\r\n", "line 2"),
         ] {
             let error = check_headers(&headers(lines)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn first_line_with_a_status_or_another_version_is_reported() {
+        for (headers, expected) in [
+            (&b"NATS/1.0 503\r\n\r\n"[..], "has a status"),
+            (b"NATS/1.0 404 No Messages\r\nA: b\r\n\r\n", "has a status"),
+            (b"NATS/1.0 none\r\n\r\n", "has a status"),
+            (b"NATS/1.1\r\n\r\n", "does not begin with NATS/1.0"),
+            (b"A: b\r\n\r\n", "does not begin with NATS/1.0"),
+            (b"\n", "does not begin with NATS/1.0"),
+        ] {
+            let error = check_headers(headers).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -7,9 +7,8 @@ use crate::{
     contract::{
         event::{Attempt, EventType, Outcome, Stall, StatusEvent},
         job::JobState,
-        text::json_len,
     },
-    status::{pod_tracker::PendingEvent, subject::LastEvent},
+    status::{event_size::text_size, pod_tracker::PendingEvent, subject::LastEvent},
 };
 
 /// The maximum size of the attempts of one event, in bytes of JSON.
@@ -19,6 +18,7 @@ const MAX_ATTEMPTS_BYTES: usize = 256 * 1024;
 const ATTEMPT_BASE_BYTES: usize = 1024;
 
 /// The part of a status event that depends on its type.
+#[derive(Debug, Clone)]
 pub enum EventBody {
     /// A change of the Job, with the outcome in an `OUTCOME` event.
     Job(EventType, Option<Box<Outcome>>),
@@ -92,6 +92,7 @@ pub fn status_event(job: &JobState, last: &LastEvent, body: &EventBody, time: &s
         resource_version: last.resource_version.to_string(),
         time: time.to_owned(),
         status: job.status.value(),
+        status_truncated: job.status.is_truncated(),
         attempt,
         stall,
         outcome,
@@ -99,7 +100,7 @@ pub fn status_event(job: &JobState, last: &LastEvent, body: &EventBody, time: &s
 }
 
 /// Limits the attempts to a quarter of `max_payload`. The rest is left for the Job's own status.
-fn cut_attempts(outcome: &mut Outcome, max_payload: usize) {
+pub(super) fn cut_attempts(outcome: &mut Outcome, max_payload: usize) {
     let budget = MAX_ATTEMPTS_BYTES.min(max_payload / 4);
     let mut size: usize = outcome.attempts.iter().map(attempt_size).sum();
     for attempt in &mut outcome.attempts {
@@ -125,10 +126,6 @@ fn cut_attempts(outcome: &mut Outcome, max_payload: usize) {
 fn attempt_size(attempt: &Attempt) -> usize {
     let texts = [&attempt.message, &attempt.log_tail, &attempt.reason, &attempt.node, &attempt.container];
     ATTEMPT_BASE_BYTES + texts.into_iter().flatten().map(|text| text_size(text)).sum::<usize>()
-}
-
-fn text_size(text: &str) -> usize {
-    text.chars().map(json_len).sum()
 }
 
 #[cfg(test)]

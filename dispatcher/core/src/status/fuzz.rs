@@ -25,7 +25,8 @@ use crate::{
     fuzz::Target,
     status::{
         explain::{event, pod},
-        pod_tracker::{Effect, PodObservation},
+        pod_observation::PodObservation,
+        pod_tracker::Effect,
         reconcile::{Action, Source, needs_reconcile},
         subject::{SubjectKey, SubjectState},
         subject_queue::{EffectResult, SubjectQueue},
@@ -160,7 +161,10 @@ impl Simulation {
             "release" => self.release_held(line["seed"].as_u64().unwrap_or_default()),
             "timers" => self.complete_effects(to),
             "pods-listing" => replica.queues.values_mut().for_each(SubjectQueue::pods_listing),
-            "pods-listed" => replica.pods_listed = true,
+            "pods-listed" => {
+                replica.pods_listed = true;
+                replica.queues.values_mut().for_each(SubjectQueue::pods_listed);
+            }
             "nobody-waits" => {
                 replica.queues.values_mut().for_each(|queue| queue.retain_waiters(|_| false));
             }

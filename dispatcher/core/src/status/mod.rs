@@ -5,9 +5,13 @@
 //! `explain` reads these observations from pods and Kubernetes Events.
 
 pub mod event_body;
+pub mod event_size;
 pub mod explain;
 #[cfg(test)]
 mod fuzz;
+pub mod log_tail;
+pub mod pending_pods;
+pub mod pod_observation;
 pub mod pod_tracker;
 pub mod reconcile;
 mod stalls;

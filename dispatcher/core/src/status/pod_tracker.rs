@@ -9,12 +9,11 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
-    contract::{
-        event::{Attempt, Outcome, OutcomeResult, Stall},
-        names::{JobName, TemplateName},
-    },
-    status::stalls::StallTracker,
+    contract::event::{Attempt, Outcome, OutcomeResult, Stall},
+    status::{pod_observation::PodState, stalls::StallTracker},
 };
 
 /// The maximum number of attempts for the outcome, and of concurrently held log tails.
@@ -23,58 +22,6 @@ const MAX_KEPT: usize = 16;
 const LOG_GRACE: Duration = Duration::from_secs(1);
 /// How long an outcome waits for log tails and for ended pods that are not observed yet.
 const OUTCOME_GRACE: Duration = Duration::from_secs(3);
-
-/// What a pod or a Kubernetes Event reveals about a Job.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PodObservation {
-    /// The Job's template; `None` if the observation comes from a Kubernetes Event.
-    pub template: Option<TemplateName>,
-    /// The Job's name.
-    pub name: JobName,
-    /// The Job's uid.
-    pub uid: String,
-    /// The observed state.
-    pub state: PodState,
-}
-
-/// The observed state of a pod. Times are in seconds since 1970, the precision of Kubernetes.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PodState {
-    /// The pod exists and has not run yet.
-    Waiting {
-        /// The pod's uid.
-        pod: String,
-        /// When the pod was created.
-        created: i64,
-        /// What keeps it from running, if known.
-        stall: Option<Stall>,
-    },
-    /// The pod runs.
-    Running {
-        /// The pod's uid.
-        pod: String,
-        /// When the pod was created.
-        created: i64,
-    },
-    /// The pod ended.
-    Ended {
-        /// The pod's uid.
-        pod: String,
-        /// When the pod was created.
-        created: i64,
-        /// How it ended.
-        attempt: Box<Attempt>,
-        /// The container whose log explains the end; `None` if the pod succeeded or never ran.
-        log: Option<String>,
-    },
-    /// A Kubernetes Event reports that a pod cannot be created or cannot start.
-    Refused {
-        /// The time of the Event.
-        at: i64,
-        /// The reason and the message of the Event.
-        stall: Stall,
-    },
-}
 
 /// An unpublished event of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,9 +112,13 @@ impl PodTracker {
     /// Records an observation.
     pub(super) fn observe(&mut self, state: PodState) {
         match state {
-            PodState::Waiting { pod, created, stall } => self.stalls.pod_waiting(pod, created, stall),
+            PodState::Waiting { pod, created, progress, wait } => {
+                self.stalls.pod_waiting(pod, created, progress, wait);
+            }
             PodState::Running { pod, created } => self.stalls.pod_running(pod, created),
-            PodState::Refused { at, stall } => self.stalls.pod_refused(at, stall),
+            PodState::Terminating { pod, created } => self.stalls.pod_terminating(&pod, created),
+            PodState::Warning { pod: Some(pod), at, stall } => self.stalls.pod_warning(&pod, at, stall),
+            PodState::Warning { pod: None, at, stall } => self.stalls.job_warning(at, stall),
             PodState::Ended { pod, created, attempt, log } => {
                 self.stalls.pod_ended(&pod, created, attempt.exit_code.is_some());
                 if !self.dropped.contains(&pod) && !self.ended.contains_key(&pod) {
@@ -178,9 +129,14 @@ impl PodTracker {
         }
     }
 
-    /// Forgets which pods run. The list that follows reports them again.
-    pub(super) fn forget_running(&mut self) {
-        self.stalls.forget_running();
+    /// A list of the pods begins. It reports every pod again that still exists.
+    pub(super) fn pods_listing(&mut self) {
+        self.stalls.pods_listing();
+    }
+
+    /// The list of the pods is complete.
+    pub(super) fn pods_listed(&mut self) {
+        self.stalls.pods_listed();
     }
 
     /// Marks every kept event as unpublished. The stream may have lost it.
@@ -256,8 +212,8 @@ impl PodTracker {
             self.hold = OutcomeHold::TimerRunning;
             effects.push(Effect::Wait(Timer::Outcome, OUTCOME_GRACE));
         }
-        let stall_timer = self.stalls.take_timer();
-        effects.extend(stall_timer.map(|(token, delay)| Effect::Wait(Timer::Stall(token), delay)));
+        let timers = self.stalls.take_timers().into_iter();
+        effects.extend(timers.map(|(token, delay)| Effect::Wait(Timer::Stall(token), delay)));
         effects
     }
 
@@ -329,7 +285,8 @@ impl PodTracker {
         let listed = u32::try_from(outcome.attempts.len()).unwrap_or(u32::MAX);
         outcome.attempts_omitted = pods.max(self.ended_pods()).saturating_sub(listed);
         if outcome.result != OutcomeResult::Complete {
-            outcome.stall = self.stalls.active().cloned();
+            let finished = outcome.finish_time.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+            outcome.stall = self.stalls.explanation(finished.map(Timestamp::as_second)).cloned();
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum Action {
     VerifyDeleted,
     /// Patch the TTL and the outcome label onto the Job. Its outcome is stored.
     Retire,
+    /// Remove an outcome label that does not belong to the Job, which has no outcome yet.
+    RemoveForeignLabel,
     /// Publish an attempt or a stall of the Job.
     PublishPending(PendingEvent),
     /// Wait for the outcome of the previous Job of this name. Only the watch may close that Job.
@@ -87,7 +89,10 @@ fn reconcile_published(last: &LastEvent, job: &JobState, source: Source) -> Opti
         Presence::Present if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Modified, None))
         }
-        Presence::Present => job.outcome().map(publish_outcome),
+        Presence::Present => match job.outcome() {
+            Some(outcome) => Some(publish_outcome(outcome)),
+            None => job.foreign_label.then_some(Action::RemoveForeignLabel),
+        },
         Presence::DeletedUnverified | Presence::MissingUnverified => Some(Action::VerifyDeleted),
         Presence::Deleted if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Deleted, None))

@@ -25,6 +25,8 @@ use crate::{
 const MAX_DEPTH: usize = 16;
 /// The maximum depth of a queue once all queues together exceed [`HIGH_WATERMARK`].
 pub const COALESCED_DEPTH: usize = 2;
+/// The size of a status from which on a queue has at most [`COALESCED_DEPTH`] states, in bytes.
+const LARGE_STATUS: usize = 64 * 1024;
 /// The number of Jobs in all queues together above which the caller coalesces.
 ///
 /// This bounds the memory during a NATS outage: beyond it, each Job adds at most [`COALESCED_DEPTH`]
@@ -62,6 +64,10 @@ pub enum ActionResult {
     Verified(DeletionCheck),
     /// The Job has its TTL and its outcome label.
     Retired,
+    /// The Job has no foreign outcome label any more, or has changed.
+    LabelRemoved,
+    /// Kubernetes refuses this change of this Job. The caller observes the Job again later.
+    Refused,
     /// This replica lost the leadership.
     Abandoned,
 }
@@ -149,7 +155,8 @@ impl<W> SubjectQueue<W> {
     /// to `ADDED` alone, and the watch delivers each state once.
     fn append(&mut self, job: JobState, source: Source, depth: usize) {
         if source == Source::Watch {
-            self.merge(&job, depth);
+            let large = job.status.text().len() >= LARGE_STATUS;
+            self.merge(&job, if large { COALESCED_DEPTH } else { depth });
         }
         self.pending.push_back((job, source));
     }
@@ -296,6 +303,11 @@ impl<W> SubjectQueue<W> {
                     job.retired = true;
                 }
             }
+            ActionResult::LabelRemoved => {
+                if let Some((job, _)) = self.pending.front_mut() {
+                    job.foreign_label = false;
+                }
+            }
             ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
                 if let Some((job, _)) = self.pending.front_mut() {
                     job.cancelled = check == DeletionCheck::Cancelled;
@@ -308,7 +320,9 @@ impl<W> SubjectQueue<W> {
             }
             // The abandoned event belongs to a pod, so the first Job stays.
             ActionResult::Abandoned if event.is_some() => {}
-            ActionResult::Verified(DeletionCheck::Exists) | ActionResult::Abandoned => {
+            ActionResult::Verified(DeletionCheck::Exists)
+            | ActionResult::Refused
+            | ActionResult::Abandoned => {
                 self.pending.pop_front();
             }
         }

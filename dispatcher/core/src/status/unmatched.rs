@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::status::{pod_tracker::PodState, subject::SubjectKey};
+use crate::{contract::names::JobName, status::pod_observation::PodState};
 
 /// The maximum number of Job names. An entry is usually short-lived: the observation of the Job
 /// follows moments after that of its first pod.
@@ -16,16 +16,16 @@ const MAX_PER_JOB: usize = 16;
 /// Observations of pods by Job name.
 #[derive(Debug, Default)]
 pub struct UnmatchedObservations {
-    by_job: HashMap<SubjectKey, Vec<(String, PodState)>>,
-    /// The keys of `by_job`, oldest first.
-    order: VecDeque<SubjectKey>,
+    by_job: HashMap<JobName, Vec<(String, PodState)>>,
+    /// The names in `by_job`, oldest first.
+    order: VecDeque<JobName>,
 }
 
 impl UnmatchedObservations {
-    /// Keeps an observation of a pod. `key` and `uid` are its Job's.
-    pub fn insert(&mut self, key: SubjectKey, uid: String, state: PodState) {
-        let observations = self.by_job.entry(key.clone()).or_insert_with(|| {
-            self.order.push_back(key);
+    /// Keeps an observation of a pod or a Kubernetes Event. `name` and `uid` are its Job's.
+    pub fn insert(&mut self, name: JobName, uid: String, state: PodState) {
+        let observations = self.by_job.entry(name.clone()).or_insert_with(|| {
+            self.order.push_back(name);
             Vec::new()
         });
         if observations.len() >= MAX_PER_JOB {
@@ -41,10 +41,10 @@ impl UnmatchedObservations {
 
     /// Removes and returns the observations for a Job name, oldest first. Each is a pair of the
     /// Job's uid and the pod's state.
-    pub fn take(&mut self, key: &SubjectKey) -> Vec<(String, PodState)> {
-        let observations = self.by_job.remove(key).unwrap_or_default();
+    pub fn take(&mut self, name: &JobName) -> Vec<(String, PodState)> {
+        let observations = self.by_job.remove(name).unwrap_or_default();
         if !observations.is_empty() {
-            self.order.retain(|other| other != key);
+            self.order.retain(|other| other != name);
         }
         observations
     }
@@ -53,10 +53,9 @@ impl UnmatchedObservations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::names::{JobName, TemplateName};
 
-    fn key(name: &str) -> SubjectKey {
-        (TemplateName::try_from("simple").unwrap(), JobName::try_from(name).unwrap())
+    fn key(name: &str) -> JobName {
+        JobName::try_from(name).unwrap()
     }
 
     fn running(pod: &str) -> PodState {

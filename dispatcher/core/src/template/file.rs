@@ -22,6 +22,8 @@ use crate::{
 const API_VERSION: &str = prefixed!("v1alpha1");
 /// The `kind` of a template.
 const KIND: &str = "JobTemplate";
+/// The longest name prefix, in bytes: it leaves room for a part that differs.
+const MAX_NAME_PREFIX: u16 = 40;
 /// The largest number of log lines that a template can set.
 const MAX_LOG_LINES: u16 = 1000;
 /// The largest log tail, in bytes. An outcome contains the log tails of several attempts and must
@@ -67,6 +69,11 @@ pub(super) struct Metadata {
 pub(super) struct Spec {
     /// The Job's name if the request has no `name`. It may contain `${parameter}`.
     pub(super) job_name: String,
+    /// The start of every Job's name, also of a `name` that a client gives. No other template's Jobs can
+    /// have such a name.
+    #[serde(default)]
+    #[schemars(schema_with = "schema_of_name_prefix")]
+    pub(super) name_prefix: Option<String>,
     /// The parameters of a request: JSON Schema (draft 2020-12) of an object. A parameter with
     /// `x-truthy: true` accepts any value. It becomes `true` if JavaScript converts the value to
     /// true, and has no value otherwise.
@@ -163,6 +170,10 @@ fn schema_of_api_version(_: &mut SchemaGenerator) -> Schema {
 
 fn schema_of_kind(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"const": KIND})
+}
+
+fn schema_of_name_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": "^[a-z0-9][-a-z0-9]*$", "maxLength": MAX_NAME_PREFIX})
 }
 
 fn schema_of_parameters(_: &mut SchemaGenerator) -> Schema {

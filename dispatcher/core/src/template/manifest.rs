@@ -1,12 +1,13 @@
-//! Validates a manifest: a `batch/v1` Job without unknown fields, whose references name declared
-//! parameters, and which stays a valid Job without the optional parameters.
+//! Validates a manifest: a `batch/v1` Job whose references name declared parameters, and which stays
+//! a valid Job without the optional parameters. A field that this version does not know is a warning:
+//! the cluster may know it.
 
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Map, Value};
 
 use crate::{
     contract::PREFIX,
-    template::{parameters::Parameters, pattern::Pattern, policy, problem::Problem, render},
+    template::{enumerations, parameters::Parameters, pattern::Pattern, policy, problem::Problem, render},
 };
 
 /// Lists whose entries an absent parameter must not remove.
@@ -23,30 +24,41 @@ pub(super) fn take_ttl(manifest: &mut Value) -> Result<Option<i32>, Problem> {
     }
 }
 
-/// All problems of a manifest.
-pub(super) fn problems(manifest: &Value, parameters: &Parameters) -> Vec<Problem> {
+/// What a check of a manifest finds.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// The template is not valid.
+    pub(super) problems: Vec<Problem>,
+    /// Unknown fields.
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// Checks a manifest.
+pub(super) fn check(manifest: &Value, parameters: &Parameters) -> Findings {
     let mut problems = reserved(manifest);
     references(manifest, &Place { path: "job".to_owned(), list: None }, parameters, &mut problems);
     if !problems.is_empty() {
-        return problems;
+        return Findings { problems, ..Findings::default() };
     }
+    let mut warnings = Vec::new();
+    problems.extend(enumerations::problems(manifest));
     for with_optional in [true, false] {
         let rendered = render::render(manifest, &parameters.sample(with_optional));
+        problems.extend(policy::refusals(&rendered));
         match typed(rendered.clone()) {
-            Ok(job) => {
-                problems.extend(unknown_fields(&rendered, &job));
-                problems.extend(policy::refusals(&job));
-            }
+            Ok(job) => warnings.extend(unknown_fields(&rendered, &job)),
             Err(problem) => problems.push(problem),
         }
     }
-    problems.sort_by(|a, b| a.field.cmp(&b.field));
-    problems.dedup();
-    problems
+    for found in [&mut problems, &mut warnings] {
+        found.sort_by(|a, b| a.field.cmp(&b.field));
+        found.dedup();
+    }
+    Findings { problems, warnings }
 }
 
-/// The typed Job of a rendered manifest.
-pub(super) fn typed(rendered: Value) -> Result<Job, Problem> {
+/// The typed Job of a rendered manifest, without the fields that this version does not know.
+fn typed(rendered: Value) -> Result<Job, Problem> {
     serde_path_to_error::deserialize(rendered).map_err(|error| {
         let field = match error.path().to_string() {
             path if path == "." => "job".to_owned(),
@@ -129,14 +141,17 @@ fn reference_problem(name: &str, place: &Place, parameters: &Parameters) -> Opti
     ))
 }
 
-/// The fields that are missing from the typed Job: misspelled ones.
+/// The fields that are missing from the typed Job: misspelled ones, and new ones.
 fn unknown_fields(rendered: &Value, job: &Job) -> Vec<Problem> {
     let mut fields = Vec::new();
     match serde_json::to_value(job) {
         Ok(typed) => collect_unknown(rendered, &typed, "job", &mut fields),
         Err(error) => return vec![Problem::at("job", error.to_string())],
     }
-    fields.into_iter().map(|field| Problem::at(field, "unknown field of a batch/v1 Job")).collect()
+    fields
+        .into_iter()
+        .map(|field| Problem::at(field, "unknown field of a batch/v1 Job, passed through"))
+        .collect()
 }
 
 fn collect_unknown(given: &Value, typed: &Value, path: &str, unknown: &mut Vec<String>) {

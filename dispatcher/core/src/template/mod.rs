@@ -6,13 +6,19 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
-use k8s_openapi::api::batch::v1::Job;
 use serde_json::Value;
 
+use self::naming::Prefixes;
 use crate::contract::names::{JobName, TemplateName};
 
+mod bounds;
+mod candidates;
+mod enumerations;
+mod fields;
 mod file;
 mod manifest;
+mod naming;
+pub(crate) mod object;
 mod parameter;
 mod parameters;
 mod pattern;
@@ -43,6 +49,10 @@ pub struct Template {
     pub max_active: Option<NonZeroU32>,
     /// How much of a pod's log its attempt carries; `None` for nothing.
     pub log_tail: Option<LogTail>,
+    /// Fields of the manifest that this version does not know. They are passed through, since the
+    /// cluster may know them.
+    pub warnings: Vec<Problem>,
+    prefixes: Prefixes,
     manifest: Value,
     policy: Arc<Policy>,
 }
@@ -66,8 +76,12 @@ impl Template {
             problems.push(problem);
             None
         });
-        problems.extend(manifest::problems(&manifest, &parameters));
-        match job_name(&spec.job_name, &parameters) {
+        let found = manifest::check(&manifest, &parameters);
+        problems.extend(found.problems);
+        let prefixes = Prefixes::new(spec.name_prefix);
+        let job_name = job_name(&spec.job_name, &parameters)
+            .and_then(|job_name| prefixes.check_default(&job_name).map(|()| job_name));
+        match job_name {
             Ok(job_name) if problems.is_empty() => Ok(Self {
                 name,
                 parameters,
@@ -75,6 +89,8 @@ impl Template {
                 ttl_seconds,
                 max_active: spec.limits.max_active,
                 log_tail: spec.log_tail.bounds(),
+                warnings: found.warnings.into_iter().map(|warning| warning.within("spec")).collect(),
+                prefixes,
                 manifest,
                 policy: Arc::default(),
             }),
@@ -89,10 +105,10 @@ impl Template {
     /// The template with the operator's limits.
     ///
     /// # Errors
-    /// The images and `ServiceAccounts` that the limits do not allow and no parameter changes.
+    /// The values that the limits do not allow and no parameter changes.
     pub fn with_policy(self, policy: Arc<Policy>) -> Result<Self, Vec<Problem>> {
         let sample = render::render(&self.manifest, &self.parameters.sample(true));
-        let mut problems = policy.problems(&manifest::typed(sample).map_err(|problem| vec![problem])?);
+        let mut problems = policy.problems(&sample);
         problems.retain(|problem| manifest::is_fixed(&self.manifest, &problem.field));
         if problems.is_empty() {
             Ok(Self { policy, ..self })
@@ -102,15 +118,22 @@ impl Template {
     }
 
     /// Renders the manifest: substitutes `values`, and omits each list entry that references a
-    /// parameter without a value. The Job has no name yet.
+    /// parameter without a value. The Job has no name yet. It is JSON, because a type would drop the
+    /// fields that it does not know.
     ///
     /// # Errors
     /// The first field that no template may set, or that the operator's limits do not allow.
-    pub fn render(&self, values: &BTreeMap<String, String>) -> Result<Job, Problem> {
-        let mut job = manifest::typed(render::render(&self.manifest, values))?;
+    pub fn render(&self, values: &BTreeMap<String, String>) -> Result<Value, Problem> {
+        let mut job = render::render(&self.manifest, values);
         let refused = policy::refusals(&job).into_iter().chain(self.policy.problems(&job)).next();
         policy::set_defaults(&mut job, &self.policy);
         refused.map_or(Ok(job), Err)
+    }
+
+    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`.
+    #[must_use]
+    pub fn request_schema(&self) -> Value {
+        self.parameters.request_schema(self.prefixes.own())
     }
 }
 

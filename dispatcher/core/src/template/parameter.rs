@@ -91,7 +91,9 @@ pub(super) struct Parameter {
     pub(super) truthy: bool,
     /// The value if a request gives none.
     pub(super) default: Option<Value>,
-    schema: Value,
+    /// Some values that satisfy the schema; none if it is too intricate to find one.
+    pub(super) candidates: Vec<Value>,
+    pub(super) schema: Value,
 }
 
 /// The declared parameters; adds the problems of the schema to `problems`.
@@ -115,6 +117,7 @@ pub(super) fn declared(
             required: required.contains(&name.as_str()),
             truthy: schema.get("x-truthy") == Some(&Value::Bool(true)),
             default: schema.get("default").cloned(),
+            candidates: Vec::new(),
             schema: schema.clone(),
         };
         let messages = name_problem(name).into_iter().chain(parameter.problems());
@@ -215,36 +218,26 @@ impl Parameter {
         }
     }
 
-    /// A possible text of the parameter, as far as the schema shows one.
+    /// The texts of the values that are known to satisfy the schema.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        self.candidates.iter().filter_map(|value| self.text(value).ok().flatten())
+    }
+
+    /// A possible text of the parameter.
     pub(super) fn sample(&self) -> String {
-        self.candidates().into_iter().next().unwrap_or_else(|| "a".to_owned())
+        self.texts().next().unwrap_or_else(|| "x".to_owned())
     }
 
-    /// A possible text of the parameter that can be part of an RFC 1123 label.
+    /// A possible text of the parameter that can be part of an RFC 1123 label. A listed value must
+    /// be one; for other schemas, the search for one may fail.
     pub(super) fn label_sample(&self) -> Option<String> {
-        let is_label_part =
-            |text: &String| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        self.candidates().into_iter().filter(is_label_part).min_by_key(String::len)
+        let is_listed = ["enum", "const"].iter().any(|keyword| self.schema.get(keyword).is_some());
+        let found = self.texts().filter(|text| is_label_part(text)).min_by_key(String::len);
+        found.or_else(|| (!is_listed).then(|| "x".to_owned()))
     }
+}
 
-    fn candidates(&self) -> Vec<String> {
-        let texts = |values: &[Value]| values.iter().filter_map(|value| scalar::text(value).ok()).collect();
-        if self.truthy {
-            return vec!["true".to_owned()];
-        }
-        if let Some(options) = self.schema.get("enum").and_then(Value::as_array) {
-            return texts(options);
-        }
-        if let Some(only) = self.schema.get("const") {
-            return texts(std::slice::from_ref(only));
-        }
-        match self.types().next() {
-            Some("boolean") => vec!["true".to_owned(), "false".to_owned()],
-            Some("integer" | "number") => vec!["1".to_owned()],
-            _ => {
-                let least = self.schema.get("minLength").and_then(Value::as_u64).unwrap_or(1).clamp(1, 1024);
-                vec!["a".repeat(usize::try_from(least).unwrap_or(1))]
-            }
-        }
-    }
+/// Whether the text can be part of an RFC 1123 label.
+pub(super) fn is_label_part(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

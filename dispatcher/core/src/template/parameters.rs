@@ -10,6 +10,8 @@ pub use crate::template::parameter::RESERVED;
 use crate::{
     contract::names::{MAX_LABEL, Quoted},
     template::{
+        bounds, candidates,
+        object::edit,
         parameter::{self, Parameter},
         pattern,
         problem::{self, Problem},
@@ -20,6 +22,8 @@ use crate::{
 
 /// The largest number of problems in a rejection's message.
 const MAX_PROBLEMS: usize = 3;
+/// How many values are kept of each parameter, to build sample requests from.
+const MAX_CANDIDATES: usize = 16;
 /// The longest message of the JSON Schema library, in characters.
 const MAX_LIBRARY_MESSAGE: usize = 300;
 /// The longest `generateName`: twelve digits follow.
@@ -46,18 +50,15 @@ impl Parameters {
         }
         let declared = parameter::declared(&schema, &mut problems);
         let schema = Value::Object(schema);
-        match compile(&schema) {
-            Ok(validator) if problems.is_empty() => {
-                let parameters = Self { schema: Arc::new(schema), declared, validator: Arc::new(validator) };
-                parameters.check_defaults()?;
-                Ok(parameters)
-            }
-            Ok(_) => Err(problems),
-            Err(problem) => {
-                problems.push(problem);
-                Err(problems)
-            }
+        problems.extend(bounds::problems(&schema, "parameters"));
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        let validator = compile(&schema).map_err(|problem| vec![problem])?;
+        let mut parameters = Self { schema: Arc::new(schema), declared, validator: Arc::new(validator) };
+        parameters.check_defaults()?;
+        parameters.find_candidates();
+        Ok(parameters)
     }
 
     /// Validates the defaults against the same schema as the values of a request.
@@ -75,6 +76,78 @@ impl Parameters {
             .map(|p| Problem::at(format!("parameters.properties.{}.default", p.field), p.message))
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Finds values that satisfy the schema of each parameter.
+    fn find_candidates(&mut self) {
+        let mut declared = self.declared.clone();
+        for (name, parameter) in &mut declared {
+            let mut found = candidates::candidates(&parameter.schema, &self.schema);
+            found.retain(|value| {
+                let fields = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+                parameter.text(value).is_ok() && self.violations(&fields).iter().all(|it| it.field != *name)
+            });
+            found.truncate(MAX_CANDIDATES);
+            parameter.candidates = found;
+        }
+        self.declared = declared;
+    }
+
+    /// Requests that satisfy the schema, without optional parameters where possible. The values of
+    /// the parameters that are part of the default name come from those that a name can contain.
+    pub(crate) fn samples(&self, is_in_name: impl Fn(&str) -> bool) -> Vec<BTreeMap<String, Value>> {
+        let choices: BTreeMap<&str, Vec<&Value>> = self
+            .declared
+            .iter()
+            .map(|(name, parameter)| {
+                let mut values: Vec<_> = parameter.candidates.iter().collect();
+                if is_in_name(name) {
+                    values.sort_by_key(|value| {
+                        !scalar::text(value).is_ok_and(|text| parameter::is_label_part(&text))
+                    });
+                }
+                (name.as_str(), values)
+            })
+            .collect();
+        let first =
+            |name: &str| choices.get(name).and_then(|values| values.first()).map(|value| (*value).clone());
+        let required = self.declared.iter().filter(|(_, parameter)| parameter.required);
+        let base: BTreeMap<String, Value> =
+            required.filter_map(|(name, _)| Some((name.clone(), first(name)?))).collect();
+        let variants = base.keys().flat_map(|name| {
+            let values = choices.get(name.as_str()).into_iter().flatten();
+            values.map(|value| {
+                let mut fields = base.clone();
+                fields.insert(name.clone(), (*value).clone());
+                fields
+            })
+        });
+        std::iter::once(base.clone())
+            .chain(variants)
+            .filter_map(|fields| self.completed(fields, &first))
+            .collect()
+    }
+
+    /// The fields with those that a condition of the schema requires besides; `None` if the schema
+    /// does not accept them.
+    fn completed(
+        &self,
+        mut fields: BTreeMap<String, Value>,
+        first: &impl Fn(&str) -> Option<Value>,
+    ) -> Option<BTreeMap<String, Value>> {
+        for _ in 0..=self.declared.len() {
+            if self.texts(&fields).is_ok() {
+                return Some(fields);
+            }
+            let instance = Value::Object(fields.clone().into_iter().collect());
+            let missing: Vec<_> =
+                self.violations(&instance).into_iter().filter(|it| it.message == problem::REQUIRED).collect();
+            for Problem { field, .. } in missing {
+                let value = first(&field)?;
+                fields.insert(field, value);
+            }
+        }
+        None
     }
 
     fn violations(&self, fields: &Value) -> Vec<Problem> {
@@ -143,19 +216,30 @@ impl Parameters {
         self.declared.get(name)?.label_sample()
     }
 
-    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`.
-    #[must_use]
-    pub fn request_schema(&self) -> Value {
+    /// The JSON Schema of a whole request: the parameters, `name` and `generateName`, which begin
+    /// with `prefix`.
+    pub(super) fn request_schema(&self, prefix: &str) -> Value {
         let mut schema = self.schema.as_object().cloned().unwrap_or_default();
         schema.insert("$schema".to_owned(), DRAFT.into());
         schema.insert("additionalProperties".to_owned(), false.into());
         let properties = schema.entry("properties").or_insert_with(|| json!({}));
         if let Some(properties) = properties.as_object_mut() {
-            let name = json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL,
+            let name_pattern = match prefix {
+                "" => "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$".to_owned(),
+                // A name does not end with a hyphen.
+                prefix if prefix.ends_with('-') => format!("^{prefix}[-a-z0-9]*[a-z0-9]$"),
+                prefix => format!("^{prefix}([-a-z0-9]*[a-z0-9])?$"),
+            };
+            let name = json!({"type": "string", "pattern": name_pattern, "maxLength": MAX_LABEL,
                 "description": "The Job's name."});
-            let prefix = json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX,
+            let mut generate_name = json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX,
                 "description": "A prefix of the Job's name; twelve hexadecimal digits follow. Not together with `name`."});
-            properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, prefix]));
+            if !prefix.is_empty() {
+                edit(&mut generate_name, &[], |it| {
+                    drop(it.insert("pattern".to_owned(), format!("^{prefix}").into()));
+                });
+            }
+            properties.extend(RESERVED.map(str::to_owned).into_iter().zip([name, generate_name]));
         }
         Value::Object(schema)
     }
@@ -163,7 +247,7 @@ impl Parameters {
 
 /// References cannot leave the file, patterns take linear time, and an unknown format is an error.
 fn compile(schema: &Value) -> Result<Validator, Problem> {
-    jsonschema::options()
+    bounds::with_keywords(jsonschema::options())
         .with_draft(Draft::Draft202012)
         .with_pattern_options(PatternOptions::regex())
         .with_format(quantity::FORMAT, quantity::is_quantity)

@@ -69,6 +69,14 @@ impl Pattern {
         })
     }
 
+    /// The text before the first reference.
+    pub(super) fn start(&self) -> &str {
+        match self.0.first() {
+            Some(Segment::Literal(literal)) => literal,
+            _ => "",
+        }
+    }
+
     /// Substitutes the references; `None` if a referenced parameter has no value.
     pub fn fill<V: AsRef<str>>(&self, value: impl Fn(&str) -> Option<V>) -> Option<String> {
         let mut text = String::new();

@@ -8,26 +8,35 @@ use std::{
     str::FromStr,
 };
 
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{PodSpec, SecurityContext},
-};
+use serde_json::Value;
 
-use crate::{contract::names::Quoted, template::problem::Problem};
+use crate::{
+    contract::names::Quoted,
+    template::{
+        fields::{self, Field},
+        object::{edit, entries_mut, set_default},
+        problem::Problem,
+    },
+};
 
 /// The path of the pod spec in a template.
 const POD: &str = "job.spec.template.spec";
+/// The lists of containers of a pod.
+const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 /// The largest number of allowed values in a message.
 const MAX_ALLOWED: usize = 5;
 
-/// The operator's limits for all templates. The default allows every image and `ServiceAccount`, and
-/// sets no deadline.
+/// The operator's limits for all templates. The default allows every image and `ServiceAccount`, no
+/// inline CSI volume, and sets no deadline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The allowed images; `None` for any.
     pub images: Option<Vec<ImagePattern>>,
     /// The allowed `ServiceAccounts`; `None` for any.
     pub service_accounts: Option<Vec<String>>,
+    /// The CSI drivers of inline volumes. Each driver can have privileges on the node, so the
+    /// default is none.
+    pub csi_drivers: Vec<String>,
     /// The `activeDeadlineSeconds` of a Job whose template sets none.
     pub active_deadline_seconds: Option<NonZeroU32>,
 }
@@ -78,24 +87,37 @@ impl ImagePattern {
 }
 
 impl Policy {
-    /// The fields of a Job that the operator's limits do not allow.
-    pub(super) fn problems(&self, job: &Job) -> Vec<Problem> {
+    /// The values in a Job that are not allowed. Unlike [`refusals`], they can depend on a parameter.
+    pub(super) fn problems(&self, job: &Value) -> Vec<Problem> {
+        let fields = fields::all(job);
         let mut problems = Vec::new();
-        let Some(pod) = pod_spec(job) else { return problems };
         if let Some(allowed) = &self.images {
-            for container in containers(pod) {
-                let image = container.image.unwrap_or_default();
+            for (field, image) in images(job, &fields) {
                 if !allowed.iter().any(|pattern| pattern.matches(image)) {
-                    let field = format!("{}.image", container.field);
                     problems.push(Problem::at(field, not_allowed(image, allowed)));
                 }
             }
         }
         if let Some(allowed) = &self.service_accounts {
-            for (field, account) in service_accounts(pod) {
+            for (field, account) in service_accounts(&fields) {
                 if !allowed.iter().any(|name| name == account) {
                     problems.push(Problem::at(field, not_allowed(account, allowed)));
                 }
+            }
+        }
+        for field in &fields {
+            if field.is("csi") && field.is_set() {
+                let driver = text(field.value.get("driver"));
+                if !self.csi_drivers.iter().any(|name| name == driver) {
+                    let at = format!("{}.driver", field.path);
+                    problems.push(Problem::at(at, not_allowed(driver, &self.csi_drivers)));
+                }
+            } else if is_system_priority(field) {
+                let message = "a system priority class is not allowed in any template";
+                problems.push(Problem::at(&field.path, message));
+            } else if field.is("procMount") && field.is_set() && text(Some(field.value)) != "Default" {
+                let message = "not allowed in any template, except with the value `Default`";
+                problems.push(Problem::at(&field.path, message));
             }
         }
         problems
@@ -104,6 +126,9 @@ impl Policy {
 
 fn not_allowed(found: &str, allowed: &[impl fmt::Display]) -> String {
     let mut message = format!("{} is not allowed by the operator (allowed: ", Quoted::new(found));
+    if allowed.is_empty() {
+        message.push_str("none");
+    }
     for (i, allowed) in allowed.iter().take(MAX_ALLOWED).enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(message, "{}{allowed}", if i > 0 { ", " } else { "" });
@@ -112,100 +137,137 @@ fn not_allowed(found: &str, allowed: &[impl fmt::Display]) -> String {
     message
 }
 
-/// The fields that no template may set: ways out of the container, and permissions on the node.
-pub(super) fn refusals(job: &Job) -> Vec<Problem> {
-    let Some(pod) = pod_spec(job) else { return Vec::new() };
-    let mut fields = Vec::new();
-    let host = [("hostNetwork", pod.host_network), ("hostPID", pod.host_pid), ("hostIPC", pod.host_ipc)];
-    for (name, _) in host.iter().filter(|(_, value)| *value == Some(true)) {
-        fields.push(format!("{POD}.{name}"));
-    }
-    for (i, volume) in pod.volumes.iter().flatten().enumerate() {
-        if volume.host_path.is_some() {
-            fields.push(format!("{POD}.volumes[{i}].hostPath"));
-        }
-    }
-    let windows = pod.security_context.as_ref().and_then(|context| context.windows_options.as_ref());
-    if windows.is_some_and(|options| options.host_process == Some(true)) {
-        fields.push(format!("{POD}.securityContext.windowsOptions.hostProcess"));
-    }
-    for container in containers(pod) {
-        let Some(context) = container.security_context else { continue };
-        let windows = context.windows_options.as_ref().and_then(|options| options.host_process);
-        for (name, value) in [
-            ("privileged", context.privileged),
-            ("allowPrivilegeEscalation", context.allow_privilege_escalation),
-            ("windowsOptions.hostProcess", windows),
-        ] {
-            if value == Some(true) {
-                fields.push(format!("{}.securityContext.{name}", container.field));
+/// Fields that no template may set to any value: ways out of the container, permissions on the node, a
+/// node that the scheduler did not choose, and tokens other than by `automountServiceAccountToken`.
+const REFUSED: [&str; 12] = [
+    "allowPrivilegeEscalation",
+    "flexVolume",
+    "gitRepo",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPath",
+    "hostProcess",
+    "nodeName",
+    "podCertificate",
+    "privileged",
+    "serviceAccountToken",
+];
+
+/// The types of volumes that Kubernetes 1.37 has. Another one could be a way to the node.
+const VOLUMES: [&str; 30] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "secret",
+    "storageos",
+    "vsphereVolume",
+];
+
+/// The sources of projected volumes that Kubernetes 1.37 has. Another one could be a credential.
+const PROJECTIONS: [&str; 6] =
+    ["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"];
+
+/// The fields that no template may set.
+pub(super) fn refusals(job: &Value) -> Vec<Problem> {
+    let fields = fields::all(job);
+    let refused = fields.iter().filter(|field| field.is_any(&REFUSED) && field.is_set());
+    let mut problems: Vec<Problem> =
+        refused.map(|field| Problem::at(&field.path, "not allowed in any template")).collect();
+    for (list, known) in [("volumes", &VOLUMES[..]), ("sources", &PROJECTIONS[..])] {
+        let lists = fields.iter().filter(|field| field.is(list));
+        for field in lists.filter(|field| list == "volumes" || field.path.contains(".projected.")) {
+            for (i, entry) in field.value.as_array().into_iter().flatten().enumerate() {
+                let keys = entry.as_object().into_iter().flatten().map(|(key, _)| key);
+                for key in keys.filter(|key| *key != "name" && !known.contains(&key.as_str())) {
+                    let at = format!("{}[{i}].{key}", field.path);
+                    problems.push(Problem::at(at, "unknown type, not allowed in any template"));
+                }
             }
         }
     }
-    fields.into_iter().map(|field| Problem::at(field, "not allowed in any template")).collect()
+    problems
+}
+
+/// Classes above all others. With them, a Job evicts the pods of the cluster itself.
+fn is_system_priority(field: &Field<'_>) -> bool {
+    field.is("priorityClassName") && text(Some(field.value)).starts_with("system-")
 }
 
 /// Sets the defaults for what the template does not set: no `ServiceAccount` token, no privilege
 /// escalation, the operator's deadline.
-pub(super) fn set_defaults(job: &mut Job, policy: &Policy) {
-    let Some(spec) = &mut job.spec else { return };
+pub(super) fn set_defaults(job: &mut Value, policy: &Policy) {
     if let Some(seconds) = policy.active_deadline_seconds {
-        spec.active_deadline_seconds.get_or_insert(seconds.get().into());
+        edit(job, &["spec"], |spec| set_default(spec, "activeDeadlineSeconds", seconds.get()));
     }
-    if let Some(pod) = &mut spec.template.spec {
-        pod.automount_service_account_token.get_or_insert(false);
-        for container in pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()) {
-            let context = container.security_context.get_or_insert_default();
-            context.allow_privilege_escalation.get_or_insert(false);
+    edit(job, &["spec", "template", "spec"], |pod| {
+        set_default(pod, "automountServiceAccountToken", false);
+    });
+    for list in ["initContainers", "containers"] {
+        for container in entries_mut(job, &format!("/spec/template/spec/{list}")) {
+            edit(container, &["securityContext"], |context| {
+                set_default(context, "allowPrivilegeEscalation", false);
+            });
         }
     }
 }
 
-fn pod_spec(job: &Job) -> Option<&PodSpec> {
-    job.spec.as_ref()?.template.spec.as_ref()
+fn text(value: Option<&Value>) -> &str {
+    value.and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A container of any of the three lists.
-struct ContainerRef<'a> {
-    /// Its path in the template.
-    field: String,
-    image: Option<&'a str>,
-    security_context: Option<&'a SecurityContext>,
-}
-
-/// All containers of a pod, including init and ephemeral containers.
-fn containers(pod: &PodSpec) -> Vec<ContainerRef<'_>> {
-    let field = |list: &str, i: usize| format!("{POD}.{list}[{i}]");
-    let mut all = Vec::new();
-    let lists = [
-        ("initContainers", pod.init_containers.as_deref().unwrap_or_default()),
-        ("containers", &pod.containers),
-    ];
-    for (list, containers) in lists {
-        all.extend(containers.iter().enumerate().map(|(i, container)| ContainerRef {
-            field: field(list, i),
-            image: container.image.as_deref(),
-            security_context: container.security_context.as_ref(),
-        }));
+/// The images of containers and of image volumes, wherever they stand. A container without an image
+/// has the image "".
+fn images<'a>(job: &Value, fields: &'a [Field<'_>]) -> Vec<(String, &'a str)> {
+    let mut images: Vec<(String, &str)> = Vec::new();
+    for field in fields.iter().filter(|field| field.is("image") && !field.value.is_null()) {
+        match field.value.as_str() {
+            Some(image) => images.push((field.path.clone(), image)),
+            None => images.push((format!("{}.reference", field.path), text(field.value.get("reference")))),
+        }
     }
-    let ephemeral = pod.ephemeral_containers.iter().flatten().enumerate();
-    all.extend(ephemeral.map(|(i, container)| ContainerRef {
-        field: field("ephemeralContainers", i),
-        image: container.image.as_deref(),
-        security_context: container.security_context.as_ref(),
-    }));
-    all
+    for list in CONTAINERS {
+        let containers = job.pointer(&format!("/spec/template/spec/{list}")).and_then(Value::as_array);
+        for (i, container) in containers.into_iter().flatten().enumerate() {
+            if container.get("image").is_none_or(Value::is_null) {
+                images.push((format!("{POD}.{list}[{i}].image"), ""));
+            }
+        }
+    }
+    images
 }
 
 /// The `ServiceAccounts` of a pod, by both names of the field; `default` if neither is set.
-fn service_accounts(pod: &PodSpec) -> Vec<(String, &str)> {
-    let names = [("serviceAccountName", &pod.service_account_name), ("serviceAccount", &pod.service_account)];
-    let mut accounts: Vec<(String, &str)> = names
-        .into_iter()
-        .filter_map(|(name, value)| Some((format!("{POD}.{name}"), value.as_deref()?)))
-        .filter(|(_, account)| !account.is_empty())
-        .collect();
-    if accounts.is_empty() {
+fn service_accounts<'a>(fields: &'a [Field<'_>]) -> Vec<(String, &'a str)> {
+    let named = fields.iter().filter(|field| field.is_any(&["serviceAccountName", "serviceAccount"]));
+    let accounts = named.filter(|field| field.is_set());
+    let mut accounts: Vec<_> = accounts.map(|field| (field.path.clone(), text(Some(field.value)))).collect();
+    let names = [format!("{POD}.serviceAccountName"), format!("{POD}.serviceAccount")];
+    if !accounts.iter().any(|(path, _)| names.contains(path)) {
         accounts.push((format!("{POD}.serviceAccountName"), "default"));
     }
     accounts

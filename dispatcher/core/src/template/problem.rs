@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::{contract::names::Quoted, template::quantity};
 
+/// The message about a required field without a value.
+pub(super) const REQUIRED: &str = "required field is missing";
 /// The longest list of allowed values in a message, in bytes.
 const MAX_LIST: usize = 200;
 
@@ -86,7 +88,7 @@ pub(super) fn of_violation(error: &ValidationError<'_>, schema: &Value) -> Vec<P
     let below = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
     match error.kind() {
         Kind::Required { property } => {
-            vec![Problem::at(below(property.as_str().unwrap_or_default()), "required field is missing")]
+            vec![Problem::at(below(property.as_str().unwrap_or_default()), REQUIRED)]
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let message = unknown_field(error, schema);
@@ -149,6 +151,7 @@ fn message(error: &ValidationError<'_>) -> String {
         Kind::Format { format } if format == quantity::FORMAT => {
             format!("expected a Kubernetes quantity such as 64Mi, 1.5G or 100m, found {found}")
         }
+        Kind::Custom { message, .. } => message.clone(),
         Kind::Format { format } => format!("expected the format {format}, found {found}"),
         other => format!("does not satisfy the schema keyword {}", Quoted::new(other.keyword())),
     }

@@ -1,8 +1,14 @@
+use k8s_openapi::api::batch::v1::Job;
+
 use super::*;
-use crate::testing::{SIMPLE, simple};
+use crate::testing::{SIMPLE, changed, simple};
 
 fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn render(template: &Template, pairs: &[(&str, &str)]) -> Job {
+    serde_json::from_value(template.render(&values(pairs)).unwrap()).unwrap()
 }
 
 fn env(job: &Job) -> BTreeMap<String, String> {
@@ -15,7 +21,7 @@ fn env(job: &Job) -> BTreeMap<String, String> {
 fn shipped_template_renders_the_expected_job() {
     let template = simple();
     assert_eq!(template.ttl_seconds, Some(600));
-    let job = template.render(&values(&[("foo", "15")])).unwrap();
+    let job = render(&template, &[("foo", "15")]);
     let spec = job.spec.as_ref().unwrap();
     assert_eq!(spec.backoff_limit, Some(3));
     assert_eq!(spec.ttl_seconds_after_finished, None, "patched on once the outcome is stored");
@@ -32,15 +38,15 @@ fn shipped_template_renders_the_expected_job() {
 
 #[test]
 fn optional_parameter_without_value_sets_no_variable() {
-    let job = simple().render(&values(&[("foo", "a"), ("fail", "true")])).unwrap();
+    let job = render(&simple(), &[("foo", "a"), ("fail", "true")]);
     assert_eq!(env(&job)["FAIL"], "true");
-    let job = simple().render(&values(&[("foo", "a")])).unwrap();
+    let job = render(&simple(), &[("foo", "a")]);
     assert!(!env(&job).contains_key("FAIL"));
 }
 
 #[test]
 fn value_cannot_reference_another_variable_of_the_container() {
-    let job = simple().render(&values(&[("foo", "$(SLEEP_SECONDS) ${fail} $$")])).unwrap();
+    let job = render(&simple(), &[("foo", "$(SLEEP_SECONDS) ${fail} $$")]);
     assert_eq!(env(&job)["FOO"], "$$(SLEEP_SECONDS) $${fail} $$$$", "Kubernetes expands `$$` to `$`");
 }
 
@@ -83,7 +89,6 @@ fn invalid_template_is_reported_with_the_field() {
         ),
         ("value: ${foo}\n", "value: ${bar}\n", "env[0].value: references undeclared parameter `bar`"),
         ("value: ${foo}\n", "value: ${foo\n", "env[0].value: `${` has no closing `}`"),
-        ("backoffLimit: 3", "backofLimit: 3", "spec.job.spec.backofLimit: unknown field of a batch/v1 Job"),
         ("backoffLimit: 3", "backoffLimit: three", "spec.job.spec.backoffLimit: not valid in a batch/v1 Job"),
         (
             "backoffLimit: 3",
@@ -91,9 +96,9 @@ fn invalid_template_is_reported_with_the_field() {
             "spec.job.spec.backoffLimit: not valid in a batch/v1 Job",
         ),
         (
-            "imagePullPolicy:",
-            "imagePulPolicy:",
-            "spec.job.spec.template.spec.containers[0].imagePulPolicy: unknown field",
+            "restartPolicy: Never",
+            "restartPolicy: Nver",
+            "spec.job.spec.template.spec.restartPolicy: found \"Nver\"; did you mean `Never`?",
         ),
         ("kind: Job\n", "kind: Pod\n", "spec.job.kind: expected \"Job\", found \"Pod\""),
         (
@@ -192,6 +197,49 @@ fn invalid_template_is_reported_with_the_field() {
     }
 }
 
+/// Fields that Kubernetes 1.37 knows and the client library does not; a misspelled one looks the same.
+#[test]
+fn unknown_field_is_passed_through_with_a_warning() {
+    let pod = "/spec/template/spec";
+    let container = |extra: Value| {
+        let mut container = serde_json::json!({"name": "main", "image": "x"});
+        container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        (format!("{pod}/containers"), Value::from(vec![container]))
+    };
+    let rules = serde_json::json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for ((pointer, value), field, at) in [
+        (
+            container(serde_json::json!({"restartPolicy": "Never", "restartPolicyRules": rules})),
+            "containers[0].restartPolicyRules",
+            "/containers/0/restartPolicyRules/0/exitCodes/values/0",
+        ),
+        (
+            container(
+                serde_json::json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "e", "path": "a", "key": "K"}}}]}),
+            ),
+            "containers[0].env[0].valueFrom.fileKeyRef",
+            "/containers/0/env/0/valueFrom/fileKeyRef/key",
+        ),
+        ((format!("{pod}/hostnameOverride"), "h".into()), "hostnameOverride", "/hostnameOverride"),
+        (
+            (format!("{pod}/schedulingGroup"), serde_json::json!({"podGroupName": "${foo}"})),
+            "schedulingGroup",
+            "/schedulingGroup/podGroupName",
+        ),
+        ((format!("{pod}/backofLimit"), 3.into()), "backofLimit", "/backofLimit"),
+    ] {
+        let template = Template::parse(&changed(&pointer, &value)).unwrap();
+        let warning = Problem::at(
+            format!("spec.job.spec.template.spec.{field}"),
+            "unknown field of a batch/v1 Job, passed through",
+        );
+        assert_eq!(template.warnings, [warning]);
+        let job = template.render(&values(&[("foo", "group")])).unwrap();
+        assert!(job.pointer(&format!("{pod}{at}")).is_some(), "{at}: {job}");
+    }
+    assert_eq!(simple().warnings, []);
+}
+
 #[test]
 fn all_problems_are_reported_at_once() {
     let text = with("jobName: simple-job-", "jobName: Simple-").replace("${fail}", "${flail}");
@@ -203,16 +251,21 @@ fn all_problems_are_reported_at_once() {
     assert!(error.to_string().ends_with("(and 2 more: run `dispatcher check a.yaml`)"), "{error}");
 }
 
+/// The shipped template with these lines instead of its limits.
 fn with_lines(lines: &str) -> String {
-    format!("{SIMPLE}  {lines}\n")
+    let start = SIMPLE.find("  limits:\n").unwrap();
+    let end = start + SIMPLE.get(start..).unwrap().find("\n\n").unwrap();
+    let (before, after) = (SIMPLE.get(..start).unwrap(), SIMPLE.get(end..).unwrap());
+    format!("{before}{after}  {lines}\n")
 }
 
 #[test]
 fn concurrency_limit_is_a_positive_number() {
     let limit = |lines| Template::parse(&with_lines(lines)).unwrap().max_active;
-    assert_eq!(simple().max_active, None);
+    assert_eq!(simple().max_active, NonZeroU32::new(200));
     assert_eq!(limit("limits: {maxActive: 2}"), NonZeroU32::new(2));
     assert_eq!(limit("limits: {}"), None);
+    assert_eq!(limit("logTail: true"), None);
     for invalid in
         ["{maxActive: 0}", "{maxActive: -1}", "{maxActive: many}", "{maxactive: 2}", "{maxActive: 1.5}"]
     {
@@ -251,7 +304,7 @@ fn other_fields_of_a_job_pass_through_unchanged() {
     let text = text
         .replace("kind: Job\n", "kind: Job\n    metadata: {labels: {kueue.x-k8s.io/queue-name: '${foo}'}}\n");
     let text = text.replace("restartPolicy: Never", "restartPolicy: Never\n          priorityClassName: low");
-    let job = Template::parse(&text).unwrap().render(&values(&[("foo", "a")])).unwrap();
+    let job = render(&Template::parse(&text).unwrap(), &[("foo", "a")]);
     assert_eq!(job.metadata.labels.unwrap()["kueue.x-k8s.io/queue-name"], "a");
     let spec = job.spec.unwrap();
     assert_eq!((spec.completions, spec.parallelism, spec.suspend), (Some(5), Some(2), Some(true)));
@@ -272,7 +325,7 @@ fn dollar_is_escaped_only_where_kubernetes_expands_variables() {
         "restartPolicy: Never",
         "restartPolicy: Never\n          tolerations: [{key: a, value: '${foo}'}]",
     );
-    let job = Template::parse(&text).unwrap().render(&values(&[("foo", "$(X)")])).unwrap();
+    let job = render(&Template::parse(&text).unwrap(), &[("foo", "$(X)")]);
     let pod = serde_json::to_value(job.spec.unwrap().template.spec.unwrap()).unwrap();
     let at = |pointer: &str| pod.pointer(pointer).unwrap().as_str().unwrap().to_owned();
     for expanded in [

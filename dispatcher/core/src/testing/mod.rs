@@ -1,6 +1,7 @@
 //! Sample templates and Jobs for the tests of every crate.
 
 mod bad_requests;
+mod violations;
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use crate::{
 pub const SIMPLE: &str = include_str!("../../../../deploy/templates/simple.yaml");
 
 pub use bad_requests::{BadRequest, bad_requests};
+pub use violations::{Violation, changed, job_of, shipped_limits, violations};
 
 /// The shipped template `simple`.
 ///

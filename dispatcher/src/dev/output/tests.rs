@@ -47,6 +47,33 @@ fn each_status_event_is_one_line() {
 }
 
 #[test]
+fn status_without_counts_is_described() {
+    let time = "2026-01-01T10:00:00Z";
+    for (status, details) in [
+        (json!({}), "not started"),
+        (json!(null), "not started"),
+        (json!({"active": 0, "ready": 0}), "not started"),
+        (json!({"startTime": time, "active": 0, "uncountedTerminatedPods": {}}), "no active pods"),
+        (
+            json!({"startTime": time, "conditions": [{"type": "Suspended", "status": "False"}]}),
+            "no active pods",
+        ),
+        (json!({"startTime": time, "terminating": 1}), "1 terminating"),
+        (
+            json!({"startTime": time, "uncountedTerminatedPods": {"succeeded": ["a"], "failed": []}}),
+            "1 succeeded (uncounted)",
+        ),
+        (
+            json!({"active": 1, "uncountedTerminatedPods": {"failed": ["a", "b"]}}),
+            "1 active, 2 failed (uncounted)",
+        ),
+    ] {
+        let event = with(&json!({"type": "MODIFIED", "status": status}));
+        assert_eq!(shown(&event), format!("10:00:01 MODIFIED simple/a  {details}"), "{event}");
+    }
+}
+
+#[test]
 fn rejection_without_a_job_name_is_shown() {
     let notice = json!({"type": "REJECTED", "template": "simple", "reason": "InvalidRequest", "message": "m", "time": ""});
     assert_eq!(shown(&notice), " REJECTED simple/(no Job)  InvalidRequest: m");

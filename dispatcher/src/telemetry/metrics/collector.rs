@@ -102,7 +102,14 @@ impl StateCollector {
         });
         let name = ("component_ready", "Whether a component is ready; /readyz shows the reason if not");
         gauges(encoder, name, None, ready)?;
-        let failures = components.into_iter().map(|c| (ByComponent { component: c.name }, c.failures));
+        let warnings = components.iter().map(|component| {
+            let labels = ByComponent { component: component.name.clone() };
+            (labels, u64::try_from(component.warnings.len()).unwrap_or(u64::MAX))
+        });
+        let name =
+            ("component_warnings", "Settings that an operator should change; /readyz?verbose shows them");
+        gauges(encoder, name, None, warnings)?;
+        let failures = components.iter().cloned().map(|c| (ByComponent { component: c.name }, c.failures));
         counters(encoder, ("component_failures", "Failed tries of a component, which retries"), failures)
     }
 

@@ -23,8 +23,8 @@ use prometheus_client::{
 use time::OffsetDateTime;
 
 use crate::telemetry::metrics::labels::{
-    ByEvent, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError, CREATED, EXPIRED,
-    Label, OTHER, Published, Watched,
+    ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError,
+    CREATED, EXPIRED, Label, OTHER, Operation, Published, Watched,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -42,8 +42,10 @@ pub(super) struct Instruments {
     pub(super) events: Family<ByEvent, Counter>,
     pub(super) event_lags: Histograms<ByEvent>,
     pub(super) outcomes: Family<ByTemplateResult, Counter>,
+    pub(super) refusals: Family<ByOperation, Counter>,
     pub(super) watch_lists: Family<ByResource, Counter>,
     pub(super) watch_errors: Family<ByWatchError, Counter>,
+    pub(super) log_read_failures: Counter,
     pub(super) resyncs: Counter,
     pub(super) nats_connects: Counter,
     pub(super) nats_disconnects: Counter,
@@ -82,8 +84,10 @@ impl Instruments {
             events: Family::default(),
             event_lags: histograms(lag_buckets),
             outcomes: Family::default(),
+            refusals: Family::default(),
             watch_lists: Family::default(),
             watch_errors: Family::default(),
+            log_read_failures: Counter::default(),
             resyncs: Counter::default(),
             nats_connects: Counter::default(),
             nats_disconnects: Counter::default(),
@@ -134,12 +138,16 @@ impl Instruments {
             self.event_lags.clone(),
         );
         registry.register("outcomes", "Stored outcomes", self.outcomes.clone());
+        let help = "Refused operations on single Jobs; other Jobs are not affected";
+        registry.register("job_refusals", help, self.refusals.clone());
     }
 
     fn register_watch(&self, registry: &mut Registry) {
         registry.register("watch_lists", "Lists that started a watch", self.watch_lists.clone());
         let help = "Watches that ended with an error; expired (410) causes a new list";
         registry.register("watch_errors", help, self.watch_errors.clone());
+        let help = "Logs of failed pods that could not be read";
+        registry.register("log_read_failures", help, self.log_read_failures.clone());
         registry.register("resyncs", "Completed resyncs of JOB_STATUS with the Jobs", self.resyncs.clone());
     }
 
@@ -181,6 +189,9 @@ impl Instruments {
         }
         for event in [EventType::Attempt, EventType::Outcome].map(EventType::as_str) {
             create(&self.event_lags, &ByEvent { template: template.clone(), event });
+        }
+        for operation in Operation::ALL.map(Operation::as_str) {
+            create(&self.refusals, &ByOperation { template: template.clone(), operation });
         }
         for result in OutcomeResult::ALL.map(OutcomeResult::as_str) {
             create(&self.outcomes, &by_result(result));

@@ -68,6 +68,43 @@ impl Watched {
     }
 }
 
+/// An operation on a single Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Patch the TTL and the outcome label onto a Job.
+    Retire,
+    /// Restore the labels and annotations of a Job.
+    Restore,
+    /// Remove the outcome label of another Job.
+    Unlabel,
+    /// Delete a cancelled Job.
+    Delete,
+    /// Publish a status event.
+    Publish,
+}
+
+impl Operation {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Retire, Self::Restore, Self::Unlabel, Self::Delete, Self::Publish];
+
+    /// The label's value.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Retire => "retire",
+            Self::Restore => "restore",
+            Self::Unlabel => "unlabel",
+            Self::Delete => "delete",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByOperation {
+    pub(super) template: Label,
+    pub(super) operation: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByTemplate {
     pub(super) template: Label,

@@ -28,7 +28,7 @@ use time::OffsetDateTime;
 
 pub(crate) use crate::telemetry::metrics::{
     collector::{LeaderStatus, QueueSample},
-    labels::{Published, Watched},
+    labels::{Operation, Published, Watched},
 };
 use crate::{
     concurrency::ConcurrencyLimiter,
@@ -38,8 +38,8 @@ use crate::{
             collector::{Queues, StateCollector},
             instruments::Instruments,
             labels::{
-                ByEvent, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError, CREATED,
-                TemplateLabels,
+                ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult,
+                ByWatchError, CREATED, TemplateLabels,
             },
         },
     },
@@ -102,6 +102,11 @@ impl Metrics {
         self.0.queues.set(template, sample);
     }
 
+    /// Counts a log of a failed pod that could not be read.
+    pub(crate) fn log_read_failed(&self) {
+        self.0.instruments.log_read_failures.inc();
+    }
+
     /// Counts a handled delivery of a request that `JetStream` stored at `stored`.
     pub(crate) fn handled(&self, template: &TemplateName, disposition: &Disposition, stored: OffsetDateTime) {
         let Inner { instruments, templates, .. } = &*self.0;
@@ -133,6 +138,13 @@ impl Metrics {
     pub(crate) fn published(&self, result: Published, started: Instant) {
         let labels = ByResult { result: result.as_str() };
         self.0.instruments.publishes.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    }
+
+    /// Counts a refused operation on a Job.
+    pub(crate) fn refused(&self, template: &TemplateName, operation: Operation) {
+        let Inner { instruments, templates, .. } = &*self.0;
+        let labels = ByOperation { template: templates.label(template), operation: operation.as_str() };
+        instruments.refusals.get_or_create(&labels).inc();
     }
 
     /// Counts a stored status event.

@@ -132,6 +132,7 @@ fn updates_appear_in_the_text() {
     metrics.create(None, Instant::now());
     metrics.create(Some(CreateFailure::Refused), Instant::now());
     metrics.published(Published::Fenced, Instant::now());
+    metrics.log_read_failed();
     metrics.lists(Watched::Pods);
     metrics.watch_ended(Watched::Pods, true);
     metrics.set_queue(&template("simple"), Some(sample()));
@@ -144,6 +145,7 @@ fn updates_appear_in_the_text() {
         ("dispatcher_request_wait_seconds_bucket{le=\"30.0\",template=\"simple\"}", 1.0),
         ("dispatcher_job_create_duration_seconds_count{result=\"refused\"}", 1.0),
         ("dispatcher_event_publish_duration_seconds_count{result=\"fenced\"}", 1.0),
+        ("dispatcher_log_read_failures_total", 1.0),
         ("dispatcher_watch_lists_total{resource=\"pods\"}", 1.0),
         ("dispatcher_watch_errors_total{resource=\"pods\",reason=\"expired\"}", 1.0),
         ("dispatcher_queue_requests{template=\"simple\",state=\"pending\"}", 3.0),

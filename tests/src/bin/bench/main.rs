@@ -16,6 +16,7 @@ mod sync;
 
 use std::process::ExitCode;
 
+use dispatcher_tests::templates::without_limit;
 use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::Value;
@@ -97,7 +98,8 @@ async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
 
 fn shipped() -> Result<String, String> {
     let path = paths::workspace().join("deploy/templates/simple.yaml");
-    std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(without_limit(&text))
 }
 
 /// The shipped template, with suspended Jobs.

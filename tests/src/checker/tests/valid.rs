@@ -72,9 +72,6 @@ pub(super) fn valid() -> History {
     let foreign =
         JobRecord { name: "other".into(), uid: "other".into(), watched: true, ..JobRecord::default() };
     builder.history.jobs.push(foreign);
-    // Published again after a crash, with the same Nats-Msg-Id.
-    let again = DeadLetter { stream_seq: 4, ..builder.history.rejected[0].clone() };
-    builder.history.rejected.push(again);
     builder.done()
 }
 
@@ -216,11 +213,12 @@ impl Builder {
             ("Job-Error-Message", "because".to_owned()),
             ("Job-Request-Id", format!("derived-{seq}")),
             ("Job-Request-Seq", seq.to_string()),
-            ("Nats-Msg-Id", format!("{seq}-5")),
+            ("Job-Request-Time", "5".to_owned()),
+            ("Job-Payload-Sha256", sha256(&request.payload)),
         ];
         self.history.rejected.push(DeadLetter {
             stream_seq: self.history.rejected.len() as u64 + 1,
-            subject: "jobs.simple.rejected".into(),
+            subject: format!("jobs.simple.rejected.{seq}"),
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
             payload: request.payload.clone(),
         });

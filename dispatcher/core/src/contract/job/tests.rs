@@ -95,3 +95,49 @@ fn status_keeps_its_text_and_is_shared_by_copies() {
     assert!(std::ptr::eq(job.status.text(), job.clone().status.text()));
     assert_eq!(a_job("u", 1, Value::Null).status.text(), "{}");
 }
+
+/// A Job with this name and uid, and the labels and annotations of the Job `a` with the uid `u`, which
+/// is retired.
+fn copy_of_a_retired_job(name: &str, uid: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "uid": uid, "resourceVersion": "1",
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_TEMPLATE: "simple", LABEL_OUTCOME: "Complete"},
+            "annotations": {ANNOTATION_REQUEST_ID: "i", ANNOTATION_REQUEST_SEQ: "1", ANNOTATION_REQUEST_HASH: "h",
+                            ANNOTATION_JOB_NAME: "a", ANNOTATION_OUTCOME_RECORD: outcome_record("u", 17)}},
+        "spec": {},
+    })
+}
+
+fn decode(object: &Value) -> Result<JobState, UnmanagedJob> {
+    JobState::from_object(&serde_json::from_value(object.clone()).unwrap())
+}
+
+#[test]
+fn outcome_label_counts_only_with_a_record_of_the_same_uid() {
+    let original = decode(&copy_of_a_retired_job("a", "u")).unwrap();
+    assert_eq!((original.retired, original.foreign_label), (true, false));
+    let copy = decode(&copy_of_a_retired_job("a", "another")).unwrap();
+    assert_eq!((copy.retired, copy.foreign_label), (false, true));
+    for record in
+        [Value::Null, json!(""), json!("u"), json!("u/"), json!("u/x"), json!("/17"), json!("x/u/17")]
+    {
+        let mut object = copy_of_a_retired_job("a", "u");
+        object["metadata"]["annotations"][ANNOTATION_OUTCOME_RECORD] = record.clone();
+        if record.is_null() {
+            let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+            annotations.remove(ANNOTATION_OUTCOME_RECORD);
+        }
+        let job = decode(&object).unwrap();
+        assert_eq!((job.retired, job.foreign_label), (false, true), "{record}");
+    }
+    let mut unlabelled = copy_of_a_retired_job("a", "u");
+    unlabelled["metadata"]["labels"].as_object_mut().unwrap().remove(LABEL_OUTCOME);
+    let job = decode(&unlabelled).unwrap();
+    assert_eq!((job.retired, job.foreign_label), (false, false));
+}
+
+#[test]
+fn copy_under_another_name_is_unmanaged() {
+    let error = decode(&copy_of_a_retired_job("b", "another")).unwrap_err().to_string();
+    assert!(error.contains(ANNOTATION_JOB_NAME), "{error}");
+}

@@ -1,21 +1,18 @@
-//! Reads why no pod runs from Kubernetes Events, for causes that appear in no status or condition.
+//! Reads Warnings from Kubernetes Events, for causes that appear in no status or condition.
 //!
-//! These are pods that cannot be created (quota, Pod Security, admission webhook) and pods that
-//! wait for a volume or a sandbox.
+//! A Warning of any reason counts: new versions, drivers and controllers add reasons.
+//! Whether it keeps a pod from starting depends on the pod, not on the Event.
 
 use k8s_openapi::{api::core::v1::Event, jiff::Timestamp};
 
 use crate::{
     contract::{event::Stall, names::JobName, text},
-    status::pod_tracker::{PodObservation, PodState},
+    status::pod_observation::{PodObservation, PodState},
 };
 
-/// The field selector of the watch: warnings, except those that repeat the status of a pod.
-pub const FIELDS: &str = "type=Warning,reason!=BackOff,reason!=Failed,reason!=FailedScheduling";
-
-/// The reasons of Events that explain why a pod does not start.
-const POD_REASONS: [&str; 4] =
-    ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedCreatePodContainer"];
+/// The field selector of the watch: Warnings, without the two frequent ones that always repeat the
+/// status of the pod.
+pub const FIELDS: &str = "type=Warning,reason!=BackOff,reason!=FailedScheduling";
 
 /// The subject of a Kubernetes Event, with its content.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,41 +23,60 @@ pub enum EventFinding {
     Pod(String, PodState),
 }
 
-/// Reads a Kubernetes Event. Returns `None` if it does not explain why a pod does not run.
+/// Reads a Kubernetes Event. Returns `None` if it is no Warning about a Job or a pod.
 #[must_use]
 pub fn finding(event: &Event) -> Option<EventFinding> {
-    let reason = event.reason.as_deref()?;
     let object = &event.involved_object;
-    let message = text::message(event.message.as_deref()).unwrap_or_default();
-    let refused = |reason: &str| PodState::Refused {
-        at: event_time(event),
-        stall: Stall { reason: reason.to_owned(), message: message.clone() },
-    };
+    let (uid, reason) = (object.uid.clone()?, text::reason(event.reason.as_deref())?);
+    if event.type_.as_deref() != Some("Warning") {
+        return None;
+    }
+    let at = event_time(event);
     match object.kind.as_deref()? {
-        "Job" if reason == "FailedCreate" => Some(EventFinding::Job(PodObservation {
-            template: None,
-            name: JobName::try_from(object.name.as_deref()?).ok()?,
-            uid: object.uid.clone()?,
-            state: refused(refusal_reason(&message)),
-        })),
-        "Pod" if POD_REASONS.contains(&reason) => {
-            Some(EventFinding::Pod(object.uid.clone()?, refused(reason)))
+        "Job" => {
+            let reason = match reason.as_str() {
+                "FailedCreate" => refusal_reason(event.message.as_deref().unwrap_or_default()).to_owned(),
+                _ => reason,
+            };
+            let stall = Stall { reason, message: message(event) };
+            let name = JobName::try_from(object.name.as_deref()?).ok()?;
+            let state = PodState::Warning { pod: None, at, stall };
+            Some(EventFinding::Job(PodObservation { template: None, name, uid, state }))
+        }
+        "Pod" => {
+            let stall = Stall { reason, message: message(event) };
+            Some(EventFinding::Pod(uid.clone(), PodState::Warning { pod: Some(uid), at, stall }))
         }
         _ => None,
     }
 }
 
-/// Which check refused the pod. Kubernetes uses one reason for all, so the message has to tell.
+fn message(event: &Event) -> String {
+    text::message(event.message.as_deref()).unwrap_or_default()
+}
+
+/// Which check refused the pod. Kubernetes has one reason for all, so its message has to tell.
+///
+/// Only the start of the message is Kubernetes' own. The rest can quote a manifest or a client.
 fn refusal_reason(message: &str) -> &'static str {
-    if message.contains("exceeded quota") || message.contains("failed quota") {
+    let message = message.strip_prefix("Error creating: ").unwrap_or(message);
+    let message = strip_forbidden(message).unwrap_or(message);
+    let is = |start: &str| message.starts_with(start);
+    if is("exceeded quota: ") || is("failed quota: ") {
         "QuotaExceeded"
-    } else if message.contains("violates PodSecurity") {
+    } else if is("violates PodSecurity ") {
         "PodSecurity"
-    } else if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") {
+    } else if is("admission webhook \"") || is("ValidatingAdmissionPolicy '") {
         "AdmissionDenied"
     } else {
         "FailedCreate"
     }
+}
+
+/// The message after `pods "<name>" is forbidden: `.
+fn strip_forbidden(message: &str) -> Option<&str> {
+    let (_, rest) = message.strip_prefix("pods \"")?.split_once('"')?;
+    rest.strip_prefix(" is forbidden: ")
 }
 
 /// When the Event last occurred, in seconds since 1970.
@@ -87,9 +103,9 @@ mod tests {
 
     fn stall(finding: EventFinding) -> Stall {
         match finding {
-            EventFinding::Job(PodObservation { state: PodState::Refused { stall, .. }, .. })
-            | EventFinding::Pod(_, PodState::Refused { stall, .. }) => stall,
-            other => panic!("not a refused pod: {other:?}"),
+            EventFinding::Job(PodObservation { state: PodState::Warning { stall, .. }, .. })
+            | EventFinding::Pod(_, PodState::Warning { stall, .. }) => stall,
+            other => panic!("not a Warning: {other:?}"),
         }
     }
 
@@ -109,6 +125,10 @@ mod tests {
             ("admission webhook \"a.example.org\" denied the request: no", "AdmissionDenied"),
             ("ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", "AdmissionDenied"),
             ("error looking up service account jobs/no", "FailedCreate"),
+            // The words of another check, quoted by a policy, a webhook or a manifest.
+            ("pods \"a\" is forbidden: no \"exceeded quota: q\"", "FailedCreate"),
+            ("Error creating: Pod \"a\" is invalid: violates PodSecurity ", "FailedCreate"),
+            ("admission webhook \"w\" denied the request: exceeded quota: q", "AdmissionDenied"),
         ] {
             assert_eq!(refusal_reason(message), reason);
         }
@@ -116,7 +136,7 @@ mod tests {
 
     #[test]
     fn failed_mount_names_the_pod() {
-        let Some(EventFinding::Pod(uid, PodState::Refused { at, stall })) = finding(&events()["mount"])
+        let Some(EventFinding::Pod(uid, PodState::Warning { at, stall, .. })) = finding(&events()["mount"])
         else {
             panic!("expected a finding about a pod")
         };
@@ -127,10 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn other_events_are_ignored() {
+    fn every_warning_about_a_pod_counts_whatever_its_reason() {
+        for reason in ["FailedMapVolume", "FailedPrepareDynamicResources", "Unhealthy", "ReasonOfTomorrow"] {
+            let mut event = events()["mount"].clone();
+            event.reason = Some(reason.into());
+            assert_eq!(stall(finding(&event).unwrap()).reason, reason);
+        }
+    }
+
+    #[test]
+    fn text_of_an_event_is_escaped() {
+        let mut event = events()["mount"].clone();
+        event.reason = Some("Failed\u{202e}".into());
+        event.message = Some("a\u{202e}b\u{1b}[2J".into());
+        let stall = stall(finding(&event).unwrap());
+        assert_eq!((stall.reason.as_str(), stall.message.as_str()), ("Failed\\u202e", "a\\u202eb\\x1b[2J"));
+    }
+
+    #[test]
+    fn normal_events_and_events_of_other_objects_are_ignored() {
         let mut event = events()["quota"].clone();
-        event.reason = Some("BackoffLimitExceeded".into());
+        event.type_ = Some("Normal".into());
         assert_eq!(finding(&event), None);
+        let mut event = events()["quota"].clone();
         event.involved_object.kind = Some("Node".into());
         assert_eq!(finding(&event), None);
     }

@@ -10,6 +10,7 @@ use crate::{
     },
     status::{
         event_body::{EventBody, status_event},
+        event_size::fit,
         reconcile::{Action, resource_version},
         subject::{LastEvent, SubjectKey, SubjectState},
         subject_queue::{ActionResult, DeletionCheck},
@@ -88,6 +89,7 @@ impl Simulation {
                     (false, false) => DeletionCheck::Deleted,
                 })
             }
+            Action::RemoveForeignLabel => ActionResult::LabelRemoved,
             Action::Retire => {
                 let events = self.stream.get(key).into_iter().flatten();
                 let mut outcomes = events.filter(|(_, event, _)| event.event == EventType::Outcome);
@@ -148,7 +150,7 @@ impl Simulation {
             resource_version: resource_version(subject.last.as_ref(), job),
             event: body.event_type(),
         };
-        let event = status_event(job, &last, &body.fitting(MAX_PAYLOAD), TIME);
+        let event = fit(status_event(job, &last, &body.fitting(MAX_PAYLOAD), TIME), MAX_PAYLOAD);
         self.check_guarantees(key, &event);
         event.event.as_str().hash(&mut self.coverage);
         let outcome = event.outcome.as_ref();
@@ -163,6 +165,7 @@ impl Simulation {
         assert_eq!((&event.template, &event.name), (&key.0, &key.1), "published on another subject");
         assert_eq!(event.outcome.is_some(), event.event == EventType::Outcome);
         let bytes = serde_json::to_vec(event).unwrap();
+        assert!(bytes.len() <= MAX_PAYLOAD, "an event of {} bytes", bytes.len());
         let decoded: StatusEvent = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(&decoded, event, "decoded as another event");
         let before: Vec<&StatusEvent> =

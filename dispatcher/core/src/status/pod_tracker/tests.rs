@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::testing::a_job;
+use crate::{contract::event::Stall, status::pod_observation::Wait, testing::a_job};
 
 /// A pod that ended. The digits of its uid are the second at which it ended.
 pub(in crate::status) fn ended(pod: &str, code: i32, log: bool) -> PodState {
@@ -144,8 +147,36 @@ fn held_log_tails_are_bounded() {
 fn finished_job_publishes_no_stall_and_its_failed_outcome_contains_it() {
     let mut pods = PodTracker::default();
     let stall = Stall { reason: "ErrImageNeverPull".into(), message: "m".into() };
-    pods.observe(PodState::Waiting { pod: "p1".into(), created: 1, stall: Some(stall.clone()) });
+    let wait = Wait::Blocked(stall.clone());
+    pods.observe(PodState::Waiting { pod: "p1".into(), created: 1, progress: 1, wait });
     assert!(publish_all(&mut pods, JobEnd::Finished).is_empty());
     assert_eq!(publish_all(&mut pods, JobEnd::Unfinished), ["ErrImageNeverPull"]);
     assert_eq!(outcome(&pods, 0).stall, Some(stall));
+}
+
+proptest! {
+    /// Each pod runs, terminates and ends. The order between pods and repeated lists do not matter.
+    #[test]
+    fn any_order_of_pods_publishes_the_same_attempts(
+        observed in prop::collection::vec((0u8..6, 0u8..3), 0..60),
+    ) {
+        let state = |pod: u8, stage: u8| match stage {
+            0 => PodState::Running { pod: pod.to_string(), created: 1 },
+            1 => PodState::Terminating { pod: pod.to_string(), created: 1 },
+            _ => ended(&pod.to_string(), i32::from(pod % 2), false),
+        };
+        let mut published = BTreeSet::new();
+        let mut running = PodTracker::default();
+        for (pod, stage) in &observed {
+            running.observe(state(*pod, *stage));
+            for attempt in publish_all(&mut running, JobEnd::Unfinished) {
+                prop_assert!(published.insert(attempt), "published twice");
+            }
+        }
+        let ends: BTreeSet<u8> = observed.iter().filter(|(_, stage)| *stage == 2).map(|(pod, _)| *pod).collect();
+        let mut fresh = PodTracker::default();
+        ends.iter().for_each(|pod| fresh.observe(state(*pod, 2)));
+        let fresh: BTreeSet<String> = publish_all(&mut fresh, JobEnd::Unfinished).into_iter().collect();
+        prop_assert_eq!(published, fresh);
+    }
 }

@@ -40,6 +40,10 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
                     job.retired = true;
                     continue;
                 }
+                Some(Action::RemoveForeignLabel) => {
+                    job.foreign_label = false;
+                    continue;
+                }
                 Some(Action::PublishPending(_)) => panic!("only the queue returns events of pods"),
                 Some(Action::AwaitPrevious) | None => break,
             };
@@ -141,6 +145,20 @@ fn job_with_an_outcome_is_retired_once() {
 }
 
 #[test]
+fn job_with_a_foreign_outcome_label_has_its_own_events_and_loses_the_label() {
+    use EventType::{Added, Outcome};
+    let copied = |version, status| JobState { foreign_label: true, ..a_job("copy", version, status) };
+    let original = last("original", 5, Outcome);
+    let running = copied(7, json!({"active": 1}));
+    assert_eq!(reconcile(Some(&original), &running, Source::Watch), Some(Action::Publish(Added, None)));
+    let added = last("copy", 7, Added);
+    assert_eq!(reconcile(Some(&added), &running, Source::Watch), Some(Action::RemoveForeignLabel));
+    // Its own label replaces the foreign one.
+    let mut published = Some(original);
+    assert_eq!(types(&run(&mut published, &[(copied(7, complete()), Source::Watch)])), [Added, Outcome]);
+}
+
+#[test]
 fn job_with_a_reused_name_is_added_after_the_outcome_of_the_previous_job() {
     let published = last("old", 5, EventType::Outcome);
     assert_eq!(
@@ -177,6 +195,7 @@ fn histories() -> impl Strategy<Value = Vec<(JobState, Source)>> {
                 [Presence::Present, Presence::DeletedUnverified, Presence::MissingUnverified][presence];
             let mut state = a_job(&format!("u{job}"), job * 10 + at, status).with_presence(presence);
             state.retired = retired && finished;
+            state.foreign_label = retired && !finished;
             let create = from_create && presence == Presence::Present;
             (state, if create { Source::Create } else { Source::Watch })
         },

@@ -6,7 +6,8 @@ use crate::{
         job::{JobState, Presence},
     },
     status::{
-        pod_tracker::{Effect, JobEnd, PendingEvent, PodState, PodTracker},
+        pod_observation::PodState,
+        pod_tracker::{Effect, JobEnd, PendingEvent, PodTracker},
         subject_queue::{EffectResult, SubjectQueue},
     },
 };
@@ -25,9 +26,14 @@ impl<W> SubjectQueue<W> {
         }
     }
 
-    /// Forgets which pods run: a new list of the pods starts.
+    /// A list of the pods begins.
     pub fn pods_listing(&mut self) {
-        self.trackers.iter_mut().for_each(|(_, tracker)| tracker.forget_running());
+        self.trackers.iter_mut().for_each(|(_, tracker)| tracker.pods_listing());
+    }
+
+    /// The list of the pods is complete: the pods that it lacks are deleted.
+    pub fn pods_listed(&mut self) {
+        self.trackers.iter_mut().for_each(|(_, tracker)| tracker.pods_listed());
     }
 
     /// The tracker of the Job with this uid. If it is new, it may replace the oldest one.

@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     contract::event::Stall,
     status::{
-        pod_tracker::{Effect, PodState, tests::ended},
+        pod_observation::{PodState, Wait},
+        pod_tracker::{Effect, tests::ended},
         reconcile::resource_version,
     },
     testing::a_job,
@@ -75,6 +76,47 @@ fn job_that_lost_its_label_publishes_no_event() {
     queue.enqueue(a_job("u", 2, json!({})).with_presence(Presence::DeletedUnverified), Source::Watch);
     assert_eq!(next_action(&mut queue), Some(Action::VerifyDeleted));
     queue.complete(ActionResult::Verified(DeletionCheck::Exists));
+    assert_eq!(next_action(&mut queue), None);
+}
+
+#[test]
+fn queue_keeps_few_states_with_a_large_status() {
+    let mut queue = SubjectQueue::<()>::new(SubjectState::default());
+    let large = json!({"completedIndexes": "1,".repeat(LARGE_STATUS)});
+    for resource_version in 1..10 {
+        queue.enqueue(a_job("u", resource_version, large.clone()), Source::Watch);
+    }
+    let waiting: Vec<_> = queue.pending.iter().map(|(state, _)| state.resource_version).collect();
+    assert_eq!(waiting, [1, 9]);
+}
+
+#[test]
+fn refused_retirement_does_not_block_the_next_job_of_the_name() {
+    let mut queue = SubjectQueue::<()>::new(subject(4, "u", 4, EventType::Outcome));
+    let finished = a_job("u", 4, json!({"conditions": [{"type": "Complete", "status": "True"}]}));
+    queue.enqueue(finished, Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::Retire));
+    queue.enqueue(a_job("next", 9, json!({})), Source::Watch);
+    queue.complete(ActionResult::Refused);
+    assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
+}
+
+#[test]
+fn refused_retirement_leaves_an_idle_queue() {
+    let mut queue = SubjectQueue::<()>::new(subject(4, "u", 4, EventType::Outcome));
+    queue.enqueue(a_job("u", 4, json!({})), Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::Retire));
+    queue.complete(ActionResult::Refused);
+    assert!(queue.is_idle(true));
+}
+
+#[test]
+fn foreign_label_is_removed_once() {
+    let mut queue = SubjectQueue::<()>::new(subject(1, "u", 1, EventType::Added));
+    let labelled = JobState { foreign_label: true, ..a_job("u", 1, json!({})) };
+    queue.enqueue(labelled, Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::RemoveForeignLabel));
+    queue.complete(ActionResult::LabelRemoved);
     assert_eq!(next_action(&mut queue), None);
 }
 
@@ -330,7 +372,7 @@ fn created_job_does_not_replace_a_watched_state() {
 /// An input of the queue and of the simulated caller.
 #[derive(Debug, Clone)]
 enum Input {
-    Job(JobState, Source),
+    Job(Box<JobState>, Source),
     Pod(usize, PodState),
     EffectsComplete,
     PodsListed,
@@ -345,13 +387,14 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
                 [Presence::Present, Presence::DeletedUnverified, Presence::MissingUnverified][presence];
             let state = a_job(&format!("u{job}"), job * 10 + version, status).with_presence(presence);
             let create = create && presence == Presence::Present;
-            Input::Job(state, if create { Source::Create } else { Source::Watch })
+            Input::Job(Box::new(state), if create { Source::Create } else { Source::Watch })
         },
     );
     let pod = (0usize..3, 0usize..4, 0i32..2, any::<bool>()).prop_map(|(job, pod, code, log)| {
         let stall = Stall { reason: "ErrImagePull".into(), message: String::new() };
+        let wait = Wait::Blocked(stall);
         let state = match pod {
-            0 => PodState::Waiting { pod: "p0".into(), created: 1, stall: Some(stall) },
+            0 => PodState::Waiting { pod: "p0".into(), created: 1, progress: 1, wait },
             1 => PodState::Running { pod: "p1".into(), created: 1 },
             _ => ended(&format!("p{job}{pod}"), code, log),
         };
@@ -419,7 +462,7 @@ impl Caller {
         let (mut caller, mut queue) = (Self::default(), SubjectQueue::new(SubjectState::default()));
         for input in inputs {
             match input {
-                Input::Job(job, source) => queue.enqueue(job, source),
+                Input::Job(job, source) => queue.enqueue(*job, source),
                 Input::Pod(job, state) => queue.observe_pod(format!("u{job}"), state),
                 Input::PodsListed => caller.pods_listed = true,
                 Input::Fenced => caller.fenced = true,
@@ -484,7 +527,7 @@ fn consistent(inputs: Vec<Input>) -> Vec<Input> {
         };
         if is_consistent {
             let states = if source == Source::Create { &mut created } else { &mut observed };
-            states.insert(uid, state.clone());
+            states.insert(uid, (*state).clone());
             kept.push(Input::Job(state, source));
         }
     }
@@ -494,7 +537,7 @@ fn consistent(inputs: Vec<Input>) -> Vec<Input> {
         });
         if is_missing {
             observed.insert(uid, state.clone());
-            kept.push(Input::Job(state, Source::Watch));
+            kept.push(Input::Job(Box::new(state), Source::Watch));
         }
     }
     kept.retain(|input| match input {

@@ -63,6 +63,62 @@ fn invalid_value_is_reported_with_the_rule_and_the_value() {
 }
 
 #[test]
+fn quantity_is_compared_with_its_bounds_by_value() {
+    let schema = json!({"type": "string", "x-minimum": "16Mi", "x-maximum": "1Gi"});
+    let reference = json!({"$ref": "#/$defs/bytes"});
+    let parameters = |schema: &Value| {
+        let all =
+            json!({"type": "object", "properties": {"p": schema}, "$defs": {"bytes": {"x-maximum": 100}}});
+        Parameters::parse(all.as_object().unwrap().clone()).unwrap()
+    };
+    for good in ["16Mi", "16777216", "1000M", "1Gi", "1073741824", "0.5G"] {
+        assert!(parameters(&schema).texts(&fields(json!({"p": good}))).is_ok(), "{good}");
+    }
+    for (schema, bad, expected) in [
+        (&schema, json!("16M"), "`p`: expected at least 16Mi, found 16M"),
+        (&schema, json!("-1Gi"), "`p`: expected at least 16Mi, found -1Gi"),
+        (&schema, json!("1e10"), "`p`: expected at most 1Gi, found 1e10"),
+        (&schema, json!("1073741824.5"), "`p`: expected at most 1Gi, found 1073741824.5"),
+        (&schema, json!("much"), "`p`: expected a Kubernetes quantity such as 64Mi, 1.5G or 100m"),
+        (&reference, json!(101), "`p`: expected at most 100, found 101"),
+        (&reference, json!("1k"), "`p`: expected at most 100, found 1k"),
+    ] {
+        assert_eq!(parameters(schema).texts(&fields(json!({"p": bad}))).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn bounds_of_a_quantity_must_leave_a_value() {
+    let invalid = |schema: Value| {
+        let all = json!({"type": "object", "properties": {"p": schema}});
+        let problems = Parameters::parse(all.as_object().unwrap().clone()).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].to_string()
+    };
+    let at = "parameters.properties.p";
+    assert_eq!(
+        invalid(json!({"x-minimum": "2Gi", "x-maximum": "2G"})),
+        format!("{at}.x-minimum: is more than `x-maximum`, 2G")
+    );
+    assert_eq!(
+        invalid(json!({"x-maximum": "much"})),
+        format!("{at}.x-maximum: expected a Kubernetes quantity such as 64Mi, 1.5G or 100m")
+    );
+    assert_eq!(
+        invalid(json!({"x-maximum": ["1"]})),
+        format!("{at}.x-maximum: expected a string, a number or a boolean, found an array")
+    );
+    assert_eq!(
+        invalid(json!({"type": "integer", "x-maximum": "1"})),
+        format!("{at}.x-maximum: is for quantities; use `maximum` for a number")
+    );
+    assert_eq!(
+        invalid(json!({"x-maximum": "1Gi", "default": "2Gi"})),
+        format!("{at}.default: expected at most 1Gi, found 2Gi")
+    );
+}
+
+#[test]
 fn message_is_bounded_and_repeats_no_long_value() {
     let long = "secret".repeat(500);
     let many: Vec<_> = (0..1000).map(|i| format!("option-{i}")).collect();
@@ -128,7 +184,7 @@ fn conditional_keywords_apply_to_the_whole_request() {
 
 #[test]
 fn request_schema_has_the_reserved_fields_and_no_others() {
-    let schema = parameters(json!({"a": {"type": "string"}}), &["a"]).request_schema();
+    let schema = parameters(json!({"a": {"type": "string"}}), &["a"]).request_schema("");
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     assert!(validator.is_valid(&json!({"a": "x", "name": "n"})));
     for invalid in [json!({}), json!({"a": 1}), json!({"a": "x", "b": 1}), json!([])] {

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{template::Template, testing::SIMPLE};
+use crate::{
+    template::Template,
+    testing::{SIMPLE, changed, shipped_limits, violations},
+};
 
 /// The shipped template with YAML added to its pod and its container.
 fn with(pod: &str, container: &str) -> String {
@@ -10,45 +13,100 @@ fn with(pod: &str, container: &str) -> String {
         .replacen("              env:\n", &format!("{container}              env:\n"), 1)
 }
 
+/// All problems of a template under these limits.
+fn problems_under(text: &str, limits: Policy) -> Vec<Problem> {
+    match Template::parse(text) {
+        Ok(template) => template.with_policy(limits.into()).err().unwrap_or_default(),
+        Err(problems) => problems,
+    }
+}
+
 #[test]
-fn dangerous_fields_are_refused_in_every_template() {
-    let security = "              securityContext:\n                allowPrivilegeEscalation: false\n";
-    assert!(SIMPLE.contains(security));
-    for (pod, context, field) in [
-        ("hostNetwork: true", "", "hostNetwork"),
-        ("hostPID: true", "", "hostPID"),
-        ("hostIPC: true", "", "hostIPC"),
-        ("volumes: [{name: a, emptyDir: {}}, {name: b, hostPath: {path: /}}]", "", "volumes[1].hostPath"),
+fn violation_is_refused_in_every_template() {
+    assert_eq!(problems_under(SIMPLE, shipped_limits()), []);
+    for violation in violations() {
+        let problems = problems_under(&violation.template(), shipped_limits());
+        let found = problems.iter().any(|problem| problem.field.ends_with(violation.field));
+        assert!(found, "{violation:?}: {problems:?}");
+    }
+}
+
+#[test]
+fn unknown_field_hides_no_violation() {
+    let image = json!([{"name": "x", "image": "evil:1"}]);
+    for (pointer, value, field) in [
         (
-            "initContainers: [{name: i, image: x, securityContext: {privileged: true}}]",
-            "",
-            "initContainers[0].securityContext.privileged",
+            "/spec/template/spec/sidecars",
+            json!([{"securityContext": {"privileged": true}}]),
+            "[0].securityContext.privileged",
+        ),
+        ("/spec/template/spec/sidecars", image, "sidecars[0].image"),
+        ("/spec/template/spec/host", json!({"hostNetwork": true}), "host.hostNetwork"),
+        ("/spec/template/spec/HostNetwork", json!(true), "HostNetwork"),
+        ("/spec/template/spec/extra", json!({"serviceAccountName": "admin"}), "extra.serviceAccountName"),
+        (
+            "/spec/template/spec/volumes",
+            json!([{"name": "a", "hostDevice": {"path": "/dev/mem"}}]),
+            "volumes[0].hostDevice",
         ),
         (
-            "ephemeralContainers: [{name: i, image: x, securityContext: {privileged: true}}]",
-            "",
-            "ephemeralContainers[0].securityContext.privileged",
+            "/spec/template/spec/volumes",
+            json!([{"name": "a", "projected": {"sources": [{"nodeToken": {}}]}}]),
+            "sources[0].nodeToken",
         ),
         (
-            "initContainers: [{name: i, image: x, securityContext: {allowPrivilegeEscalation: true}}]",
-            "",
-            "initContainers[0].securityContext.allowPrivilegeEscalation",
+            "/spec/podTemplates",
+            json!([{"spec": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}}]),
+            "volumes[0].hostPath",
         ),
-        ("", "privileged: true", "containers[0].securityContext.privileged"),
+        ("/spec/template/spec/labels", json!({"x": {"privileged": true}}), "labels.x.privileged"),
+    ] {
+        let problems = problems_under(&changed(pointer, &value), shipped_limits());
+        assert!(problems.iter().any(|problem| problem.field.ends_with(field)), "{field}: {problems:?}");
+    }
+}
+
+#[test]
+fn allowed_values_of_restricted_fields_are_no_problem() {
+    let limits = || Policy { csi_drivers: vec!["secrets.example.com".to_owned()], ..shipped_limits() };
+    let volume = |volume: Value| ("/spec/template/spec/volumes", json!([volume]));
+    for (pointer, value) in [
+        volume(
+            json!({"name": "a", "csi": {"driver": "secrets.example.com", "volumeAttributes": {"image": "x"}}}),
+        ),
+        volume(json!({"name": "a", "image": {"reference": "simple-job:2"}})),
+        volume(
+            json!({"name": "a", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}),
+        ),
+        volume(json!({"name": "a", "projected": {"sources": [{"secret": {"name": "s"}}]}})),
+        ("/spec/template/spec/priorityClassName", json!("low")),
+        ("/spec/template/spec/nodeSelector", json!({"image": "x", "nodeName": "y", "hostPath": "z"})),
+        ("/spec/template/spec/hostNetwork", json!(false)),
         (
-            "",
-            "windowsOptions: {hostProcess: true}",
-            "containers[0].securityContext.windowsOptions.hostProcess",
+            "/spec/template/metadata",
+            json!({"annotations": {"privileged": "yes", "csi": "no", "procMount": "x"}}),
         ),
     ] {
-        let mut text = with(&format!("          {pod}\n"), "");
-        if !context.is_empty() {
-            text = text.replacen(security, &format!("{security}                {context}\n"), 1);
-        }
-        let problems = Template::parse(&text).unwrap_err();
-        let expected =
-            Problem::at(format!("spec.job.spec.template.spec.{field}"), "not allowed in any template");
-        assert_eq!(problems, [expected], "{pod}{context}");
+        assert_eq!(problems_under(&changed(pointer, &value), limits()), [], "{pointer}: {value}");
+    }
+}
+
+#[test]
+fn parameter_cannot_choose_a_violation() {
+    for (pointer, value, good, bad) in [
+        ("/spec/template/spec/priorityClassName", json!("${foo}"), "low", "system-node-critical"),
+        (
+            "/spec/template/spec/volumes",
+            json!([{"name": "a", "image": {"reference": "${foo}"}}]),
+            "simple-job:2",
+            "evil:1",
+        ),
+    ] {
+        let template = Template::parse(&changed(pointer, &value)).unwrap();
+        let template = template.with_policy(shipped_limits().into()).unwrap();
+        let render = |foo: &str| template.render(&[("foo".to_owned(), foo.to_owned())].into());
+        assert!(render(good).is_ok(), "{pointer}");
+        assert!(render(bad).is_err(), "{pointer}");
     }
 }
 
@@ -63,7 +121,8 @@ fn parameter_cannot_set_a_refused_field() {
             1,
         );
         let problems = Template::parse(&text).unwrap_err();
-        assert!(problems[0].message.contains("expected a boolean"), "{field}: {problems:?}");
+        let found = problems.iter().any(|problem| problem.message.contains("expected a boolean"));
+        assert!(found, "{field}: {problems:?}");
     }
     // A hostPath is refused for every path.
     let text = with("          volumes: [{name: a, hostPath: {path: '${foo}'}}]\n", "");
@@ -73,7 +132,7 @@ fn parameter_cannot_set_a_refused_field() {
 fn rendered(text: &str, policy: Policy) -> Value {
     let template = Template::parse(text).unwrap().with_policy(policy.into()).unwrap();
     let values = [("foo".to_owned(), "a".to_owned())].into();
-    serde_json::to_value(template.render(&values).unwrap()).unwrap()
+    template.render(&values).unwrap()
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn rendered(fields: &Value) -> BTreeMap<String, Value> {
     let fields: BTreeMap<String, Value> = serde_json::from_value(fields.clone()).unwrap();
     let job = PLACES.render(&PLACES.parameters.texts(&fields).unwrap()).unwrap();
     let mut into = BTreeMap::new();
-    leaves(&serde_json::to_value(job).unwrap(), "", &mut into);
+    leaves(&job, "", &mut into);
     into
 }
 
@@ -118,7 +118,7 @@ proptest! {
         fields.insert(which, value);
         match PLACES.parameters.texts(&fields) {
             Ok(texts) => {
-                let job = serde_json::to_value(PLACES.render(&texts).unwrap()).unwrap();
+                let job = PLACES.render(&texts).unwrap();
                 let plain = rendered(&json!({"s": "", "o": "", "n": 0, "b": false}));
                 let mut given = BTreeMap::new();
                 leaves(&job, "", &mut given);

@@ -1,6 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{
+    contract::event::{Attempt, Stall},
+    status::pod_observation::Wait,
+};
 
 /// A pod captured from a real cluster with containerd and one node.
 fn captured(name: &str) -> Value {
@@ -20,11 +24,40 @@ fn ended(pod: Value, deleted: bool) -> (Attempt, Option<String>) {
     }
 }
 
-fn stalled(name: &str) -> (String, String) {
-    match state(captured(name), false) {
-        Some(PodState::Waiting { stall: Some(stall), .. }) => (stall.reason, stall.message),
-        other => panic!("not a stalled pod: {other:?}"),
+fn blocked(pod: Value) -> Stall {
+    match state(pod, false) {
+        Some(PodState::Waiting { wait: Wait::Blocked(stall), .. }) => stall,
+        other => panic!("not a blocked pod: {other:?}"),
     }
+}
+
+fn starting(pod: Value) -> Stall {
+    match state(pod, false) {
+        Some(PodState::Waiting { wait: Wait::Starting(stall), .. }) => stall,
+        other => panic!("not a starting pod: {other:?}"),
+    }
+}
+
+/// A container that terminated at this second of a minute.
+fn exit(name: &str, code: i32, second: u32) -> Value {
+    json!({"name": name, "state": {"terminated": {
+        "exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
+        "startedAt": "2026-11-25T01:23:00Z", "finishedAt": format!("2026-11-25T01:23:{second:02}Z"),
+    }}})
+}
+
+fn waiting(name: &str, reason: &str) -> Value {
+    json!({"name": name, "state": {"waiting": {"reason": reason}}})
+}
+
+/// A pod with a native sidecar `proxy` and a container `main`, in this phase.
+fn with_sidecar(phase: &str, proxy: &Value, main: &Value) -> Value {
+    let mut pod = captured("fail ended");
+    pod["spec"]["initContainers"] = json!([{"name": "proxy", "restartPolicy": "Always"}]);
+    pod["status"]["phase"] = json!(phase);
+    pod["status"]["initContainerStatuses"] = json!([proxy]);
+    pod["status"]["containerStatuses"] = json!([main]);
+    pod
 }
 
 #[test]
@@ -140,8 +173,9 @@ fn pod_that_never_ran_has_no_exit_code() {
 
 #[test]
 fn waiting_pod_has_the_reason_and_message_of_kubernetes() {
-    assert_eq!(stalled("unsched Unschedulable").0, "Unschedulable");
-    assert!(stalled("unsched Unschedulable").1.starts_with("0/1 nodes are available"));
+    let unschedulable = blocked(captured("unsched Unschedulable"));
+    assert_eq!(unschedulable.reason, "Unschedulable");
+    assert!(unschedulable.message.starts_with("0/1 nodes are available"));
     for (name, reason, text) in [
         ("noimage ErrImagePull", "ErrImagePull", "nothere.invalid"),
         ("noimage ImagePullBackOff", "ImagePullBackOff", "Back-off pulling image"),
@@ -153,26 +187,130 @@ fn waiting_pod_has_the_reason_and_message_of_kubernetes() {
             "configmap \"nothere\" not found",
         ),
     ] {
-        let (found, message) = stalled(name);
-        assert_eq!(found, reason);
-        assert!(message.contains(text), "{message}");
+        let stall = blocked(captured(name));
+        assert_eq!(stall.reason, reason);
+        assert!(stall.message.contains(text), "{}", stall.message);
     }
 }
 
 #[test]
-fn container_creating_and_running_pods_are_not_stalled() {
-    assert!(matches!(
-        state(captured("mount ContainerCreating"), false),
-        Some(PodState::Waiting { stall: None, .. })
-    ));
+fn container_creating_is_a_step_of_the_start() {
+    assert_eq!(starting(captured("mount ContainerCreating")).reason, "ContainerCreating");
     let mut running = captured("deadline running");
     running["metadata"]["deletionTimestamp"] = Value::Null;
     assert!(matches!(state(running, false), Some(PodState::Running { .. })));
 }
 
 #[test]
-fn terminating_pod_yields_no_observation() {
-    assert_eq!(state(captured("noimage ContainerCreating deleting"), false), None);
+fn pod_that_is_being_deleted_is_terminating_whether_it_runs_or_waits() {
+    for name in ["noimage ContainerCreating deleting", "deadline running"] {
+        let mut pod = captured(name);
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-25T01:23:49Z");
+        assert!(matches!(state(pod, false), Some(PodState::Terminating { .. })), "{name}");
+    }
+}
+
+#[test]
+fn succeeded_pod_whose_sidecar_was_killed_has_the_result_of_its_work() {
+    let mut main = exit("main", 0, 2);
+    main["state"]["terminated"]["message"] = json!("result=42\n");
+    let (attempt, log) = ended(with_sidecar("Succeeded", &exit("proxy", 137, 4), &main), false);
+    assert_eq!((attempt.container.as_deref(), attempt.exit_code), (Some("main"), Some(0)));
+    assert_eq!(
+        (attempt.reason.as_deref(), attempt.message.as_deref()),
+        (Some("Completed"), Some("result=42"))
+    );
+    assert_eq!((attempt.memory_limit, log), (None, None));
+}
+
+#[test]
+fn succeeded_pod_that_was_deleted_while_its_sidecar_ended_is_completed() {
+    let mut pod = with_sidecar("Succeeded", &exit("proxy", 137, 4), &exit("main", 0, 2));
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-25T01:23:01Z");
+    assert_eq!(ended(pod, true).0.reason.as_deref(), Some("Completed"));
+}
+
+#[test]
+fn sidecar_that_failed_first_does_not_stand_for_the_failed_work() {
+    let (attempt, log) = ended(with_sidecar("Failed", &exit("proxy", 1, 1), &exit("main", 3, 5)), false);
+    assert_eq!((attempt.container.as_deref(), attempt.exit_code), (Some("main"), Some(3)));
+    assert_eq!(log.as_deref(), Some("main"));
+}
+
+#[test]
+fn pod_that_failed_before_its_work_started_has_no_exit_code_of_a_sidecar() {
+    let mut pod = with_sidecar("Failed", &exit("proxy", 137, 4), &waiting("main", "PodInitializing"));
+    pod["status"]["reason"] = json!("DeadlineExceeded");
+    let (attempt, log) = ended(pod, false);
+    assert_eq!((attempt.reason.as_deref(), attempt.exit_code), (Some("DeadlineExceeded"), None));
+    assert_eq!((attempt.container, log), (None, None));
+}
+
+#[test]
+fn init_container_that_failed_precedes_a_failure_that_the_kubelet_invented() {
+    let mut pod = captured("init ended");
+    // The container never ran: it has no `startedAt`.
+    pod["status"]["containerStatuses"][0]["state"] =
+        json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+    assert_eq!(ended(pod, false).0.container.as_deref(), Some("prepare"));
+}
+
+#[test]
+fn evicted_pod_without_container_statuses_has_the_reason_of_its_status() {
+    let mut pod = captured("fail ended");
+    pod["status"] = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
+    let (attempt, log) = ended(pod, false);
+    assert_eq!((attempt.reason.as_deref(), attempt.exit_code, log), (Some("Evicted"), None, None));
+    assert_eq!(attempt.message.as_deref(), Some("low on memory"));
+}
+
+#[test]
+fn sidecar_that_does_not_become_started_holds_up_the_start() {
+    let proxy = json!({"name": "proxy", "started": false, "state": {"running": {"startedAt": "2026-11-25T01:23:00Z"}}});
+    let mut pod = with_sidecar("Pending", &proxy, &waiting("main", "PodInitializing"));
+    pod["status"]["conditions"] = json!([{
+        "type": "Initialized", "status": "False", "reason": "ContainersNotInitialized",
+        "message": "containers with incomplete status: [proxy]",
+    }]);
+    let stall = starting(pod);
+    assert_eq!(stall.reason, "ContainersNotInitialized");
+    assert_eq!(stall.message, "containers with incomplete status: [proxy]");
+}
+
+#[test]
+fn sidecar_that_crashes_blocks_the_start() {
+    let proxy = waiting("proxy", "CrashLoopBackOff");
+    let pod = with_sidecar("Pending", &proxy, &waiting("main", "PodInitializing"));
+    assert_eq!(blocked(pod).reason, "CrashLoopBackOff");
+}
+
+#[test]
+fn pod_runs_while_its_work_or_an_init_container_runs_and_until_its_phase_is_final() {
+    let running = |name: &str| json!({"name": name, "started": true, "state": {"running": {}}});
+    let runs = |pod: Value| matches!(state(pod, false), Some(PodState::Running { .. }));
+    assert!(runs(with_sidecar("Running", &running("proxy"), &running("main"))));
+    assert!(!runs(with_sidecar("Pending", &running("proxy"), &waiting("main", "PodInitializing"))));
+    assert!(runs(with_sidecar("Running", &running("proxy"), &exit("main", 0, 2))), "the sidecar ends last");
+    let mut init = with_sidecar("Pending", &running("proxy"), &waiting("main", "PodInitializing"));
+    init["spec"]["initContainers"][0]["restartPolicy"] = Value::Null;
+    assert!(runs(init));
+}
+
+#[test]
+fn progress_is_the_time_of_the_last_step_of_the_start() {
+    let progress = |pod: Value| match state(pod, false) {
+        Some(PodState::Waiting { created, progress, .. }) => progress - created,
+        other => panic!("not a waiting pod: {other:?}"),
+    };
+    let mut pod = captured("mount ContainerCreating");
+    assert_eq!(progress(pod.clone()), 0, "its creation");
+    let step = |type_: &str, status: &str, time: &str| json!({"type": type_, "status": status, "lastTransitionTime": time});
+    pod["status"]["conditions"] = json!([
+        step("PodScheduled", "True", "2026-11-25T01:23:00Z"),
+        step("PodReadyToStartContainers", "True", "2026-11-25T01:23:04Z"),
+        step("Ready", "False", "2026-11-25T01:23:30Z"),
+    ]);
+    assert_eq!(progress(pod), 5, "created at 01:22:59");
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! The prefix of the names of a template's Jobs, so that no client of one template can take a name
+//! of another.
+
+use std::sync::Arc;
+
+use crate::{
+    contract::names::{JobName, TemplateName},
+    template::{Template, pattern::Pattern, problem::Problem},
+};
+
+/// The prefixes that the names of a template's Jobs must and must not have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Prefixes {
+    own: Option<String>,
+    /// The prefixes of the other templates.
+    reserved: Arc<[Reserved]>,
+}
+
+/// A prefix of a template.
+#[derive(Debug, Clone)]
+pub(super) struct Reserved {
+    prefix: String,
+    template: TemplateName,
+}
+
+impl Prefixes {
+    pub(super) fn new(own: Option<String>) -> Self {
+        Self { own, reserved: Arc::default() }
+    }
+
+    /// The template's own prefix; empty if it has none.
+    pub(super) fn own(&self) -> &str {
+        self.own.as_deref().unwrap_or_default()
+    }
+
+    /// Checks the naming rule: every name that it gives has the prefix.
+    pub(super) fn check_default(&self, job_name: &Pattern) -> Result<(), String> {
+        if job_name.start().starts_with(self.own()) {
+            return Ok(());
+        }
+        Err(format!("expected a text that starts with `namePrefix`, `{}`", self.own()))
+    }
+
+    fn problem(&self, name: &str) -> Option<String> {
+        if !name.starts_with(self.own()) {
+            return Some(format!("expected a name that starts with `{}`, the template's prefix", self.own()));
+        }
+        let taken = self.reserved.iter().find(|reserved| name.starts_with(&reserved.prefix))?;
+        Some(format!("names that start with `{}` belong to the template `{}`", taken.prefix, taken.template))
+    }
+}
+
+impl Template {
+    /// Why no Job of this template can have the name; `None` if it can.
+    #[must_use]
+    pub fn name_problem(&self, name: &JobName) -> Option<String> {
+        self.prefixes.problem(name.as_ref())
+    }
+
+    /// A valid name that no parameter decides, to show how a name looks.
+    pub(crate) fn sample_name(&self) -> String {
+        format!("{}x", self.prefixes.own())
+    }
+
+    /// Why both templates could give a Job the same name, although one of them has a prefix.
+    #[must_use]
+    pub fn name_conflict(&self, other: &Self) -> Option<Problem> {
+        let (own, others) = (self.prefixes.own(), other.prefixes.own());
+        let name = &other.name;
+        if !own.is_empty() && !others.is_empty() {
+            let overlap = own.starts_with(others) || others.starts_with(own);
+            return overlap.then(|| {
+                let message = format!(
+                    "`{own}` and `{others}`, the prefix of the template `{name}`, can start the same name"
+                );
+                Problem::at("spec.namePrefix", message)
+            });
+        }
+        if !own.is_empty() && other.job_name.start().starts_with(own) {
+            let message = format!("the default names of the template `{name}` start with `{own}`");
+            return Some(Problem::at("spec.namePrefix", message));
+        }
+        (!others.is_empty() && self.job_name.start().starts_with(others)).then(|| {
+            let message = format!("names that start with `{others}` belong to the template `{name}`");
+            Problem::at("spec.jobName", message)
+        })
+    }
+
+    /// The template, whose Jobs cannot have the prefixes of `all` other templates.
+    #[must_use]
+    pub fn with_reserved_prefixes(mut self, all: &[(TemplateName, String)]) -> Self {
+        let others = all.iter().filter(|(template, prefix)| *template != self.name && !prefix.is_empty());
+        self.prefixes.reserved = others
+            .map(|(template, prefix)| Reserved { prefix: prefix.clone(), template: template.clone() })
+            .collect();
+        self
+    }
+
+    /// The prefix of the names of the template's Jobs; empty if it has none.
+    #[must_use]
+    pub fn name_prefix(&self) -> &str {
+        self.prefixes.own()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::SIMPLE;
+
+    fn template(name: &str, job_name: &str, prefix: &str) -> Result<Template, Vec<Problem>> {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("  namePrefix: {prefix}\n") };
+        let text = SIMPLE.replacen("name: simple\n", &format!("name: {name}\n"), 1).replacen(
+            "jobName: simple-job-${foo}\n",
+            &format!("jobName: {job_name}\n{prefix}"),
+            1,
+        );
+        Template::parse(&text)
+    }
+
+    fn problem(template: &Template, name: &str) -> String {
+        template.name_problem(&JobName::try_from(name).unwrap()).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_name_of_the_template_starts_with_its_prefix() {
+        let a = template("a", "a-${foo}", "a-").unwrap();
+        assert_eq!(problem(&a, "a-1"), "");
+        for other in ["b-1", "a", "aa-1"] {
+            assert_eq!(problem(&a, other), "expected a name that starts with `a-`, the template's prefix");
+        }
+        for invalid in ["b-${foo}", "${foo}", "a${foo}"] {
+            let problems = template("a", invalid, "a-").unwrap_err();
+            assert_eq!(problems[0].field, "spec.jobName", "{problems:?}");
+        }
+        for invalid in ["A-", "'-a'", "a.", "'a b'", "''"] {
+            assert!(template("a", "a-${foo}", invalid).is_err(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn templates_with_overlapping_prefixes_conflict() {
+        let conflict = |one: (&str, &str), another: (&str, &str)| {
+            let a = template("a", &format!("{}${{foo}}", one.0), one.1).unwrap();
+            let b = template("b", &format!("{}${{foo}}", another.0), another.1).unwrap();
+            assert_eq!(a.name_conflict(&b).is_some(), b.name_conflict(&a).is_some());
+            a.name_conflict(&b).map(|problem| problem.field)
+        };
+        assert_eq!(conflict(("a-", "a-"), ("b-", "b-")), None);
+        assert_eq!(conflict(("a-", "a-"), ("a-", "a-")).as_deref(), Some("spec.namePrefix"));
+        assert_eq!(conflict(("a-", "a-"), ("a-b-", "a-b-")).as_deref(), Some("spec.namePrefix"));
+        assert_eq!(conflict(("a-", "a-"), ("a-b-", "")).as_deref(), Some("spec.namePrefix"));
+        assert_eq!(conflict(("a-b-", ""), ("a-", "a-")).as_deref(), Some("spec.jobName"));
+        assert_eq!(conflict(("a-", ""), ("a-", "")), None, "without prefixes, clients share the names");
+    }
+
+    #[test]
+    fn template_without_a_prefix_cannot_take_a_name_of_another() {
+        let all = [("a", "a-"), ("b", "")].map(|(t, p)| (TemplateName::try_from(t).unwrap(), p.to_owned()));
+        let b = template("b", "b-${foo}", "").unwrap().with_reserved_prefixes(&all);
+        assert_eq!(problem(&b, "c"), "");
+        assert_eq!(problem(&b, "a-1"), "names that start with `a-` belong to the template `a`");
+        let a = template("a", "a-${foo}", "a-").unwrap().with_reserved_prefixes(&all);
+        assert_eq!(problem(&a, "a-1"), "");
+    }
+}

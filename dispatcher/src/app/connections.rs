@@ -1,0 +1,84 @@
+//! The connections to NATS. Messages of strangers arrive only on connections of their own, so that
+//! one that the client library cannot decode costs nobody else a connection.
+
+use async_nats::{Client, jetstream};
+use tokio::sync::watch;
+
+use crate::{
+    cli::{Nats, StartError},
+    nats::connection::{self, Connection, Keeper},
+    supervisor::Spawner,
+    telemetry::{health::Health, metrics::Metrics},
+};
+
+/// How many connections receive the calls of the NATS service.
+const SERVICE: usize = 2;
+
+/// The connections of one process.
+pub(super) struct Connections {
+    /// Publishes status events, dead letters, acks and answers, and calls `JetStream`. Receives
+    /// only the answers of the server.
+    pub(super) main: Connection,
+    /// Receives requests.
+    pub(super) intake: Connection,
+    /// Receive calls of the NATS service, in one queue group.
+    pub(super) service: Vec<Connection>,
+    /// Receives status events and rejections for waiting callers.
+    pub(super) events: Connection,
+    /// Reads the messages of the other streams.
+    pub(super) scans: Connection,
+    main_keeper: Keeper,
+    keepers: Vec<(String, Keeper)>,
+}
+
+impl Connections {
+    /// Opens all connections. `reconnects` counts the reconnects of the main one.
+    ///
+    /// # Errors
+    /// [`StartError`] with the setting that is wrong.
+    pub(super) async fn open(
+        settings: &Nats,
+        health: &Health,
+        metrics: &Metrics,
+        reconnects: watch::Sender<u64>,
+    ) -> Result<Self, StartError> {
+        let mut keepers = Vec::new();
+        let (main, main_keeper) =
+            connection::open(settings, "dispatcher", health.component("nats"), metrics, reconnects).await?;
+        let mut open = async |role: String| {
+            let name = format!("nats {role}");
+            let (health, changes) = (health.component(name.clone()), watch::Sender::new(0));
+            let opened =
+                connection::open(settings, &format!("dispatcher {role}"), health, metrics, changes).await;
+            let (connection, keeper) = opened?;
+            keepers.push((name, keeper));
+            Ok::<_, StartError>(connection)
+        };
+        let intake = open("intake".to_owned()).await?;
+        let events = open("events".to_owned()).await?;
+        let scans = open("scans".to_owned()).await?;
+        let mut service = Vec::new();
+        for number in 1..=SERVICE {
+            service.push(open(format!("service {number}")).await?);
+        }
+        Ok(Self { main, intake, service, events, scans, main_keeper, keepers })
+    }
+
+    /// The client of the main connection.
+    pub(super) fn client(&self) -> Client {
+        self.main.client()
+    }
+
+    /// `JetStream` over the main connection.
+    pub(super) fn jetstream(&self) -> jetstream::Context {
+        self.main.jetstream()
+    }
+
+    /// Starts the tasks that keep the connections.
+    pub(super) fn spawn_keepers(self, group: &mut Spawner<'_>) {
+        group.spawn_until_stop("nats", self.main_keeper.until_ended());
+        for (name, keeper) in self.keepers {
+            group.spawn_until_stop(name, keeper.run());
+        }
+    }
+}
