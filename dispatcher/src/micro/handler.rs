@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use async_nats::{Message, Subject};
+use async_nats::Message;
 use bytes::Bytes;
 use dispatcher_core::{contract::names::TemplateName, template::Template};
 use futures::{
