@@ -30,9 +30,9 @@ fn running() -> Value {
 }
 
 /// Requests a Job, and sets its status to running. Returns its name.
-pub(crate) async fn start_job(env: &TestEnv, foo: &str) -> String {
-    env.request(json!({"foo": foo}).to_string()).await;
-    let name = format!("simple-job-{foo}");
+pub(crate) async fn start_job(env: &TestEnv, value: &str) -> String {
+    env.request(json!({"foo": value}).to_string()).await;
+    let name = format!("simple-job-{value}");
     env.job(&name).await;
     env.set_status(&name, running()).await;
     env.until_last(&name, "MODIFIED").await;
@@ -51,8 +51,8 @@ pub(crate) async fn until_retired(env: &TestEnv, name: &str) -> Job {
 }
 
 /// Another Job passes through all its states: nothing holds it up.
-pub(crate) async fn another_job_is_retired(env: &TestEnv, foo: &str) {
-    let name = start_job(env, foo).await;
+pub(crate) async fn another_job_is_retired(env: &TestEnv, value: &str) {
+    let name = start_job(env, value).await;
     env.set_status(&name, complete()).await;
     assert_eq!(env.outcome(&name).await["result"], "Complete");
     until_retired(env, &name).await;
@@ -205,13 +205,12 @@ pub(crate) async fn install_policy(env: &TestEnv, operation: &str, name: &str) {
     let client = kube::Client::try_from(config).unwrap();
     let jobs: Api<Job> = Api::namespaced(client, &env.namespace.name);
     until("the policy to be enforced", TIMEOUT, || async {
-        let refused = match operation {
-            "DELETE" => jobs.delete(name, &DeleteParams::background().dry_run()).await.err(),
-            _ => {
-                let params = PatchParams { dry_run: true, ..PatchParams::default() };
-                let patch = Patch::Merge(json!({"metadata": {"annotations": {"example.org/a": "b"}}}));
-                jobs.patch(name, &params, &patch).await.err()
-            }
+        let refused = if operation == "DELETE" {
+            jobs.delete(name, &DeleteParams::background().dry_run()).await.err()
+        } else {
+            let params = PatchParams { dry_run: true, ..PatchParams::default() };
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {"example.org/a": "b"}}}));
+            jobs.patch(name, &params, &patch).await.err()
         };
         refused.map(drop)
     })

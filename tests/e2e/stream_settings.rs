@@ -210,7 +210,7 @@ async fn delete_marker_is_no_event() {
     env.request(r#"{"foo":"x","name":"gone"}"#).await;
     until("the event after the marker", TIMEOUT, || async {
         let answer = call_service(&env.client, "get", &[], r#"{"name":"gone"}"#).await;
-        answer.map(|event| event["type"] == "ADDED").unwrap_or_default().then_some(())
+        answer.is_ok_and(|event| event["type"] == "ADDED").then_some(())
     })
     .await;
 }
