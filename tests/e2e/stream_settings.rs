@@ -123,7 +123,9 @@ async fn refuse_each(env: &TestEnv, changes: &[(&'static str, Value, &'static st
 
 /// Whether the server does not take the change back.
 fn is_permanent(changes: &Value) -> bool {
-    ["allow_msg_schedules", "allow_msg_ttl"].iter().any(|field| !changes[field].is_null())
+    ["allow_msg_schedules", "allow_msg_ttl", "subject_delete_marker_ttl"]
+        .iter()
+        .any(|field| !changes[field].is_null())
 }
 
 #[tokio::test(flavor = "multi_thread")]
