@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{Nats, StartError},
     kube::chain,
-    nats::{credentials::Credentials, scan},
+    nats::credentials::Credentials,
     retry::with_deadline,
 };
 
 /// The deadline of one try to connect, over all servers of the list.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The deadline of one call to `JetStream`.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connected client, and a token that is cancelled when it has ended for good.
 pub(crate) struct Connected {
@@ -143,7 +145,7 @@ fn without_credentials(urls: &[String]) -> String {
 
 /// `JetStream` over a connection, with the API prefix of the settings.
 pub(crate) fn jetstream(client: Client, settings: &Nats) -> jetstream::Context {
-    let builder = jetstream::ContextBuilder::new().timeout(scan::DEADLINE);
+    let builder = jetstream::ContextBuilder::new().timeout(CALL_DEADLINE);
     builder.api_prefix(settings.api_prefix()).build(client)
 }
 
