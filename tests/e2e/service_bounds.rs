@@ -131,6 +131,29 @@ async fn waiting_callers_and_floods_of_large_calls_cost_little_memory() {
     assert!(after < before + 100, "peak memory: {before} MiB before, {after} MiB after");
 }
 
+/// The image may use 512 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_the_largest_messages_costs_bounded_memory_and_no_connection() {
+    const FLOOD: usize = 1000;
+    let env = or_skip!(TestEnv::start().await);
+    let (_folder, templates) = managed_template();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let before = peak_memory(&dispatcher).await;
+    let large = bytes::Bytes::from(vec![b'x'; 1_000_000]);
+    for subject in ["jobs.simple.submit", "jobs.simple.status.a", "$SRV.PING"] {
+        for _ in 0..FLOOD {
+            env.client.publish(subject, large.clone()).await.unwrap();
+        }
+        env.client.flush().await.unwrap();
+    }
+    call_service(&env.client, "submit", &[("Job-Wait", "created")], r#"{"foo":"a"}"#).await.unwrap();
+    let after = peak_memory(&dispatcher).await;
+    assert!(after < before + 256, "peak memory: {before} MiB before, {after} MiB after");
+    assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200);
+    let log = dispatcher.log();
+    assert!(!log.contains("not ready"), "{log}");
+}
+
 async fn jetstream_calls(env: &TestEnv) -> usize {
     let account: Account = env.jetstream.query_account().await.unwrap();
     account.requests.total.try_into().unwrap()
