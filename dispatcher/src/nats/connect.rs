@@ -21,7 +21,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// than the requests of the largest pull, and so few that a flood of large messages stays small.
 const SUBSCRIPTION_CAPACITY: usize = 1200;
 
-/// A connected client, and a token that is cancelled when it has ended for good.
+/// A connected client, and a token that is cancelled when it has ended.
 pub(crate) struct Connected {
     pub(crate) client: Client,
     pub(crate) ended: CancellationToken,

@@ -1,7 +1,7 @@
 //! A connection to NATS that survives every message it receives.
 //!
 //! async-nats reconnects by itself after network failures. On some messages that it cannot decode,
-//! its connection task panics and the client ends for good. Then the keeper connects a new client.
+//! its connection task panics and the client ends. Then the keeper connects a new client.
 //! So a client of NATS can cost a connection some milliseconds, and never the process.
 
 use std::{
