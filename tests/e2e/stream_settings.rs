@@ -113,7 +113,8 @@ async fn refuse_each(env: &TestEnv, changes: &[(&'static str, Value, &'static st
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
 }
 
-/// Deletes a stream or a consumer, and creates it again. The server does not take back each setting.
+/// Deletes a stream or a consumer, and creates it again. The server does not take back some
+/// settings.
 async fn recreate(env: &TestEnv, name: &str, config: &Value) {
     if !name.starts_with("dispatcher-") {
         env.jetstream.delete_stream(name).await.unwrap();
@@ -122,8 +123,8 @@ async fn recreate(env: &TestEnv, name: &str, config: &Value) {
     if name == "JOBS" || name.starts_with("dispatcher-") {
         let jobs = env.jetstream.get_stream_no_info("JOBS").await.unwrap();
         let _ = jobs.delete_consumer("dispatcher-simple").await;
-        let config = shipped_config("dispatcher-simple");
-        let body = json!({"stream_name": "JOBS", "config": config, "action": "create"});
+        let consumer = shipped_config("dispatcher-simple");
+        let body = json!({"stream_name": "JOBS", "config": consumer, "action": "create"});
         let subject = "CONSUMER.DURABLE.CREATE.JOBS.dispatcher-simple";
         let answer: Value = env.jetstream.request(subject, &body).await.unwrap();
         assert!(answer["error"].is_null(), "{answer}");
