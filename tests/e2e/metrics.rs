@@ -48,7 +48,8 @@ async fn request_is_counted_from_the_queue_to_the_outcome() {
             (r#"dispatcher_active_jobs{template="simple"}"#, 0.0),
             ("dispatcher_leader", 1.0),
             ("dispatcher_synced", 1.0),
-            ("dispatcher_nats_connects_total", 1.0),
+            // One for each role, and two for the service.
+            ("dispatcher_nats_connects_total", 6.0),
             (r#"dispatcher_consumer_up{template="simple"}"#, 1.0),
             (r#"dispatcher_component_ready{component="watch"}"#, 1.0),
             (r#"dispatcher_build_info{version="0.1.0"}"#, 1.0),

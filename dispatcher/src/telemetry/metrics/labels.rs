@@ -151,6 +151,11 @@ pub(super) struct ByWatchError {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByConnection {
+    pub(super) connection: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByComponent {
     pub(super) component: String,
 }

@@ -38,8 +38,8 @@ use crate::{
             collector::{Queues, StateCollector},
             instruments::Instruments,
             labels::{
-                ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult,
-                ByWatchError, CREATED, TemplateLabels,
+                ByConnection, ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate,
+                ByTemplateResult, ByWatchError, CREATED, TemplateLabels,
             },
         },
     },
@@ -188,6 +188,19 @@ impl Metrics {
     /// Counts a lost connection to NATS.
     pub(crate) fn nats_disconnected(&self) {
         self.0.instruments.nats_disconnects.inc();
+    }
+
+    /// Creates the series of a connection to NATS, so that its first increase is visible.
+    pub(crate) fn nats_opened(&self, connection: &str) {
+        let labels = ByConnection { connection: connection.to_owned() };
+        drop(self.0.instruments.nats_clients_replaced.get_or_create(&labels));
+    }
+
+    /// Counts a client of NATS that ended on a message, as a lost connection too.
+    pub(crate) fn nats_client_replaced(&self, connection: &str) {
+        self.nats_disconnected();
+        let labels = ByConnection { connection: connection.to_owned() };
+        self.0.instruments.nats_clients_replaced.get_or_create(&labels).inc();
     }
 
     /// All metrics as `OpenMetrics` text.
