@@ -10,7 +10,7 @@ use dispatcher_core::contract::settings::{Owner, Severity, findings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::retry::with_deadline;
+use crate::{cli::StartError, retry::with_deadline};
 
 const DEADLINE: Duration = Duration::from_secs(4);
 
@@ -20,9 +20,16 @@ pub(crate) enum InfoError {
     /// `JetStream` answered with an error.
     #[error("{0}")]
     Refused(String),
-    /// No answer, so nothing is known.
+    /// No answer, or none about the object, so nothing is known.
     #[error("{0}")]
     NoAnswer(String),
+}
+
+impl InfoError {
+    /// An error of the start. Without an answer, the start is repeated.
+    pub(crate) fn at_start(&self, setting: impl Into<String>) -> StartError {
+        StartError::new(setting, self.to_string()).transient_if(matches!(self, Self::NoAnswer(_)))
+    }
 }
 
 /// The answer to `STREAM.INFO.<name>` or `CONSUMER.INFO.<stream>.<name>`. `None` if the object does
@@ -38,6 +45,9 @@ pub(crate) async fn info(context: &jetstream::Context, subject: &str) -> Result<
             if [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND].contains(&error.error_code()) =>
         {
             Ok(None)
+        }
+        Ok(Ok(Response::Err { error })) if is_unavailable(error.error_code()) => {
+            Err(InfoError::NoAnswer(error.to_string()))
         }
         Ok(Ok(Response::Err { error })) => Err(InfoError::Refused(error.to_string())),
         Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
@@ -68,6 +78,20 @@ pub(crate) async fn streams_on(
         }
         Response::Err { error } => Err(InfoError::Refused(error.to_string())),
     }
+}
+
+/// Whether `JetStream` or the object has no leader at the moment. This passes without a change by an
+/// operator.
+pub(crate) fn is_unavailable(code: ErrorCode) -> bool {
+    const UNAVAILABLE: [ErrorCode; 6] = [
+        ErrorCode::CLUSTER_NOT_AVAILABLE,
+        ErrorCode::CLUSTER_INCOMPLETE,
+        ErrorCode::CLUSTER_NOT_ACTIVE,
+        ErrorCode::CLUSTER_NOT_LEADER,
+        ErrorCode::STREAM_OFFLINE,
+        ErrorCode::CONSUMER_OFFLINE,
+    ];
+    UNAVAILABLE.contains(&code)
 }
 
 /// The settings of one object that are not known to be harmless.
