@@ -220,8 +220,7 @@ fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
             expected.max_bytes
         );
     }
-    StartError::new(format!("stream {}", expected.name), message)
-        .transient_if(settings::is_unavailable(code))
+    StartError::new(format!("stream {}", expected.name), message).transient_if(settings::is_unavailable(code))
 }
 
 fn is_away(error: &ConsumerError) -> bool {

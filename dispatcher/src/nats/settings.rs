@@ -117,3 +117,25 @@ pub(crate) fn check(owner: Owner, shipped: &impl Serialize, info: &Value, max_pa
     }
     checked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_leader_passes_without_a_change() {
+        for code in [10004, 10006, 10008, 10009, 10118, 10119] {
+            assert!(is_unavailable(ErrorCode(code)), "{code}");
+        }
+        // JetStream is not enabled, no space, no such stream, no error code.
+        for code in [10039, 10076, 10002, 10023, 10047, 10059, 0] {
+            assert!(!is_unavailable(ErrorCode(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn start_is_repeated_only_without_an_answer() {
+        assert!(InfoError::NoAnswer("no leader".to_owned()).at_start("stream JOBS").is_transient());
+        assert!(!InfoError::Refused("no space".to_owned()).at_start("stream JOBS").is_transient());
+    }
+}

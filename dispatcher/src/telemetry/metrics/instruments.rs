@@ -23,8 +23,8 @@ use prometheus_client::{
 use time::OffsetDateTime;
 
 use crate::telemetry::metrics::labels::{
-    ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult, ByWatchError,
-    CREATED, EXPIRED, Label, OTHER, Operation, Published, Watched,
+    ByConnection, ByEvent, ByOperation, ByReason, ByResource, ByResult, ByTemplate, ByTemplateResult,
+    ByWatchError, CREATED, EXPIRED, Label, OTHER, Operation, Published, Watched,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -47,8 +47,8 @@ pub(super) struct Instruments {
     pub(super) watch_errors: Family<ByWatchError, Counter>,
     pub(super) log_read_failures: Counter,
     pub(super) resyncs: Counter,
-    pub(super) nats_connects: Counter,
-    pub(super) nats_disconnects: Counter,
+    pub(super) nats_connects: Family<ByConnection, Counter>,
+    pub(super) nats_disconnects: Family<ByConnection, Counter>,
 }
 
 /// Buckets for one call: 1 ms to 10 s, which is its deadline.
@@ -89,8 +89,8 @@ impl Instruments {
             watch_errors: Family::default(),
             log_read_failures: Counter::default(),
             resyncs: Counter::default(),
-            nats_connects: Counter::default(),
-            nats_disconnects: Counter::default(),
+            nats_connects: Family::default(),
+            nats_disconnects: Family::default(),
         };
         let started = Gauge::<i64>::default();
         started.set(OffsetDateTime::now_utc().unix_timestamp());
