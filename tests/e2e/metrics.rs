@@ -48,8 +48,9 @@ async fn request_is_counted_from_the_queue_to_the_outcome() {
             (r#"dispatcher_active_jobs{template="simple"}"#, 0.0),
             ("dispatcher_leader", 1.0),
             ("dispatcher_synced", 1.0),
-            // One for each role, and two for the service.
-            ("dispatcher_nats_connects_total", 6.0),
+            (r#"dispatcher_nats_connects_total{connection="dispatcher"}"#, 1.0),
+            (r#"dispatcher_nats_connects_total{connection="dispatcher intake"}"#, 1.0),
+            (r#"dispatcher_nats_disconnects_total{connection="dispatcher"}"#, 0.0),
             (r#"dispatcher_consumer_up{template="simple"}"#, 1.0),
             (r#"dispatcher_component_ready{component="watch"}"#, 1.0),
             (r#"dispatcher_build_info{version="0.1.0"}"#, 1.0),
@@ -165,14 +166,16 @@ async fn takeover_and_lost_nats_connection_are_counted() {
     let listed =
         until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found >= 2.0).await;
     env.nats.kill().await;
-    until_is(&second, "dispatcher_nats_disconnects_total", |found| found >= 1.0).await;
+    let disconnects = r#"dispatcher_nats_disconnects_total{connection="dispatcher"}"#;
+    until_is(&second, disconnects, |found| found >= 1.0).await;
     until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 0.0).await;
     until_is(&second, r#"dispatcher_component_failures_total{component="nats"}"#, |found| found >= 1.0).await;
     until_is(&second, r#"dispatcher_consumer_up{template="simple"}"#, |found| found == 0.0).await;
     let age = value(&second, r#"dispatcher_queue_oldest_age_seconds{template="simple"}"#).await.unwrap();
     assert_eq!(age, None, "the age is unknown without NATS");
     env.nats.restart().await;
-    until_is(&second, "dispatcher_nats_connects_total", |found| found >= 2.0).await;
+    let connects = r#"dispatcher_nats_connects_total{connection="dispatcher"}"#;
+    until_is(&second, connects, |found| found >= 2.0).await;
     until_is(&second, r#"dispatcher_component_ready{component="nats"}"#, |found| found == 1.0).await;
     // A reconnect triggers a resync, as NATS may have lost messages.
     until_is(&second, r#"dispatcher_watch_lists_total{resource="jobs"}"#, |found| found > listed).await;
@@ -228,10 +231,16 @@ async fn retried_creates_and_expired_watches_are_counted() {
         &[
             (r#"dispatcher_requests_total{template="simple",result="created"}"#, 1.0),
             (r#"dispatcher_requests_total{template="simple",result="retrying"}"#, 2.0),
-            (r#"dispatcher_job_create_duration_seconds_count{result="transient"}"#, 2.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="throttled"}"#, 2.0),
+            (r#"dispatcher_job_create_duration_seconds_count{result="transient"}"#, 0.0),
         ],
     )
     .await;
+    proxy.faults.fail(Calls::of("create", "jobs"), 1, Failure::Code(500));
+    env.request(r#"{"foo":"b"}"#).await;
+    let transient = r#"dispatcher_job_create_duration_seconds_count{result="transient"}"#;
+    until_is(&dispatcher, transient, |found| found >= 1.0).await;
+    env.until_last("simple-job-b", "ADDED").await;
     let lists = r#"dispatcher_watch_lists_total{resource="jobs"}"#;
     let listed = until_is(&dispatcher, lists, |found| found >= 1.0).await;
     proxy.faults.inject(Calls::of("watch", "jobs"), WatchFault::Error(410));

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
+use async_nats::jetstream::{self, context::GetStreamErrorKind};
 use dispatcher_core::{
     contract::{names::TemplateName, submitter::Submitters},
     request::error::CallError,
@@ -23,6 +23,7 @@ use crate::{
         cancellation_bucket::CancellationBucket,
         definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
         provision::{Provision, Provisioned},
+        settings::is_unavailable,
         status_stream::StatusStream,
         watchdog::Watchdog,
     },
@@ -73,6 +74,7 @@ impl Prepared {
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = match provision.run(&context, &names).await {
             Ok(provisioned) => provisioned,
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => return Err(error.transient_if(!streams_answer(&context).await)),
         };
         check_ttls(&templates, &provisioned)?;
@@ -173,16 +175,11 @@ async fn streams_answer(context: &jetstream::Context) -> bool {
     let answers = async |stream: &str| match context.get_stream(stream).await {
         Ok(_) => true,
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) => error.code() != 503 || is_disabled(error.error_code()),
+            GetStreamErrorKind::JetStream(error) => !is_unavailable(error.error_code()),
             _ => false,
         },
     };
     join_all([JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS].map(answers)).await.into_iter().all(|ok| ok)
-}
-
-/// Whether the account or the server has no `JetStream`, which an operator must change.
-fn is_disabled(code: ErrorCode) -> bool {
-    [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
 }
 
 /// Whether the API server may come back without a change by an operator. A certificate that does not

@@ -120,14 +120,14 @@ async fn connect(
     let label = name.to_owned();
     connect::connect(settings, name, move |event| match event {
         Event::Connected => {
-            metrics.nats_connected();
+            metrics.nats_connected(&label);
             connected.send_replace(true);
             if lost.swap(false, Ordering::Relaxed) {
                 changes.send_modify(|count| *count += 1);
             }
         }
         Event::Disconnected => {
-            metrics.nats_disconnected();
+            metrics.nats_disconnected(&label);
             lost.store(true, Ordering::Relaxed);
             connected.send_replace(false);
         }
@@ -186,6 +186,7 @@ impl Keeper {
     async fn replace(&mut self) {
         tracing::debug!(connection = self.name, "the NATS client ended; it is replaced");
         self.metrics.nats_client_replaced(&self.name);
+        self.metrics.nats_disconnected(&self.name);
         self.connected.send_replace(true);
         let Self { settings, name, metrics, changes, connected, health, .. } = &*self;
         let new = retry_forever(health, || connect(settings, name, metrics, changes, connected)).await;

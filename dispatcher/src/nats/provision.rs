@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     consumer::PullConsumer,
     context::{CreateStreamError, CreateStreamErrorKind},
     response::Response,
-    stream::{Config, Info},
+    stream::{Config, ConsumerError, ConsumerErrorKind, Info},
 };
 use dispatcher_core::{
     contract::{names::TemplateName, settings::Owner},
@@ -118,7 +118,10 @@ impl Provision {
         let answer = context.request(format!("STREAM.UPDATE.{}", expected.name), &update).await;
         match answer.map_err(|e| StartError::new(setting.clone(), chain(&e)))? {
             Response::<Value>::Ok(_) => {}
-            Response::Err { error } => return Err(StartError::new(setting, error.to_string())),
+            Response::Err { error } => {
+                let away = settings::is_unavailable(error.error_code());
+                return Err(StartError::new(setting, error.to_string()).transient_if(away));
+            }
         }
         // Another replica may have updated the stream at the same time, and the last update wins.
         let found = existing(context, &expected.name).await?;
@@ -176,10 +179,11 @@ impl Provision {
             let found = stream.get_consumer(&name).await;
             found.map_err(|e| StartError::new(setting.clone(), e.to_string()))?
         } else {
-            stream.get_or_create_consumer(&name, expected.clone()).await.map_err(|e| failed(&e))?
+            let found = stream.get_or_create_consumer(&name, expected.clone()).await;
+            found.map_err(|e| failed(&e).transient_if(is_away(&e)))?
         };
         let info = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
-        let info = info.map_err(|e| failed(&e))?.unwrap_or_default();
+        let info = info.map_err(|e| e.at_start(&setting))?.unwrap_or_default();
         verify(context, &setting, Owner::Consumer, &expected, &info)?;
         let found = &consumer.cached_info().config;
         if found.ack_wait < ACK_WAIT {
@@ -194,7 +198,7 @@ impl Provision {
 /// The server's information about a stream, if it exists.
 async fn find(context: &jetstream::Context, name: &str) -> Result<Option<Value>, StartError> {
     let info = settings::info(context, &format!("STREAM.INFO.{name}")).await;
-    info.map_err(|e| StartError::new(format!("stream {name}"), chain(&e)))
+    info.map_err(|e| e.at_start(format!("stream {name}")))
 }
 
 async fn existing(context: &jetstream::Context, name: &str) -> Result<Value, StartError> {
@@ -208,9 +212,11 @@ fn typed(setting: &str, info: Value) -> Result<Info, StartError> {
 
 fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
     let mut message = chain(error);
-    if let CreateStreamErrorKind::JetStream(e) = error.kind()
-        && NO_SPACE.contains(&e.error_code())
-    {
+    let code = match error.kind() {
+        CreateStreamErrorKind::JetStream(error) => error.error_code(),
+        _ => ErrorCode::default(),
+    };
+    if NO_SPACE.contains(&code) {
         let _ = write!(
             message,
             " (it reserves max_bytes={}: raise max_file_store of the server or the limits of the account, \
@@ -218,7 +224,11 @@ fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
             expected.max_bytes
         );
     }
-    StartError::new(format!("stream {}", expected.name), message)
+    StartError::new(format!("stream {}", expected.name), message).transient_if(settings::is_unavailable(code))
+}
+
+fn is_away(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(e) if settings::is_unavailable(e.error_code()))
 }
 
 fn subjects(config: &Value) -> Vec<String> {

@@ -10,7 +10,7 @@ use dispatcher_core::contract::settings::{Owner, Severity, findings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::retry::with_deadline;
+use crate::{cli::StartError, retry::with_deadline};
 
 const DEADLINE: Duration = Duration::from_secs(4);
 
@@ -20,9 +20,16 @@ pub(crate) enum InfoError {
     /// `JetStream` answered with an error.
     #[error("{0}")]
     Refused(String),
-    /// No answer, so nothing is known.
+    /// No answer, or none about the object, so nothing is known.
     #[error("{0}")]
     NoAnswer(String),
+}
+
+impl InfoError {
+    /// An error of the start. Without an answer, the start is repeated.
+    pub(crate) fn at_start(&self, setting: impl Into<String>) -> StartError {
+        StartError::new(setting, self.to_string()).transient_if(matches!(self, Self::NoAnswer(_)))
+    }
 }
 
 /// The answer to `STREAM.INFO.<name>` or `CONSUMER.INFO.<stream>.<name>`. `None` if the object does
@@ -38,6 +45,9 @@ pub(crate) async fn info(context: &jetstream::Context, subject: &str) -> Result<
             if [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND].contains(&error.error_code()) =>
         {
             Ok(None)
+        }
+        Ok(Ok(Response::Err { error })) if is_unavailable(error.error_code()) => {
+            Err(InfoError::NoAnswer(error.to_string()))
         }
         Ok(Ok(Response::Err { error })) => Err(InfoError::Refused(error.to_string())),
         Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
@@ -70,6 +80,20 @@ pub(crate) async fn streams_on(
     }
 }
 
+/// Whether `JetStream` or the object has no leader at the moment. This passes without a change by an
+/// operator.
+pub(crate) fn is_unavailable(code: ErrorCode) -> bool {
+    const UNAVAILABLE: [ErrorCode; 6] = [
+        ErrorCode::CLUSTER_NOT_AVAILABLE,
+        ErrorCode::CLUSTER_INCOMPLETE,
+        ErrorCode::CLUSTER_NOT_ACTIVE,
+        ErrorCode::CLUSTER_NOT_LEADER,
+        ErrorCode::STREAM_OFFLINE,
+        ErrorCode::CONSUMER_OFFLINE,
+    ];
+    UNAVAILABLE.contains(&code)
+}
+
 /// The settings of one object that are not known to be harmless.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checked {
@@ -92,4 +116,26 @@ pub(crate) fn check(owner: Owner, shipped: &impl Serialize, info: &Value, max_pa
         }
     }
     checked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_leader_passes_without_a_change() {
+        for code in [10004, 10006, 10008, 10009, 10118, 10119] {
+            assert!(is_unavailable(ErrorCode(code)), "{code}");
+        }
+        // JetStream is not enabled, no space, no such stream, no error code.
+        for code in [10039, 10076, 10002, 10023, 10047, 10059, 0] {
+            assert!(!is_unavailable(ErrorCode(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn start_is_repeated_only_without_an_answer() {
+        assert!(InfoError::NoAnswer("no leader".to_owned()).at_start("stream JOBS").is_transient());
+        assert!(!InfoError::Refused("no space".to_owned()).at_start("stream JOBS").is_transient());
+    }
 }

@@ -47,8 +47,8 @@ pub(super) struct Instruments {
     pub(super) watch_errors: Family<ByWatchError, Counter>,
     pub(super) log_read_failures: Counter,
     pub(super) resyncs: Counter,
-    pub(super) nats_connects: Counter,
-    pub(super) nats_disconnects: Counter,
+    pub(super) nats_connects: Family<ByConnection, Counter>,
+    pub(super) nats_disconnects: Family<ByConnection, Counter>,
     pub(super) nats_clients_replaced: Family<ByConnection, Counter>,
 }
 
@@ -90,8 +90,8 @@ impl Instruments {
             watch_errors: Family::default(),
             log_read_failures: Counter::default(),
             resyncs: Counter::default(),
-            nats_connects: Counter::default(),
-            nats_disconnects: Counter::default(),
+            nats_connects: Family::default(),
+            nats_disconnects: Family::default(),
             nats_clients_replaced: Family::default(),
         };
         let started = Gauge::<i64>::default();

@@ -150,6 +150,7 @@ pub(super) struct ByWatchError {
     pub(super) reason: &'static str,
 }
 
+/// The label of a connection to NATS: its name, which the server also lists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByConnection {
     pub(super) connection: String,

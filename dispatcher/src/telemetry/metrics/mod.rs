@@ -181,13 +181,17 @@ impl Metrics {
     }
 
     /// Counts an established connection to NATS.
-    pub(crate) fn nats_connected(&self) {
-        self.0.instruments.nats_connects.inc();
+    pub(crate) fn nats_connected(&self, connection: &str) {
+        let labels = ByConnection { connection: connection.to_owned() };
+        self.0.instruments.nats_connects.get_or_create(&labels).inc();
+        // The other series starts at 0.
+        drop(self.0.instruments.nats_disconnects.get_or_create(&labels));
     }
 
     /// Counts a lost connection to NATS.
-    pub(crate) fn nats_disconnected(&self) {
-        self.0.instruments.nats_disconnects.inc();
+    pub(crate) fn nats_disconnected(&self, connection: &str) {
+        let labels = ByConnection { connection: connection.to_owned() };
+        self.0.instruments.nats_disconnects.get_or_create(&labels).inc();
     }
 
     /// Creates the series of a connection to NATS, so that its first increase is visible.

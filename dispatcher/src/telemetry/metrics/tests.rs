@@ -81,6 +81,7 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 #[test]
 fn every_series_of_a_template_exists_before_its_first_event() {
     let metrics = serving();
+    metrics.nats_connected("dispatcher");
     for series in [
         "dispatcher_requests_total{template=\"simple\",result=\"created\"}",
         "dispatcher_rejections_total{template=\"memory\",reason=\"NameTaken\"}",
@@ -90,7 +91,7 @@ fn every_series_of_a_template_exists_before_its_first_event() {
         "dispatcher_event_publish_duration_seconds_count{result=\"fenced\"}",
         "dispatcher_job_create_duration_seconds_count{result=\"created\"}",
         "dispatcher_watch_errors_total{resource=\"jobs\",reason=\"expired\"}",
-        "dispatcher_nats_disconnects_total",
+        "dispatcher_nats_disconnects_total{connection=\"dispatcher\"}",
         "dispatcher_leader",
     ] {
         assert_eq!(value(&metrics, series), Some(0.0), "{series}:\n{}", metrics.text());
