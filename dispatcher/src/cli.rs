@@ -4,6 +4,7 @@
 mod dev;
 mod errors;
 mod nats;
+mod start_error;
 mod submitters;
 mod templates;
 mod values;
@@ -18,6 +19,7 @@ use self::values::{address, label, number};
 pub use self::{
     errors::describe,
     nats::Nats,
+    start_error::StartError,
     submitters::SubmitterSettings,
     templates::{Limits, Templates},
 };
@@ -227,36 +229,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// A setting that prevents the start: one line that names it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {message}")]
-pub struct StartError {
-    setting: String,
-    message: String,
-    transient: bool,
-}
-
-impl StartError {
-    /// An error in `setting`; the message should name the allowed values.
-    pub fn new(setting: impl Into<String>, message: impl Into<String>) -> Self {
-        let message: String = message.into();
-        Self { setting: setting.into(), message: message.replace('\n', " "), transient: false }
-    }
-
-    /// The same error, as one that passes without a change by an operator: NATS or the API server is
-    /// away.
-    #[must_use]
-    pub fn transient_if(self, transient: bool) -> Self {
-        Self { transient, ..self }
-    }
-
-    /// Whether the start may succeed later without a change by an operator.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        self.transient
-    }
 }
 
 /// The prefix of the dispatcher's own environment variables.

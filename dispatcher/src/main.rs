@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, path::Path, process::ExitCode, sync::Arc};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use dispatcher::{
     app::{RunError, run},
     check::check,
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
 }
 
 fn wrong_arguments(error: &clap::Error) -> ExitCode {
-    let Some(line) = describe(error, |name| std::env::var(name).ok()) else { error.exit() };
+    let Some(line) = describe(error, &Cli::command(), |name| std::env::var(name).ok()) else { error.exit() };
     eprintln!("dispatcher: {line}");
     ExitCode::from(WRONG_SETTING)
 }

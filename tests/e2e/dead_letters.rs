@@ -4,7 +4,7 @@
 use async_nats::jetstream::stream;
 use dispatcher_tests::checker::history::sha256;
 use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::test_env::{TestEnv, header, shipped_config};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{or_skip, until};
 use futures::StreamExt;
@@ -172,6 +172,26 @@ async fn cancel_and_rejections_work_while_requests_and_dead_letters_are_full() {
     let answer = call_service(&env.client, "cancel", &[], r#"{"name":"simple-job-a"}"#).await.unwrap();
     assert_eq!(answer["result"], "deleted");
     assert_eq!(env.outcome("simple-job-a").await["result"], "Cancelled");
+}
+
+/// An older version stored all dead letters of a template on one subject, without limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_of_an_older_version_gets_the_new_subject_and_keeps_its_dead_letters() {
+    let env = or_skip!(TestEnv::start().await);
+    let mut older = shipped_config("JOB_REJECTED");
+    for (field, value) in
+        [("subjects", json!(["jobs.*.rejected"])), ("max_bytes", json!(-1)), ("max_msg_size", json!(131_072))]
+    {
+        older[field] = value;
+    }
+    env.create_stream(&older).await;
+    env.jetstream.publish("jobs.simple.rejected", BAD.into()).await.unwrap().await.unwrap();
+    let _dispatcher = env.dispatcher().start().await;
+    let sequence = env.request(BAD).await;
+    assert_eq!(header(&env.dead_letter(sequence).await, "Job-Error"), "InvalidRequest");
+    let stream = env.jetstream.get_stream("JOB_REJECTED").await.unwrap();
+    assert_eq!(stream.cached_info().config.subjects, ["jobs.*.rejected", "jobs.*.rejected.*"]);
+    assert_eq!(stream.cached_info().state.messages, 2, "the older dead letter stays");
 }
 
 /// `JetStream` compares request ids over all templates and publishers.

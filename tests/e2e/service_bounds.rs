@@ -5,9 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::account::Account;
 use async_nats::{Client, HeaderMap, Request};
 use dispatcher_tests::job_controller::managed_template;
+use dispatcher_tests::nats::Setup;
 use dispatcher_tests::test_env::TestEnv;
-use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Dispatcher, Kubernetes, Nats, or_skip, paths};
+use dispatcher_tests::wait::{TIMEOUT, until};
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, dispatcher, or_skip, paths, ports};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
@@ -15,7 +16,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cancellation::pause_queue;
-use crate::service_client::{call_service, code_and_error};
+use crate::service_client::{call_service, code_and_error, try_call_service};
 
 /// Copies of the template `simple` with other names.
 fn copies(count: usize) -> tempfile::TempDir {
@@ -131,6 +132,57 @@ async fn waiting_callers_and_floods_of_large_calls_cost_little_memory() {
     assert!(after < before + 100, "peak memory: {before} MiB before, {after} MiB after");
 }
 
+/// The ids of the connections that receive no messages of strangers, or only stored ones.
+async fn protected_connections(monitor: &str) -> Vec<u64> {
+    let (_, body) = dispatcher::get(monitor, "/connz").await.unwrap();
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let protected = ["dispatcher", "dispatcher intake", "dispatcher scans"];
+    let connections = body["connections"].as_array().unwrap().iter();
+    let found = connections.filter(|c| protected.iter().any(|name| c["name"] == *name));
+    found.map(|c| c["cid"].as_u64().unwrap()).collect()
+}
+
+/// The image may use 512 MiB. The server disconnects a connection that reads too slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_the_largest_messages_costs_bounded_memory_and_no_other_connection() {
+    const CLIENTS: usize = 4;
+    const FLOOD: usize = 500;
+    let port = ports::free();
+    let args = vec!["-m".to_owned(), port.to_string()];
+    let nats = Nats::process_of(Setup { args, ..Setup::default() }).await;
+    let env = TestEnv::new(nats, or_skip!(Kubernetes::shared().await).namespace().await).await;
+    let (_folder, templates) = managed_template();
+    let dispatcher = env.dispatcher().templates(templates).start().await;
+    let monitor = format!("127.0.0.1:{port}");
+    let (before, connections) = (peak_memory(&dispatcher).await, protected_connections(&monitor).await);
+    assert_eq!(connections.len(), 3);
+    let large = bytes::Bytes::from(vec![b'x'; 1_000_000]);
+    let clients = join_all((0..CLIENTS).map(|_| env.nats.client())).await;
+    for subject in ["jobs.simple.submit", "jobs.simple.status.a", "$SRV.PING"] {
+        let floods = clients.iter().map(async |client| {
+            for _ in 0..FLOOD {
+                client.publish(subject, large.clone()).await.unwrap();
+            }
+            client.flush().await.unwrap();
+        });
+        join_all(floods).await;
+    }
+    // A request, a status event and an acknowledgement do not wait for the flood to be read.
+    env.request(r#"{"foo":"a"}"#).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    env.until_queue_is_empty().await;
+    let after = peak_memory(&dispatcher).await;
+    assert!(after < before + 300, "peak memory: {before} MiB before, {after} MiB after");
+    assert_eq!(protected_connections(&monitor).await, connections);
+    until("the service to answer again", TIMEOUT, || async {
+        let wait = [("Job-Wait", "created")];
+        let limit = Duration::from_secs(5);
+        let call = try_call_service(&env.client, "jobs.simple.submit", &wait, r#"{"foo":"b"}"#, limit).await;
+        call.map_err(|e| e.to_string())?.map(drop).map_err(|e| e.message)
+    })
+    .await;
+}
+
 async fn jetstream_calls(env: &TestEnv) -> usize {
     let account: Account = env.jetstream.query_account().await.unwrap();
     account.requests.total.try_into().unwrap()
@@ -241,7 +293,7 @@ async fn waiting_callers_of_one_template_refuse_no_other_template() {
         assert_eq!(code_and_error(answer.unwrap()), (503, "Overloaded".to_owned()));
         (loud, refused) = (rest, refused + 1);
     }
-    let created = crate::service_client::try_call_service(
+    let created = try_call_service(
         &env.client,
         "jobs.other.submit",
         &[("Job-Wait", "created")],

@@ -5,7 +5,7 @@ use async_nats::jetstream::stream;
 use dispatcher_tests::job_controller::managed_template;
 use dispatcher_tests::nats::Setup;
 use dispatcher_tests::paths::NATS_VERSIONS;
-use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::test_env::{TestEnv, header, shipped_config};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Dispatcher, Nats, or_skip, paths, until};
 use futures::StreamExt;
@@ -104,28 +104,31 @@ async fn harmful_setting_is_refused_at_start_by_name() {
 
 async fn refuse_each(env: &TestEnv, changes: &[(&'static str, Value, &'static str)]) {
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
-    for (name, changes, text) in changes.iter().filter(|(_, changes, _)| !is_permanent(changes)) {
+    for (name, changes, text) in changes {
         let before = edit(env, name, changes).await;
         let object = if name.starts_with("dispatcher-") { "consumer" } else { "stream" };
         assert_refused(env.dispatcher(), &format!("{object} {name}"), text).await;
-        replace(env, name, &before).await.unwrap_or_else(|error| panic!("{name} {changes}: {error}"));
+        recreate(env, name, &before).await;
     }
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));
-    // A start checks `JOBS` first.
-    for stream in ["JOB_STATUS", "JOBS"] {
-        let of_stream = changes.iter().filter(|(name, changes, _)| *name == stream && is_permanent(changes));
-        for (name, changes, text) in of_stream {
-            edit(env, name, changes).await;
-            assert_refused(env.dispatcher(), &format!("stream {name}"), text).await;
-        }
-    }
 }
 
-/// Whether the server does not take the change back.
-fn is_permanent(changes: &Value) -> bool {
-    ["allow_msg_schedules", "allow_msg_ttl", "subject_delete_marker_ttl"]
-        .iter()
-        .any(|field| !changes[field].is_null())
+/// Deletes a stream or a consumer, and creates it again. The server does not take back some
+/// settings.
+async fn recreate(env: &TestEnv, name: &str, config: &Value) {
+    if !name.starts_with("dispatcher-") {
+        env.jetstream.delete_stream(name).await.unwrap();
+        env.create_stream(config).await;
+    }
+    if name == "JOBS" || name.starts_with("dispatcher-") {
+        let jobs = env.jetstream.get_stream_no_info("JOBS").await.unwrap();
+        let _ = jobs.delete_consumer("dispatcher-simple").await;
+        let consumer = shipped_config("dispatcher-simple");
+        let body = json!({"stream_name": "JOBS", "config": consumer, "action": "create"});
+        let subject = "CONSUMER.DURABLE.CREATE.JOBS.dispatcher-simple";
+        let answer: Value = env.jetstream.request(subject, &body).await.unwrap();
+        assert!(answer["error"].is_null(), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +272,7 @@ async fn too_small_store_is_refused_with_the_needed_space() {
     assert_refused(env.dispatcher(), "stream JOBS", "max_file_store").await;
     // Smaller streams that exist already are accepted.
     for name in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
-        let mut config = dispatcher_tests::test_env::shipped_config(name);
+        let mut config = shipped_config(name);
         config["max_bytes"] = 100_000_000.into();
         env.create_stream(&config).await;
     }

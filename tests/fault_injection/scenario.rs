@@ -92,7 +92,7 @@ impl Scenario {
     /// deleted meanwhile, as an operator may do: the next start recreates it, which redelivers them
     /// immediately.
     pub(crate) async fn crash(&mut self) {
-        self.service.take().expect("the service runs").crash();
+        self.service.take().expect("the service runs").crash().await;
         let stream = self.jetstream.get_stream("JOBS").await.unwrap();
         // It does not exist yet if the dispatcher crashed right after its start.
         let _ = stream.delete_consumer("dispatcher-simple").await;

@@ -3,6 +3,7 @@
 use clap::Parser;
 use dispatcher::app::{RunError, run_with};
 use dispatcher::cli::{Cli, Command, Config};
+use dispatcher_tests::wait::TIMEOUT;
 use local_cluster::LocalCluster;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -31,9 +32,14 @@ impl Service {
         Self { stop, running, runtime: Some(runtime) }
     }
 
-    /// Drops all of its tasks, each at some await point.
-    #[expect(clippy::unused_self, reason = "consumes the service")]
-    pub(crate) fn crash(self) {}
+    /// Drops all of its tasks, each at some await point. Returns once its port is free, as after the
+    /// end of a process.
+    pub(crate) async fn crash(mut self) {
+        let runtime = self.runtime.take().expect("the service runs");
+        // Waits for the threads of the runtime, which is forbidden in another runtime.
+        let dropped = tokio::task::spawn_blocking(|| runtime.shutdown_timeout(TIMEOUT));
+        dropped.await.expect("the dispatcher can be dropped");
+    }
 
     /// Stops it gracefully.
     pub(crate) async fn stop(mut self) {

@@ -3,15 +3,21 @@
 //! The pods use the network of the host, because NATS and the API server listen on loopback.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use dispatcher_tests::dispatcher::get;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, paths, ports, until};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, LogParams, PostParams};
 use serde_json::{Value, json};
+
+/// How long a replica may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The replicas.
 pub(crate) struct Dispatchers {
@@ -75,17 +81,20 @@ impl Dispatchers {
 
     pub(crate) async fn until_ready(&self) {
         for replica in &self.replicas {
-            until(&format!("{} to be ready", replica.name), TIMEOUT, || async {
+            until(&format!("{} to be ready", replica.name), START_TIMEOUT, || async {
                 match get(&replica.admin, "/readyz").await {
                     Ok((200, _)) => Ok(()),
-                    other => {
-                        let pod = self.pods.get(&replica.name).await.map(|pod| pod.status);
-                        Err(format!("{other:?}; pod: {pod:?}"))
-                    }
+                    other => Err(format!("{other:?}; log: {}", self.log(replica).await)),
                 }
             })
             .await;
         }
+    }
+
+    /// The last lines of a replica's log.
+    async fn log(&self, replica: &Replica) -> String {
+        let params = LogParams { tail_lines: Some(10), ..LogParams::default() };
+        self.pods.logs(&replica.name, &params).await.unwrap_or_else(|error| error.to_string())
     }
 
     /// Hostile clients leave every replica ready.
@@ -143,9 +152,20 @@ async fn create_inputs(
     let object = json!({"metadata": {"name": "templates"}, "data": templates});
     maps.create(&params, &serde_json::from_value(object).unwrap()).await.unwrap();
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let kubeconfig = std::fs::read_to_string(&env.namespace.dispatcher_kubeconfig).unwrap();
+    let kubeconfig = kubeconfig_with_certificate(&env.namespace.dispatcher_kubeconfig);
     let object = json!({"metadata": {"name": "kubeconfig"}, "stringData": {"config": kubeconfig}});
     secrets.create(&params, &serde_json::from_value(object).unwrap()).await.unwrap();
+}
+
+/// The kubeconfig with the certificate itself, since pods do not see the files of this machine.
+fn kubeconfig_with_certificate(path: &Path) -> String {
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cluster = &mut config["clusters"][0]["cluster"];
+    if let Some(file) = cluster.as_object_mut().unwrap().remove("certificate-authority") {
+        let certificate = std::fs::read(file.as_str().unwrap()).unwrap();
+        cluster["certificate-authority-data"] = STANDARD.encode(certificate).into();
+    }
+    config.to_string()
 }
 
 /// The container of `deploy/base/dispatcher.yaml`: its image, resources and security context.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, jetstream};
 use futures::future::join_all;
 
-pub use self::node::Node;
+pub use self::node::{Node, STORE_LIMIT};
 pub use self::raw::RawClient;
 use crate::docker::Docker;
 use crate::helper::Helper;

@@ -12,8 +12,8 @@ const NACK_VERSION: &str = "v0.23.0";
 const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
 /// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
-/// As in `tests/setup`: the last release of the oldest line that the dispatcher supports.
-pub const OLDEST_NATS_VERSION: &str = "2.10.25";
+/// As in `tests/setup`: the oldest release that the dispatcher supports.
+pub const OLDEST_NATS_VERSION: &str = "2.10.26";
 /// The versions that tests of the server's behaviour run on.
 pub const NATS_VERSIONS: [&str; 2] = [OLDEST_NATS_VERSION, NATS_VERSION];
 

@@ -4,19 +4,23 @@
 use std::error::Error as _;
 
 use clap::{
-    Arg, CommandFactory,
+    Arg, Command,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-
-use crate::cli::Cli;
 
 /// The longest value that an error repeats, in characters.
 const MAX_VALUE: usize = 100;
 
 /// One line about a setting with a wrong value; `None` for other errors, which clap explains.
-/// `environment` returns the value of a variable.
+/// `command` defines the settings, and `environment` returns the value of a variable.
 #[must_use]
-pub fn describe(error: &clap::Error, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub fn describe(
+    error: &clap::Error,
+    command: &Command,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let find = |name: &str| find(command, name);
+    let variable = |name: &String| variable(find(name).as_ref(), name);
     let names = texts(error, ContextKind::InvalidArg);
     match error.kind() {
         ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::InvalidUtf8 => {
@@ -26,11 +30,11 @@ pub fn describe(error: &clap::Error, environment: impl Fn(&str) -> Option<String
         }
         ErrorKind::ArgumentConflict => {
             let others = texts(error, ContextKind::PriorArg);
-            let all: Vec<_> = names.iter().chain(&others).map(|name| variable(name)).collect();
+            let all: Vec<_> = names.iter().chain(&others).map(variable).collect();
             Some(format!("{}: cannot be set together; set one of them", all.join(", ")))
         }
         ErrorKind::MissingRequiredArgument => {
-            let all: Vec<_> = names.iter().map(|name| variable(name)).collect();
+            let all: Vec<_> = names.iter().map(variable).collect();
             Some(format!("{}: must be set, because a setting that requires it is set", all.join(", ")))
         }
         _ => None,
@@ -69,15 +73,14 @@ fn with_value(setting: &Arg, value: Option<String>, environment: &impl Fn(&str) 
 }
 
 /// The environment variable of an argument, or its flag.
-fn variable(name: &str) -> String {
-    let variable = find(name).and_then(|setting| Some(setting.get_env()?.to_string_lossy().into_owned()));
+fn variable(setting: Option<&Arg>, name: &str) -> String {
+    let variable = setting.and_then(|setting| Some(setting.get_env()?.to_string_lossy().into_owned()));
     variable.unwrap_or_else(|| name.to_owned())
 }
 
 /// The definition of an argument that clap calls `--name <VALUE>`.
-fn find(name: &str) -> Option<Arg> {
+fn find(command: &Command, name: &str) -> Option<Arg> {
     let long = name.strip_prefix("--")?.split([' ', '[', '=']).next()?;
-    let command = Cli::command();
     let mut arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
     arguments.find(|argument| argument.get_long() == Some(long)).cloned()
 }
@@ -92,9 +95,10 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::cli::Cli;
 
     /// The error of a value that `variable` has. Clap reads the process' environment, so the test
     /// passes the value as the flag.
@@ -105,7 +109,7 @@ mod tests {
         let flag = format!("--{}={value}", argument.get_long().unwrap());
         let error = Cli::try_parse_from(["dispatcher", "run", &flag]).err()?;
         let environment = |name: &str| (name == variable).then(|| value.to_owned());
-        Some(describe(&error, environment).unwrap_or_else(|| panic!("{variable}={value}: {error}")))
+        Some(describe(&error, &command, environment).unwrap_or_else(|| panic!("{variable}={value}: {error}")))
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
     #[test]
     fn flag_is_named_if_it_has_the_value() {
         let error = Cli::try_parse_from(["dispatcher", "run", "--concurrency", "abc"]).unwrap_err();
-        let described = describe(&error, |_| None).unwrap();
+        let described = describe(&error, &Cli::command(), |_| None).unwrap();
         assert!(described.starts_with("--concurrency=abc: expected"), "{described}");
     }
 
@@ -160,7 +164,7 @@ mod tests {
     fn conflicting_and_missing_settings_are_named() {
         let describe = |args: &[&str]| {
             let error = Cli::try_parse_from([&["dispatcher", "run"], args].concat()).unwrap_err();
-            describe(&error, |_| None).unwrap()
+            describe(&error, &Cli::command(), |_| None).unwrap()
         };
         let conflict = describe(&["--nats-token=a", "--nats-creds=b"]);
         assert!(conflict.contains("NATS_TOKEN") && conflict.contains("NATS_CREDS"), "{conflict}");

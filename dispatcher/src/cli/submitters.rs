@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, builder::BoolishValueParser};
 use dispatcher_core::contract::submitter::{SubmitterKey, Submitters};
 
-use crate::cli::StartError;
+use crate::cli::start_error::StartError;
 
 const KEY: &str = "DISPATCHER_SUBMITTER_KEY";
 

@@ -8,7 +8,7 @@ use std::{
 use dispatcher_core::{
     contract::names::TemplateName,
     request::{
-        Disposition,
+        AckState, Disposition,
         breaker::{Bounds, CircuitBreaker, FailedDelivery, Plan, Position, Verdict},
         error::CanaryResult,
     },
@@ -33,12 +33,19 @@ struct State {
     canary: Option<Arc<Value>>,
     /// Why no request of the template can succeed.
     blocked: Option<String>,
+    acks: AckState,
     /// The last reported position.
     reported: Position,
     /// The number of suspects at which the next line is logged.
     next_report: usize,
     /// The last failure, for the log.
     last_failure: String,
+}
+
+impl State {
+    fn is_blocked(&self, now: Duration) -> bool {
+        self.blocked.is_some() || self.acks.fails(now)
+    }
 }
 
 impl TemplateBreaker {
@@ -57,6 +64,7 @@ impl TemplateBreaker {
             breaker,
             canary: None,
             blocked: None,
+            acks: AckState::default(),
             reported: Position::Closed,
             next_report: 1,
             last_failure: String::new(),
@@ -86,14 +94,14 @@ impl TemplateBreaker {
         if short {
             state.breaker.queue_is_empty();
         }
-        if state.blocked.is_none() {
+        if !state.is_blocked(self.started.elapsed()) {
             self.health.ready();
         }
     }
 
     /// Whether no request of the template can succeed.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.lock().blocked.is_some()
+        self.lock().is_blocked(self.started.elapsed())
     }
 
     /// A request of the template became this Job: the canary from now on.
@@ -103,15 +111,21 @@ impl TemplateBreaker {
 
     /// A request ended as `disposition`, which the server confirmed.
     pub(crate) fn ended(&self, sequence: u64, disposition: &Disposition) {
-        self.update(|state, now, _| match disposition {
-            Disposition::Created => {
-                state.breaker.created(sequence, now);
-                state.blocked = None;
+        self.update(|state, now, _| {
+            let acks_failed = state.acks.fails(now);
+            match disposition {
+                Disposition::Created => {
+                    state.breaker.created(sequence, now);
+                    state.blocked = None;
+                }
+                Disposition::Exists => state.breaker.existed(sequence, now),
+                Disposition::Rejected => state.breaker.rejected(sequence),
+                Disposition::Retrying(_) | Disposition::Blocked(_) => return,
+            }
+            state.acks.confirmed();
+            if acks_failed && state.blocked.is_none() || *disposition == Disposition::Created {
                 self.health.ready();
             }
-            Disposition::Exists => state.breaker.existed(sequence, now),
-            Disposition::Rejected => state.breaker.rejected(sequence),
-            Disposition::Retrying(_) | Disposition::Blocked(_) => {}
         });
     }
 
@@ -122,6 +136,19 @@ impl TemplateBreaker {
             reason.clone_into(&mut state.last_failure);
             state.breaker.failed(delivery, now, jitter)
         })
+    }
+
+    /// The server did not confirm the ack of a request that is done. Unless the connection was
+    /// `lost`, the component is not ready until an ack is confirmed.
+    pub(crate) fn unconfirmed(&self, delivery: FailedDelivery, reason: &str, lost: bool) {
+        // The next delivery finds the request's Job or dead letter, whatever the verdict is.
+        self.failed(delivery, reason);
+        if lost {
+            return;
+        }
+        let mut state = self.lock();
+        state.acks.unconfirmed(self.started.elapsed());
+        self.health.not_ready(reason);
     }
 
     /// A request failed, for a reason that concerns every request. If it is `blocked`, the

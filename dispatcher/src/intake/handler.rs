@@ -1,12 +1,13 @@
 //! Handles one request: reads it, creates its Job, publishes `ADDED`, and answers the stream.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
 use async_nats::{
     HeaderValue,
+    connection::State,
     jetstream::{AckKind, Message},
 };
 use dispatcher_core::{
@@ -356,15 +357,19 @@ impl Handler {
             Disposition::Retrying(_) | Disposition::Blocked(_) => AckKind::Nak(Some(delay)),
         };
         let client = delivery.message.context.client();
+        let connects = || client.statistics().connects.load(Ordering::Relaxed);
+        let before = connects();
         let error = match with_deadline(ACK_DEADLINE, client.request(reply, ack.into())).await {
             Ok(Ok(_)) => return disposition,
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
+        // A lost connection says nothing about the permissions, and is reported as such.
+        let lost = connects() != before || client.connection_state() != State::Connected;
         let done = disposition.is_final();
         let disposition = disposition.unconfirmed(&error);
-        if done && let Disposition::Retrying(reason) = &disposition {
-            self.breaker.failed(delivery.failed_at(Stage::Other), reason);
+        if done && let Disposition::Blocked(reason) = &disposition {
+            self.breaker.unconfirmed(delivery.failed_at(Stage::Other), reason, lost);
         }
         disposition
     }

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const PROBE: Duration = Duration::from_millis(50);
 const UNUSED: Duration = Duration::from_secs(2);
 
-/// A pull that is under way.
+/// A running pull.
 pub(crate) struct Pull {
     client: Client,
     inbox: Inbox,
@@ -123,7 +123,12 @@ impl Pull {
     pub(crate) async fn stop(mut self) -> Inbox {
         let stopped = async {
             self.subscriber.unsubscribe().await.map_err(|e| e.to_string())?;
-            self.client.flush().await.map_err(|e| e.to_string())
+            self.client.flush().await.map_err(|e| e.to_string())?;
+            // Once the server answers, it has processed the end of the subscription, also the one
+            // that a reconnect has repeated.
+            let probe = Request::new().timeout(Some(PROBE));
+            let _ = self.client.send_request(self.inbox.0.clone(), probe).await;
+            Ok::<(), String>(())
         };
         if let Ok(Err(error)) = with_deadline(DEADLINE, stopped).await {
             tracing::debug!(error, "the connection of a pull has ended");

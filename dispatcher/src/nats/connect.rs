@@ -17,7 +17,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The deadline of one call to `JetStream`.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connected client, and a token that is cancelled when it has ended for good.
+/// How many messages of one subscription wait for their reader; the client drops further ones. More
+/// than the requests of the largest pull, and so few that a flood of large messages stays small.
+const SUBSCRIPTION_CAPACITY: usize = 1200;
+
+/// A connected client, and a token that is cancelled when it has ended.
 pub(crate) struct Connected {
     pub(crate) client: Client,
     pub(crate) ended: CancellationToken,
@@ -50,6 +54,7 @@ pub(crate) async fn connect(
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
         .max_reconnects(None)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
             // Moves the guard into the callback.

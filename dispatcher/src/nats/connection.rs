@@ -1,13 +1,13 @@
 //! A connection to NATS that survives every message it receives.
 //!
 //! async-nats reconnects by itself after network failures. On some messages that it cannot decode,
-//! its connection task panics and the client ends for good. Then the keeper connects a new client.
+//! its connection task panics and the client ends. Then the keeper connects a new client.
 //! So a client of NATS can cost a connection some milliseconds, and never the process.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -90,6 +90,7 @@ pub(crate) async fn open(
     let connected = watch::Sender::new(true);
     let new = connect(settings, name, metrics, &changes, &connected).await?;
     health.ready();
+    metrics.nats_opened(name);
     let jetstream = connect::jetstream(new.client.clone(), settings);
     let current = watch::Sender::new(Current { client: new.client, jetstream });
     let connection = Connection { current: current.subscribe(), changes: changes.subscribe() };
@@ -115,6 +116,7 @@ async fn connect(
 ) -> Result<Connected, StartError> {
     let (metrics, changes, connected) = (metrics.clone(), changes.clone(), connected.clone());
     let lost = Arc::new(AtomicBool::new(false));
+    let dropped = AtomicU64::new(0);
     let label = name.to_owned();
     connect::connect(settings, name, move |event| match event {
         Event::Connected => {
@@ -128,6 +130,13 @@ async fn connect(
             metrics.nats_disconnected(&label);
             lost.store(true, Ordering::Relaxed);
             connected.send_replace(false);
+        }
+        // One line for 1, 2, 4, … messages: a client can send many.
+        Event::SlowConsumer(_) => {
+            let count = dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if count.is_power_of_two() {
+                tracing::warn!(connection = label, count, "messages dropped: they arrive too fast");
+            }
         }
         // The dispatcher itself closes the connection when it stops.
         Event::Draining | Event::Closed => {
@@ -176,7 +185,7 @@ impl Keeper {
 
     async fn replace(&mut self) {
         tracing::debug!(connection = self.name, "the NATS client ended; it is replaced");
-        self.metrics.nats_disconnected(&self.name);
+        self.metrics.nats_client_replaced(&self.name);
         self.connected.send_replace(true);
         let Self { settings, name, metrics, changes, connected, health, .. } = &*self;
         let new = retry_forever(health, || connect(settings, name, metrics, changes, connected)).await;

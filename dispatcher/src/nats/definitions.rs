@@ -225,18 +225,36 @@ mod tests {
         assert!(job_rejected().max_message_size >= payload + 8 * 1024);
     }
 
+    /// A file of the repository.
+    fn shipped(file: &str) -> String {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// The store of a server's configuration, in GiB: `GB` of a NATS server is a power of two.
+    fn max_file_store(file: &str) -> i64 {
+        let text = shipped(file);
+        let store = text.lines().find_map(|line| line.trim().strip_prefix("max_file_store: ")).unwrap();
+        store.strip_suffix("GB").unwrap().parse().unwrap()
+    }
+
     #[test]
     fn the_streams_fit_the_stores_of_the_shipped_servers() {
         let streams = [jobs([]), job_status(), job_rejected(), job_cancels()];
         assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
         let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
-        for file in ["../nats-config/server.conf", "../deploy/with-nats/nats.conf"] {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-            let text = std::fs::read_to_string(path).unwrap();
-            let store = text.lines().find_map(|line| line.trim().strip_prefix("max_file_store: ")).unwrap();
-            let store: i64 = store.strip_suffix("GB").unwrap().parse().unwrap();
-            assert!(sum < store * GIB, "{file}: {sum}");
+        for file in ["nats-config/server.conf", "deploy/with-nats/nats.conf"] {
+            assert!(sum < max_file_store(file) * GIB, "{file}: {sum}");
         }
+    }
+
+    /// A tenth of the volume is left for the file system and the server's own files.
+    #[test]
+    fn the_store_of_with_nats_fits_its_volume() {
+        let text = shipped("deploy/with-nats/nats.yaml");
+        let volume = text.lines().find_map(|line| line.trim().strip_prefix("storage: ")).unwrap();
+        let volume: i64 = volume.strip_suffix("Gi").unwrap().parse().unwrap();
+        assert!(max_file_store("deploy/with-nats/nats.conf") * 10 <= volume * 9);
     }
 
     #[test]

@@ -69,7 +69,11 @@ impl Provision {
         context: &jetstream::Context,
         templates: &[TemplateName],
     ) -> Result<Provisioned, StartError> {
-        check_server(&context.client().server_info().version)?;
+        let server = context.client().server_info().version;
+        check_server(&server)?;
+        if skips_messages(&server) {
+            tracing::warn!(server, "the NATS server can skip requests; update it to 2.10.26 or newer");
+        }
         let jobs = self.stream(context, Owner::Requests, definitions::jobs(templates)).await?;
         let mut status = definitions::job_status();
         status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
@@ -262,6 +266,13 @@ fn verify(
     Err(StartError::new(setting, checked.harmful.join("; ")))
 }
 
+/// Whether the server is a release of 2.10 whose consumers can skip a stored message (nats-server
+/// pull request 6526).
+fn skips_messages(version: &str) -> bool {
+    let patch = version.strip_prefix("2.10.").and_then(|rest| rest.split('-').next());
+    patch.and_then(|patch| patch.parse::<u64>().ok()).is_some_and(|patch| patch < 26)
+}
+
 fn check_server(version: &str) -> Result<(), StartError> {
     let mut numbers = version.split('.').map_while(|part| part.parse::<u64>().ok());
     match (numbers.next(), numbers.next()) {
@@ -323,6 +334,16 @@ mod tests {
         assert!(check_server("2.9.25").is_err());
         for version in ["2.10.0", "2.15.1", "3.0.0-dev", "unknown"] {
             assert!(check_server(version).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn servers_that_skip_messages_are_known() {
+        for version in ["2.10.0", "2.10.25", "2.10.25-RC.1"] {
+            assert!(skips_messages(version), "{version}");
+        }
+        for version in ["2.10.26", "2.10.29", "2.11.0", "2.15.1", "3.0.0-dev", "unknown"] {
+            assert!(!skips_messages(version), "{version}");
         }
     }
 }

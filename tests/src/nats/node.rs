@@ -111,10 +111,13 @@ impl Node {
     }
 }
 
-/// Limits the store in a configuration that includes the one in `args`. By default, the limit is
-/// three quarters of the free disk, which may be less than the streams reserve.
+/// The store of a server, in its configuration. By default, it is three quarters of the free disk,
+/// which may be less than the streams reserve.
+pub const STORE_LIMIT: &str = "jetstream {max_file_store: 8GB}\n";
+
+/// Limits the store in a configuration that includes the one in `args`.
 fn with_store_limit(folder: &Path, args: Vec<String>) -> Result<Vec<String>, String> {
-    let (mut own, mut rest) = ("jetstream {max_file_store: 8GB}\n".to_owned(), vec![]);
+    let (mut own, mut rest) = (STORE_LIMIT.to_owned(), vec![]);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         if arg == "--config" {

@@ -86,6 +86,11 @@ pub(crate) fn json_len(c: char) -> usize {
     }
 }
 
+/// The bytes of a text in a JSON string.
+pub(crate) fn text_size(text: &str) -> usize {
+    text.chars().map(json_len).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

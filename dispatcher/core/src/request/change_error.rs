@@ -27,12 +27,10 @@ const UNAUTHORIZED: &str = "User \"";
 #[must_use]
 pub fn classify_change(error: &CallError, name: &str) -> ChangeFailure {
     let CallError::Status(status) = error else { return ChangeFailure::Unavailable };
-    let prefix = format!("jobs.batch \"{name}\" is forbidden: ");
-    let answer = status.message.strip_prefix(&prefix).unwrap_or(&status.message);
-    // A webhook chooses any code for its denial.
-    if DENIALS.iter().any(|denial| answer.starts_with(denial)) {
+    if is_denial(error, name) {
         return ChangeFailure::Refused;
     }
+    let answer = reason(&status.message, name);
     match status.code {
         403 if answer.starts_with(UNAUTHORIZED) => ChangeFailure::Unavailable,
         401 | 408 | 409 | 429 | 500.. => ChangeFailure::Unavailable,
@@ -40,10 +38,18 @@ pub fn classify_change(error: &CallError, name: &str) -> ChangeFailure {
     }
 }
 
-/// Whether admission control denied the change. A webhook can choose the code 404 or 409 for it.
+/// Whether admission control denied the change. A webhook chooses any code for its denial, also 404
+/// and 409.
 #[must_use]
 pub fn is_denial(error: &CallError, name: &str) -> bool {
-    matches!(error.code(), Some(404 | 409)) && classify_change(error, name) == ChangeFailure::Refused
+    let CallError::Status(status) = error else { return false };
+    let answer = reason(&status.message, name);
+    DENIALS.iter().any(|denial| answer.starts_with(denial))
+}
+
+/// The message without the object that the API server names first.
+fn reason<'a>(message: &'a str, name: &str) -> &'a str {
+    message.strip_prefix(&format!("jobs.batch \"{name}\" is forbidden: ")).unwrap_or(message)
 }
 
 const MIN_DELAY: Duration = Duration::from_secs(1);
@@ -75,6 +81,7 @@ mod tests {
                 "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
             ] {
                 assert_eq!(classify_change(&status(code, message), "a"), ChangeFailure::Refused, "{code}");
+                assert!(is_denial(&status(code, message), "a"), "{code}");
             }
         }
     }
@@ -97,6 +104,18 @@ mod tests {
             (CallError::DeadlineExceeded(Duration::from_secs(10)), Unavailable),
         ] {
             assert_eq!(classify_change(&error, "a"), expected, "{error}");
+        }
+    }
+
+    /// The Job of a cancellation can be deleted or changed by another replica at the same moment.
+    #[test]
+    fn missing_or_changed_job_is_no_denial() {
+        for (code, message) in [
+            (404, "jobs.batch \"a\" not found"),
+            (409, "Operation cannot be fulfilled on jobs.batch \"a\": the object has been modified"),
+            (403, "jobs.batch \"a\" is forbidden: exceeded quota: q"),
+        ] {
+            assert!(!is_denial(&status(code, message), "a"), "{code}");
         }
     }
 

@@ -65,6 +65,31 @@ impl Disposition {
     }
 }
 
+/// Whether the server confirms acks. If it does not, the reason applies to every request.
+#[derive(Debug, Default)]
+pub struct AckState {
+    unconfirmed: Option<Duration>,
+}
+
+impl AckState {
+    /// The server confirmed an ack.
+    pub fn confirmed(&mut self) {
+        self.unconfirmed = None;
+    }
+
+    /// The server did not confirm an ack.
+    pub fn unconfirmed(&mut self, now: Duration) {
+        self.unconfirmed = Some(now);
+    }
+
+    /// Whether acks fail. An unconfirmed ack may have arrived: then its request is not delivered
+    /// again, and cannot be confirmed. So this lapses after twice the time to the next delivery.
+    #[must_use]
+    pub fn fails(&self, now: Duration) -> bool {
+        self.unconfirmed.is_some_and(|at| now.saturating_sub(at) < ACK_WAIT.saturating_mul(2))
+    }
+}
+
 /// The delay of the next delivery after the `delivered`th one: it doubles from 0.5 s to 16 s. While
 /// the circuit breaker is open, nothing is pulled, so a due request costs nothing. A bare nak would
 /// be delivered again immediately.
@@ -86,6 +111,45 @@ pub(crate) fn delay(failures: u32, max: Duration, jitter: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn acks_fail_until_one_is_confirmed() {
+        let (mut acks, second) = (AckState::default(), Duration::from_secs);
+        assert!(!acks.fails(second(0)));
+        acks.unconfirmed(second(1));
+        assert!(acks.fails(second(1)));
+        acks.confirmed();
+        assert!(!acks.fails(second(2)));
+    }
+
+    #[test]
+    fn acks_fail_for_as_long_as_each_redelivery_is_unconfirmed() {
+        let mut acks = AckState::default();
+        for redelivery in 0..5 {
+            let now = ACK_WAIT * redelivery;
+            acks.unconfirmed(now);
+            assert!(acks.fails(now + ACK_WAIT + HANDLE_DEADLINE));
+        }
+    }
+
+    #[test]
+    fn unconfirmed_ack_that_arrived_lapses() {
+        let mut acks = AckState::default();
+        acks.unconfirmed(Duration::ZERO);
+        assert!(!acks.fails(ACK_WAIT * 2));
+    }
+
+    #[test]
+    fn unconfirmed_ack_blocks_each_final_disposition_and_keeps_the_others() {
+        for done in [Disposition::Created, Disposition::Exists, Disposition::Rejected] {
+            let blocked = done.unconfirmed("timed out");
+            let reason = "stream JOBS: the ack is not confirmed: timed out";
+            assert_eq!(blocked, Disposition::Blocked(reason.to_owned()));
+        }
+        for again in [Disposition::Retrying("a".to_owned()), Disposition::Blocked("b".to_owned())] {
+            assert_eq!(again.clone().unconfirmed("timed out"), again);
+        }
+    }
 
     #[test]
     fn redelivery_delay_doubles_and_is_bounded() {

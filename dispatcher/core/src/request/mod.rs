@@ -20,6 +20,6 @@ pub mod pull_limits;
 pub mod queue_index;
 mod sample;
 
-pub use delivery::{ACK_WAIT, Disposition, HANDLE_DEADLINE, redelivery_delay};
+pub use delivery::{ACK_WAIT, AckState, Disposition, HANDLE_DEADLINE, redelivery_delay};
 pub use message::{Envelope, Identity, Request};
 pub use sample::sample;

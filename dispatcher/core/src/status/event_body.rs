@@ -7,8 +7,9 @@ use crate::{
     contract::{
         event::{Attempt, EventType, Outcome, Stall, StatusEvent},
         job::JobState,
+        text::text_size,
     },
-    status::{event_size::text_size, pod_tracker::PendingEvent, subject::LastEvent},
+    status::{pod_tracker::PendingEvent, subject::LastEvent},
 };
 
 /// The maximum size of the attempts of one event, in bytes of JSON.

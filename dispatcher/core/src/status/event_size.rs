@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     contract::{
         event::{Attempt, Outcome, Stall, StatusEvent},
-        text::json_len,
+        text::{json_len, text_size},
     },
     status::event_body::cut_attempts,
 };
@@ -200,11 +200,6 @@ fn end(text: &str, max: usize) -> &str {
     };
     let start = text.char_indices().rev().take_while(fits).last().map_or(text.len(), |(at, _)| at);
     text.get(start..).unwrap_or_default()
-}
-
-/// The bytes of a text in a JSON string.
-pub(super) fn text_size(text: &str) -> usize {
-    text.chars().map(json_len).sum()
 }
 
 /// The bytes of a value as JSON.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use serde_json::Value;
 
-use self::naming::Prefixes;
+use self::naming::{Other, Prefixes};
 use crate::contract::names::{JobName, TemplateName};
 
 mod bounds;
@@ -134,6 +134,37 @@ impl Template {
     #[must_use]
     pub fn request_schema(&self) -> Value {
         self.parameters.request_schema(self.prefixes.own())
+    }
+
+    /// Why no Job of this template can have the name; `None` if it can.
+    #[must_use]
+    pub fn name_problem(&self, name: &JobName) -> Option<String> {
+        self.prefixes.problem(name.as_ref())
+    }
+
+    /// A valid name that no parameter decides, to show how a name looks.
+    pub(crate) fn sample_name(&self) -> String {
+        format!("{}x", self.prefixes.own())
+    }
+
+    /// Why both templates could give a Job the same name, although one of them has a prefix.
+    #[must_use]
+    pub fn name_conflict(&self, other: &Self) -> Option<Problem> {
+        let Self { name, prefixes, job_name, .. } = other;
+        self.prefixes.conflict(&self.job_name, Other { name, prefixes, job_name })
+    }
+
+    /// The template, whose Jobs cannot have the prefixes of `all` other templates.
+    #[must_use]
+    pub fn with_reserved_prefixes(mut self, all: &[(TemplateName, String)]) -> Self {
+        self.prefixes.reserve(&self.name, all);
+        self
+    }
+
+    /// The prefix of the names of the template's Jobs; empty if it has none.
+    #[must_use]
+    pub fn name_prefix(&self) -> &str {
+        self.prefixes.own()
     }
 }
 

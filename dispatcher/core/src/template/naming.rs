@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::{
-    contract::names::{JobName, TemplateName},
-    template::{Template, pattern::Pattern, problem::Problem},
+    contract::names::TemplateName,
+    template::{pattern::Pattern, problem::Problem},
 };
 
 /// The prefixes that the names of a template's Jobs must and must not have.
@@ -21,6 +21,14 @@ pub(super) struct Prefixes {
 pub(super) struct Reserved {
     prefix: String,
     template: TemplateName,
+}
+
+/// How another template names its Jobs.
+#[derive(Clone, Copy)]
+pub(super) struct Other<'a> {
+    pub name: &'a TemplateName,
+    pub prefixes: &'a Prefixes,
+    pub job_name: &'a Pattern,
 }
 
 impl Prefixes {
@@ -41,32 +49,20 @@ impl Prefixes {
         Err(format!("expected a text that starts with `namePrefix`, `{}`", self.own()))
     }
 
-    fn problem(&self, name: &str) -> Option<String> {
+    /// Why no Job of the template can have the name; `None` if it can.
+    pub(super) fn problem(&self, name: &str) -> Option<String> {
         if !name.starts_with(self.own()) {
             return Some(format!("expected a name that starts with `{}`, the template's prefix", self.own()));
         }
         let taken = self.reserved.iter().find(|reserved| name.starts_with(&reserved.prefix))?;
         Some(format!("names that start with `{}` belong to the template `{}`", taken.prefix, taken.template))
     }
-}
 
-impl Template {
-    /// Why no Job of this template can have the name; `None` if it can.
-    #[must_use]
-    pub fn name_problem(&self, name: &JobName) -> Option<String> {
-        self.prefixes.problem(name.as_ref())
-    }
-
-    /// A valid name that no parameter decides, to show how a name looks.
-    pub(crate) fn sample_name(&self) -> String {
-        format!("{}x", self.prefixes.own())
-    }
-
-    /// Why both templates could give a Job the same name, although one of them has a prefix.
-    #[must_use]
-    pub fn name_conflict(&self, other: &Self) -> Option<Problem> {
-        let (own, others) = (self.prefixes.own(), other.prefixes.own());
-        let name = &other.name;
+    /// Why the template with the naming rule `job_name` and another one could give a Job the same
+    /// name, although one of them has a prefix.
+    pub(super) fn conflict(&self, job_name: &Pattern, other: Other<'_>) -> Option<Problem> {
+        let (own, others) = (self.own(), other.prefixes.own());
+        let name = other.name;
         if !own.is_empty() && !others.is_empty() {
             let overlap = own.starts_with(others) || others.starts_with(own);
             return overlap.then(|| {
@@ -80,33 +76,25 @@ impl Template {
             let message = format!("the default names of the template `{name}` start with `{own}`");
             return Some(Problem::at("spec.namePrefix", message));
         }
-        (!others.is_empty() && self.job_name.start().starts_with(others)).then(|| {
+        (!others.is_empty() && job_name.start().starts_with(others)).then(|| {
             let message = format!("names that start with `{others}` belong to the template `{name}`");
             Problem::at("spec.jobName", message)
         })
     }
 
-    /// The template, whose Jobs cannot have the prefixes of `all` other templates.
-    #[must_use]
-    pub fn with_reserved_prefixes(mut self, all: &[(TemplateName, String)]) -> Self {
-        let others = all.iter().filter(|(template, prefix)| *template != self.name && !prefix.is_empty());
-        self.prefixes.reserved = others
+    /// Reserves the prefixes of the templates other than `own`.
+    pub(super) fn reserve(&mut self, own: &TemplateName, all: &[(TemplateName, String)]) {
+        let others = all.iter().filter(|(template, prefix)| template != own && !prefix.is_empty());
+        self.reserved = others
             .map(|(template, prefix)| Reserved { prefix: prefix.clone(), template: template.clone() })
             .collect();
-        self
-    }
-
-    /// The prefix of the names of the template's Jobs; empty if it has none.
-    #[must_use]
-    pub fn name_prefix(&self) -> &str {
-        self.prefixes.own()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::SIMPLE;
+    use crate::{contract::names::JobName, template::Template, testing::SIMPLE};
 
     fn template(name: &str, job_name: &str, prefix: &str) -> Result<Template, Vec<Problem>> {
         let prefix = if prefix.is_empty() { String::new() } else { format!("  namePrefix: {prefix}\n") };

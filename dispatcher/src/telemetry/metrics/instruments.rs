@@ -49,6 +49,7 @@ pub(super) struct Instruments {
     pub(super) resyncs: Counter,
     pub(super) nats_connects: Family<ByConnection, Counter>,
     pub(super) nats_disconnects: Family<ByConnection, Counter>,
+    pub(super) nats_clients_replaced: Family<ByConnection, Counter>,
 }
 
 /// Buckets for one call: 1 ms to 10 s, which is its deadline.
@@ -91,6 +92,7 @@ impl Instruments {
             resyncs: Counter::default(),
             nats_connects: Family::default(),
             nats_disconnects: Family::default(),
+            nats_clients_replaced: Family::default(),
         };
         let started = Gauge::<i64>::default();
         started.set(OffsetDateTime::now_utc().unix_timestamp());
@@ -154,6 +156,8 @@ impl Instruments {
     fn register_process(&self, registry: &mut Registry) {
         registry.register("nats_connects", "Established connections to NATS", self.nats_connects.clone());
         registry.register("nats_disconnects", "Lost connections to NATS", self.nats_disconnects.clone());
+        let help = "Clients of NATS that ended on a message which they could not decode";
+        registry.register("nats_clients_replaced", help, self.nats_clients_replaced.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the dispatcher", build);
     }

@@ -194,6 +194,19 @@ impl Metrics {
         self.0.instruments.nats_disconnects.get_or_create(&labels).inc();
     }
 
+    /// Creates the series of a connection to NATS, so that its first increase is visible.
+    pub(crate) fn nats_opened(&self, connection: &str) {
+        let labels = ByConnection { connection: connection.to_owned() };
+        drop(self.0.instruments.nats_clients_replaced.get_or_create(&labels));
+    }
+
+    /// Counts a client of NATS that ended on a message, as a lost connection too.
+    pub(crate) fn nats_client_replaced(&self, connection: &str) {
+        self.nats_disconnected(connection);
+        let labels = ByConnection { connection: connection.to_owned() };
+        self.0.instruments.nats_clients_replaced.get_or_create(&labels).inc();
+    }
+
     /// All metrics as `OpenMetrics` text.
     #[must_use]
     pub(crate) fn text(&self) -> String {

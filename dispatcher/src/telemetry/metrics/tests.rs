@@ -26,6 +26,7 @@ fn serving() -> Metrics {
         (template.name.clone(), Arc::new(template))
     };
     metrics.set_templates(&["simple", "memory"].map(template).into());
+    metrics.nats_opened("dispatcher intake");
     metrics
 }
 
@@ -188,6 +189,16 @@ fn text_describes_every_metric_and_ends_with_eof() {
         let known = described.contains_key(name) || base.is_some_and(|base| described.contains_key(base));
         assert!(known && (name.starts_with("dispatcher_") || name == "process_start_time_seconds"), "{line}");
     }
+}
+
+#[test]
+fn replaced_client_of_nats_is_counted_from_zero() {
+    let metrics = serving();
+    let series = "dispatcher_nats_clients_replaced_total{connection=\"dispatcher intake\"}";
+    assert_eq!(value(&metrics, series), Some(0.0));
+    metrics.nats_client_replaced("dispatcher intake");
+    assert_eq!(value(&metrics, series), Some(1.0));
+    assert_eq!(value(&metrics, "dispatcher_nats_disconnects_total"), Some(1.0));
 }
 
 /// docs/metrics.md has one row for each metric, with its type and labels, and no other rows.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dispatcher_tests::nats::STORE_LIMIT;
 use dispatcher_tests::paths;
 use serde_json::{Value, json};
 use testcontainers_modules::nats::{Nats, NatsServerCmd};
@@ -15,6 +16,8 @@ use crate::commands::{self, Commands};
 use crate::control_plane::run;
 
 const START: Duration = Duration::from_secs(180);
+/// The server's configuration in the container.
+const CONFIG: &str = "/store.conf";
 
 /// The container. Its file system with the `JetStream` store lives until it is removed.
 struct Container(Option<ContainerAsync<Nats>>);
@@ -32,8 +35,9 @@ impl Container {
     async fn start(&mut self, port: u16) -> Result<Value, String> {
         get_image().await?;
         let arguments = NatsServerCmd::default().with_jetstream();
-        let arguments = arguments.into_iter().chain(["--store_dir".to_owned(), "/data".to_owned()]);
-        let image = Nats::default().with_cmd(arguments).with_tag(paths::NATS_VERSION);
+        let own = ["--store_dir", "/data", "--config", CONFIG].map(str::to_owned);
+        let image = Nats::default().with_cmd(arguments.into_iter().chain(own)).with_tag(paths::NATS_VERSION);
+        let image = image.with_copy_to(CONFIG, STORE_LIMIT.as_bytes().to_vec());
         let image = image.with_mapped_port(port, 4222.tcp()).with_startup_timeout(START);
         let container = image.start().await.map_err(|error| format!("NATS in a container: {error}"))?;
         let id = container.id().to_owned();
