@@ -186,7 +186,6 @@ impl Keeper {
     async fn replace(&mut self) {
         tracing::debug!(connection = self.name, "the NATS client ended; it is replaced");
         self.metrics.nats_client_replaced(&self.name);
-        self.metrics.nats_disconnected(&self.name);
         self.connected.send_replace(true);
         let Self { settings, name, metrics, changes, connected, health, .. } = &*self;
         let new = retry_forever(health, || connect(settings, name, metrics, changes, connected)).await;

@@ -202,7 +202,7 @@ impl Metrics {
 
     /// Counts a client of NATS that ended on a message, as a lost connection too.
     pub(crate) fn nats_client_replaced(&self, connection: &str) {
-        self.nats_disconnected();
+        self.nats_disconnected(connection);
         let labels = ByConnection { connection: connection.to_owned() };
         self.0.instruments.nats_clients_replaced.get_or_create(&labels).inc();
     }
