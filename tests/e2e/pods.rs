@@ -262,8 +262,7 @@ async fn sidecar_whose_startup_probe_fails_is_published_as_a_stall() {
     });
     let _dispatcher = env.dispatcher().templates(templates).start().await;
     env.request(r#"{"foo":"x"}"#).await;
-    let stall = events(&env, "simple-job-x", "STALLED").await[0]["stall"].clone();
-    assert_eq!(stall["reason"], "Unhealthy", "{stall}");
+    let stall = until_stalled(&env, "Unhealthy").await;
     assert!(text(&stall["message"]).starts_with("Startup probe failed"), "{stall}");
 }
 
@@ -294,8 +293,7 @@ async fn block_volume_without_a_device_is_published_as_a_stall() {
     });
     let _dispatcher = env.dispatcher().templates(templates).start().await;
     env.request(r#"{"foo":"x"}"#).await;
-    let stall = events(&env, "simple-job-x", "STALLED").await[0]["stall"].clone();
-    assert_eq!(stall["reason"], "FailedMapVolume", "{stall}");
+    let stall = until_stalled(&env, "FailedMapVolume").await;
     assert!(text(&stall["message"]).contains("no-such-device"), "{stall}");
 }
 
@@ -336,12 +334,18 @@ async fn device_without_a_driver_is_published_as_a_stall() {
     });
     let _dispatcher = env.dispatcher().templates(templates).start().await;
     env.request(r#"{"foo":"x"}"#).await;
-    until("a STALLED about the device", TIMEOUT, || async {
-        let stalls = events(&env, "simple-job-x", "STALLED").await;
-        let is = |stall: &&Value| stall["stall"]["reason"] == "FailedPrepareDynamicResources";
-        stalls.iter().find(is).map(|_| ()).ok_or(stalls.clone())
+    until_stalled(&env, "FailedPrepareDynamicResources").await;
+}
+
+/// Waits until the Job is stalled for this reason. Before, its pod may wait for a place on the node,
+/// which the tests share.
+async fn until_stalled(env: &TestEnv, reason: &str) -> Value {
+    until(&format!("a STALLED with the reason {reason}"), TIMEOUT, || async {
+        let stalls = events(env, "simple-job-x", "STALLED").await;
+        let found = stalls.iter().find(|event| event["stall"]["reason"] == reason);
+        found.map(|event| event["stall"].clone()).ok_or(stalls.clone())
     })
-    .await;
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,10 +71,10 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     println!("refused by the API server itself: {invalid:?}");
     assert!(invalid.len() <= 6, "{invalid:?}");
     for job in [
-        rendered("simple.yaml", &json!({"foo": "x", "fail": true})).await,
+        rendered("simple.yaml", &json!({"foo": "policy", "fail": true})).await,
         rendered(
             "memory.yaml",
-            &json!({"foo": "x", "reqBytes": "1Mi", "limBytes": "2Mi", "allocBytes": "1Mi"}),
+            &json!({"foo": "policy", "reqBytes": "1Mi", "limBytes": "2Mi", "allocBytes": "1Mi"}),
         )
         .await,
         job_of(&changed("/spec/template/spec/priorityClassName", &Value::Null), "allowed"),
