@@ -118,13 +118,16 @@ impl Scenario {
 
     /// Makes the server redeliver unacknowledged requests now, as it would after `ack_wait` (60 s).
     pub(crate) async fn redeliver_now(&self) {
-        let stream = self.run.env.jetstream.get_stream("JOBS").await.unwrap();
-        let info = stream.consumer_info("dispatcher-simple").await.unwrap();
+        // After some faults, JetStream has no leader for a moment.
+        let get = || self.run.env.jetstream.get_stream("JOBS");
+        let stream = until("the stream JOBS", TIMEOUT, get).await;
+        let get = || stream.consumer_info("dispatcher-simple");
+        let info = until("the consumer of JOBS", TIMEOUT, get).await;
         let set = async |ack_wait| {
             let config = async_nats::jetstream::consumer::Config { ack_wait, ..info.config.clone() };
             let config: pull::Config =
                 async_nats::jetstream::consumer::FromConsumer::try_from_consumer_config(config).unwrap();
-            stream.update_consumer(config).await.unwrap();
+            until("an update of the consumer", TIMEOUT, || stream.update_consumer(config.clone())).await;
         };
         set(Duration::from_millis(100)).await;
         // The server redelivers 100 ms after the change; no API shows when it has done so.

@@ -184,8 +184,6 @@ impl Metrics {
     pub(crate) fn nats_connected(&self, connection: &str) {
         let labels = ByConnection { connection: connection.to_owned() };
         self.0.instruments.nats_connects.get_or_create(&labels).inc();
-        // The other series starts at 0.
-        drop(self.0.instruments.nats_disconnects.get_or_create(&labels));
     }
 
     /// Counts a lost connection to NATS.
@@ -194,10 +192,15 @@ impl Metrics {
         self.0.instruments.nats_disconnects.get_or_create(&labels).inc();
     }
 
-    /// Creates the series of a connection to NATS, so that its first increase is visible.
+    /// Creates the series of a connection to NATS, so that their first increase is visible.
     pub(crate) fn nats_opened(&self, connection: &str) {
         let labels = ByConnection { connection: connection.to_owned() };
-        drop(self.0.instruments.nats_clients_replaced.get_or_create(&labels));
+        let instruments = &self.0.instruments;
+        for counter in
+            [&instruments.nats_connects, &instruments.nats_disconnects, &instruments.nats_clients_replaced]
+        {
+            drop(counter.get_or_create(&labels));
+        }
     }
 
     /// Counts a client of NATS that ended on a message, as a lost connection too.

@@ -81,7 +81,7 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 #[test]
 fn every_series_of_a_template_exists_before_its_first_event() {
     let metrics = serving();
-    metrics.nats_connected("dispatcher");
+    metrics.nats_opened("dispatcher");
     for series in [
         "dispatcher_requests_total{template=\"simple\",result=\"created\"}",
         "dispatcher_rejections_total{template=\"memory\",reason=\"NameTaken\"}",
@@ -198,7 +198,8 @@ fn replaced_client_of_nats_is_counted_from_zero() {
     assert_eq!(value(&metrics, series), Some(0.0));
     metrics.nats_client_replaced("dispatcher intake");
     assert_eq!(value(&metrics, series), Some(1.0));
-    assert_eq!(value(&metrics, "dispatcher_nats_disconnects_total"), Some(1.0));
+    let disconnects = "dispatcher_nats_disconnects_total{connection=\"dispatcher intake\"}";
+    assert_eq!(value(&metrics, disconnects), Some(1.0));
 }
 
 /// docs/metrics.md has one row for each metric, with its type and labels, and no other rows.
