@@ -1,4 +1,4 @@
-//! Hostile clients beside an innocent tenant, on the real Kubernetes: two replicas of the shipped
+//! Hostile clients and an innocent tenant, on the real Kubernetes: two replicas of the shipped
 //! image run in pods, under the memory limit of `deploy/`.
 //!
 //! Each test prints its figures and writes them into `target/hostile/`. Correctness is asserted;

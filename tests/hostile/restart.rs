@@ -16,7 +16,7 @@ use crate::size::Size;
 const CONCURRENCY: usize = 64;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn good_requests_flow_after_a_restart_beside_bad_ones_and_many_dead_letters() {
+async fn good_requests_flow_after_a_restart_with_bad_ones_and_many_dead_letters() {
     only_on_kubernetes!("the dispatcher runs in pods");
     let size = Size::from_env();
     let environment = or_skip!(Environment::start(paths::NATS_VERSION).await);
@@ -40,7 +40,7 @@ async fn good_requests_flow_after_a_restart_beside_bad_ones_and_many_dead_letter
     until_count(context, "JOB_REJECTED", size.dead_letters + size.queued).await;
     environment.dispatchers.assert_no_restart().await;
     let line = format!(
-        "\nrestart beside {} dead letters: {} bad and {} good requests handled {:.1} s after ready\n",
+        "\nrestart after {} dead letters: {} bad and {} good requests handled {:.1} s after ready\n",
         size.dead_letters,
         size.queued,
         2 * size.queued,
