@@ -64,7 +64,7 @@ pub(crate) fn start(
         let (poison, waiting, foreign, flooded) = tokio::join!(
             hostile.poison(),
             hostile.wait_for_events(),
-            hostile.publish_foreign_ids(next),
+            hostile.publish_foreign_ids(next + 2 * size.requests),
             hostile.flood(flood, size),
         );
         BTreeMap::from([
@@ -123,13 +123,13 @@ impl Hostile {
         join_all(callers).await.len()
     }
 
-    /// At the pace of the innocent tenant, a second ahead of it.
-    async fn publish_foreign_ids(&self, next: usize) -> usize {
+    /// Takes ids of a later phase, so that the deduplication window is over when they are used.
+    async fn publish_foreign_ids(&self, first: usize) -> usize {
         let mut pace = interval(Size::INTERVAL);
         let mut sent = 0;
         while self.stop.run_until_cancelled(pace.tick()).await.is_some() {
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Msg-Id", Innocent::request_id(next + 25 + sent).as_str());
+            headers.insert("Nats-Msg-Id", Innocent::request_id(first + sent).as_str());
             let payload = json!({"id": format!("foreign-{}", fastrand::u64(..))}).to_string();
             let subject = format!("jobs.{HOSTILE}.create");
             drop(self.jetstream.publish_with_headers(subject, headers, payload.into()).await);
