@@ -1,5 +1,5 @@
-//! The connections to NATS. Messages of strangers arrive only on connections of their own, so that
-//! one that the client library cannot decode costs nobody else a connection.
+//! The connections to NATS. Clients can send messages only to separate connections. A message that
+//! the client library cannot decode then ends one of those, and not the publishing connection.
 
 use async_nats::{Client, jetstream};
 use tokio::sync::watch;

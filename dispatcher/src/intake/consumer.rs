@@ -74,7 +74,7 @@ pub(crate) struct PullLoop {
 /// Permission to handle one request.
 #[derive(Default)]
 struct Permit {
-    /// `None` for a request beyond the number that was asked for.
+    /// `None` for a request beyond the number that the pull requested.
     concurrency: Option<OwnedSemaphorePermit>,
     /// For a template with a concurrency limit.
     reservation: Option<Reservation>,
@@ -217,7 +217,7 @@ impl PullLoop {
         }
     }
 
-    /// Handles a request in a task of its own.
+    /// Handles a request in a separate task.
     fn handle(&self, pulled: Pulled, permit: Permit, state: &mut PullState) {
         let (message, poison) = match pulled {
             Pulled::Request(message) => (message, false),
@@ -280,7 +280,7 @@ impl PullLoop {
         self.recover_after(backoff().skip(state.failed_pulls.saturating_sub(1)), state).await;
     }
 
-    /// After messages were lost on their way: finds them at once.
+    /// Finds messages immediately that were lost between the server and this process.
     async fn recover_lost(&self, state: &mut PullState) {
         self.recover_after(std::iter::once(Duration::ZERO).chain(backoff()), state).await;
     }
@@ -302,7 +302,7 @@ impl PullLoop {
         }
     }
 
-    /// Waits until the stream and the consumer answer, and what was lost is found.
+    /// Waits until the stream and the consumer answer, and the lost requests are found.
     async fn recover_after(&self, delays: impl Iterator<Item = Duration>, state: &mut PullState) {
         let name = self.handler.template.name.consumer_name();
         let stop = state.stop.clone();

@@ -2,7 +2,7 @@
 //!
 //! async-nats reconnects by itself after network failures. On some messages that it cannot decode,
 //! its connection task panics and the client ends. Then the keeper connects a new client.
-//! So a client of NATS can cost a connection some milliseconds, and never the process.
+//! Such a message interrupts the connection for some milliseconds, and does not end the process.
 
 use std::{
     sync::{

@@ -10,7 +10,7 @@ use crate::request::poison::check_headers;
 /// What this process knows about the deliveries of one consumer.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    /// Requests that this process handles, or that it has put back with a delay.
+    /// Requests that this process handles, or that it has returned with a delay.
     held: HashSet<u64>,
     /// The last sequence that this process has received, or that was delivered before its start.
     last: u64,
@@ -23,7 +23,7 @@ pub struct Deliveries {
 pub enum Verdict {
     /// Reject it: the client library cannot decode it, for this reason.
     Reject(String),
-    /// Return it to the server, which delivers it again at once.
+    /// Return it to the server, which redelivers it immediately.
     Return,
     /// This process or another one handles it.
     Leave,
