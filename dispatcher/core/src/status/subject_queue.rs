@@ -15,6 +15,7 @@ use crate::{
         names::RequestId,
     },
     status::{
+        pod_observation::PodState,
         pod_tracker::{JobEnd, PendingEvent, PodTracker, Timer},
         reconcile::{Action, Source, reconcile},
         subject::{LastEvent, SubjectState},
@@ -64,8 +65,8 @@ pub enum ActionResult {
     Verified(DeletionCheck),
     /// The Job has its TTL and its outcome label.
     Retired,
-    /// The Job has no foreign outcome label any more, or has changed.
-    LabelRemoved,
+    /// The Job is the current one of its name, although the last event belongs to another Job.
+    Current,
     /// Kubernetes refuses this change of this Job. The caller observes the Job again later.
     Refused,
     /// This replica lost the leadership.
@@ -90,6 +91,8 @@ pub enum EffectResult {
     LogTail(String, Option<String>),
     /// The timer expired.
     TimerExpired(Timer),
+    /// The ended pods that exist.
+    EndedPods(Vec<PodState>),
 }
 
 impl<W> SubjectQueue<W> {
@@ -297,20 +300,28 @@ impl<W> SubjectQueue<W> {
                 }
                 self.set_subject(subject);
             }
-            ActionResult::Read(subject) => self.set_subject(subject),
+            ActionResult::Read(subject) => {
+                let uid = |subject: &SubjectState| subject.last.as_ref().map(|last| last.uid.clone());
+                // Another Job has the last event now, so that a new GET decides.
+                if let Some((job, _)) = self.pending.front_mut().filter(|_| uid(&subject) != uid(&self.subject)) {
+                    job.confirmed = false;
+                }
+                self.set_subject(subject);
+            }
             ActionResult::Retired => {
                 if let Some((job, _)) = self.pending.front_mut() {
                     job.retired = true;
                 }
             }
-            ActionResult::LabelRemoved => {
+            ActionResult::Current => {
                 if let Some((job, _)) = self.pending.front_mut() {
-                    job.foreign_label = false;
+                    job.confirmed = true;
                 }
             }
             ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
                 if let Some((job, _)) = self.pending.front_mut() {
                     job.cancelled = check == DeletionCheck::Cancelled;
+                    job.confirmed = true;
                     job.presence = match job.presence {
                         Presence::DeletedUnverified => Presence::Deleted,
                         Presence::MissingUnverified => Presence::Missing,

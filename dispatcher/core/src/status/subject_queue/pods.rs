@@ -54,12 +54,15 @@ impl<W> SubjectQueue<W> {
         if last.is_final() || last.uid != job.uid {
             return None;
         }
-        let (uid, suspended) = (job.uid.clone(), job.suspension());
-        if suspended.is_none() && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
+        let (uid, suspended, ended) = (job.uid.clone(), job.suspension(), job.status.pods_ended());
+        if suspended.is_none() && ended == 0 && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
             return None;
         }
         let tracker = self.tracker(uid)?;
         tracker.suspended(suspended);
+        if end != JobEnd::Deleted {
+            tracker.count_ended(ended);
+        }
         tracker.next(end)
     }
 
@@ -116,6 +119,7 @@ impl<W> SubjectQueue<W> {
         match result {
             EffectResult::LogTail(pod, tail) => tracker.log_fetched(&pod, tail),
             EffectResult::TimerExpired(timer) => tracker.timer_expired(&timer),
+            EffectResult::EndedPods(pods) => tracker.ended_listed(pods),
         }
     }
 }
