@@ -120,7 +120,7 @@ impl<W> SubjectQueue<W> {
             if subject.sequence < self.subject.sequence {
                 self.trackers.iter_mut().for_each(|(_, tracker)| tracker.forget_published());
             }
-            self.subject = subject;
+            self.replace_subject(subject);
         }
     }
 
@@ -300,14 +300,7 @@ impl<W> SubjectQueue<W> {
                 }
                 self.set_subject(subject);
             }
-            ActionResult::Read(subject) => {
-                let uid = |subject: &SubjectState| subject.last.as_ref().map(|last| last.uid.clone());
-                // Another Job has the last event now, so that a new GET decides.
-                if let Some((job, _)) = self.pending.front_mut().filter(|_| uid(&subject) != uid(&self.subject)) {
-                    job.confirmed = false;
-                }
-                self.set_subject(subject);
-            }
+            ActionResult::Read(subject) => self.set_subject(subject),
             ActionResult::Retired => {
                 if let Some((job, _)) = self.pending.front_mut() {
                     job.retired = true;
@@ -343,6 +336,16 @@ impl<W> SubjectQueue<W> {
         if let Some(last) = subject.last.as_ref().filter(|last| last.is_final()) {
             self.trackers.retain(|(uid, _)| *uid != last.uid);
             self.published_job = None;
+        }
+        self.replace_subject(subject);
+    }
+
+    /// If another Job has the last event now, a new GET decides about the queued Jobs.
+    fn replace_subject(&mut self, subject: SubjectState) {
+        let uid = |subject: &SubjectState| subject.last.as_ref().map(|last| last.uid.clone());
+        if uid(&subject) != uid(&self.subject) {
+            let pending = self.pending.iter_mut().map(|(job, _)| job);
+            pending.chain(&mut self.deferred).for_each(|job| job.confirmed = false);
         }
         self.subject = subject;
     }

@@ -42,8 +42,8 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
                 }
                 Some(Action::VerifyCurrent) => {
                     // The API server has the newest Job so far.
-                    let holder = jobs.iter().map(|(job, _)| job.uid.as_str()).max();
-                    match check_name(last.as_ref(), &job, holder) {
+                    let uids = jobs.iter().map(|(job, _)| &job.uid).chain(last.as_ref().map(|last| &last.uid));
+                    match check_name(last.as_ref(), &job, uids.max().map(String::as_str)) {
                         NameCheck::Outdated => break,
                         NameCheck::Current => job.confirmed = true,
                         NameCheck::Deleted => {
