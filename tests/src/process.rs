@@ -1,0 +1,96 @@
+//! CPU time, memory and CPU affinity of a process, from the operating system.
+
+use std::ops::Range;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::paths;
+
+/// User and system time of all threads that run, in nanoseconds (proc(5): `schedstat`). The time of
+/// threads that have ended is missing: measure processes that keep their threads.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration, String> {
+    let folder = format!("/proc/{pid}/task");
+    let failed = |error: std::io::Error| format!("{folder}: {error}");
+    let mut nanos = 0;
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        // A thread may end meanwhile.
+        let text = std::fs::read_to_string(entry.map_err(failed)?.path().join("schedstat"));
+        let running = text.unwrap_or_default().split(' ').next().and_then(|text| text.parse::<u64>().ok());
+        nanos += running.unwrap_or_default();
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Resident memory in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Now.
+    pub now: f64,
+    /// The largest since the start or the last [`reset_peak`].
+    pub peak: f64,
+}
+
+/// The resident memory (proc(5): `VmRSS` and `VmHWM` of `/proc/<pid>/status`).
+///
+/// # Errors
+/// If there is no such process.
+pub fn memory(pid: u32) -> Result<Memory, String> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let field = |name: &str| -> Option<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+    };
+    let (now, peak) = field("VmRSS").zip(field("VmHWM")).ok_or_else(|| format!("{path}: {status}"))?;
+    Ok(Memory { now, peak })
+}
+
+/// Lets [`Memory::peak`] start again.
+///
+/// # Errors
+/// If there is no such process.
+pub fn reset_peak(pid: u32) -> Result<(), String> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").map_err(|error| format!("{path}: {error}"))
+}
+
+/// Binds all threads of a process, and the threads and processes that they start, to these CPUs.
+///
+/// # Errors
+/// If there is no such process or CPU.
+pub fn pin(pid: u32, cpus: Range<usize>) -> Result<(), String> {
+    let list = format!("{}-{}", cpus.start, cpus.end.saturating_sub(1));
+    let mut taskset = Command::new(paths::program("taskset")?);
+    taskset.args(["--all-tasks", "--cpu-list", "--pid", &list, &pid.to_string()]);
+    let output = taskset.output().map_err(|error| format!("taskset: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("process {pid} on the CPUs {list}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_of_this_process_grows_with_its_work() {
+        let pid = std::process::id();
+        let before = cpu_time(pid).unwrap();
+        let mut sum = 0_u64;
+        while cpu_time(pid).unwrap() < before + Duration::from_millis(1) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(cpu_time(pid).unwrap() > before);
+        assert!(cpu_time(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn memory_has_a_peak_that_is_not_below_the_current_value() {
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.now > 0.1 && memory.peak >= memory.now, "{memory:?}");
+    }
+}
