@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
-use crate::paths;
 use crate::wait::TIMEOUT;
+use crate::{paths, process};
 pub use local::Local;
 pub use namespace::Namespace;
 
@@ -247,8 +247,10 @@ impl Kubernetes {
     /// If it does not run.
     pub async fn pid(&self, component: &str) -> Result<u32, String> {
         let answer = self.helper().call(&format!("pid {component}")).await?;
-        let pid = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        pid.ok_or_else(|| format!("no pid in {answer}"))
+        // The components have a namespace of their own.
+        let inner = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        let pid = inner.and_then(|inner| process::outer_pid(self.helper().id(), inner));
+        pid.ok_or_else(|| format!("no process of {component}: {answer}"))
     }
 
     /// The URL of the testbed's etcd.

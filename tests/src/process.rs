@@ -1,5 +1,6 @@
 //! CPU time, memory and CPU affinity of a process, from the operating system.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
@@ -68,7 +69,43 @@ pub fn pin(pid: u32, cpus: Range<usize>) -> Result<(), String> {
     let output = taskset.output().map_err(|error| format!("taskset: {error}"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("process {pid} on the CPUs {list}: {}", String::from_utf8_lossy(&output.stderr))),
+        false => {
+            Err(format!("process {pid} on the CPUs {list}: {}", String::from_utf8_lossy(&output.stderr)))
+        }
+    }
+}
+
+/// The id, in the namespace of this process, of a descendant of `ancestor` whose id in its own
+/// namespace is `inner`.
+#[must_use]
+pub fn outer_pid(ancestor: u32, inner: u32) -> Option<u32> {
+    let statuses: BTreeMap<u32, Status> = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((pid, Status::parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?))
+        })
+        .collect();
+    let descends = |pid: &u32| {
+        let parent = |pid: &u32| statuses.get(pid).map(|status| status.parent);
+        std::iter::successors(Some(*pid), parent).any(|pid| pid == ancestor)
+    };
+    statuses.iter().filter(|(_, status)| status.inner == inner).map(|(pid, _)| *pid).find(descends)
+}
+
+/// What `/proc/<pid>/status` tells about ids (proc(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    parent: u32,
+    /// The id in the innermost namespace.
+    inner: u32,
+}
+
+impl Status {
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let inner = field("NSpid:")?.split_whitespace().last()?.parse().ok()?;
+        Some(Self { parent: field("PPid:")?.trim().parse().ok()?, inner })
     }
 }
 
@@ -86,6 +123,31 @@ mod tests {
         }
         assert!(cpu_time(pid).unwrap() > before);
         assert!(cpu_time(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn pid_of_a_descendant_is_found_by_its_pid_in_its_own_namespace() {
+        let own = std::process::id();
+        let inner = Status::parse(&std::fs::read_to_string("/proc/self/status").unwrap()).unwrap().inner;
+        assert_eq!(outer_pid(own, inner), Some(own));
+        assert_eq!(outer_pid(u32::MAX, inner), None);
+        let status = Status::parse("Name:\ta\nPPid:\t7\nNSpid:\t4711\t12\n");
+        assert_eq!(status, Some(Status { parent: 7, inner: 12 }));
+    }
+
+    #[test]
+    fn process_is_bound_to_a_cpu_until_it_may_use_all_again() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let allowed = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap().to_owned()
+        };
+        pin(child.id(), 0..1).unwrap();
+        let bound = allowed(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(bound, "0");
+        assert!(pin(u32::MAX, 0..1).is_err());
     }
 
     #[test]

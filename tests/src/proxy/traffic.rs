@@ -92,8 +92,15 @@ mod tests {
             assert_eq!(counters.count(&method, &uri.parse().unwrap()), watch, "{uri}");
         }
         let before = counters.read();
-        let expected =
-            ["create jobs", "get jobs", "list jobs", "list others", "patch jobs", "update leases", "watch jobs"];
+        let expected = [
+            "create jobs",
+            "get jobs",
+            "list jobs",
+            "list others",
+            "patch jobs",
+            "update leases",
+            "watch jobs",
+        ];
         assert_eq!(before.calls.keys().map(String::as_str).collect::<Vec<_>>(), expected);
         counters.count(&Method::DELETE, &"/api/v1/namespaces/n/pods/p".parse().unwrap());
         assert_eq!(counters.read().since(&before).calls, BTreeMap::from([("delete pods".to_owned(), 1)]));

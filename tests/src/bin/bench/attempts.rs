@@ -29,7 +29,8 @@ pub(crate) async fn run(run: &Run) -> Result<Results, String> {
     let burst = run.size.burst;
     let kubernetes = control_plane().await?;
     kubernetes.freeze("scheduler").await;
-    let title = |what: &str, part: &str| format!("end of a pod until {what} is stored, {burst} at once, {part}");
+    let title =
+        |what: &str, part: &str| format!("end of a pod until {what} is stored, {burst} at once, {part}");
     let mut p50 = Row::new(&title("its ATTEMPT", "p50"), "s").goal(Goal::AtMost(0.1));
     let mut p99 = Row::new(&title("its ATTEMPT", "p99"), "s").goal(Goal::AtMost(0.3));
     let mut condition = Row::new(&title("the Job's final condition", "p50"), "s");

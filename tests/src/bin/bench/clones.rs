@@ -3,6 +3,8 @@
 //! A copy differs from its sample in its names and uids only, which keep their lengths. So it stays
 //! a valid object of the API server's storage format.
 
+use std::ops::RangeInclusive;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dispatcher_tests::Kubernetes;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 /// The objects of one transaction; etcd's limit is 128 operations.
 const BATCH: usize = 100;
 const CONCURRENT_BATCHES: usize = 4;
+const CONCURRENT_PUTS: usize = 32;
 
 /// The storage of a testbed's control plane.
 pub(crate) struct Etcd(kube::Client);
@@ -38,11 +41,25 @@ impl Etcd {
         STANDARD.decode(value).map_err(|error| format!("etcd: {key}: {error}"))
     }
 
-    /// Writes the copies with these numbers of all samples.
+    /// Writes the copies with these numbers of all samples, each with a resourceVersion of its own:
+    /// a watch that resumes from a resourceVersion skips what shares it.
     pub(crate) async fn copy(
         &self,
         samples: &[Sample],
-        numbers: std::ops::RangeInclusive<usize>,
+        numbers: RangeInclusive<usize>,
+    ) -> Result<(), String> {
+        let copies = numbers.flat_map(|n| samples.iter().map(move |sample| sample.copy(n)));
+        let put = |(key, value)| async move {
+            self.post("put", &json!({"key": key, "value": value})).await.map(drop)
+        };
+        stream::iter(copies).map(put).buffer_unordered(CONCURRENT_PUTS).try_collect().await
+    }
+
+    /// Writes the copies in large transactions, which is faster; for copies that nobody watches.
+    pub(crate) async fn copy_unwatched(
+        &self,
+        samples: &[Sample],
+        numbers: RangeInclusive<usize>,
     ) -> Result<(), String> {
         let batch = (BATCH / samples.len().max(1)).max(1);
         let numbers: Vec<usize> = numbers.collect();

@@ -49,8 +49,10 @@ async fn measure_pinned(run: &Run) -> Result<Results, String> {
     for component in ["apiserver", "etcd"] {
         process::pin(kubernetes.pid(component).await?, 0..1)?;
     }
-    let rate =
-        Row::new("Jobs created, 64 in flight, API server and etcd on one core, the rest on another", "Jobs/s");
+    let rate = Row::new(
+        "Jobs created, 64 in flight, API server and etcd on one core, the rest on another",
+        "Jobs/s",
+    );
     let cpu = Row::new("CPU time of the client per Job, the same", "ms");
     let rows = compare(run, &kubernetes, rate.goal(Goal::AtLeastOfBare(0.97)), cpu).await?;
     Ok(Results { rows: rows.to_vec(), curves: vec![] })
@@ -63,7 +65,8 @@ async fn compare(
     mut rate: Row,
     mut cpu: Row,
 ) -> Result<[Row; 2], String> {
-    let mut sides: Vec<Option<&Program>> = [None].into_iter().chain(run.dispatchers.iter().map(Some)).collect();
+    let mut sides: Vec<Option<&Program>> =
+        [None].into_iter().chain(run.dispatchers.iter().map(Some)).collect();
     // Round 0 is a warm-up.
     for round in 0..=run.size.rounds {
         for side in &sides {

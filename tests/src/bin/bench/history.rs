@@ -9,7 +9,7 @@ use crate::states::{FINISHED, SampleJob};
 /// The concurrent publishes.
 const PUBLISHES: usize = 1_000;
 /// What `JOB_STATUS` may hold: an operator who keeps such a history raises its limit as well.
-const MAX_BYTES: i64 = 8 << 30;
+const MAX_BYTES: i64 = 4 << 30;
 
 /// Publishes copies of a stored event.
 pub(crate) struct History {

@@ -33,18 +33,19 @@ pub(crate) async fn memory(run: &Run) -> Result<Results, String> {
             states.add_live(&job, from, *live - 1).await?;
             from = *live;
             let running = idle_memory(&dispatcher).await?;
-            let mut anew = 0.0;
             for _ in 0..run.size.rounds.min(3) {
                 stop(&dispatcher).await?;
                 start.add(side, *live, timed_start(&dispatcher).await?);
-                anew = idle_memory(&dispatcher).await?;
+                let anew = idle_memory(&dispatcher).await?;
                 memory.add(side, *live, anew);
+                if *live == most {
+                    restarted.add(side, (anew - empty) * KIB_PER_MIB / most as f64);
+                }
             }
-            println!("    {side}: {live} live Jobs: {running:.1} MiB, {anew:.1} MiB after a restart");
             if *live == most {
                 per_job.add(side, (running - empty) * KIB_PER_MIB / most as f64);
-                restarted.add(side, (anew - empty) * KIB_PER_MIB / most as f64);
             }
+            println!("    {side}: {live} live Jobs: {running:.1} MiB");
         }
     }
     Ok(Results { rows: vec![idle, per_job, restarted], curves: vec![memory, start] })
@@ -54,7 +55,8 @@ pub(crate) async fn memory(run: &Run) -> Result<Results, String> {
 const STATES: u32 = 4;
 
 pub(crate) async fn frozen(run: &Run) -> Result<Results, String> {
-    let title = format!("peak memory while NATS is frozen and {} Jobs change {STATES} times", run.size.changed);
+    let title =
+        format!("peak memory while NATS is frozen and {} Jobs change {STATES} times", run.size.changed);
     let mut frozen = Row::new(&title, "MiB").goal(Goal::AtMost(64.0));
     let mut after = Row::new("peak memory from then until every outcome is published", "MiB");
     for program in &run.dispatchers {

@@ -65,7 +65,11 @@ async fn main() -> ExitCode {
 async fn run(names: &[&str]) -> Result<(), String> {
     let known = |name: &&str| ALL.contains(name) || PRINTED.contains(name);
     if let Some(name) = names.iter().find(|name| !known(name)) {
-        return Err(format!("unknown benchmark {name:?} (allowed: docs, {}, {})", ALL.join(", "), PRINTED.join(", ")));
+        return Err(format!(
+            "unknown benchmark {name:?} (allowed: docs, {}, {})",
+            ALL.join(", "),
+            PRINTED.join(", ")
+        ));
     }
     let run = Run::from_env()?;
     let mut report = Report::continued(run.size.name);

@@ -7,8 +7,7 @@ use plotters::prelude::*;
 use crate::report::{Curve, Report, median};
 
 const SIZE: (u32, u32) = (720, 360);
-const COLOURS: [RGBColor; 3] =
-    [RGBColor(31, 119, 180), RGBColor(255, 127, 14), RGBColor(44, 160, 44)];
+const COLOURS: [RGBColor; 3] = [RGBColor(31, 119, 180), RGBColor(255, 127, 14), RGBColor(44, 160, 44)];
 const FONT: &str = "sans-serif";
 
 /// The curves of a report, each with the name of its file without the extension.

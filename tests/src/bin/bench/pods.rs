@@ -21,7 +21,8 @@ impl Pods {
     pub(crate) fn run(pods: &Api<Pod>) -> Self {
         let pods = pods.clone();
         Self(tokio::spawn(async move {
-            let created = watcher(pods.clone(), watcher::Config::default()).default_backoff().applied_objects();
+            let created =
+                watcher(pods.clone(), watcher::Config::default()).default_backoff().applied_objects();
             let pending = created.try_filter(|pod| {
                 let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
                 futures::future::ready(phase.is_none_or(|phase| phase == "Pending"))

@@ -89,6 +89,17 @@ impl States {
         Ok(())
     }
 
+    /// Writes copies while no dispatcher runs.
+    pub(crate) async fn copy_unwatched(
+        &self,
+        job: &SampleJob,
+        samples: &[Sample],
+        first: usize,
+        last: usize,
+    ) -> Result<(), String> {
+        self.etcd.copy_unwatched(samples, job.number + first..=job.number + last).await
+    }
+
     /// Adds copies of a live Job while the dispatcher runs; waits for their `ADDED`.
     pub(crate) async fn add_live(&self, job: &SampleJob, first: usize, last: usize) -> Result<(), String> {
         let before = self.installation.messages("JOB_STATUS").await?;

@@ -86,11 +86,8 @@ async fn create_stream(installation: &Installation) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let config = std::fs::read_to_string(&file).map_err(|error| failed(&error))?;
     let config: Value = serde_json::from_str(&config).map_err(|error| failed(&error))?;
-    let made: Value = installation
-        .context
-        .request("STREAM.CREATE.JOBS", &config)
-        .await
-        .map_err(|error| failed(&error))?;
+    let made: Value =
+        installation.context.request("STREAM.CREATE.JOBS", &config).await.map_err(|error| failed(&error))?;
     made.get("error").map_or(Ok(()), |error| Err(format!("stream JOBS: {error}")))
 }
 
