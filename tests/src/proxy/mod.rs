@@ -10,8 +10,10 @@ pub mod api;
 mod breakpoint;
 pub mod nats;
 mod protocol;
+mod traffic;
 
 pub use api::ApiProxy;
 pub use breakpoint::Breakpoint;
 pub use nats::NatsProxy;
 pub use protocol::Publish;
+pub use traffic::Traffic;
