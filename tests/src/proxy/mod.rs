@@ -1,5 +1,6 @@
 //! Proxies between the dispatcher and its two systems. They refuse, stall or slow down connections,
-//! or hold a single call or message.
+//! hold a single call or message,
+//! and count what passes.
 //!
 //! ```text
 //! dispatcher ──▶ ApiProxy  ──▶ the API server (real, or the local cluster)
@@ -10,8 +11,10 @@ pub mod api;
 mod breakpoint;
 pub mod nats;
 mod protocol;
+mod traffic;
 
 pub use api::ApiProxy;
 pub use breakpoint::Breakpoint;
 pub use nats::NatsProxy;
 pub use protocol::Publish;
+pub use traffic::{Count, Traffic};
