@@ -1,6 +1,6 @@
 //! Parses the method and path of a Kubernetes API request. Pure.
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
 
 use axum::http::Method;
 
@@ -24,21 +24,7 @@ pub struct Call {
     pub(crate) subresource: String,
 }
 
-/// The verb and the resource, without names: `create jobs`, `get pods/log`.
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.verb, self.resource.plural)?;
-        if self.subresource.is_empty() { Ok(()) } else { write!(f, "/{}", self.subresource) }
-    }
-}
-
 impl Call {
-    /// Whether it is a watch.
-    #[must_use]
-    pub fn is_watch(&self) -> bool {
-        self.verb == "watch"
-    }
-
     /// Parses a path below `/api` or `/apis`.
     ///
     /// # Errors
@@ -149,13 +135,6 @@ mod tests {
         ] {
             assert_eq!(parse(method, path).as_deref(), Ok(expected), "{path}");
         }
-    }
-
-    #[test]
-    fn a_call_is_displayed_without_names() {
-        let shown = |path: &str| Call::parse(&Method::GET, path, false).unwrap().to_string();
-        assert_eq!(shown("/apis/batch/v1/namespaces/a/jobs/j"), "get jobs");
-        assert_eq!(shown("/api/v1/namespaces/a/pods/p/log"), "get pods/log");
     }
 
     #[test]

@@ -1,11 +1,6 @@
 //! The guard of the hot paths: the instructions of `dispatcher-core` must not exceed the recorded
 //! ones. Counts do not depend on the speed or the load of the machine, unlike times.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod counts;
 

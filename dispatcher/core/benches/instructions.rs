@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, hint::black_box};
 
 use dispatcher_core::{
     contract::{
-        event::{EventType, StatusEvent},
+        event::EventType,
         job::{JobObject, JobState},
         rejection::Rejection,
         text,
@@ -19,10 +19,10 @@ use dispatcher_core::{
     status::{
         LastEvent, SubjectState,
         event_body::{EventBody, status_event},
-        event_size::fit,
+        event_size::{EncodedEvent, encode},
         explain::pod::{PodObject, observation},
         log_tail::LogTailReader,
-        pod_observation::PodObservation,
+        pod_observation::{PodObservation, PodState},
         reconcile::{Action, Source, reconcile},
         subject_queue::{ActionResult, SubjectQueue},
     },
@@ -146,11 +146,7 @@ fn outcome() -> (JobState, LastEvent, EventBody) {
     let job = watched_job();
     let pod: PodObject = serde_json::from_slice(POD).unwrap();
     let mut outcome = Box::new(job.outcome().unwrap());
-    if let Some(PodObservation {
-        state: dispatcher_core::status::pod_observation::PodState::Ended { attempt, .. },
-        ..
-    }) = observation(&pod, false)
-    {
+    if let Some(PodObservation { state: PodState::Ended { attempt, .. }, .. }) = observation(&pod, false) {
         outcome.attempts = vec![*attempt; 3];
     }
     let body = EventBody::Job(EventType::Outcome, Some(outcome));
@@ -160,10 +156,9 @@ fn outcome() -> (JobState, LastEvent, EventBody) {
 #[library_benchmark]
 #[bench::modified(modified())]
 #[bench::outcome(outcome())]
-fn event_payload((job, last, body): (JobState, LastEvent, EventBody)) -> (Vec<u8>, StatusEvent) {
+fn event_payload((job, last, body): (JobState, LastEvent, EventBody)) -> EncodedEvent {
     let body = body.fitting(MAX_EVENT);
-    let event = fit(status_event(&job, &last, black_box(&body), "2026-11-25T01:23:02.123Z"), MAX_EVENT);
-    (serde_json::to_vec(&event).unwrap(), event)
+    encode(status_event(&job, &last, black_box(&body), "2026-11-25T01:23:02.123Z"), MAX_EVENT).unwrap()
 }
 
 /// A log of 64 KiB.

@@ -2,7 +2,7 @@
 //!
 //! Faults are those of the local cluster ([`Faults`]): calls fail, break or are delayed, watches
 //! stall, connections are refused. [`ApiProxy::hold_before`] and [`ApiProxy::hold_after`] hold a
-//! single call. [`ApiProxy::traffic`] counts the calls and the bytes of watches.
+//! single call.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use futures::TryStreamExt;
 use kube::Client;
 use local_cluster::Faults;
 use local_cluster::fault_proxy;
@@ -21,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::breakpoint::{Breakpoint, Points, Side};
-use super::traffic::Traffic;
+use super::traffic::{Counters, Traffic};
 use crate::kubernetes::ready;
 use crate::paths;
 
@@ -34,9 +33,8 @@ pub struct ApiProxy {
     pub faults: Faults,
     /// A kubeconfig for the proxy, with the same namespace as the original.
     pub kubeconfig: PathBuf,
-    /// Counts the calls by verb and resource, and the bytes of the answers to watches.
-    pub traffic: Traffic,
     points: Arc<Points<Calls>>,
+    counters: Counters,
     _stop: DropGuard,
     _folder: tempfile::TempDir,
 }
@@ -53,19 +51,24 @@ impl ApiProxy {
         let (folder, path) = write_kubeconfig(&server, client.default_namespace());
         let (faults, points, stop) =
             (Faults::for_proxy(), Arc::new(Points::default()), CancellationToken::new());
-        let traffic = Traffic::default();
+        let counters = Counters::default();
         tokio::spawn({
             let (faults, points, shutdown) = (faults.clone(), points.clone(), stop.clone());
-            let traffic = traffic.clone();
+            let counters = counters.clone();
             async move {
-                let upstream = move |call: Option<Call>, request| {
-                    let forwarded = pass(client.clone(), points.clone(), call.clone(), request);
-                    count(traffic.clone(), call, forwarded)
+                let upstream = move |call, request| {
+                    pass(client.clone(), points.clone(), counters.clone(), call, request)
                 };
                 fault_proxy::serve(&faults, upstream, listener, shutdown).await.expect("the proxy runs");
             }
         });
-        Self { faults, kubeconfig: path, traffic, points, _stop: stop.drop_guard(), _folder: folder }
+        Self { faults, kubeconfig: path, points, counters, _stop: stop.drop_guard(), _folder: folder }
+    }
+
+    /// The calls and the bytes of watches since the start.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.counters.read()
     }
 
     /// Holds the `nth` of these calls from now on, before it is forwarded.
@@ -82,29 +85,11 @@ impl ApiProxy {
     }
 }
 
-/// Counts a call, and the bytes of the answer if it is a watch.
-async fn count(
-    traffic: Traffic,
-    call: Option<Call>,
-    forwarded: impl Future<Output = io::Result<Response>>,
-) -> io::Result<Response> {
-    let name = call.as_ref().map_or_else(|| "other".to_owned(), ToString::to_string);
-    let is_watch = call.as_ref().is_some_and(Call::is_watch);
-    traffic.add(&name, 0);
-    let answer = forwarded.await?;
-    Ok(match is_watch {
-        true => answer.map(|body| {
-            let counted = move |bytes: &bytes::Bytes| traffic.add_bytes(&name, bytes.len());
-            Body::from_stream(body.into_data_stream().inspect_ok(counted))
-        }),
-        false => answer,
-    })
-}
-
 /// Forwards one request. If the caller disconnects while the request is held, it is dropped.
 async fn pass(
     client: Client,
     points: Arc<Points<Calls>>,
+    counters: Counters,
     call: Option<Call>,
     request: Request,
 ) -> io::Result<Response> {
@@ -119,9 +104,13 @@ async fn pass(
         parts.headers.remove(header);
     }
     let request = http::Request::from_parts(parts, body.into());
+    let is_watch = counters.count(request.method(), request.uri());
     let mut answer = client.send(request).await.map_err(io::Error::other)?.map(Body::new);
     for header in ["connection", "transfer-encoding"] {
         answer.headers_mut().remove(header);
+    }
+    if is_watch {
+        answer = answer.map(|body| counters.count_watch(body));
     }
     *answer.version_mut() = http::Version::HTTP_11;
     for point in hit(Side::After) {

@@ -1,6 +1,5 @@
 //! Proxies between the dispatcher and its two systems. They refuse, stall or slow down connections,
-//! hold a single call or message,
-//! and count what passes.
+//! or hold a single call or message.
 //!
 //! ```text
 //! dispatcher ──▶ ApiProxy  ──▶ the API server (real, or the local cluster)
@@ -9,12 +8,14 @@
 
 pub mod api;
 mod breakpoint;
+mod messages;
 pub mod nats;
 mod protocol;
 mod traffic;
 
 pub use api::ApiProxy;
 pub use breakpoint::Breakpoint;
+pub use messages::Messages;
 pub use nats::NatsProxy;
 pub use protocol::Publish;
-pub use traffic::{Count, Traffic};
+pub use traffic::Traffic;

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::breakpoint::{Breakpoint, Point, Points, Side};
+use super::messages::Messages;
 use super::protocol::{self, Publish, Published};
-use super::traffic::Traffic;
 
 /// The free space in the buffer before each read, in bytes. A smaller value would cause more reads,
 /// and [`NatsProxy::slow`] delays each read.
@@ -30,8 +30,8 @@ const WITHHELD: usize = 16 << 20;
 pub struct NatsProxy {
     /// The URL for clients.
     pub url: String,
-    /// Counts the messages: `sent` and `received` by the client, by the first part of the subject.
-    pub traffic: Traffic,
+    /// Counts the messages that clients have `sent` and `received`.
+    pub messages: Messages,
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
@@ -48,7 +48,7 @@ impl NatsProxy {
         let shared = Arc::new(Shared { server, ..Shared::default() });
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, shared.clone())));
-        Self { url, traffic: shared.traffic.clone(), shared, _stop: stop.drop_guard() }
+        Self { url, messages: shared.messages.clone(), shared, _stop: stop.drop_guard() }
     }
 
     /// Breaks all connections and refuses new ones, until [`Self::heal`].
@@ -106,19 +106,10 @@ struct Shared {
     /// The delay, and the rate in bytes per second.
     pace: Mutex<Option<(Duration, u32)>>,
     points: Points<Publish>,
-    traffic: Traffic,
+    messages: Messages,
 }
 
 impl Shared {
-    /// Counts a message.
-    fn count(&self, direction: &str, message: &Published) {
-        // `NATS/1.0 408`: an answer to a pull without a request.
-        let is_status = message.body.starts_with(b"NATS/1.0 ");
-        let class = if is_status { "status".to_owned() } else { subject_class(&message.subject) };
-        let name = format!("{direction} {class}");
-        self.traffic.add(&name, message.body.len());
-    }
-
     fn set_pace(&self, pace: Option<(Duration, u32)>) {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
@@ -146,19 +137,6 @@ impl Shared {
         // The channel stays open: `self` has its sender.
         let _ = self.mode.subscribe().wait_for(|mode| is(*mode)).await;
     }
-}
-
-/// The part of a subject that names no message, client or Job: `$JS.ACK`, `jobs.simple.status`.
-fn subject_class(subject: &str) -> String {
-    let tokens: Vec<&str> = subject.split('.').collect();
-    let api = |token: &&&str| token.chars().all(|c| c.is_ascii_uppercase() || "$_".contains(c));
-    let length = match tokens.as_slice() {
-        ["_INBOX", ..] => 1,
-        ["$JS", "ACK", ..] => 2,
-        ["$JS" | "$KV" | "$SRV", ..] => tokens.iter().take_while(api).count(),
-        _ => 3,
-    };
-    tokens.get(..length).unwrap_or(&tokens).join(".")
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -213,7 +191,7 @@ async fn requests(
     let mut sent = BytesMut::new();
     loop {
         while let Some(operation) = protocol::next(&mut sent).map_err(io::Error::other)? {
-            operation.published.iter().for_each(|published| shared.count("sent", published));
+            operation.published.iter().for_each(|published| shared.messages.count("sent", published));
             let after = match &operation.published {
                 Some(published) => before(published, shared, &mut client, &mut sent).await?,
                 None => None,
@@ -285,7 +263,7 @@ async fn replies(
         shared.may_pass(sent.len()).await;
         uncounted.extend_from_slice(&sent);
         while let Some(operation) = protocol::next(&mut uncounted).map_err(io::Error::other)? {
-            operation.published.iter().for_each(|received| shared.count("received", received));
+            operation.published.iter().for_each(|received| shared.messages.count("received", received));
         }
         client.write_all(&sent.split()).await?;
     }
@@ -303,25 +281,6 @@ async fn withhold(held: &Held, server: &mut OwnedReadHalf, sent: &mut BytesMut) 
             read = server.read_buf(sent), if sent.len() < WITHHELD => if read? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_of_one_kind_are_counted_together() {
-        for (subject, class) in [
-            ("_INBOX.a.b", "_INBOX"),
-            ("$JS.ACK.JOBS.simple.1.2.3.4.5", "$JS.ACK"),
-            ("$JS.API.CONSUMER.MSG.NEXT.JOBS.simple", "$JS.API.CONSUMER.MSG.NEXT.JOBS"),
-            ("dispatcher.event.simple.a", "dispatcher.event.simple"),
-            ("jobs.simple.create", "jobs.simple.create"),
-            ("a", "a"),
-        ] {
-            assert_eq!(subject_class(subject), class);
         }
     }
 }
