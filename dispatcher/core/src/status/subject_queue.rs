@@ -48,6 +48,8 @@ pub struct SubjectQueue<W> {
     waiters: Vec<(String, W)>,
     /// The pods of each Job, by the uid of the Job.
     trackers: Vec<(String, PodTracker)>,
+    /// Whether pods of the queued Jobs may have ended before the watch of the pods began.
+    pods_unseen: bool,
     /// The published state of the Job of the last event. It goes into the events of its pods.
     published_job: Option<JobState>,
     /// The event that the action in flight publishes, if it is an event of a pod.
@@ -106,6 +108,7 @@ impl<W> SubjectQueue<W> {
             action_in_flight: false,
             waiters: Vec::new(),
             trackers: Vec::new(),
+            pods_unseen: false,
             published_job: None,
             event_in_flight: None,
         }
