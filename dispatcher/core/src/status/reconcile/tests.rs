@@ -41,10 +41,11 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
                     continue;
                 }
                 Some(Action::VerifyCurrent) => {
-                    // The API server has the newest Job so far.
-                    let uids =
-                        jobs.iter().map(|(job, _)| &job.uid).chain(last.as_ref().map(|last| &last.uid));
-                    match check_name(last.as_ref(), &job, uids.max().map(String::as_str)) {
+                    // The uids of the Jobs of a name increase.
+                    let newer = last.as_ref().filter(|last| last.uid > job.uid);
+                    let present = (job.presence == Presence::Present).then_some(job.uid.as_str());
+                    let holder = newer.map(|last| last.uid.as_str()).or(present);
+                    match check_name(last.as_ref(), &job, holder) {
                         NameCheck::Outdated => break,
                         NameCheck::Current => job.confirmed = true,
                         NameCheck::Deleted => {
