@@ -23,7 +23,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// Starts the dispatcher. What it does until it is synced is not counted.
+    /// Starts the dispatcher. The counts begin when it is synced.
     async fn start(templates: PathBuf) -> Result<Self, String> {
         let mut env = TestEnv::start().await?;
         let api = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;

@@ -20,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) counts: BTreeMap<String, Counts>,
 }
 
-/// What is wrong with the counts, one problem for each benchmark.
+/// The problems of the counts, one line for each benchmark.
 pub(crate) fn compare(recorded: &Counts, counted: &Counts, tolerance_percent: u64) -> Vec<String> {
     let changed = counted.iter().filter_map(|(name, count)| match recorded.get(name) {
         None => Some(format!("{name}: {count} instructions, none recorded")),
