@@ -1,5 +1,5 @@
-//! `bench creation` and `bench pinned`: Jobs per second and CPU time per Job, beside the bare client
-//! with the same number of concurrent creates.
+//! `bench creation` and `bench pinned`: Jobs per second and CPU time per Job, compared to a bare
+//! client with the same number of concurrent creates.
 //!
 //! The Jobs are suspended, so that no pods run. The bare client only creates. The dispatcher pulls,
 //! validates, creates, stores the first event with the fence and acknowledges.
@@ -97,7 +97,7 @@ async fn bare_client(kubernetes: &Kubernetes, count: usize) -> Result<Measured, 
     let namespace = kubernetes.namespace().await;
     let burst = Burst { job: Jobs::Suspended.manifest()?, count, in_flight: IN_FLIGHT };
     let measured = bare::burst(&namespace.dispatcher_kubeconfig, &namespace.name, &burst).await?;
-    until_settled(&namespace, count).await?;
+    until_suspended(&namespace, count).await?;
     Ok(Measured { seconds: measured.seconds, cpu: Duration::from_secs_f64(measured.cpu_seconds) })
 }
 
@@ -123,13 +123,13 @@ async fn dispatchers(
     let before = used()?;
     let seconds = requests::burst(&installation.context, 0..count).await?;
     let cpu = used()? - before;
-    until_settled(&installation.namespace, count).await?;
+    until_suspended(&installation.namespace, count).await?;
     Ok(Measured { seconds, cpu })
 }
 
 /// Waits until the Job controller has handled every Job, so that its work does not disturb the next
 /// side.
-async fn until_settled(namespace: &Namespace, count: usize) -> Result<(), String> {
+async fn until_suspended(namespace: &Namespace, count: usize) -> Result<(), String> {
     wait::try_until("the Job controller to suspend every Job", DEADLINE, || async {
         // The list is large.
         sleep(BETWEEN_LISTS).await;
@@ -163,7 +163,7 @@ pub(crate) async fn replicas(run: &Run) -> Result<Results, String> {
     Ok(Results { rows: vec![], curves: vec![rate, cpu] })
 }
 
-/// `bench single`: one request at a time, beside one create at a time, in turns.
+/// `bench single`: one request at a time, and one bare create at a time, by turns.
 pub(crate) async fn single(run: &Run) -> Result<Results, String> {
     let kubernetes = control_plane().await?;
     let namespace = kubernetes.namespace().await;
