@@ -2,7 +2,7 @@
 # compiler (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers,
 # root on Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-peers chaos chaos-build \
 	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
@@ -40,6 +40,11 @@ dev-build:
 bench: setup ## run a benchmark: make bench [WHAT=requests|delays|sync|memory|observed]
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench $(or $(WHAT),requests)
+
+bench-peers: ## compare with Argo Events and KEDA, built from their modules: make bench-peers [SIZE=full|quick]
+	@tests/setup peers
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench-peers $(or $(SIZE),full)
 
 # RUNS: runs of each scenario. SCENARIO: a part of the tests' names. SEED: repeats one run.
 # CLUSTER=local: runs on the local cluster.
