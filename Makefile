@@ -41,10 +41,10 @@ bench: setup ## run a benchmark: make bench [WHAT=requests|delays|sync|memory|ob
 	@cargo build --quiet --release --workspace --bins
 	@target/release/bench $(or $(WHAT),requests)
 
-bench-peers: ## compare with Argo Events and KEDA, built from their modules: make bench-peers [SIZE=full|quick]
+bench-peers: ## compare with Argo Events and KEDA, built from their modules: make bench-peers [SIZE=quick] [SIDES="bare argo"]
 	@tests/setup peers
 	@cargo build --quiet --release --workspace --bins
-	@target/release/bench-peers $(or $(SIZE),full)
+	@target/release/bench-peers $(or $(SIZE),full) $(SIDES)
 
 # RUNS: runs of each scenario. SCENARIO: a part of the tests' names. SEED: repeats one run.
 # CLUSTER=local: runs on the local cluster.

@@ -1,7 +1,8 @@
 //! `make bench-peers`: the dispatcher beside a bare Kubernetes client, Argo Events and KEDA, on the
 //! same API server in one run. The sides alternate; the Jobs are suspended, so that no pods run.
 //!
-//! `make bench-peers SIZE=quick` runs it with few requests and prints only. The full size writes
+//! `make bench-peers SIZE=quick` runs it with few requests and prints only; `SIDES="bare argo"` runs
+//! the sides whose keys begin so, and prints only. A full run of all sides writes
 //! `docs/performance/peers.json`, and the tables of `docs/comparison.md` from it.
 
 mod argo;
@@ -31,13 +32,12 @@ async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        [] | ["full"] => run(Size::FULL).await.and_then(|report| report.write()),
-        ["quick"] => run(Size::QUICK).await.map(drop),
+        [bare::SUBCOMMAND, kubeconfig, namespace, count] => bare::create(kubeconfig, namespace, count).await,
         ["tables"] => Report::read().and_then(|report| report.write_tables()),
-        [bare::SUBCOMMAND, kubeconfig, namespace, count] => {
-            bare::create(kubeconfig, namespace, count).await
-        }
-        _ => Err("usage: bench-peers [full|quick|tables]".to_owned()),
+        ["full"] => run(&Size::FULL, &[]).await.and_then(|report| report.write()),
+        ["full", sides @ ..] => run(&Size::FULL, sides).await.map(drop),
+        ["quick", sides @ ..] => run(&Size::QUICK, sides).await.map(drop),
+        _ => Err("usage: bench-peers full|quick|tables [SIDE...]".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,22 +48,32 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(size: Size) -> Result<Report, String> {
+async fn run(size: &Size, sides: &[&str]) -> Result<Report, String> {
+    let chosen = |all: &[Side]| -> Vec<Side> {
+        let is_chosen = |side: &Side| sides.is_empty() || sides.iter().any(|name| side.key().starts_with(name));
+        all.iter().copied().filter(is_chosen).collect()
+    };
+    let (measured, crashed) = (chosen(&Side::MEASURED), chosen(&Side::CRASHED));
+    if measured.is_empty() && crashed.is_empty() {
+        let keys: Vec<&str> = Side::MEASURED.iter().chain(&Side::CRASHED).map(|side| side.key()).collect();
+        return Err(format!("no side begins with any of {sides:?} (allowed: {keys:?})"));
+    }
+    // Before anything is measured.
+    paths::argo_events()?;
+    let crds = paths::keda("crds")?;
     let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    kubernetes.create_crds(&paths::keda("crds")?).await?;
-    let mut report = Report::new(&size);
-    for side in Side::MEASURED {
-        let delays = measure::delays(&kubernetes, side, &size).await?;
-        report.delays(side, &delays);
+    kubernetes.create_crds(&crds).await?;
+    let mut report = Report::new(size);
+    for side in &measured {
+        report.delays(*side, &measure::delays(&kubernetes, *side, size).await?);
     }
     for _ in 0..size.rounds {
-        for side in Side::MEASURED {
-            let burst = measure::burst(&kubernetes, side, &size).await?;
-            report.burst(side, size.burst(side), burst);
+        for side in &measured {
+            report.burst(*side, size.burst(*side), measure::burst(&kubernetes, *side, size).await?);
         }
     }
     for _ in 0..size.crash_rounds {
-        for (side, crash) in crash::all(&kubernetes, &size).await? {
+        for (side, crash) in crash::all(&kubernetes, &crashed, size).await? {
             report.crash(side, crash);
         }
     }
