@@ -47,7 +47,7 @@ pub(crate) async fn start(
     for (name, variable, object) in objects {
         let own = folder.join(name);
         std::fs::create_dir_all(&own).map_err(failed)?;
-        std::fs::copy(&namespace.dispatcher_kubeconfig, own.join("kubeconfig")).map_err(failed)?;
+        std::fs::write(own.join("kubeconfig"), kubeconfig(namespace)?).map_err(failed)?;
         let encode = |value: &Value| STANDARD.encode(value.to_string());
         let env = [
             (variable, encode(&object)),
@@ -72,6 +72,22 @@ pub(crate) async fn start(
         processes.push(Process::start(&program).await?);
     }
     Ok(processes)
+}
+
+/// The dispatcher's kubeconfig, with the certificate inside: its file is not in the `/tmp` that the
+/// process sees.
+fn kubeconfig(namespace: &Namespace) -> Result<String, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let path = &namespace.dispatcher_kubeconfig;
+    let mut config: Value =
+        serde_json::from_slice(&read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    let cluster = config.pointer_mut("/clusters/0/cluster").and_then(Value::as_object_mut);
+    let cluster = cluster.ok_or_else(|| format!("{}: no cluster", path.display()))?;
+    if let Some(Value::String(file)) = cluster.remove("certificate-authority") {
+        let data = STANDARD.encode(read(Path::new(&file))?);
+        cluster.insert("certificate-authority-data".to_owned(), data.into());
+    }
+    Ok(config.to_string())
 }
 
 /// The arguments of `unshare` that run the program with a folder as its `/tmp`, as in a pod: both

@@ -33,8 +33,9 @@ pub(crate) async fn run(namespace: &Namespace, count: usize) -> Result<Usage, St
     let output = output.map_err(|_| format!("bare client: not done within {DEADLINE:?}"))?;
     let output = output.map_err(|error| format!("bare client: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let usage: Value = serde_json::from_str(&text)
-        .map_err(|error| format!("bare client: {text:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let usage: Value = serde_json::from_str(&text).map_err(|error| {
+        format!("bare client: {text:?}: {error}: {}", String::from_utf8_lossy(&output.stderr))
+    })?;
     let number = |key: &str| usage.get(key).and_then(Value::as_f64).ok_or(format!("no `{key}` in {usage}"));
     Ok((number("cpu")?, number("memory")?))
 }

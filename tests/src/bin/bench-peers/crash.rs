@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use dispatcher_tests::Kubernetes;
+use futures::future::join;
 use tokio::time::sleep;
 
 use crate::jobs::lost_and_duplicated;
@@ -54,12 +55,17 @@ pub(crate) async fn all(
     Ok(results)
 }
 
-/// Sends the requests; kills once half of them are Jobs.
+/// Sends the requests, and kills once half of them are Jobs.
 async fn begin(running: &Running, requests: usize) -> Result<usize, String> {
-    running.requester.send_all(requests).await?;
+    let (sent, at_kill) = join(running.requester.send_all(requests), kill(running, requests / 2)).await;
+    sent.and(at_kill)
+}
+
+/// Kills once there are this many Jobs; returns their number.
+async fn kill(running: &Running, jobs: usize) -> Result<usize, String> {
     running.jobs.at_least(1, DEADLINE).await?;
     let end = Instant::now() + AT_LATEST;
-    while running.jobs.count() < requests / 2 && Instant::now() < end {
+    while running.jobs.count() < jobs && Instant::now() < end {
         sleep(POLL).await;
     }
     for process in &running.processes {

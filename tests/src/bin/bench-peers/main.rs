@@ -50,7 +50,8 @@ async fn main() -> ExitCode {
 
 async fn run(size: &Size, sides: &[&str]) -> Result<Report, String> {
     let chosen = |all: &[Side]| -> Vec<Side> {
-        let is_chosen = |side: &Side| sides.is_empty() || sides.iter().any(|name| side.key().starts_with(name));
+        let is_chosen =
+            |side: &Side| sides.is_empty() || sides.iter().any(|name| side.key().starts_with(name));
         all.iter().copied().filter(is_chosen).collect()
     };
     let (measured, crashed) = (chosen(&Side::MEASURED), chosen(&Side::CRASHED));

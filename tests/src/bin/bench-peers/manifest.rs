@@ -12,7 +12,8 @@ pub(crate) fn template() -> Result<String, String> {
     let path = paths::workspace().join("deploy/templates/simple.yaml");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let spec = "    spec:\n      backoffLimit: 3\n";
-    let labelled = format!("    metadata:\n      labels:\n        {REQUEST}: ${{foo}}\n{spec}      suspend: true\n");
+    let labelled =
+        format!("    metadata:\n      labels:\n        {REQUEST}: ${{foo}}\n{spec}      suspend: true\n");
     match text.contains(spec) {
         true => Ok(without_limit(&text).replacen(spec, &labelled, 1)),
         false => Err(format!("{}: expected {spec:?}", path.display())),

@@ -48,7 +48,13 @@ pub(crate) async fn burst(kubernetes: &Kubernetes, side: Side, size: &Size) -> R
     let (first, last) = times.first().zip(times.last()).ok_or("no Job")?;
     let rate = (times.len() - 1) as f64 / last.duration_since(*first).as_secs_f64();
     let burst = Burst { rate, cpu_ms: cpu * 1000.0 / times.len() as f64, memory_mib };
-    println!("{:<50} {:>7.1} Jobs/s {:>6.2} ms CPU {:>6.1} MiB", side.title(), rate, burst.cpu_ms, memory_mib);
+    println!(
+        "{:<50} {:>7.1} Jobs/s {:>6.2} ms CPU {:>6.1} MiB",
+        side.title(),
+        rate,
+        burst.cpu_ms,
+        memory_mib
+    );
     running.end().await?;
     Ok(burst)
 }

@@ -119,7 +119,10 @@ async fn dispatcher(nats: &Nats, namespace: &Namespace, folder: &Path) -> Result
     let templates = folder.join("templates");
     let write = || {
         std::fs::create_dir_all(&templates)?;
-        Ok(std::fs::write(templates.join("simple.yaml"), manifest::template().map_err(std::io::Error::other)?)?)
+        Ok(std::fs::write(
+            templates.join("simple.yaml"),
+            manifest::template().map_err(std::io::Error::other)?,
+        )?)
     };
     write().map_err(|error: std::io::Error| format!("{}: {error}", templates.display()))?;
     let builder = Dispatcher::builder(nats, namespace).templates(templates);

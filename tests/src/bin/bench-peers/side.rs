@@ -110,14 +110,8 @@ impl Size {
         samples: 400,
         crash_requests: 1_000,
     };
-    pub(crate) const QUICK: Self = Self {
-        rounds: 1,
-        crash_rounds: 1,
-        burst: 200,
-        limited_burst: 40,
-        samples: 40,
-        crash_requests: 200,
-    };
+    pub(crate) const QUICK: Self =
+        Self { rounds: 1, crash_rounds: 1, burst: 200, limited_burst: 40, samples: 40, crash_requests: 200 };
 
     pub(crate) fn burst(&self, side: Side) -> usize {
         match side.is_limited() {

@@ -22,7 +22,8 @@ pub(crate) fn render(report: &Report) -> Result<String, String> {
     let bare = sides.iter().find(|(side, _)| *side == Side::Bare);
     let bare = bare.and_then(|(_, entry)| median(&entry.jobs_per_second));
     for (side, entry) in sides.iter().filter(|(_, entry)| !entry.jobs_per_second.is_empty()) {
-        let ratio = median(&entry.jobs_per_second).zip(bare).map(|(rate, bare)| format!("{:.2}", rate / bare));
+        let ratio =
+            median(&entry.jobs_per_second).zip(bare).map(|(rate, bare)| format!("{:.2}", rate / bare));
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} |",
@@ -42,9 +43,8 @@ pub(crate) fn render(report: &Report) -> Result<String, String> {
         report.crash_requests
     );
     for (side, entry) in sides.iter().filter(|(_, entry)| !entry.lost.is_empty()) {
-        let counts = |counts: &[usize]| {
-            with_spread(&counts.iter().map(|count| *count as f64).collect::<Vec<_>>(), "")
-        };
+        let counts =
+            |counts: &[usize]| with_spread(&counts.iter().map(|count| *count as f64).collect::<Vec<_>>(), "");
         let (at_kill, lost, duplicated) =
             (counts(&entry.jobs_at_kill), counts(&entry.lost), counts(&entry.duplicated));
         let _ = writeln!(text, "| {} | {at_kill} | {lost} | {duplicated} |", side.title());
