@@ -1,5 +1,5 @@
-//! Kills all processes of a side in the middle of its requests and starts them again at once, as
-//! the kubelet does. Then it counts what is left.
+//! Kills all processes of a side in the middle of its requests and restarts them immediately,
+//! as the kubelet does. Then it counts the Jobs.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use crate::jobs::lost_and_duplicated;
 use crate::running::Running;
 use crate::side::{Side, Size};
 
-/// Longer than the time after which JetStream delivers an unacknowledged message again (30 s).
-const QUIET: Duration = Duration::from_secs(40);
+/// Longer than the time after which JetStream redelivers: 60 s to the dispatcher, 30 s to a Sensor.
+const QUIET: Duration = Duration::from_secs(75);
 const DEADLINE: Duration = Duration::from_secs(300);
 /// A slow side is killed earlier.
 const AT_LATEST: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 
-/// What is left after a crash.
+/// The Jobs after a crash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crash {
     /// The Jobs at the time of the kill.
@@ -44,6 +44,10 @@ pub(crate) async fn all(
     }
     let mut results = Vec::new();
     for (side, running, at_kill) in begun {
+        if side == Side::Dispatcher {
+            // Until then, a missing Job is not lost.
+            running.requester.drained("JOBS", DEADLINE).await?;
+        }
         running.jobs.quiet(QUIET, DEADLINE).await?;
         let jobs = running.jobs.all();
         let (lost, duplicated) = lost_and_duplicated(&jobs, size.crash_requests, side.knows_requests());

@@ -1,4 +1,4 @@
-//! `make bench-peers`: the dispatcher beside a bare Kubernetes client, Argo Events and KEDA, on the
+//! `make bench-peers`: the dispatcher, a bare Kubernetes client, Argo Events and KEDA, on the
 //! same API server in one run. The sides alternate; the Jobs are suspended, so that no pods run.
 //!
 //! `make bench-peers SIZE=quick` runs it with few requests and prints only; `SIDES="bare argo"` runs

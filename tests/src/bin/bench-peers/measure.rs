@@ -24,7 +24,7 @@ pub(crate) struct Burst {
     pub(crate) memory_mib: f64,
 }
 
-/// Sends many requests at once.
+/// Sends many requests as one burst.
 pub(crate) async fn burst(kubernetes: &Kubernetes, side: Side, size: &Size) -> Result<Burst, String> {
     let running = Running::start(kubernetes, side).await?;
     let count = size.burst(side);

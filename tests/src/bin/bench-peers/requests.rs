@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, consumer, stream};
+use dispatcher_tests::wait::try_until;
 use dispatcher_tests::{Nats, kubernetes::ready};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -62,6 +63,19 @@ impl Requester {
                 client.flush().await.map_err(|error| error.to_string())
             }
         }
+    }
+
+    /// Waits until a work queue has no message.
+    pub(crate) async fn drained(&self, stream: &str, deadline: Duration) -> Result<(), String> {
+        let Self::Stream(context, _) = self else { return Ok(()) };
+        try_until(&format!("the stream {stream} to be empty"), deadline, || async {
+            let stream = context.get_stream(stream).await.map_err(|error| error.to_string())?;
+            match stream.cached_info().state.messages {
+                0 => Ok(()),
+                queued => Err(format!("{queued} requests")),
+            }
+        })
+        .await
     }
 
     /// Sends requests as fast as possible.

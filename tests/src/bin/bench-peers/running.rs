@@ -143,7 +143,7 @@ async fn nats_config(folder: &Path, monitor: &str) -> Result<String, String> {
     if !output.status.success() {
         return Err(format!("openssl: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    // KEDA expects the certificate of the authority beside its own.
+    // KEDA also expects the certificate of the authority.
     let copied = std::fs::copy(&certificate, folder.join("ca.crt"));
     copied.map_err(|error| format!("{}: {error}", certificate.display()))?;
     let (key, certificate) = (key.display(), certificate.display());

@@ -73,7 +73,7 @@ impl Side {
         }
     }
 
-    /// Whether its Jobs tell which request they are for. KEDA's do not.
+    /// Whether its Jobs name their request. KEDA's do not.
     pub(crate) fn knows_requests(self) -> bool {
         !matches!(self, Self::KedaShipped | Self::KedaLifted)
     }
