@@ -99,7 +99,7 @@ fn template(name: &str) -> String {
         },
     });
     if name != WAITING {
-        template["spec"]["maxActive"] = MAX_ACTIVE.into();
+        template["spec"]["limits"] = json!({"maxActive": MAX_ACTIVE});
     }
     template.to_string()
 }

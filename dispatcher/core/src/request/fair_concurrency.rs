@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{contract::names::TemplateName, request::breaker::Plan};
 
-/// How long a template counts as busy after its last request.
+/// How long a template has work after its last request.
 pub const BUSY: Duration = Duration::from_secs(60);
 /// The requests that are always allowed in flight.
 pub const MIN: usize = 2;
@@ -65,8 +65,7 @@ impl FairConcurrency {
     /// The largest number of requests that the template may have in flight.
     #[must_use]
     pub fn limit(&self, template: &TemplateName, now: Duration) -> usize {
-        let is_busy = |(name, share): (&TemplateName, &Share)| name != template && share.is_busy(now);
-        if !self.templates.iter().any(is_busy) {
+        if self.is_alone(template, now) {
             return self.max;
         }
         self.templates.get(template).map_or(START, |share| share.limit).min(self.max)
@@ -95,16 +94,20 @@ impl FairConcurrency {
     /// Handling of a request has ended after `took`. Without a kind, its time says nothing about the
     /// others: it failed.
     pub fn ended(&mut self, template: &TemplateName, kind: Option<Kind>, took: Duration, now: Duration) {
-        let max = self.max;
+        let (max, is_alone) = (self.max, self.is_alone(template, now));
         let share = self.share(template);
         share.in_flight = share.in_flight.saturating_sub(1);
         share.busy_until = now.saturating_add(BUSY);
-        if let Some(kind) = kind {
-            share.add(kind, took, now);
-        }
+        // With every permit in use, a long time is usual.
+        let Some(kind) = kind.filter(|_| !is_alone) else { return };
+        share.add(kind, took, now);
         if share.ended >= share.limit.max(MIN_ROUND) {
             share.end_round(max);
         }
+    }
+
+    fn is_alone(&self, template: &TemplateName, now: Duration) -> bool {
+        !self.templates.iter().any(|(name, share)| name != template && share.is_busy(now))
     }
 
     fn share(&mut self, template: &TemplateName) -> &mut Share {
