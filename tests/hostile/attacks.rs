@@ -1,7 +1,7 @@
 //! What the hostile tenant sends. Everything stays within subjects that it may publish on: those of
 //! its own templates.
 //!
-//! Its clients run at the lowest priority, because in reality they run on other machines.
+//! Its clients run at a low priority, because in reality they run on other machines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) fn start(
     stop: &CancellationToken,
 ) -> oneshot::Receiver<Sent> {
     let (nats, stop) = (environment.env.nats.url.clone(), stop.clone());
-    at_lowest_priority(async move {
+    at_low_priority(async move {
         let client = async_nats::connect(&nats).await.unwrap();
         let hostile = Hostile { nats, jetstream: jetstream::new(client.clone()), client, stop };
         let (poison, waiting, foreign, flooded) = tokio::join!(
@@ -80,14 +80,14 @@ pub(crate) fn start(
     })
 }
 
-/// Runs `work` on threads that get the processor when no other program wants it.
-fn at_lowest_priority<T: Send + 'static>(
+/// Runs `work` on threads that get little of a processor that another program wants.
+fn at_low_priority<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> oneshot::Receiver<T> {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || {
         // Of this thread, and of those that it starts.
-        rustix::process::setpriority_process(None, 19).unwrap();
+        rustix::process::nice(10).unwrap();
         drop(done.send(Runtime::new().unwrap().block_on(work)));
     });
     result
