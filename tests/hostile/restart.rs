@@ -1,7 +1,6 @@
 //! A restart with many earlier dead letters, and bad and good requests in the queue.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::time::Instant;
 
 use async_nats::{Subscriber, jetstream};
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::environment::{Environment, HOSTILE, INNOCENT};
+use crate::report::print;
 use crate::size::Size;
 
 /// How many requests are published at a time.
@@ -44,17 +44,16 @@ async fn good_requests_flow_after_a_restart_with_bad_ones_and_many_dead_letters(
     assert_eq!(jobs.items.len(), 2 * size.queued);
     until_count(context, "JOB_REJECTED", size.dead_letters + size.queued).await;
     environment.dispatchers.assert_no_restart().await;
-    let line = format!(
+    print(&format!(
         "\nrestart after {} dead letters, {} bad and {} good requests of the hostile tenant in the queue: the {} \
-         good requests of the innocent tenant have ADDED {:.1} s after ready, and the queue is empty after {:.1} s\n",
+         good requests of the innocent tenant have ADDED {:.1} s after ready, and the queue is empty after {:.1} s",
         size.dead_letters,
         size.queued,
         size.queued,
         size.queued,
         added.as_secs_f64(),
         all.as_secs_f64()
-    );
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    ));
 }
 
 async fn publish(
