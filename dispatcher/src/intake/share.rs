@@ -28,6 +28,7 @@ pub(crate) struct TemplateShare {
 pub(crate) struct InFlight {
     share: TemplateShare,
     began: Instant,
+    is_measured: bool,
     kind: Option<&'static str>,
 }
 
@@ -56,15 +57,15 @@ impl TemplateShare {
 
     /// Handling of a request starts.
     pub(super) fn start(&self) -> InFlight {
-        self.shares.lock().started(&self.template, self.shares.0.started.elapsed());
-        InFlight { share: self.clone(), began: Instant::now(), kind: None }
+        let is_measured = self.shares.lock().started(&self.template, self.shares.0.started.elapsed());
+        InFlight { share: self.clone(), began: Instant::now(), is_measured, kind: None }
     }
 }
 
 impl InFlight {
     /// The request ended as `disposition`. Requests that are delivered again are not measured.
     pub(super) fn end(mut self, disposition: &Disposition) {
-        self.kind = disposition.is_final().then(|| disposition.label());
+        self.kind = (self.is_measured && disposition.is_final()).then(|| disposition.label());
     }
 }
 
