@@ -86,7 +86,7 @@ fn at_low_priority<T: Send + 'static>(
 ) -> oneshot::Receiver<T> {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || {
-        // Of this thread, and of those that it starts.
+        // Threads that this one starts inherit it.
         rustix::process::nice(10).unwrap();
         drop(done.send(Runtime::new().unwrap().block_on(work)));
     });

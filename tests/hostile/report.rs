@@ -81,7 +81,7 @@ impl Report {
         print(&format!("  median of p99: quiet {quiet:.1} ms, hostile {hostile:.1} ms"));
         for phase in &self.phases {
             if let Some(flood) = phase.flood {
-                print(&format!("  p99 beside {flood:?}: {:.2} x quiet", phase.p99_ms / quiet));
+                print(&format!("  p99 during {flood:?}: {:.2} x quiet", phase.p99_ms / quiet));
             }
         }
         let folder = paths::workspace().join("target/hostile");

@@ -23,7 +23,7 @@ pub(super) struct Connections {
     /// only the answers of the server.
     pub(super) main: Connection,
     /// Receive requests: one for each template, or [`MAX_INTAKE`] that the templates share. A poison
-    /// message ends only the connection of its own template.
+    /// message ends only the connection of its template.
     pub(super) intake: Vec<Connection>,
     /// Receive calls of the NATS service, in one queue group.
     pub(super) service: Vec<Connection>,

@@ -46,7 +46,7 @@ struct Share {
     /// The seconds that requests of a kind take while few are in flight.
     usual: HashMap<Kind, f64>,
     /// The requests of this round, and the sum of their times relative to the usual ones.
-    ended: usize,
+    ended: u32,
     ratios: f64,
     /// Whether every allowed request was in flight at some time of this round.
     was_full: bool,
@@ -107,7 +107,7 @@ impl FairConcurrency {
         share.work = Work { count: share.work.count(now) + 1.0, at: now };
         let Some(kind) = kind else { return };
         share.add(kind, took);
-        if share.ended >= share.limit.max(MIN_ROUND) {
+        if usize::try_from(share.ended).is_ok_and(|ended| ended >= share.limit.max(MIN_ROUND)) {
             share.end_round(max);
         }
     }
@@ -158,8 +158,7 @@ impl Share {
     }
 
     fn end_round(&mut self, max: usize) {
-        #[allow(clippy::cast_precision_loss, reason = "a round is short")]
-        let ratio = self.ratios / self.ended as f64;
+        let ratio = self.ratios / f64::from(self.ended);
         if ratio > SLOW {
             self.limit = (self.limit * 3 / 4).max(MIN);
         } else if ratio < FAST && self.was_full {
