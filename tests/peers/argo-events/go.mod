@@ -1,3 +1,5 @@
+// The Sensor and the EventSource of Argo Events, for `make bench-peers`. `tests/setup peers` builds
+// them.
 module dispatcher/tests/peers/argo-events
 
 go 1.26.0

@@ -1,7 +1,10 @@
+// The operator of KEDA, for `make bench-peers`. `tests/setup peers` builds it and copies the CRDs of
+// the module.
 module dispatcher/tests/peers/keda
 
 go 1.26.0
 
+// As in KEDA's own go.mod, whose `replace` and `exclude` count only there.
 replace github.com/nexus-rpc/nexus-proto-annotations v0.1.0 => github.com/nexus-rpc/nexus-proto-annotations v0.1.1-0.20260629224316-835bd8d49cb4
 
 exclude github.com/go-chi/chi/v5 v5.2.3
