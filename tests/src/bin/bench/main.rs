@@ -23,10 +23,12 @@ mod start;
 mod states;
 mod sync;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dispatcher_tests::bare;
+use futures::FutureExt;
 use tokio::time::timeout;
 
 use crate::environment::Run;
@@ -78,8 +80,14 @@ async fn run(names: &[&str]) -> Result<(), String> {
     for name in names {
         let start = Instant::now();
         println!("{name}:");
-        let results = timeout(LIMIT, benchmark(name, &run)).await;
-        match results.unwrap_or_else(|_| Err(format!("not done after {LIMIT:?}"))) {
+        // What a benchmark starts panics if it does not start.
+        let work = AssertUnwindSafe(benchmark(name, &run)).catch_unwind();
+        let results = match timeout(LIMIT, work).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(_)) => Err("it panicked, see above".to_owned()),
+            Err(_) => Err(format!("not done after {LIMIT:?}")),
+        };
+        match results {
             Ok(results) => {
                 print!("{}", docs::text(&results));
                 report.results.insert((*name).to_owned(), results);
