@@ -125,7 +125,7 @@ fn queue() -> (SubjectQueue<()>, JobState) {
     (SubjectQueue::new(subject), watched_job())
 }
 
-/// A watch event passes the queue of its subject: `MODIFIED` is due, and stored.
+// A watch event passes the queue of its subject: `MODIFIED` is due, and stored.
 #[library_benchmark]
 #[bench::modified(queue())]
 fn queue_watch_event((mut queue, job): (SubjectQueue<()>, JobState)) -> SubjectQueue<()> {
@@ -194,6 +194,6 @@ library_benchmark_group!(
 
 main!(
     // The C library chooses its string functions by the features of the CPU.
-    config = LibraryBenchmarkConfig::default().env("GLIBC_TUNABLES", "glibc.cpu.x86_hwcaps=-AVX2_Usable");
+    config = LibraryBenchmarkConfig::default().env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2");
     library_benchmark_groups = hot_paths
 );

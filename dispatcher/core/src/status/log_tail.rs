@@ -52,7 +52,7 @@ impl LogTailReader {
             return Err(TooLong);
         }
         let skipped = bytes.len().saturating_sub(self.capacity);
-        self.last.extend(bytes.iter().skip(skipped));
+        self.last.extend(bytes.get(skipped..).unwrap_or_default());
         let excess = self.last.len().saturating_sub(self.capacity);
         self.last.drain(..excess);
         Ok(())
