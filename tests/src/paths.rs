@@ -7,9 +7,13 @@ use sha2::{Digest, Sha256};
 /// As in `tests/setup`.
 const KUBERNETES_VERSION: &str = "v1.37.2";
 /// As in `tests/setup`.
+const ETCD_VERSION: &str = "v3.6.16";
+/// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
 const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
+/// As in `tests/setup` and in `dispatcher/core/Cargo.toml`.
+const GUNGRAUN_VERSION: &str = "0.20.0";
 /// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
 /// As in `tests/setup`: the oldest release that the dispatcher supports.
@@ -53,6 +57,11 @@ pub fn kubernetes() -> Result<PathBuf, String> {
     cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
 }
 
+/// etcd.
+pub fn etcd() -> Result<PathBuf, String> {
+    cached(&format!("etcd-{ETCD_VERSION}"))
+}
+
 /// A program of Prometheus: `prometheus` or `promtool`, from the `PATH` or the cache.
 pub fn prometheus(name: &str) -> Result<PathBuf, String> {
     program(name).or_else(|_| cached(&format!("prometheus/{name}")))
@@ -61,6 +70,11 @@ pub fn prometheus(name: &str) -> Result<PathBuf, String> {
 /// NACK's controller (`jetstream-controller`) or its CRDs (`crds.yaml`).
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
+}
+
+/// The program that runs the benchmark of instructions under callgrind.
+pub fn gungraun_runner() -> Result<PathBuf, String> {
+    cached(&format!("gungraun-{GUNGRAUN_VERSION}/bin/gungraun-runner"))
 }
 
 /// The CRDs of the Prometheus operator, one per file.
