@@ -1,16 +1,15 @@
 //! The create of a Job, its dry run, and its reversal.
 
-use std::collections::BTreeMap;
-
 use dispatcher_core::{
     contract::{
         job::{JobObject, LABEL_TEMPLATE},
         names::TemplateName,
+        object::used_metadata,
     },
     request::{canary::canary_of, error::CallError},
 };
 use hyper::header::{ACCEPT, CONTENT_TYPE};
-use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Resource,
     api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
@@ -24,8 +23,8 @@ use crate::kube::{JobClient, call};
 /// Asks for the metadata alone: the API server itself sets the status of a created Job to `{}`. One
 /// that cannot answer so sends the whole Job.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-/// By default, the API server warns about the unknown fields of each Job. The check of the template has
-/// done that.
+/// By default, the API server looks for unknown fields in each Job. The check of a template does that
+/// once.
 const NO_WARNINGS: &str = "fieldValidation=Ignore";
 /// The kind of the API server's errors.
 const STATUS: &str = "Status";
@@ -88,46 +87,21 @@ impl JobClient {
     }
 }
 
-/// The used fields of the answer to a create: of a Job, or of a `Status`. The rest, of which
-/// `managedFields` is the largest part, is not decoded.
+/// The used fields of the answer to a create: of a Job, of its metadata alone, or of a `Status`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Answer {
     #[serde(default)]
     kind: String,
-    metadata: Metadata,
+    #[serde(deserialize_with = "used_metadata")]
+    metadata: ObjectMeta,
     #[serde(default)]
     status: Value,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    creation_timestamp: Option<Time>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
 impl From<Answer> for JobObject {
     fn from(Answer { metadata, status, .. }: Answer) -> Self {
-        let Metadata { name, namespace, uid, resource_version, creation_timestamp, labels, annotations } =
-            metadata;
-        let metadata = ObjectMeta {
-            name,
-            namespace,
-            uid,
-            resource_version,
-            creation_timestamp,
-            labels,
-            annotations,
-            ..ObjectMeta::default()
-        };
         let status = if status.is_null() { Value::Object(Map::new()) } else { status };
-        Self { types: None, metadata, spec: NotUsed {}, status: Some(status) }
+        Self { metadata, spec: NotUsed {}, status: Some(status) }
     }
 }
 
