@@ -1,4 +1,4 @@
-//! What one Job costs: the calls to the API server, and the messages to and from NATS.
+//! What one Job costs: the calls to the API server, and the messages to NATS.
 //!
 //! The dispatcher connects through counting proxies. Each test handles two requests, so that a
 //! call that follows the end of the first one is counted too.
@@ -23,19 +23,20 @@ struct Counted {
 }
 
 impl Counted {
-    /// Starts the dispatcher. What it does until it is synced is not counted.
+    /// Starts the dispatcher. The counts begin when it is synced.
     async fn start(templates: PathBuf) -> Result<Self, String> {
         let mut env = TestEnv::start().await?;
         let api = ApiProxy::start(&env.namespace.dispatcher_kubeconfig).await;
         env.proxies = Some(Proxies { api, nats: NatsProxy::start(&env.nats.url).await });
         let dispatcher = env.dispatcher().templates(templates).start().await;
-        until("the dispatcher to be synced as the leader", TIMEOUT, || async {
-            let answer = dispatcher.get("/leader").await?;
-            if answer.1.contains(r#""synced":true"#) { Ok(()) } else { Err(format!("{answer:?}")) }
-        })
-        .await;
         let (traffic_before, messages_before) = Default::default();
         let mut this = Self { env, traffic_before, messages_before, _dispatcher: dispatcher };
+        // After the Jobs it lists the pods, and then the Kubernetes Events.
+        until("the watches of the leader", TIMEOUT, || async {
+            let calls = this.proxies().api.traffic().calls;
+            if calls.contains_key("watch events") { Ok(()) } else { Err(calls) }
+        })
+        .await;
         this.traffic_before = this.proxies().api.traffic();
         this.messages_before = this.proxies().nats.messages.total();
         Ok(this)
@@ -65,12 +66,15 @@ impl Counted {
         calls.into_iter().filter(|(call, _)| !is_of_all(call)).collect()
     }
 
-    /// The messages since the start, without the pulls and their status answers: they also depend on
-    /// time.
+    /// The requests received and the messages sent since the start, without calls of the JetStream
+    /// API: pulls and scans also depend on time.
     fn messages(&self) -> Vec<(String, u64)> {
         let messages = self.proxies().nats.messages.since(&self.messages_before);
-        let is_pull = |kind: &str| kind == "received status" || kind.contains("CONSUMER.MSG.NEXT");
-        messages.into_iter().filter(|(kind, _)| !is_pull(kind)).collect()
+        let is_of_jobs = |kind: &str| {
+            let sent = kind.strip_prefix("sent ").is_some_and(|kind| !kind.starts_with("$JS.API."));
+            sent || kind == "received jobs.simple.create"
+        };
+        messages.into_iter().filter(|(kind, _)| is_of_jobs(kind)).collect()
     }
 }
 
@@ -113,6 +117,14 @@ async fn rejected_request_costs_a_lookup_if_it_names_a_job_and_no_call_otherwise
     counted.env.dead_letter(counted.env.request(r#"{"foo":7,"name":"b"}"#).await).await;
     counted.env.until_queue_is_empty().await;
     assert_eq!(counted.calls(), list(&[("get jobs", 2)]));
+    let messages = [
+        ("received jobs.simple.create", 4),
+        ("sent $JS.ACK", 4),
+        // The dead letter, and the notice to the client.
+        ("sent jobs.simple.rejected", 4),
+        ("sent jobs.simple.status", 4),
+    ];
+    assert_eq!(counted.messages(), list(&messages));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +138,7 @@ async fn request_with_an_id_of_its_client_costs_a_lookup_before_the_create() {
 
 /// The test sets the status, so that the number of events is known: `ADDED`, `MODIFIED`, `OUTCOME`.
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_of_a_job_are_its_events_and_one_ack_with_their_answers() {
+async fn job_costs_one_message_for_each_event_and_one_ack() {
     let (_folder, templates) = managed_template();
     let counted = or_skip!(Counted::start(templates).await);
     for name in ["simple-job-a", "simple-job-b"] {
@@ -137,14 +149,7 @@ async fn messages_of_a_job_are_its_events_and_one_ack_with_their_answers() {
     }
     assert_eq!(counted.env.event_types("simple-job-a").await, ["ADDED", "MODIFIED", "OUTCOME"]);
     assert_eq!(counted.calls(), list(&[("create jobs", 2), ("patch jobs", 2)]));
-    let messages = [
-        // The confirmations of three events and of the ack, for each Job.
-        ("received _INBOX", 8),
-        ("received jobs.simple.create", 2),
-        // The NATS service receives the events for its waiting callers.
-        ("received jobs.simple.status", 6),
-        ("sent $JS.ACK", 2),
-        ("sent dispatcher.event.simple", 6),
-    ];
+    let messages =
+        [("received jobs.simple.create", 2), ("sent $JS.ACK", 2), ("sent dispatcher.event.simple", 6)];
     assert_eq!(counted.messages(), list(&messages));
 }

@@ -20,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) counts: BTreeMap<String, Counts>,
 }
 
-/// What is wrong with the counts, one problem for each benchmark.
+/// The problems of the counts, one line for each benchmark.
 pub(crate) fn compare(recorded: &Counts, counted: &Counts, tolerance_percent: u64) -> Vec<String> {
     let changed = counted.iter().filter_map(|(name, count)| match recorded.get(name) {
         None => Some(format!("{name}: {count} instructions, none recorded")),
@@ -52,5 +52,53 @@ pub(crate) fn parse(output: &str) -> Result<Counts, String> {
 }
 
 fn parse_summary(summary: &Value) -> Option<(String, u64)> {
-    Some((summary.as_str()?.to_owned(), 0))
+    let function = summary.get("function_name")?.as_str()?;
+    let name = match summary.get("id").and_then(Value::as_str) {
+        Some(id) => format!("{function}.{id}"),
+        None => function.to_owned(),
+    };
+    let profile =
+        summary.get("profiles")?.as_array()?.iter().find(|profile| profile["tool"] == "Callgrind")?;
+    Some((name, profile.pointer("/data/total/metrics/Ir/values/new")?.as_u64()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn counts(all: &[(&str, u64)]) -> Counts {
+        all.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn only_a_count_above_the_tolerance_is_a_problem() {
+        let recorded = counts(&[("a", 1000), ("b", 1000), ("c", 1000)]);
+        let counted = counts(&[("a", 1030), ("b", 1031), ("c", 10)]);
+        let problems = compare(&recorded, &counted, 3);
+        assert_eq!(problems, ["b: 1031 instructions, 1000 recorded: +3.1 %, at most +3 % is accepted"]);
+    }
+
+    #[test]
+    fn benchmark_that_is_new_or_gone_is_a_problem() {
+        let problems = compare(&counts(&[("gone", 1)]), &counts(&[("new", 2)]), 3);
+        assert_eq!(problems, ["new: 2 instructions, none recorded", "gone: recorded, but not counted"]);
+    }
+
+    #[test]
+    fn counts_are_read_from_one_object_per_benchmark() {
+        let summary = |id: Value, values: Value| {
+            let metrics = json!({"Ir": {"values": values}, "L1hits": {"values": {"new": 1}}});
+            json!({"function_name": "f", "id": id,
+                   "profiles": [{"tool": "Callgrind", "data": {"total": {"metrics": metrics}}}]})
+        };
+        // A second run also prints the values of the first one.
+        let (first, second) = (json!({"new": 7}), json!({"new": 8, "old": 7}));
+        let output = format!("{}\n{}", summary(json!(null), first), summary(json!("x"), second));
+        assert_eq!(parse(&output), Ok(counts(&[("f", 7), ("f.x", 8)])));
+        for broken in ["", "no JSON", &summary(json!("x"), json!({"old": 7})).to_string()] {
+            assert!(parse(broken).is_err(), "{broken}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The bare Kubernetes client of the benchmarks: it creates Jobs and does nothing else.
 //!
-//! A burst runs in a process of its own, so that its CPU time can be measured: [`burst`] starts the
+//! A burst runs in its own process, so that its CPU time can be measured: [`burst`] starts the
 //! current program again with the argument [`COMMAND`], which must call [`serve`].
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The instructions of the hot paths: from a request to its Job, and from a watch event to a status
 //! event. `tests/instructions` counts them by callgrind and compares them with the recorded counts.
 //!
-//! Each benchmark runs once, in a process of its own. What it needs is made before the count starts.
+//! Each benchmark runs once, in a separate process. The count excludes the setup.
 #![allow(missing_docs, reason = "the macros generate public items")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a benchmark fails")]
 

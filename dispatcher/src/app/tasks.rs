@@ -10,7 +10,9 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
+    intake::{
+        breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler, share::Shares,
+    },
     kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
@@ -26,8 +28,10 @@ use crate::{
     watch::{
         events::EventWatch,
         jobs::JobWatch,
+        labelled::LabelledJobWatch,
         pods::{PodWatch, SharedPods},
         retire::KubeCluster,
+        retired::RetiredJobs,
     },
 };
 
@@ -44,6 +48,7 @@ pub(super) struct Shared {
     pub(super) spans: Spans,
     pub(super) leadership: Leadership,
     pub(super) limiter: ConcurrencyLimiter,
+    pub(super) retired: RetiredJobs,
 }
 
 /// Starts all tasks. The newest group holds the sources of status events, the one before it the
@@ -89,6 +94,7 @@ fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -
         templates.clone(),
         cancellations.clone(),
         (refusals, shared.metrics.clone()),
+        (store.clone(), shared.retired.clone()),
     ));
     let (status, publisher) = status::start(
         store.clone(),
@@ -114,6 +120,13 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
     let pending = SharedPods::default();
+    let labelled = LabelledJobWatch {
+        client: jobs.clone(),
+        status: status.clone(),
+        health: health.component("watch labels"),
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+    };
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),
@@ -139,12 +152,14 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
         status: status.clone(),
         cancellations: cancellations.clone(),
         limiter: limiter.clone(),
+        retired: shared.retired.clone(),
         health: health.component("watch"),
         resync_health: health.component("resync"),
         reconnects: reconnects.clone(),
         leadership: leadership.clone(),
         metrics: metrics.clone(),
     };
+    group.spawn_until_stop("watch labels", labelled.run());
     group.spawn_until_stop("watch pods", pods.run());
     group.spawn_until_stop("watch events", events.run());
     group.spawn_until_stop("watch", job_watch.run(jobs_list));
@@ -153,7 +168,10 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
 /// Starts one pull loop per template.
 fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
     let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
-    for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
+    let shares = Shares::new(shared.config.concurrency.into());
+    let connections = prepared.connections.intake.clone();
+    let consumers = std::mem::take(&mut prepared.provisioned.consumers);
+    for ((name, consumer), intake) in consumers.into_iter().zip(connections.iter().cycle()) {
         let Some(template) = prepared.templates.get(&name).cloned() else { continue };
         let creator = JobCreator {
             client: prepared.jobs.clone(),
@@ -161,7 +179,8 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             status: status.clone(),
             metrics: shared.metrics.clone(),
         };
-        let health = shared.health.component(format!("intake {name}"));
+        let task = format!("intake {name}");
+        let health = shared.health.component(task.clone());
         let breaker = TemplateBreaker::new(
             name.clone(),
             prepared.jobs.clone(),
@@ -183,18 +202,19 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             spans: shared.spans.clone(),
         };
         let pull = PullLoop {
-            intake: prepared.connections.intake.clone(),
+            intake: intake.clone(),
             api_prefix: api_prefix.clone(),
             consumer,
             poison: prepared.poison.clone(),
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
+            share: shares.of(name),
             health,
             reconnects: prepared.reconnects.clone(),
             limiter: shared.limiter.clone(),
         };
-        group.spawn(format!("intake {name}"), |stop| pull.run(stop));
+        group.spawn(task, |stop| pull.run(stop));
     }
 }
 

@@ -9,3 +9,4 @@ pub(crate) mod handler;
 mod permits;
 pub(crate) mod poison;
 mod pull;
+pub(crate) mod share;

@@ -15,6 +15,7 @@ use crate::{
         names::RequestId,
     },
     status::{
+        pod_observation::PodState,
         pod_tracker::{JobEnd, PendingEvent, PodTracker, Timer},
         reconcile::{Action, Source, reconcile},
         subject::{LastEvent, SubjectState},
@@ -47,6 +48,8 @@ pub struct SubjectQueue<W> {
     waiters: Vec<(String, W)>,
     /// The pods of each Job, by the uid of the Job.
     trackers: Vec<(String, PodTracker)>,
+    /// Whether pods of the queued Jobs may have ended before the watch of the pods began.
+    pods_unseen: bool,
     /// The published state of the Job of the last event. It goes into the events of its pods.
     published_job: Option<JobState>,
     /// The event that the action in flight publishes, if it is an event of a pod.
@@ -64,8 +67,8 @@ pub enum ActionResult {
     Verified(DeletionCheck),
     /// The Job has its TTL and its outcome label.
     Retired,
-    /// The Job has no foreign outcome label any more, or has changed.
-    LabelRemoved,
+    /// The Job is the current one of its name, although the last event belongs to another Job.
+    Current,
     /// Kubernetes refuses this change of this Job. The caller observes the Job again later.
     Refused,
     /// This replica lost the leadership.
@@ -90,6 +93,8 @@ pub enum EffectResult {
     LogTail(String, Option<String>),
     /// The timer expired.
     TimerExpired(Timer),
+    /// The ended pods that exist.
+    EndedPods(Vec<PodState>),
 }
 
 impl<W> SubjectQueue<W> {
@@ -103,6 +108,7 @@ impl<W> SubjectQueue<W> {
             action_in_flight: false,
             waiters: Vec::new(),
             trackers: Vec::new(),
+            pods_unseen: false,
             published_job: None,
             event_in_flight: None,
         }
@@ -117,7 +123,7 @@ impl<W> SubjectQueue<W> {
             if subject.sequence < self.subject.sequence {
                 self.trackers.iter_mut().for_each(|(_, tracker)| tracker.forget_published());
             }
-            self.subject = subject;
+            self.replace_subject(subject);
         }
     }
 
@@ -303,14 +309,15 @@ impl<W> SubjectQueue<W> {
                     job.retired = true;
                 }
             }
-            ActionResult::LabelRemoved => {
+            ActionResult::Current => {
                 if let Some((job, _)) = self.pending.front_mut() {
-                    job.foreign_label = false;
+                    job.confirmed = true;
                 }
             }
             ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
                 if let Some((job, _)) = self.pending.front_mut() {
                     job.cancelled = check == DeletionCheck::Cancelled;
+                    job.confirmed = true;
                     job.presence = match job.presence {
                         Presence::DeletedUnverified => Presence::Deleted,
                         Presence::MissingUnverified => Presence::Missing,
@@ -332,6 +339,16 @@ impl<W> SubjectQueue<W> {
         if let Some(last) = subject.last.as_ref().filter(|last| last.is_final()) {
             self.trackers.retain(|(uid, _)| *uid != last.uid);
             self.published_job = None;
+        }
+        self.replace_subject(subject);
+    }
+
+    /// If another Job has the last event now, a new GET decides about the queued Jobs.
+    fn replace_subject(&mut self, subject: SubjectState) {
+        let uid = |subject: &SubjectState| subject.last.as_ref().map(|last| last.uid.clone());
+        if uid(&subject) != uid(&self.subject) {
+            let pending = self.pending.iter_mut().map(|(job, _)| job);
+            pending.chain(&mut self.deferred).for_each(|job| job.confirmed = false);
         }
         self.subject = subject;
     }

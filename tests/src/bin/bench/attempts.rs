@@ -1,5 +1,5 @@
 //! `bench attempts`: the time from the end of a pod until its `ATTEMPT` and the Job's `OUTCOME` are
-//! stored, for many Jobs whose pods end at once.
+//! stored, for many Jobs whose pods end at the same time.
 //!
 //! The control plane and its Job controller are real. The benchmark ends all pods by patching their
 //! status, as a kubelet does. The time starts when the patch is sent, so it includes the API
@@ -30,7 +30,7 @@ pub(crate) async fn run(run: &Run) -> Result<Results, String> {
     let kubernetes = control_plane().await?;
     kubernetes.freeze("scheduler").await;
     let title =
-        |what: &str, part: &str| format!("end of a pod until {what} is stored, {burst} at once, {part}");
+        |what: &str, part: &str| format!("end of a pod until {what} is stored, {burst} concurrently, {part}");
     let mut p50 = Row::new(&title("its ATTEMPT", "p50"), "s").goal(Goal::AtMost(0.1));
     let mut p99 = Row::new(&title("its ATTEMPT", "p99"), "s").goal(Goal::AtMost(0.3));
     let mut condition = Row::new(&title("the Job's final condition", "p50"), "s");

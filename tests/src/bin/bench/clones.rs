@@ -41,7 +41,7 @@ impl Etcd {
         STANDARD.decode(value).map_err(|error| format!("etcd: {key}: {error}"))
     }
 
-    /// Writes the copies with these numbers of all samples, each with a resourceVersion of its own:
+    /// Writes the copies with these numbers of all samples, each with its own resourceVersion:
     /// a watch that resumes from a resourceVersion skips what shares it.
     pub(crate) async fn copy(
         &self,
@@ -55,7 +55,7 @@ impl Etcd {
         stream::iter(copies).map(put).buffer_unordered(CONCURRENT_PUTS).try_collect().await
     }
 
-    /// Writes the copies in large transactions, which is faster; for copies that nobody watches.
+    /// Writes the copies in large transactions, which is faster; for copies that no client watches.
     pub(crate) async fn copy_unwatched(
         &self,
         samples: &[Sample],

@@ -11,15 +11,15 @@ use crate::states::{LIVE, States};
 
 const KIB_PER_MIB: f64 = 1024.0;
 
-/// Live Jobs whose `ADDED` the running dispatcher publishes; after each step, starts beside them.
+/// Live Jobs whose `ADDED` the running dispatcher publishes; after each step, starts with them.
 pub(crate) async fn memory(run: &Run) -> Result<Results, String> {
     let mut idle = Row::new("resident memory, idle", "MiB").goal(Goal::AtMost(20.0));
     let most = Size::largest(run.size.live);
     let title = format!("resident memory per live Job, {most} live Jobs");
     let mut per_job = Row::new(&format!("{title}, added while it runs"), "KiB").goal(Goal::AtMost(1.0));
     let mut restarted = Row::new(&format!("{title}, after a restart"), "KiB").goal(Goal::AtMost(1.0));
-    let mut memory = Curve::new("Resident memory beside live Jobs, after a restart", "live Jobs", "MiB");
-    let mut start = Curve::new("Start until synced beside live Jobs", "live Jobs", "s");
+    let mut memory = Curve::new("Resident memory with live Jobs, after a restart", "live Jobs", "MiB");
+    let mut start = Curve::new("Start until synced with live Jobs", "live Jobs", "s");
     for program in &run.dispatchers {
         let side = program.side;
         let (states, dispatcher) = States::new(program, Jobs::Suspended).await?;

@@ -1,4 +1,4 @@
-//! The results of the benchmarks: what was measured, on which side, and the goal.
+//! The results of the benchmarks: the measured values of each side, and the goals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

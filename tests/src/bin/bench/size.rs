@@ -10,7 +10,7 @@ pub(crate) struct Size {
     pub(crate) jobs: usize,
     /// The requests of a round that measures the latency of one at a time.
     pub(crate) single: usize,
-    /// The Jobs whose pods end at once.
+    /// The Jobs whose pods end at the same time.
     pub(crate) burst: usize,
     /// The Jobs whose calls to the API server are counted.
     pub(crate) counted: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Size {
     pub(crate) live: &'static [usize],
     /// The numbers of finished Jobs.
     pub(crate) finished: &'static [usize],
-    /// The numbers of subjects in `JOB_STATUS` beside the largest number of live Jobs.
+    /// The numbers of subjects in `JOB_STATUS` with the largest number of live Jobs.
     pub(crate) history: &'static [usize],
     /// The numbers of replicas.
     pub(crate) replicas: &'static [usize],

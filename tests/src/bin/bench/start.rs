@@ -1,5 +1,5 @@
-//! `bench finished` and `bench history`: starts and take-overs beside finished Jobs, and beside the
-//! history of earlier Jobs.
+//! `bench finished` and `bench history`: starts and take-overs with many finished Jobs, and with
+//! the history of earlier Jobs.
 
 use std::time::Instant;
 
@@ -11,15 +11,15 @@ use crate::report::{Curve, Goal, Results, Row};
 use crate::size::Size;
 use crate::states::{FINISHED, LIVE, States};
 
-/// Starts beside finished Jobs, without and with their pods.
+/// Starts with finished Jobs, without and with their pods.
 pub(crate) async fn finished(run: &Run) -> Result<Results, String> {
     let mut results = Results::default();
     for with_pods in [false, true] {
         let pods = if with_pods { "with their pods" } else { "without pods" };
         let mut start =
-            Curve::new(&format!("Start until synced beside finished Jobs {pods}"), "finished Jobs", "s");
+            Curve::new(&format!("Start until synced with finished Jobs {pods}"), "finished Jobs", "s");
         let mut memory =
-            Curve::new(&format!("Resident memory beside finished Jobs {pods}"), "finished Jobs", "MiB");
+            Curve::new(&format!("Resident memory with finished Jobs {pods}"), "finished Jobs", "MiB");
         let (states, ours) = States::new(run.ours()?, Jobs::Managed).await?;
         let sample = states.sample_job(FINISHED).await?;
         let [job, pod] = states.finish(&sample).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn finished(run: &Run) -> Result<Results, String> {
             println!("    {finished} finished Jobs {pods}: done");
         }
         for (finished, goal) in run.size.finished.iter().map(|finished| (*finished, Goal::AtMost(0.4))) {
-            let title = format!("start until synced beside {finished} finished Jobs {pods}");
+            let title = format!("start until synced with {finished} finished Jobs {pods}");
             results.rows.push(row_of(&start, finished, Row::new(&title, "s").goal(goal)));
         }
         results.curves.extend([start, memory]);
@@ -72,14 +72,14 @@ fn row_of(curve: &Curve, x: usize, mut row: Row) -> Row {
     row
 }
 
-/// Starts and take-overs beside the largest number of live Jobs and a growing history.
+/// Starts and take-overs with the largest number of live Jobs and a growing history.
 pub(crate) async fn history(run: &Run) -> Result<Results, String> {
     let live = Size::largest(run.size.live);
     let x = "subjects in JOB_STATUS";
-    let beside = format!("beside {live} live Jobs");
-    let mut start = Curve::new(&format!("Cold start until synced {beside}"), x, "s");
-    let mut take_over = Curve::new(&format!("Take-over until synced {beside}"), x, "s");
-    let mut memory = Curve::new(&format!("Resident memory {beside}"), x, "MiB");
+    let with = format!("with {live} live Jobs");
+    let mut start = Curve::new(&format!("Cold start until synced {with}"), x, "s");
+    let mut take_over = Curve::new(&format!("Take-over until synced {with}"), x, "s");
+    let mut memory = Curve::new(&format!("Resident memory {with}"), x, "MiB");
     let (states, ours) = States::new(run.ours()?, Jobs::Managed).await?;
     let finished = states.sample_job(FINISHED).await?;
     states.finish(&finished).await?;

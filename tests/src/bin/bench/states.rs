@@ -16,7 +16,7 @@ use crate::environment::{Installation, Jobs, Program, control_plane};
 use crate::pods::ended_pod;
 use crate::requests;
 
-/// The copies that are written at once, and how many per second: the dispatcher and the watch cache
+/// The copies of one step, and how many are written per second: the dispatcher and the watch cache
 /// must keep up, as they do behind a real API server.
 const STEP: usize = 500;
 const PER_SECOND: f64 = 2_500.0;

@@ -33,6 +33,8 @@ impl<W> SubjectQueue<W> {
 
     /// The list of the pods is complete: the pods that it lacks are deleted.
     pub fn pods_listed(&mut self) {
+        // The list has no ended pods. The watch delivers the ends of the pods of all later Jobs.
+        self.pods_unseen = true;
         self.trackers.iter_mut().for_each(|(_, tracker)| tracker.pods_listed());
     }
 
@@ -54,12 +56,16 @@ impl<W> SubjectQueue<W> {
         if last.is_final() || last.uid != job.uid {
             return None;
         }
+        let ended = if self.pods_unseen { job.status.pods_ended() } else { 0 };
         let (uid, suspended) = (job.uid.clone(), job.suspension());
-        if suspended.is_none() && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
+        if suspended.is_none() && ended == 0 && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
             return None;
         }
         let tracker = self.tracker(uid)?;
         tracker.suspended(suspended);
+        if end != JobEnd::Deleted {
+            tracker.count_ended(ended);
+        }
         tracker.next(end)
     }
 
@@ -76,7 +82,11 @@ impl<W> SubjectQueue<W> {
         if present && !pods_listed {
             return None;
         }
+        let pods_unseen = self.pods_unseen;
         let tracker = self.tracker(job.uid.clone())?;
+        if present && pods_unseen {
+            tracker.count_ended(pods);
+        }
         if present && tracker.holds_outcome(pods) {
             return None;
         }
@@ -116,6 +126,7 @@ impl<W> SubjectQueue<W> {
         match result {
             EffectResult::LogTail(pod, tail) => tracker.log_fetched(&pod, tail),
             EffectResult::TimerExpired(timer) => tracker.timer_expired(&timer),
+            EffectResult::EndedPods(pods) => tracker.ended_listed(pods),
         }
     }
 }
