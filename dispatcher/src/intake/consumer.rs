@@ -29,6 +29,7 @@ use crate::{
     concurrency::{ConcurrencyLimiter, Reservation},
     intake::{
         handler::Handler,
+        permits::{acquire, min_batch},
         poison::PoisonHandler,
         pull::{Inbox, Pull, Pulled},
         share::TemplateShare,
@@ -265,7 +266,7 @@ impl PullLoop {
     /// Waits for a permit, and takes further free ones up to `limit`. A template with a concurrency
     /// limit gets at most one permit per reservation.
     async fn permits(&self, semaphore: &Arc<Semaphore>, limit: usize) -> Vec<Permit> {
-        let permits = acquire(semaphore, limit).await;
+        let permits = acquire(semaphore, limit, min_batch(self.concurrency)).await;
         let template = &self.handler.template;
         let reservations = match template.max_active.and_then(|max| usize::try_from(max.get()).ok()) {
             None => permits.iter().map(|_| None).collect(),
@@ -406,16 +407,4 @@ async fn reject_poison(
         Ok(()) => Disposition::Rejected,
         Err(error) => Disposition::Retrying(error),
     }
-}
-
-/// Waits for a permit, and takes further free ones up to `limit`.
-async fn acquire(semaphore: &Arc<Semaphore>, limit: usize) -> Vec<OwnedSemaphorePermit> {
-    let mut permits: Vec<_> = semaphore.clone().acquire_owned().await.into_iter().collect();
-    while permits.len() < limit {
-        match semaphore.clone().try_acquire_owned() {
-            Ok(permit) => permits.push(permit),
-            Err(_) => break,
-        }
-    }
-    permits
 }

@@ -6,6 +6,7 @@ pub(crate) mod consumer;
 pub(crate) mod create;
 pub(crate) mod dead_letters;
 pub(crate) mod handler;
+mod permits;
 pub(crate) mod poison;
 mod pull;
 pub(crate) mod share;

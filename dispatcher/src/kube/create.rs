@@ -4,18 +4,30 @@ use dispatcher_core::{
     contract::{
         job::{JobObject, LABEL_TEMPLATE},
         names::TemplateName,
+        object::used_metadata,
     },
     request::{canary::canary_of, error::CallError},
 };
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Resource,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
-    core::{Request, Status, response::StatusDetails},
+    api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
+    core::{Request, Status, object::NotUsed, response::StatusDetails},
 };
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::kube::{JobClient, call};
+
+/// Asks for the metadata alone: the API server itself sets the status of a created Job to `{}`. One
+/// that cannot answer so sends the whole Job.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// By default, the API server looks for unknown fields in each Job. The check of a template does that
+/// once.
+const NO_WARNINGS: &str = "fieldValidation=Ignore";
+/// The kind of the API server's errors.
+const STATUS: &str = "Status";
 
 impl JobClient {
     /// Creates a Job. It is JSON, since the type `Job` would drop the fields that it does not know.
@@ -59,11 +71,15 @@ impl JobClient {
     }
 
     async fn post(&self, job: &Value, dry_run: bool) -> Result<JobObject, CallError> {
-        let body = serde_json::to_vec(job).map_err(|e| CallError::Transport(e.to_string()))?;
-        let params = PostParams { dry_run, ..PostParams::default() };
-        let request = Request::new(Job::url_path(&(), Some(&self.namespace)))
-            .create(&params, body)
-            .map_err(|e| CallError::Transport(e.to_string()))?;
+        let failed = |e: &dyn std::error::Error| CallError::Transport(e.to_string());
+        let body = serde_json::to_vec(job).map_err(|e| failed(&e))?;
+        let path = Job::url_path(&(), Some(&self.namespace));
+        let path = format!("{path}?{NO_WARNINGS}{}", if dry_run { "&dryRun=All" } else { "" });
+        let request = hyper::Request::post(path)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, METADATA_ONLY)
+            .body(body)
+            .map_err(|e| failed(&e))?;
         match call(self.client.request_text(request)).await {
             Ok(text) => created(&text),
             Err(error) => Err(restored(error)),
@@ -71,13 +87,35 @@ impl JobClient {
     }
 }
 
+/// The used fields of the answer to a create: of a Job, of its metadata alone, or of a `Status`.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    kind: String,
+    #[serde(deserialize_with = "used_metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: Value,
+}
+
+impl From<Answer> for JobObject {
+    fn from(Answer { metadata, status, .. }: Answer) -> Self {
+        let status = if status.is_null() { Value::Object(Map::new()) } else { status };
+        Self { metadata, spec: NotUsed {}, status: Some(status) }
+    }
+}
+
 /// The created Job. A webhook can choose a code above 599, which the client library takes for a
 /// success.
 fn created(text: &str) -> Result<JobObject, CallError> {
-    if let Some(status) = status_of(text) {
-        return Err(CallError::Status(Box::new(status)));
+    match serde_json::from_str::<Answer>(text) {
+        Ok(answer) if answer.kind != STATUS => Ok(answer.into()),
+        result => match (status_of(text), result) {
+            (Some(status), _) => Err(CallError::Status(Box::new(status))),
+            (None, Ok(_)) => Err(CallError::Transport("the answer is not a Job".to_owned())),
+            (None, Err(error)) => Err(CallError::Transport(format!("the answer is not a Job: {error}"))),
+        },
     }
-    serde_json::from_str(text).map_err(|e| CallError::Transport(format!("the answer is not a Job: {e}")))
 }
 
 /// The error with the API server's own status, if the client library could not decode it: a
@@ -97,7 +135,7 @@ fn restored(error: CallError) -> CallError {
 /// The fields of a `Status` that decide its class. The others may be invalid.
 fn status_of(text: &str) -> Option<Status> {
     let value: Value = serde_json::from_str(text).ok()?;
-    if value.get("kind")?.as_str()? != "Status" {
+    if value.get("kind")?.as_str()? != STATUS {
         return None;
     }
     let field = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -138,9 +176,27 @@ mod tests {
         }
         let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {}});
         assert_eq!(created(&job.to_string()).unwrap().metadata.name.as_deref(), Some("a"));
-        for answer in ["", "<html>", "null", "[]"] {
+        for answer in ["", "<html>", "null", "[]", "{}", r#"{"kind":"Job"}"#] {
             assert!(matches!(created(answer), Err(CallError::Transport(_))), "{answer}");
         }
+    }
+
+    #[test]
+    fn answer_with_the_metadata_alone_and_the_whole_job_give_the_same_state() {
+        let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                              "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"l": "1"}, "annotations": {"b": "2"},
+                              "managedFields": [{"fieldsV1": {"f:spec": {}}, "manager": "unknown"}]});
+        let whole =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {}, "status": {}});
+        let part =
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        let [whole, part] = [whole, part].map(|answer| created(&answer.to_string()).unwrap());
+        assert_eq!((&whole.metadata, &whole.status), (&part.metadata, &part.status));
+        assert_eq!(part.status, Some(json!({})));
+        let meta = part.metadata;
+        let texts = [meta.name, meta.namespace, meta.uid, meta.resource_version].map(Option::unwrap);
+        assert_eq!(texts, ["a", "n", "u", "7"]);
+        assert!(meta.creation_timestamp.is_some() && meta.labels.is_some() && meta.annotations.is_some());
     }
 
     /// The error for an HTTP answer, as the client library and `restored` give it.

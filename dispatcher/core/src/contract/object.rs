@@ -35,7 +35,11 @@ struct UsedMetadata {
     uid: Option<String>,
 }
 
-fn used_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+/// Decodes the used fields of the metadata of an object.
+///
+/// # Errors
+/// If the metadata is no object, or a used field has another type.
+pub fn used_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let used = UsedMetadata::deserialize(deserializer)?;
     Ok(ObjectMeta {
         annotations: used.annotations,

@@ -1,6 +1,6 @@
 //! Parses a message: bytes and headers become a valid [`Request`], or a [`Rejection`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -136,9 +136,18 @@ fn hash(template: &TemplateName, fields: &BTreeMap<String, Value>) -> String {
     let mut hash = Sha256::new();
     hash.update(template.as_ref());
     for (key, value) in fields {
-        hash.update(format!("\n{}:{}", Value::from(key.as_str()), value));
+        hash.update("\n");
+        // Texts and values that were parsed from JSON become JSON, and a hash accepts all bytes.
+        let _ = serde_json::to_writer(&mut hash, key);
+        hash.update(":");
+        let _ = serde_json::to_writer(&mut hash, value);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 fn given_name(

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     contract::names::Quoted,
-    template::{fields, pattern::Pattern, problem::Problem},
+    template::{fields::Fields, pattern::Pattern, problem::Problem},
 };
 
 const RESTART: &[&str] = &["Always", "Never", "OnFailure"];
@@ -71,14 +71,15 @@ const SIMILAR: f64 = 0.75;
 /// to Kubernetes.
 pub(super) fn problems(manifest: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for field in fields::all(manifest) {
-        let names = without_indices(&field.path);
+    for field in Fields::of(manifest).iter() {
+        let path = field.path();
+        let names = without_indices(&path);
         let Some((_, values)) = VALUES.iter().find(|(end, _)| names.ends_with(end)) else { continue };
         let texts = std::iter::once(field.value).chain(field.value.as_array().into_iter().flatten());
         for text in texts.filter_map(Value::as_str) {
             let has_reference = Pattern::parse(text).is_ok_and(|it| it.references().next().is_some());
             if !has_reference && !values.contains(&text) {
-                problems.push(Problem::at(&field.path, message(text, values)));
+                problems.push(Problem::at(&path, message(text, values)));
             }
         }
     }

@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     contract::PREFIX,
-    template::{enumerations, parameters::Parameters, pattern::Pattern, policy, problem::Problem, render},
+    template::{
+        enumerations, fields::Fields, parameters::Parameters, pattern::Pattern, policy, problem::Problem,
+        render::Renderer,
+    },
 };
 
 /// Lists whose entries an absent parameter must not remove.
@@ -42,9 +45,10 @@ pub(super) fn check(manifest: &Value, parameters: &Parameters) -> Findings {
     }
     let mut warnings = Vec::new();
     problems.extend(enumerations::problems(manifest));
+    let renderer = Renderer::new(manifest);
     for with_optional in [true, false] {
-        let rendered = render::render(manifest, &parameters.sample(with_optional));
-        problems.extend(policy::refusals(&rendered));
+        let rendered = renderer.render(&parameters.sample(with_optional));
+        problems.extend(policy::refusals(&Fields::of(&rendered)));
         match typed(rendered.clone()) {
             Ok(job) => warnings.extend(unknown_fields(&rendered, &job)),
             Err(problem) => problems.push(problem),

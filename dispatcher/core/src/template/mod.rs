@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use serde_json::Value;
 
-use self::naming::{Other, Prefixes};
+use self::{
+    fields::Fields,
+    naming::{Other, Prefixes},
+    render::Renderer,
+};
 use crate::contract::names::{JobName, TemplateName};
 
 mod bounds;
@@ -54,6 +58,7 @@ pub struct Template {
     pub warnings: Vec<Problem>,
     prefixes: Prefixes,
     manifest: Value,
+    renderer: Renderer,
     policy: Arc<Policy>,
 }
 
@@ -91,6 +96,7 @@ impl Template {
                 log_tail: spec.log_tail.bounds(),
                 warnings: found.warnings.into_iter().map(|warning| warning.within("spec")).collect(),
                 prefixes,
+                renderer: Renderer::new(&manifest),
                 manifest,
                 policy: Arc::default(),
             }),
@@ -107,8 +113,8 @@ impl Template {
     /// # Errors
     /// The values that the limits do not allow and no parameter changes.
     pub fn with_policy(self, policy: Arc<Policy>) -> Result<Self, Vec<Problem>> {
-        let sample = render::render(&self.manifest, &self.parameters.sample(true));
-        let mut problems = policy.problems(&sample);
+        let sample = self.renderer.render(&self.parameters.sample(true));
+        let mut problems = policy.problems(&sample, &Fields::of(&sample));
         problems.retain(|problem| manifest::is_fixed(&self.manifest, &problem.field));
         if problems.is_empty() {
             Ok(Self { policy, ..self })
@@ -124,8 +130,9 @@ impl Template {
     /// # Errors
     /// The first field that no template may set, or that the operator's limits do not allow.
     pub fn render(&self, values: &BTreeMap<String, String>) -> Result<Value, Problem> {
-        let mut job = render::render(&self.manifest, values);
-        let refused = policy::refusals(&job).into_iter().chain(self.policy.problems(&job)).next();
+        let mut job = self.renderer.render(values);
+        let fields = Fields::of(&job);
+        let refused = policy::refusals(&fields).into_iter().chain(self.policy.problems(&job, &fields)).next();
         policy::set_defaults(&mut job, &self.policy);
         refused.map_or(Ok(job), Err)
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     contract::names::Quoted,
     template::{
-        fields::{self, Field},
+        fields::{Field, Fields},
         object::{edit, entries_mut, set_default},
         problem::Problem,
     },
@@ -88,36 +88,35 @@ impl ImagePattern {
 
 impl Policy {
     /// The values in a Job that are not allowed. Unlike [`refusals`], they can depend on a parameter.
-    pub(super) fn problems(&self, job: &Value) -> Vec<Problem> {
-        let fields = fields::all(job);
+    pub(super) fn problems(&self, job: &Value, fields: &Fields<'_>) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Some(allowed) = &self.images {
-            for (field, image) in images(job, &fields) {
+            for (field, image) in images(job, fields) {
                 if !allowed.iter().any(|pattern| pattern.matches(image)) {
                     problems.push(Problem::at(field, not_allowed(image, allowed)));
                 }
             }
         }
         if let Some(allowed) = &self.service_accounts {
-            for (field, account) in service_accounts(&fields) {
+            for (field, account) in service_accounts(fields) {
                 if !allowed.iter().any(|name| name == account) {
                     problems.push(Problem::at(field, not_allowed(account, allowed)));
                 }
             }
         }
-        for field in &fields {
+        for field in fields.iter() {
             if field.is("csi") && field.is_set() {
                 let driver = text(field.value.get("driver"));
                 if !self.csi_drivers.iter().any(|name| name == driver) {
-                    let at = format!("{}.driver", field.path);
+                    let at = format!("{}.driver", field.path());
                     problems.push(Problem::at(at, not_allowed(driver, &self.csi_drivers)));
                 }
-            } else if is_system_priority(field) {
+            } else if is_system_priority(&field) {
                 let message = "a system priority class is not allowed in any template";
-                problems.push(Problem::at(&field.path, message));
+                problems.push(Problem::at(field.path(), message));
             } else if field.is("procMount") && field.is_set() && text(Some(field.value)) != "Default" {
                 let message = "not allowed in any template, except with the value `Default`";
-                problems.push(Problem::at(&field.path, message));
+                problems.push(Problem::at(field.path(), message));
             }
         }
         problems
@@ -193,18 +192,17 @@ const PROJECTIONS: [&str; 6] =
     ["clusterTrustBundle", "configMap", "downwardAPI", "podCertificate", "secret", "serviceAccountToken"];
 
 /// The fields that no template may set.
-pub(super) fn refusals(job: &Value) -> Vec<Problem> {
-    let fields = fields::all(job);
+pub(super) fn refusals(fields: &Fields<'_>) -> Vec<Problem> {
     let refused = fields.iter().filter(|field| field.is_any(&REFUSED) && field.is_set());
     let mut problems: Vec<Problem> =
-        refused.map(|field| Problem::at(&field.path, "not allowed in any template")).collect();
+        refused.map(|field| Problem::at(field.path(), "not allowed in any template")).collect();
     for (list, known) in [("volumes", &VOLUMES[..]), ("sources", &PROJECTIONS[..])] {
         let lists = fields.iter().filter(|field| field.is(list));
-        for field in lists.filter(|field| list == "volumes" || field.path.contains(".projected.")) {
+        for field in lists.filter(|field| list == "volumes" || field.path().contains(".projected.")) {
             for (i, entry) in field.value.as_array().into_iter().flatten().enumerate() {
                 let keys = entry.as_object().into_iter().flatten().map(|(key, _)| key);
                 for key in keys.filter(|key| *key != "name" && !known.contains(&key.as_str())) {
-                    let at = format!("{}[{i}].{key}", field.path);
+                    let at = format!("{}[{i}].{key}", field.path());
                     problems.push(Problem::at(at, "unknown type, not allowed in any template"));
                 }
             }
@@ -242,12 +240,12 @@ fn text(value: Option<&Value>) -> &str {
 
 /// The images of containers and of image volumes, wherever they stand. A container without an image
 /// has the image "".
-fn images<'a>(job: &Value, fields: &'a [Field<'_>]) -> Vec<(String, &'a str)> {
+fn images<'a>(job: &Value, fields: &'a Fields<'_>) -> Vec<(String, &'a str)> {
     let mut images: Vec<(String, &str)> = Vec::new();
     for field in fields.iter().filter(|field| field.is("image") && !field.value.is_null()) {
         match field.value.as_str() {
-            Some(image) => images.push((field.path.clone(), image)),
-            None => images.push((format!("{}.reference", field.path), text(field.value.get("reference")))),
+            Some(image) => images.push((field.path(), image)),
+            None => images.push((format!("{}.reference", field.path()), text(field.value.get("reference")))),
         }
     }
     for list in CONTAINERS {
@@ -262,10 +260,10 @@ fn images<'a>(job: &Value, fields: &'a [Field<'_>]) -> Vec<(String, &'a str)> {
 }
 
 /// The `ServiceAccounts` of a pod, by both names of the field; `default` if neither is set.
-fn service_accounts<'a>(fields: &'a [Field<'_>]) -> Vec<(String, &'a str)> {
+fn service_accounts<'a>(fields: &'a Fields<'_>) -> Vec<(String, &'a str)> {
     let named = fields.iter().filter(|field| field.is_any(&["serviceAccountName", "serviceAccount"]));
     let accounts = named.filter(|field| field.is_set());
-    let mut accounts: Vec<_> = accounts.map(|field| (field.path.clone(), text(Some(field.value)))).collect();
+    let mut accounts: Vec<_> = accounts.map(|field| (field.path(), text(Some(field.value)))).collect();
     let names = [format!("{POD}.serviceAccountName"), format!("{POD}.serviceAccount")];
     if !accounts.iter().any(|(path, _)| names.contains(path)) {
         accounts.push((format!("{POD}.serviceAccountName"), "default"));

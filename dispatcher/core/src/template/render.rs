@@ -1,6 +1,7 @@
-//! Substitutes the parameters in the string values of a parsed manifest.
+//! Substitutes the parameters in the string values of a parsed manifest. Its references are parsed
+//! once, so that a request only fills them.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Map, Value};
 
@@ -38,32 +39,132 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Substitutes `values` in the manifest, whose references are valid.
-pub(super) fn render(manifest: &Value, values: &BTreeMap<String, String>) -> Value {
-    render_value(manifest, values, Place::default()).unwrap_or(Value::Null)
+/// A manifest with parsed references.
+#[derive(Debug, Clone)]
+pub(super) struct Renderer(Node);
+
+#[derive(Debug, Clone)]
+enum Node {
+    /// A value without references.
+    Fixed(Value),
+    Text {
+        pattern: Pattern,
+        is_expanded: bool,
+    },
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
 }
 
-/// `None` if a referenced parameter has no value.
-fn render_value(value: &Value, values: &BTreeMap<String, String>, place: Place<'_>) -> Option<Value> {
-    Some(match value {
-        Value::String(text) => match Pattern::parse(text) {
-            Ok(pattern) => Value::String(pattern.fill(|name| {
-                let value = values.get(name)?;
-                Some(if place.is_expanded() { value.replace('$', "$$") } else { value.clone() })
-            })?),
-            Err(_) => value.clone(),
-        },
-        // Omit an entry without its value: an absent optional parameter leaves no empty variable.
-        Value::Array(items) => {
-            items.iter().filter_map(|item| render_value(item, values, place.entry())).collect()
-        }
-        Value::Object(fields) => {
-            let mut rendered = Map::new();
-            for (key, field) in fields {
-                rendered.insert(key.clone(), render_value(field, values, place.field(key))?);
+impl Renderer {
+    /// Parses the references of a manifest.
+    pub(super) fn new(manifest: &Value) -> Self {
+        Self(Node::parse(manifest, Place::default()))
+    }
+
+    /// Substitutes `values` in the manifest, whose references are valid.
+    pub(super) fn render(&self, values: &BTreeMap<String, String>) -> Value {
+        self.0.render(values).unwrap_or(Value::Null)
+    }
+}
+
+impl Node {
+    fn parse(value: &Value, place: Place<'_>) -> Self {
+        let node = match value {
+            Value::String(text) => match Pattern::parse(text) {
+                Ok(pattern) => Self::Text { pattern, is_expanded: place.is_expanded() },
+                Err(_) => Self::Fixed(value.clone()),
+            },
+            Value::Array(items) => {
+                Self::List(items.iter().map(|item| Self::parse(item, place.entry())).collect())
             }
-            Value::Object(rendered)
+            Value::Object(fields) => {
+                let nodes =
+                    fields.iter().map(|(key, field)| (key.clone(), Self::parse(field, place.field(key))));
+                Self::Object(nodes.collect())
+            }
+            other => Self::Fixed(other.clone()),
+        };
+        if node.has_references() {
+            return node;
         }
-        other => other.clone(),
-    })
+        Self::Fixed(node.render(&BTreeMap::new()).unwrap_or(Value::Null))
+    }
+
+    /// Whether the node, whose entries are parsed, contains a reference.
+    fn has_references(&self) -> bool {
+        let is_fixed = |node: &Self| matches!(node, Self::Fixed(_));
+        match self {
+            Self::Fixed(_) => false,
+            Self::Text { pattern, .. } => pattern.references().next().is_some(),
+            Self::List(items) => !items.iter().all(is_fixed),
+            Self::Object(fields) => !fields.iter().all(|(_, field)| is_fixed(field)),
+        }
+    }
+
+    /// `None` if a referenced parameter has no value.
+    fn render(&self, values: &BTreeMap<String, String>) -> Option<Value> {
+        Some(match self {
+            Self::Fixed(value) => value.clone(),
+            Self::Text { pattern, is_expanded } => Value::String(pattern.fill(|name| {
+                let value = values.get(name)?;
+                Some(if *is_expanded {
+                    Cow::Owned(value.replace('$', "$$"))
+                } else {
+                    Cow::Borrowed(value.as_str())
+                })
+            })?),
+            // Omit an entry without its value: an absent optional parameter leaves no empty variable.
+            Self::List(items) => items.iter().filter_map(|item| item.render(values)).collect(),
+            Self::Object(fields) => {
+                let mut rendered = Map::new();
+                for (key, field) in fields {
+                    rendered.insert(key.clone(), field.render(values)?);
+                }
+                Value::Object(rendered)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(manifest: &Value, values: &[(&str, &str)]) -> Value {
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Renderer::new(manifest).render(&values)
+    }
+
+    #[test]
+    fn only_the_part_with_references_is_substituted_for_each_request() {
+        let manifest =
+            json!({"fixed": {"a": ["$${b}", 1, null]}, "list": [{"v": "${x}"}, "y"], "text": "${x}!"});
+        let Renderer(Node::Object(fields)) = Renderer::new(&manifest) else { panic!("not an object") };
+        let fixed: Vec<_> =
+            fields.iter().filter(|(_, field)| !field.has_references()).map(|(key, _)| key.as_str()).collect();
+        assert_eq!(fixed, ["fixed"]);
+        for x in ["1", "$(HOME)", "${y}"] {
+            let expected =
+                json!({"fixed": {"a": ["${b}", 1, null]}, "list": [{"v": x}, "y"], "text": format!("{x}!")});
+            assert_eq!(render(&manifest, &[("x", x)]), expected);
+        }
+    }
+
+    #[test]
+    fn entry_without_its_value_is_omitted_at_any_depth() {
+        let manifest = json!({"a": [["${x}", "k"], {"b": {"c": "${x}"}}, "${x}${y}"], "d": "${y}"});
+        assert_eq!(render(&manifest, &[("y", "1")]), json!({"a": [["k"]], "d": "1"}));
+        assert_eq!(render(&json!({"d": "${x}"}), &[]), Value::Null);
+    }
+
+    #[test]
+    fn dollar_is_escaped_only_where_kubernetes_expands_variables() {
+        let manifest = json!({"command": ["${x}"], "env": [{"name": "${x}", "value": "${x}"}], "value": "${x}",
+                              "lifecycle": {"command": ["${x}"]}});
+        let expected = json!({"command": ["$$"], "env": [{"name": "$", "value": "$$"}], "value": "$",
+                              "lifecycle": {"command": ["$"]}});
+        assert_eq!(render(&manifest, &[("x", "$")]), expected);
+    }
 }

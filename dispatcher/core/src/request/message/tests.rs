@@ -171,6 +171,17 @@ fn hash_depends_on_the_values_and_not_on_the_formatting() {
     assert_ne!(hash(r#"{"foo":"a"}"#), hash(r#"{"foo":"a","fail":false}"#));
 }
 
+/// Jobs and events of earlier versions contain the hash.
+#[test]
+fn hash_is_the_one_of_earlier_versions() {
+    for (payload, hash) in [
+        (r#"{"foo":"a","fail":1}"#, "2e88f723e8ec484df17ffab604b6f3b3aa4780b366454bf8a041485280442727"),
+        (r#"{"foo":"\n\"\u00e9"}"#, "b6cdc8de3981aa72f74fbaa6ba875507bb0c913483dafa88de2a05659897b8d0"),
+    ] {
+        assert_eq!(Request::hash_of(&simple().name, payload.as_bytes()).as_deref(), Some(hash), "{payload}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_give_a_request_or_a_rejection(payload in prop::collection::vec(any::<u8>(), 0..200)) {
