@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::contract::{
     job::JobState,
     names::{JobName, RequestId, TemplateName},
+    uid::UidKey,
 };
 
 /// Identifies a reservation.
@@ -20,14 +21,14 @@ pub struct ConcurrencyTable {
     last_id: ReservationId,
     synced: bool,
     /// The uids that the list in progress has delivered so far.
-    listed: Option<HashSet<String>>,
+    listed: Option<HashSet<UidKey>>,
 }
 
 /// What counts towards the limit of one template.
 #[derive(Debug, Default)]
 struct Usage {
     /// The unfinished Jobs by uid, as the watch has delivered them.
-    unfinished: HashMap<String, (JobName, RequestId)>,
+    unfinished: HashMap<UidKey, (JobName, RequestId)>,
     reservations: HashMap<ReservationId, ReservationState>,
 }
 
@@ -78,7 +79,7 @@ impl ConcurrencyTable {
     /// The request of this reservation has a Job.
     pub fn job_exists(&mut self, template: &TemplateName, id: ReservationId, uid: &str, finished: bool) {
         let Some(usage) = self.templates.get_mut(template) else { return };
-        let counted = usage.unfinished.contains_key(uid);
+        let counted = usage.unfinished.contains_key(&UidKey::from(uid));
         if let Some(state) = usage.reservations.get_mut(&id) {
             state.awaits_watch = !(finished || counted || state.observed);
         }
@@ -95,15 +96,16 @@ impl ConcurrencyTable {
 
     /// The watch delivered a Job. A deleted Job is finished.
     pub fn apply(&mut self, job: &JobState, finished: bool) {
-        let JobState { template, uid, name, request_id, .. } = job;
+        let JobState { template, name, request_id, .. } = job;
+        let uid = UidKey::from(job.uid.as_str());
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
         }
         let usage = self.templates.entry(template.clone()).or_default();
         if finished {
-            usage.unfinished.remove(uid);
+            usage.unfinished.remove(&uid);
         } else {
-            usage.unfinished.insert(uid.clone(), (name.clone(), request_id.clone()));
+            usage.unfinished.insert(uid, (name.clone(), request_id.clone()));
         }
         usage.reservations.retain(|_, state| {
             let is_its_job = state.request.as_ref() == Some(request_id);
