@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dispatcher_tests::until;
 use dispatcher_tests::wait::TIMEOUT;
+use dispatcher_tests::{load_test, until};
 use local_cluster::faults::{Calls, Creation, Denial, Failure};
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ async fn quota_is_an_outage_of_all_and_rejects_nothing() {
     repeat("a quota is exceeded, then raised", async |scenario, random| {
         let before = random.usize(1..30);
         scenario.load(0, before).await;
-        scenario.until_jobs(before - before / 20).await;
+        scenario.until_jobs(load_test::jobs_of_load(before)).await;
         let (creates, canaries) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counters = (creates.clone(), canaries.clone());
         scenario.faults.set_admission(move |creation| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dispatcher_tests::load_test;
 use fastrand::Rng;
 use kube::api::DeleteParams;
 use local_cluster::faults::{Behaviour, Calls, Failure, WatchFault};
@@ -151,8 +152,7 @@ async fn job_deleted_before_the_list_and_added_published_after_the_resync() {
         "a Job is deleted before the list, its ADDED is published after the resync",
         async |scenario, random| {
             let count = random.usize(1..20);
-            // The eighth request is invalid.
-            let valid = count - usize::from(count > 7);
+            let valid = load_test::jobs_of_load(count);
             scenario.load(0, count).await;
             scenario.until_jobs(valid).await;
             let names = waiting(2);

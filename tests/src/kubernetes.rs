@@ -292,9 +292,8 @@ fn kubectl(kubeconfig: &Path) -> Command {
 /// Checks that this machine can run the cluster.
 fn can_run(options: &Options) -> Result<(), String> {
     paths::kubernetes()?;
-    for program in ["etcd", "openssl"] {
-        paths::program(program)?;
-    }
+    paths::etcd()?;
+    paths::program("openssl")?;
     if !options.node {
         return Ok(());
     }

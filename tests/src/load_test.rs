@@ -143,8 +143,8 @@ impl LoadTest {
 pub async fn publish_load(recorder: &Recorder, from: usize, count: usize) -> Result<(), PublishError> {
     let requests = (from..from + count).map(|n| async move {
         let value = match n % 20 {
-            7 => json!(7),
             3 | 13 => json!(format!("fail-{n}")),
+            _ if is_invalid(n) => json!(7),
             _ => json!(format!("{n}")),
         };
         let payload = json!({ "foo": value }).to_string();
@@ -152,6 +152,16 @@ pub async fn publish_load(recorder: &Recorder, from: usize, count: usize) -> Res
     });
     let results: Vec<_> = stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await;
     results.into_iter().try_for_each(|result| result.map(drop))
+}
+
+/// The number of Jobs that [`publish_load`] with `0..count` leads to.
+#[must_use]
+pub fn jobs_of_load(count: usize) -> usize {
+    (0..count).filter(|n| !is_invalid(*n)).count()
+}
+
+fn is_invalid(n: usize) -> bool {
+    n % 20 == 7
 }
 
 /// Publishes a request for the Job `name`.

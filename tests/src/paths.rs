@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 /// As in `tests/setup`.
 const KUBERNETES_VERSION: &str = "v1.37.2";
 /// As in `tests/setup`.
+const ETCD_VERSION: &str = "v3.6.16";
+/// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
 const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
@@ -51,6 +53,11 @@ pub fn kubernetes() -> Result<PathBuf, String> {
     }
     let digest: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
+}
+
+/// etcd.
+pub fn etcd() -> Result<PathBuf, String> {
+    cached(&format!("etcd-{ETCD_VERSION}"))
 }
 
 /// A program of Prometheus: `prometheus` or `promtool`, from the `PATH` or the cache.

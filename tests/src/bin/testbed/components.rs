@@ -31,13 +31,15 @@ fn etcd_server(folder: &Path, url: &str) -> Result<Service, String> {
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
+        // As kubeadm sets it: an idle watch cache learns the current revision from these messages.
+        "--watch-progress-notify-interval=5s".to_owned(),
         // Unsynced writes are lost only if the machine crashes, which ends the tests anyway.
         "--unsafe-no-fsync".to_owned(),
     ];
     let log = folder.join("etcd.log");
     Ok(Service::new(Program {
         name: "etcd".to_owned(),
-        path: paths::program("etcd")?,
+        path: paths::etcd()?,
         args,
         log,
         ..Program::default()
