@@ -13,7 +13,7 @@ use dispatcher_core::{
         job::JobState,
         names::{JobName, RequestId, TemplateName},
     },
-    request::concurrency::{ConcurrencyTable, ReservationId},
+    request::concurrency::{ConcurrencyTable, DepartedJob, ReservationId},
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -65,9 +65,9 @@ impl ConcurrencyLimiter {
         self.with(ConcurrencyTable::begin_list);
     }
 
-    /// The list of Jobs is complete.
-    pub(crate) fn end_list(&self) {
-        self.change(ConcurrencyTable::end_list);
+    /// The list of Jobs is complete. Returns the counted Jobs that it lacks.
+    pub(crate) fn end_list(&self) -> Vec<DepartedJob> {
+        self.change(ConcurrencyTable::end_list)
     }
 
     /// The watch delivered a Job.
@@ -75,9 +75,14 @@ impl ConcurrencyLimiter {
         self.change(|table| table.apply(job, job.is_finished()));
     }
 
-    /// The watch delivered the deletion of a Job.
-    pub(crate) fn delete(&self, job: &JobState) {
-        self.change(|table| table.apply(job, true));
+    /// The watch delivered that a Job without a final condition left it. Returns the Job if it counts.
+    pub(crate) fn departed(&self, uid: &str) -> Option<DepartedJob> {
+        self.with(|table| table.departed(uid))
+    }
+
+    /// A GET showed that a Job has ended.
+    pub(crate) fn ended(&self, job: &DepartedJob) {
+        self.change(|table| table.ended(job));
     }
 
     /// The number of unfinished Jobs of each template; `None` before the first list.
@@ -117,9 +122,10 @@ impl ConcurrencyLimiter {
         work(&mut self.0.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, change: impl FnOnce(&mut ConcurrencyTable)) {
-        self.with(change);
+    fn change<T>(&self, change: impl FnOnce(&mut ConcurrencyTable) -> T) -> T {
+        let result = self.with(change);
         self.0.changes.send_replace(());
+        result
     }
 }
 

@@ -27,7 +27,8 @@ use crate::retry::with_deadline;
 /// The deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn call_error(error: kube::Error) -> CallError {
+/// The error of a call.
+pub(crate) fn call_error(error: kube::Error) -> CallError {
     match error {
         kube::Error::Api(status) => CallError::Status(status),
         other => CallError::Transport(chain(&other)),

@@ -6,11 +6,14 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
+use crate::leadership::leader_and_follower;
 use crate::scenario::{Scenario, repeat};
 use dispatcher_tests::wait::TIMEOUT;
 
 /// The number of requests that are published during the manual changes. One in twenty is invalid.
 const REQUESTS: usize = 100;
+
+const OUTCOME_LABEL: &str = "natsjobs.dev/outcome";
 
 /// The names of all Jobs.
 async fn names(scenario: &Scenario) -> Vec<String> {
@@ -63,6 +66,60 @@ async fn jobs_deleted() {
                 delete(scenario, &some).await;
             }
         });
+    })
+    .await;
+}
+
+/// Removes the outcome label of some Jobs, and sets it on others, whatever their state.
+async fn change_labels(scenario: &Scenario, random: &mut fastrand::Rng) {
+    let list = scenario.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
+    for job in random.choose_multiple(list.items, 8) {
+        let value = if job.labels().contains_key(OUTCOME_LABEL) { None } else { Some("Complete") };
+        let patch = Patch::Merge(json!({"metadata": {"labels": {OUTCOME_LABEL: value}}}));
+        // Ignores a failure: the Job may be gone.
+        let _ = scenario.env.namespace.jobs.patch(&job.name_any(), &PatchParams::default(), &patch).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcome_labels_changed() {
+    repeat("the outcome label of random Jobs is removed or set", async |scenario, random| {
+        tokio::join!(scenario.load(0, REQUESTS), async {
+            for jobs in [10, 30, 50, 70] {
+                scenario.until_jobs(jobs + random.usize(0..20) - 10).await;
+                change_labels(scenario, random).await;
+            }
+        });
+    })
+    .await;
+}
+
+/// The Jobs leave the watch while no replica leads, so that the next leader has to find them.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcome_labels_changed_while_the_leader_changes() {
+    repeat("the outcome label of random Jobs is set while the leader changes", async |scenario, random| {
+        scenario.add_replica().await;
+        let names: Vec<String> = (0..6).map(|number| format!("wait-{number}")).collect();
+        for name in &names {
+            request(scenario, name, name).await;
+        }
+        for name in &names {
+            scenario.env.until_last(name, "ADDED").await;
+        }
+        let scenario = &*scenario;
+        tokio::join!(scenario.load(0, REQUESTS), async {
+            scenario.until_jobs(20 + random.usize(0..20)).await;
+            let (leader, _) = leader_and_follower(scenario, &scenario.replicas[0]).await;
+            leader.kill().await;
+            for name in &names {
+                let patch = Patch::Merge(json!({"metadata": {"labels": {OUTCOME_LABEL: "Complete"}}}));
+                scenario.env.namespace.jobs.patch(name, &PatchParams::default(), &patch).await.unwrap();
+            }
+            change_labels(scenario, random).await;
+            leader.restart().await;
+        });
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        scenario.complete(&names).await;
     })
     .await;
 }

@@ -13,6 +13,7 @@
 
 mod admission;
 mod calls;
+mod labels;
 mod mixed;
 mod scenario;
 mod service;

@@ -29,6 +29,7 @@ use crate::{
         metrics::{LeaderStatus, Metrics},
         spans::Spans,
     },
+    watch::retired::RetiredJobs,
 };
 
 /// The deadlines of the last spans and of the admin server at shutdown.
@@ -91,7 +92,15 @@ async fn run_on(
     };
     let client = prepared.connections.client();
     let shared =
-        Shared { config, health: health.clone(), metrics, spans: spans.clone(), leadership, limiter };
+        Shared {
+            config,
+            health: health.clone(),
+            metrics,
+            spans: spans.clone(),
+            leadership,
+            limiter,
+            retired: RetiredJobs::default(),
+        };
     start_tasks(&mut supervisor, prepared, shared, leader);
     start.ready();
 

@@ -26,8 +26,10 @@ use crate::{
     watch::{
         events::EventWatch,
         jobs::JobWatch,
+        labelled::LabelledJobWatch,
         pods::{PodWatch, SharedPods},
         retire::KubeCluster,
+        retired::RetiredJobs,
     },
 };
 
@@ -44,6 +46,7 @@ pub(super) struct Shared {
     pub(super) spans: Spans,
     pub(super) leadership: Leadership,
     pub(super) limiter: ConcurrencyLimiter,
+    pub(super) retired: RetiredJobs,
 }
 
 /// Starts all tasks. The newest group holds the sources of status events, the one before it the
@@ -89,6 +92,7 @@ fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -
         templates.clone(),
         cancellations.clone(),
         (refusals, shared.metrics.clone()),
+        (store.clone(), shared.retired.clone()),
     ));
     let (status, publisher) = status::start(
         store.clone(),
@@ -114,6 +118,13 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
     let pending = SharedPods::default();
+    let labelled = LabelledJobWatch {
+        client: jobs.clone(),
+        status: status.clone(),
+        health: health.component("watch labels"),
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+    };
     let pods = PodWatch {
         client: jobs.clone(),
         status: status.clone(),
@@ -139,12 +150,14 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
         status: status.clone(),
         cancellations: cancellations.clone(),
         limiter: limiter.clone(),
+        retired: shared.retired.clone(),
         health: health.component("watch"),
         resync_health: health.component("resync"),
         reconnects: reconnects.clone(),
         leadership: leadership.clone(),
         metrics: metrics.clone(),
     };
+    group.spawn_until_stop("watch labels", labelled.run());
     group.spawn_until_stop("watch pods", pods.run());
     group.spawn_until_stop("watch events", events.run());
     group.spawn_until_stop("watch", job_watch.run(jobs_list));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dispatcher_core::{
     contract::{
-        job::JobState,
+        job::{JobState, OutcomeLabel},
         names::{JobName, TemplateName},
         rejection::{Reason, Rejection},
     },
@@ -173,11 +173,11 @@ impl JobCreator {
         if !is_of_request(&found, identity, hash) {
             return Ok(Found::Other(subject));
         }
-        let state = if let Ok(state) = JobState::from_object(&found) {
-            Box::new(state)
-        } else {
-            // The process died between the create and the repair, or somebody changed the Job.
-            self.admitted(name, &found, |found| lost(template, identity, hash, found)).await?
+        // The process may have died between the create and the repair, or somebody changed the Job.
+        let changed = OutcomeLabel::of(&found.metadata) == OutcomeLabel::Unbound;
+        let state = match JobState::from_object(&found) {
+            Ok(state) if !changed => Box::new(state),
+            _ => self.admitted(name, &found, |found| lost(template, identity, hash, found)).await?,
         };
         Ok(existing_of(state, Some(subject), hash))
     }

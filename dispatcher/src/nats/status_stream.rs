@@ -153,6 +153,15 @@ impl StatusStream {
         }))
     }
 
+    /// The last sequence of the stream, from its leader.
+    ///
+    /// # Errors
+    /// If the stream does not answer.
+    pub(crate) async fn newest_sequence(&self) -> Result<u64, StoreError> {
+        let info = self.reader.call(self.reader.stream().get_info()).await.map_err(StoreError::Unknown)?;
+        Ok(info.state.last_sequence)
+    }
+
     /// Looks for an event of the request `id` in all messages of a Job's subject. Returns `None` if
     /// there is no such event. Otherwise returns the request's hash, or `Some(None)` if the event
     /// lacks it.

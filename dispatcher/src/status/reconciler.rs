@@ -314,6 +314,10 @@ impl StatusReconciler {
                 let tail = self.runner.log_tail(&key.0, &name, &container);
                 Box::pin(async move { (key, uid, EffectResult::LogTail(pod, tail.await)) })
             }
+            Effect::ListEnded => {
+                let pods = self.runner.ended_pods(&uid);
+                Box::pin(async move { (key, uid, EffectResult::EndedPods(pods.await)) })
+            }
             Effect::Wait(timer, duration) => Box::pin(async move {
                 sleep(duration).await;
                 (key, uid, EffectResult::TimerExpired(timer))

@@ -18,7 +18,8 @@ use dispatcher_core::{
         LastEvent, SubjectState,
         event_body::{EventBody, status_event},
         event_size::{self, fit},
-        reconcile::{Action, resource_version},
+        pod_observation::PodState,
+        reconcile::{Action, NameCheck, check_name, resource_version},
         subject_queue::{ActionResult, DeletionCheck},
     },
 };
@@ -118,8 +119,8 @@ impl ActionRunner {
             Action::ClosePrevious => Box::pin(self.close_previous(&job)).await.into(),
             Action::AwaitPrevious => Box::pin(self.await_previous(&job)).await.into(),
             Action::VerifyDeleted => Box::pin(self.verify_deleted(job, subject)).await,
+            Action::VerifyCurrent => Box::pin(self.verify_current(job, subject)).await,
             Action::Retire => Box::pin(self.retire(job, subject)).await,
-            Action::RemoveForeignLabel => Box::pin(self.remove_foreign_label(&job)).await.into(),
         }
     }
 
@@ -131,6 +132,11 @@ impl ActionRunner {
         container: &str,
     ) -> BoxFuture<'static, Option<String>> {
         self.cluster.log_tail(template, pod, container)
+    }
+
+    /// The ended pods of the Job with this uid.
+    pub(super) fn ended_pods(&self, uid: &str) -> BoxFuture<'static, Vec<PodState>> {
+        self.cluster.ended_pods(uid)
     }
 
     /// Publishes one event under the fence until it is stored, or until the subject turns out to
@@ -248,21 +254,45 @@ impl ActionRunner {
     }
 
     async fn verify_deleted(&self, job: Arc<JobState>, subject: SubjectState) -> Completion {
-        let deletion = retry_forever(&self.verifying, async || {
-            let deletion = self.call(|| self.cluster.is_deleted(&job)).await;
-            deletion.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
-        })
-        .await;
-        match deletion {
+        match self.deletion(&job).await {
             Deletion::Exists => Completion::made(ActionResult::Verified(DeletionCheck::Exists), &job),
             Deletion::Unrestored(observed) => {
                 Completion::refused(RefusedJob { job, subject, max_delay: MAX_UNOBSERVED }, Some(*observed))
             }
-            Deletion::Deleted if self.is_cancelled(&job).await => {
-                Completion::made(ActionResult::Verified(DeletionCheck::Cancelled), &job)
-            }
-            Deletion::Deleted => Completion::made(ActionResult::Verified(DeletionCheck::Deleted), &job),
+            Deletion::Deleted(_) => self.deleted(&job).await,
         }
+    }
+
+    /// Finds out which Job has the name. The last event belongs to another Job.
+    async fn verify_current(&self, job: Arc<JobState>, subject: SubjectState) -> Completion {
+        let holder = match self.deletion(&job).await {
+            Deletion::Exists => Some(job.uid.clone()),
+            Deletion::Deleted(holder) => holder,
+            Deletion::Unrestored(observed) => {
+                let observed = JobState { confirmed: true, ..*observed };
+                let refused = RefusedJob { job, subject, max_delay: MAX_UNOBSERVED };
+                return Completion::refused(refused, Some(observed));
+            }
+        };
+        match check_name(subject.last.as_ref(), &job, holder.as_deref()) {
+            NameCheck::Current => ActionResult::Current.into(),
+            NameCheck::Outdated => ActionResult::Verified(DeletionCheck::Exists).into(),
+            NameCheck::Deleted => self.deleted(&job).await,
+        }
+    }
+
+    async fn deletion(&self, job: &JobState) -> Deletion {
+        retry_forever(&self.verifying, async || {
+            let deletion = self.call(|| self.cluster.is_deleted(job)).await;
+            deletion.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
+        })
+        .await
+    }
+
+    async fn deleted(&self, job: &JobState) -> Completion {
+        let cancelled = self.is_cancelled(job).await;
+        let check = if cancelled { DeletionCheck::Cancelled } else { DeletionCheck::Deleted };
+        Completion::made(ActionResult::Verified(check), job)
     }
 
     async fn is_cancelled(&self, job: &JobState) -> bool {
@@ -285,16 +315,6 @@ impl ActionRunner {
                 Completion::refused(RefusedJob { job, subject, max_delay: Duration::MAX }, None)
             }
         }
-    }
-
-    /// A refusal leaves the label until the Job is retired: it does not affect the Job's events.
-    async fn remove_foreign_label(&self, job: &JobState) -> ActionResult {
-        retry_forever(&self.retiring, async || {
-            let change = self.call(|| self.cluster.remove_foreign_label(job)).await;
-            change.map_err(|error| format!("outcome label of Job {} not removed: {error}", job.name))
-        })
-        .await;
-        ActionResult::LabelRemoved
     }
 
     /// Counts, traces and logs a stored event.

@@ -8,7 +8,6 @@ use k8s_openapi::{
     api::core::v1::Event as KubernetesEvent,
     jiff::{SignedDuration, Timestamp},
 };
-use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
         metrics::{Metrics, Watched},
     },
     watch::{
+        list_watch::{Event, Selection},
         pods::SharedPods,
         watch_loop::{EventHandler, RelistTrigger, WatchLoop},
     },
@@ -57,7 +57,7 @@ impl EventWatch {
         let watch_loop = WatchLoop {
             api: self.client.events(),
             name: format!("Events in {}", self.client.namespace()),
-            config: watcher::Config::default().fields(FIELDS),
+            selection: Selection { labels: "", list_fields: FIELDS, watch_fields: FIELDS },
             health: self.health.clone(),
             metrics: (self.metrics.clone(), Watched::Events),
             relist: RelistTrigger { changes: self.pods_listed.clone(), leadership: None },

@@ -2,18 +2,18 @@
 //!
 //! A start, a relist after a 410, a NATS reconnect (the server may have lost unsynced messages) and
 //! a leadership change each cause a resync: a scan of the open subjects, then a consistent list.
-//! `status` reconciles each pair. A follower only counts Jobs and keeps tombstones.
+//! `status` reconciles each pair. A follower only counts Jobs and keeps tombstones. A retired Job is
+//! in no list, and its retirement arrives as a deletion.
 
 use std::{sync::Arc, time::Duration};
 
 use dispatcher_core::{
     contract::{
-        job::{JobObject, JobState, LABEL_TEMPLATE, Presence},
+        job::{JobObject, JobState, LABEL_TEMPLATE, Presence, SELECTOR_NOT_RETIRED},
         names::{JobName, TemplateName},
     },
     status::SubjectState,
 };
-use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,7 +29,10 @@ use crate::{
         metrics::{Metrics, Watched},
     },
     watch::{
+        departures::Departures,
+        list_watch::{Event, Selection},
         resync::{OpenSubjects, Resync},
+        retired::RetiredJobs,
         watch_loop::{EventHandler, RelistTrigger, WatchLoop},
     },
 };
@@ -49,6 +52,8 @@ pub(crate) struct JobWatch {
     pub cancellations: Cancellations,
     /// Counts the unfinished Jobs.
     pub limiter: ConcurrencyLimiter,
+    /// The Jobs that leave the watch because this replica retired them.
+    pub retired: RetiredJobs,
     /// Ready while the watch works.
     pub health: Component,
     /// Ready while a resync can read `JOB_STATUS`.
@@ -70,7 +75,7 @@ impl JobWatch {
         let watch_loop = WatchLoop {
             api: self.client.api(),
             name: format!("Jobs in {}", self.client.namespace()),
-            config: watcher::Config::default().labels(LABEL_TEMPLATE),
+            selection: Selection { labels: SELECTOR_NOT_RETIRED, list_fields: "", watch_fields: "" },
             health: self.health,
             metrics: (self.metrics.clone(), Watched::Jobs),
             relist: RelistTrigger { changes: self.reconnects, leadership: Some(self.leadership.clone()) },
@@ -78,11 +83,14 @@ impl JobWatch {
         let (status, leadership) = (self.status, self.leadership);
         let resync = Resync::new(self.store, status.clone(), leadership.clone(), self.resync_health);
         let (resync, resynced) = (Arc::new(resync), resyncs.subscribe());
+        let departures = Arc::new(Departures::new(self.client, self.limiter.clone()));
         let handler = JobHandler {
             resync: resync.clone(),
             status,
             cancellations: self.cancellations,
             limiter: self.limiter,
+            retired: self.retired,
+            departures: departures.clone(),
             leadership,
             metrics: self.metrics,
             resyncs,
@@ -92,6 +100,7 @@ impl JobWatch {
         tokio::select! {
             () = watch_loop.run(handler) => {}
             () = resync.run_second_passes(resynced) => {}
+            () = departures.run() => {}
         }
     }
 }
@@ -101,6 +110,8 @@ struct JobHandler {
     status: StatusHandle,
     cancellations: Cancellations,
     limiter: ConcurrencyLimiter,
+    retired: RetiredJobs,
+    departures: Arc<Departures>,
     leadership: Leadership,
     metrics: Metrics,
     resyncs: watch::Sender<u64>,
@@ -112,13 +123,16 @@ struct JobHandler {
 
 impl EventHandler<JobObject> for JobHandler {
     async fn handle(&mut self, event: Event<JobObject>) -> Result<(), Stopped> {
-        self.record(&event);
+        let is_retired = self.record(&event);
         if matches!(event, Event::Init) {
             self.term = self.leadership.term();
         }
         // A follower misses nothing: it resyncs when it becomes the leader.
         if !self.leadership.is_ours() {
             self.resync.covered.clear();
+            return Ok(());
+        }
+        if is_retired {
             return Ok(());
         }
         match event {
@@ -135,24 +149,40 @@ impl EventHandler<JobObject> for JobHandler {
 }
 
 impl JobHandler {
-    /// Updates what every replica keeps: the unfinished Jobs, cancelled Jobs, and tombstones.
-    fn record(&self, event: &Event<JobObject>) {
+    /// Updates what every replica keeps: the unfinished Jobs, cancelled Jobs, and tombstones. Returns
+    /// whether a Job left the watch because this replica has retired it.
+    fn record(&self, event: &Event<JobObject>) -> bool {
         match event {
             Event::Init => self.limiter.begin_list(),
-            Event::InitDone => self.limiter.end_list(),
+            Event::InitDone => self.departures.add(self.limiter.end_list()),
             Event::InitApply(job) | Event::Apply(job) => {
+                job.metadata.uid.iter().for_each(|uid| self.departures.observed(uid));
                 if let Ok(state) = JobState::from_object(job) {
                     self.limiter.apply(&state);
                     self.cancellations.observe(&state);
                 }
             }
-            Event::Delete(job) => {
-                if let Ok(state) = JobState::from_object(job) {
+            Event::Delete(job) => return self.record_departure(job),
+        }
+        false
+    }
+
+    /// A Job left the watch: it is retired or deleted, or somebody changed its labels.
+    fn record_departure(&self, job: &JobObject) -> bool {
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let is_retired = self.retired.remove(uid);
+        match JobState::from_object(job) {
+            Ok(state) if state.is_finished() => {
+                self.limiter.apply(&state);
+                // The outcome of a retired Job is stored.
+                if !is_retired {
                     self.resync.tombstones.add(&state);
-                    self.limiter.delete(&state);
                 }
             }
+            // Without a final condition, only a GET shows whether the Job still counts.
+            _ => self.departures.add(self.limiter.departed(uid)),
         }
+        is_retired
     }
 
     /// Scans the open subjects. The list starts after that.

@@ -1,7 +1,8 @@
 //! The watch of the Jobs' pods.
 //!
-//! Lists the pods again after each resync. Only then `status` knows the unfinished Jobs, and it
-//! ignores the pods of all others.
+//! Lists the unfinished pods again after each resync. Only then `status` knows the unfinished Jobs,
+//! and it ignores the pods of all others. It asks for the ended pods of a Job whose status counts
+//! more of them than the watch delivered.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,6 @@ use dispatcher_core::{
         pod_observation::{PodObservation, PodState},
     },
 };
-use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
 use crate::{
@@ -24,8 +24,15 @@ use crate::{
         health::Component,
         metrics::{Metrics, Watched},
     },
-    watch::watch_loop::{EventHandler, RelistTrigger, WatchLoop},
+    watch::{
+        list_watch::{Event, Selection},
+        watch_loop::{EventHandler, RelistTrigger, WatchLoop},
+    },
 };
+
+/// The field selector of the listed pods. The watch has none: it would deliver the end of a pod as a
+/// deletion, in the state of before.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// The pods that wait, shared with the watch of Kubernetes Events.
 #[derive(Clone, Default)]
@@ -73,7 +80,7 @@ impl PodWatch {
         let watch_loop = WatchLoop {
             api: self.client.pods(),
             name: format!("pods in {}", self.client.namespace()),
-            config: watcher::Config::default().labels(LABEL_TEMPLATE),
+            selection: Selection { labels: LABEL_TEMPLATE, list_fields: UNFINISHED, watch_fields: "" },
             health: self.health.clone(),
             metrics: (self.metrics.clone(), Watched::Pods),
             relist: RelistTrigger { changes: self.resyncs.clone(), leadership: None },

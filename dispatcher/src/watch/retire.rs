@@ -8,13 +8,18 @@ use dispatcher_core::{
         job::{
             ANNOTATION_JOB_NAME, ANNOTATION_OUTCOME_RECORD, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID,
             ANNOTATION_REQUEST_SEQ, JobObject, JobState, LABEL_MANAGED_BY, LABEL_NAME, LABEL_OUTCOME,
-            LABEL_TEMPLATE, MANAGED_BY, outcome_record,
+            LABEL_TEMPLATE, MANAGED_BY, OutcomeLabel, outcome_record,
         },
+        job_status::JobStatus,
         names::TemplateName,
     },
     request::{
         change_error::{ChangeFailure, classify_change},
         error::CallError,
+    },
+    status::{
+        outcome_label::{is_foreign, is_watched},
+        pod_observation::PodState,
     },
     template::Template,
 };
@@ -24,10 +29,14 @@ use serde_json::{Value, json};
 use crate::{
     cancellation::Cancellations,
     kube::{JobClient, refusals::Refusals},
+    nats::status_stream::{StatusStream, StoreError},
     status::{Change, Cluster, Deletion},
     telemetry::metrics::{Metrics, Operation},
-    watch::logs::Logs,
+    watch::{ended_pods::EndedPods, logs::Logs, retired::RetiredJobs},
 };
+
+/// How often a Job is read again that changes between the GET and the patch.
+const MAX_CONFLICTS: usize = 5;
 
 /// Kubernetes, as `status` needs it.
 pub(crate) struct KubeCluster {
@@ -36,11 +45,15 @@ pub(crate) struct KubeCluster {
     templates: Arc<HashMap<TemplateName, Arc<Template>>>,
     cancellations: Cancellations,
     refusals: Refusals,
+    store: StatusStream,
+    retired: RetiredJobs,
+    ended_pods: Arc<EndedPods>,
 }
 
 /// The result of a patch of the Job with a uid.
 enum Patched {
-    Made,
+    /// Contains the Job after the patch.
+    Made(Box<JobObject>),
     /// The Job does not exist.
     Gone,
     /// Kubernetes refuses it. The refusal is reported.
@@ -55,42 +68,101 @@ impl KubeCluster {
         templates: Arc<HashMap<TemplateName, Arc<Template>>>,
         cancellations: Cancellations,
         (refusals, metrics): (Refusals, Metrics),
+        (store, retired): (StatusStream, RetiredJobs),
     ) -> Self {
         let logs = Arc::new(Logs::new(client.logs(), metrics));
-        Self { client, logs, templates, cancellations, refusals }
+        let ended_pods = Arc::new(EndedPods::new(client.pods()));
+        Self { client, logs, templates, cancellations, refusals, store, retired, ended_pods }
     }
 
-    /// Whether the Job is deleted. Restores the labels and annotations of a Job that only left the
-    /// watch's selector.
-    async fn deleted(&self, state: &JobState) -> Result<Deletion, CallError> {
-        let Some(found) = self.find(state).await? else { return Ok(Deletion::Deleted) };
-        if is_identified(&found, state) {
-            return Ok(Deletion::Exists);
+    /// Whether the Job is deleted. A Job that only left the selector of the watch is retired, or gets
+    /// back its labels and annotations.
+    async fn deleted(&self, state: &JobState) -> Result<Deletion, String> {
+        for _ in 0..MAX_CONFLICTS {
+            let found = self.client.get(state.name.as_ref()).await.map_err(|e| e.to_string())?;
+            let Some(found) = found else { return Ok(Deletion::Deleted(None)) };
+            if found.metadata.uid.as_deref() != Some(state.uid.as_str()) {
+                return Ok(Deletion::Deleted(found.metadata.uid));
+            }
+            let Some((operation, patch)) = self.repair(state, &found).await? else {
+                return Ok(Deletion::Exists);
+            };
+            tracing::warn!(job = %state.name, operation = operation.as_str(), "job metadata was changed; restoring it");
+            let observed = match self.patch(state, operation, &patch).await {
+                Ok(Patched::Made(now)) if is_watched(&now) && is_identified(&now, state) => {
+                    return Ok(Deletion::Exists);
+                }
+                Ok(Patched::Made(now)) => {
+                    self.refusals.report(state, operation, "each update changes it again").await;
+                    *now
+                }
+                Ok(Patched::Gone) => return Ok(Deletion::Deleted(None)),
+                Ok(Patched::Refused) => found,
+                // The Job has changed since the GET. The watch delivers no change of a hidden Job.
+                Err(error) if error.code() == Some(409) => continue,
+                Err(error) => return Err(error.to_string()),
+            };
+            let observed = state.clone().observed_as(&observed);
+            return Ok(match observed {
+                Some(observed) => Deletion::Unrestored(Box::new(JobState { retired: false, ..observed })),
+                None => Deletion::Exists,
+            });
         }
-        tracing::warn!(job = %state.name, "job metadata was changed; restoring it");
-        let labels =
+        Err("the Job changes too often".to_owned())
+    }
+
+    /// The patch that brings a Job back into the watch, with the operation that it is. `None` if the
+    /// watch selects the Job and its metadata is intact, or if the Job is retired.
+    async fn repair(&self, state: &JobState, found: &JobObject) -> Result<Option<(Operation, Value)>, String> {
+        let (labelled, identified) =
+            (OutcomeLabel::of(&found.metadata) != OutcomeLabel::None, is_identified(found, state));
+        if labelled && !self.has_foreign_label(state, found).await? {
+            return Ok(None);
+        }
+        if identified && !labelled {
+            return Ok(None);
+        }
+        let mut labels =
             json!({LABEL_TEMPLATE: state.template, LABEL_NAME: state.template, LABEL_MANAGED_BY: MANAGED_BY});
-        let annotations = json!({
+        let mut annotations = json!({
             ANNOTATION_JOB_NAME: state.name,
             ANNOTATION_REQUEST_ID: state.request_id,
             ANNOTATION_REQUEST_SEQ: state.request_seq.to_string(),
             ANNOTATION_REQUEST_HASH: state.request_hash,
         });
-        let patch = json!({"metadata": {"uid": state.uid, "labels": labels, "annotations": annotations}});
-        Ok(match self.patch(state, Operation::Restore, &patch).await? {
-            Patched::Made => Deletion::Exists,
-            Patched::Gone => Deletion::Deleted,
-            Patched::Refused => match state.clone().observed_as(&found) {
-                Some(observed) => Deletion::Unrestored(Box::new(observed)),
-                None => Deletion::Exists,
-            },
-        })
+        if identified {
+            (labels, annotations) = (json!({}), json!({}));
+        }
+        let mut metadata = json!({"uid": state.uid});
+        if labelled {
+            labels[LABEL_OUTCOME] = Value::Null;
+            annotations[ANNOTATION_OUTCOME_RECORD] = Value::Null;
+            // Protects a label that another replica has set since.
+            metadata["resourceVersion"] = found.metadata.resource_version.clone().into();
+        }
+        metadata["labels"] = labels;
+        metadata["annotations"] = annotations;
+        let operation = if labelled { Operation::Unlabel } else { Operation::Restore };
+        Ok(Some((operation, json!({ "metadata": metadata }))))
+    }
+
+    /// Whether the outcome label of `found` does not belong to it.
+    async fn has_foreign_label(&self, state: &JobState, found: &JobObject) -> Result<bool, String> {
+        let last = match self.store.last(&state.template, &state.name).await {
+            Ok(last) => last.and_then(|last| last.known.last),
+            Err(StoreError::Foreign(_)) => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        let newest = self.store.newest_sequence().await.map_err(|e| e.to_string())?;
+        let status = JobStatus::from(found.status.clone().unwrap_or_default());
+        let job = (state.uid.as_str(), status.result().is_some());
+        Ok(is_foreign(OutcomeLabel::of(&found.metadata), job, last.as_ref(), newest))
     }
 
     /// Patches the TTL and the outcome label onto the Job, with the record that binds the label to it.
     async fn patch_outcome(&self, state: &JobState, sequence: u64) -> Result<Change, CallError> {
         let ttl = self.templates.get(&state.template).and_then(|template| template.ttl_seconds);
-        // A Job without a final condition is retired only after its outcome was `Deleted`.
+        // The condition counts, not the stored outcome: that is `Deleted` if a GET did not find the Job.
         let result = state.outcome().map_or(OutcomeResult::Deleted, |outcome| outcome.result);
         let metadata = json!({
             "uid": state.uid,
@@ -101,23 +173,9 @@ impl KubeCluster {
             Some(ttl) => json!({"metadata": metadata, "spec": {"ttlSecondsAfterFinished": ttl}}),
             None => json!({"metadata": metadata}),
         };
+        // Before the patch, whose watch event may arrive before its answer.
+        self.retired.add(&state.uid);
         self.patch(state, Operation::Retire, &patch).await.map(Change::from)
-    }
-
-    /// Removes an outcome label of another Job. The resourceVersion protects a label that the leader has
-    /// set since.
-    async fn remove_label(&self, state: &JobState) -> Result<Change, CallError> {
-        let metadata = json!({
-            "uid": state.uid,
-            "resourceVersion": state.resource_version.to_string(),
-            "labels": {LABEL_OUTCOME: null},
-            "annotations": {ANNOTATION_OUTCOME_RECORD: null},
-        });
-        match self.patch(state, Operation::Unlabel, &json!({"metadata": metadata})).await {
-            // The Job has changed. Its watch event follows.
-            Err(error) if error.code() == Some(409) => Ok(Change::Made),
-            patched => patched.map(Change::from),
-        }
     }
 
     /// Patches the Job with this uid, and reports a refusal.
@@ -130,8 +188,9 @@ impl KubeCluster {
         operation: Operation,
         patch: &Value,
     ) -> Result<Patched, CallError> {
-        let Err(error) = self.client.patch(state.name.as_ref(), patch).await else {
-            return Ok(Patched::Made);
+        let error = match self.client.patch(state.name.as_ref(), patch).await {
+            Ok(patched) => return Ok(Patched::Made(Box::new(patched))),
+            Err(error) => error,
         };
         if matches!(error.code(), Some(404 | 409 | 422)) && self.find(state).await?.is_none() {
             return Ok(Patched::Gone);
@@ -152,7 +211,7 @@ impl KubeCluster {
     }
 }
 
-/// Whether the watch selects the Job, and its metadata identifies it as `state`.
+/// Whether the metadata of the Job identifies it as `state`, and it has the label of its template.
 fn is_identified(found: &JobObject, state: &JobState) -> bool {
     let selected = found.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_TEMPLATE));
     let is_same = |now: JobState| {
@@ -166,7 +225,7 @@ fn is_identified(found: &JobObject, state: &JobState) -> bool {
 impl From<Patched> for Change {
     fn from(patched: Patched) -> Self {
         match patched {
-            Patched::Made | Patched::Gone => Self::Made,
+            Patched::Made(_) | Patched::Gone => Self::Made,
             Patched::Refused => Self::Refused,
         }
     }
@@ -175,7 +234,7 @@ impl From<Patched> for Change {
 impl Cluster for KubeCluster {
     fn is_deleted(&self, state: &JobState) -> BoxFuture<'_, Result<Deletion, String>> {
         let state = state.clone();
-        Box::pin(async move { self.deleted(&state).await.map_err(|e| e.to_string()) })
+        Box::pin(async move { self.deleted(&state).await })
     }
 
     fn is_cancelled(&self, state: &JobState) -> BoxFuture<'_, Result<bool, String>> {
@@ -188,14 +247,14 @@ impl Cluster for KubeCluster {
         Box::pin(async move { self.patch_outcome(&state, sequence).await.map_err(|e| e.to_string()) })
     }
 
-    fn remove_foreign_label(&self, state: &JobState) -> BoxFuture<'_, Result<Change, String>> {
-        let state = state.clone();
-        Box::pin(async move { self.remove_label(&state).await.map_err(|e| e.to_string()) })
-    }
-
     fn report_unpublished(&self, state: &JobState, reason: &str) -> BoxFuture<'_, ()> {
         let (state, reason) = (state.clone(), reason.to_owned());
         Box::pin(async move { self.refusals.report(&state, Operation::Publish, &reason).await })
+    }
+
+    fn ended_pods(&self, uid: &str) -> BoxFuture<'static, Vec<PodState>> {
+        let (lists, uid) = (self.ended_pods.clone(), uid.to_owned());
+        Box::pin(async move { lists.of_job(uid).await })
     }
 
     fn log_tail(

@@ -7,16 +7,22 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dispatcher_core::contract::job::{JobState, Presence};
+use tokio::time::Instant;
 
-/// The largest number of tombstones. The oldest ones go first.
-const MAX_TOMBSTONES: usize = 10_000;
-/// The largest size of all statuses together, in bytes.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How long a tombstone is kept. A replica becomes the leader within seconds of the end of the
+/// previous one, and then publishes what is due. A number of tombstones would not do: each retired Job
+/// leaves one in the other replicas.
+const KEPT: Duration = Duration::from_secs(120);
+/// The largest size of all tombstones together, in bytes.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+/// The size of a tombstone without its status.
+const BASE_BYTES: usize = 768;
 
-/// The last states of Jobs that the watch observed with a final condition before their deletion.
+/// The last states of Jobs that the watch observed with a final condition before they left it.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones(Mutex<State>);
 
@@ -24,39 +30,47 @@ pub(super) struct Tombstones(Mutex<State>);
 struct State {
     by_uid: HashMap<String, JobState>,
     /// The uids, oldest first.
-    order: VecDeque<String>,
-    /// The size of all statuses together.
+    order: VecDeque<(Instant, String)>,
+    /// The size of all tombstones together.
     bytes: usize,
 }
 
 fn size(state: &JobState) -> usize {
-    state.status.text().len()
+    BASE_BYTES + state.status.text().len()
+}
+
+impl State {
+    fn drop_oldest(&mut self) {
+        while let Some((added, _)) = self.order.front()
+            && (added.elapsed() > KEPT || self.bytes > MAX_BYTES)
+            && let Some((_, uid)) = self.order.pop_front()
+        {
+            self.bytes -= self.by_uid.remove(&uid).map_or(0, |removed| size(&removed));
+        }
+    }
 }
 
 impl Tombstones {
-    /// Keeps the last state of a deleted Job if it is final.
+    /// Keeps the last state of a Job if it is final.
     pub(super) fn add(&self, state: &JobState) {
-        // The outcome of a retired Job is stored.
-        if state.retired || state.outcome().is_none() {
+        if state.outcome().is_none() {
             return;
         }
-        let State { by_uid, order, bytes } = &mut *self.lock();
+        let mut kept = self.lock();
         let deleted = state.clone().with_presence(Presence::DeletedUnverified);
-        *bytes += size(&deleted);
-        match by_uid.insert(state.uid.clone(), deleted) {
-            Some(earlier) => *bytes -= size(&earlier),
-            None => order.push_back(state.uid.clone()),
+        kept.bytes += size(&deleted);
+        match kept.by_uid.insert(state.uid.clone(), deleted) {
+            Some(earlier) => kept.bytes -= size(&earlier),
+            None => kept.order.push_back((Instant::now(), state.uid.clone())),
         }
-        while (order.len() > MAX_TOMBSTONES || *bytes > MAX_BYTES)
-            && let Some(oldest) = order.pop_front()
-        {
-            *bytes -= by_uid.remove(&oldest).map_or(0, |removed| size(&removed));
-        }
+        kept.drop_oldest();
     }
 
-    /// The last state of a deleted Job, if it was final.
+    /// The last state of a Job that left the watch, if it was final.
     pub(super) fn get(&self, uid: &str) -> Option<JobState> {
-        self.lock().by_uid.get(uid).cloned()
+        let mut kept = self.lock();
+        kept.drop_oldest();
+        kept.by_uid.get(uid).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,12 +100,17 @@ mod tests {
         assert!(tombstones.get("not-ended").is_none());
     }
 
-    #[test]
-    fn only_the_newest_tombstones_are_kept() {
+    #[tokio::test(start_paused = true)]
+    async fn tombstones_are_kept_by_time_and_not_by_number() {
         let tombstones = Tombstones::default();
-        (0..=MAX_TOMBSTONES).for_each(|number| tombstones.add(&deleted(&number.to_string(), "Failed")));
-        assert!(tombstones.get("0").is_none());
-        assert!(tombstones.get("1").is_some() && tombstones.get(&MAX_TOMBSTONES.to_string()).is_some());
+        (0..20_000).for_each(|number| tombstones.add(&deleted(&number.to_string(), "Failed")));
+        tokio::time::advance(KEPT).await;
+        assert!(tombstones.get("0").is_some());
+        tombstones.add(&deleted("later", "Failed"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(tombstones.get("0").is_none() && tombstones.get("19999").is_none());
+        assert!(tombstones.get("later").is_some());
+        assert_eq!(tombstones.lock().bytes, size(&deleted("later", "Failed")));
     }
 
     #[test]

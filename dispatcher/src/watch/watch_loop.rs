@@ -3,17 +3,13 @@
 
 use std::{fmt::Debug, future::pending, pin::pin, time::Duration};
 
-use futures::TryStreamExt;
-use kube::{
-    Api, Resource,
-    api::ListParams,
-    runtime::watcher::{self, Event, watcher},
-};
+use futures::StreamExt;
+use kube::{Api, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    kube::{call, chain},
+    kube::call,
     leadership::Leadership,
     retry::backoff,
     status::Stopped,
@@ -21,12 +17,8 @@ use crate::{
         health::Component,
         metrics::{Metrics, Watched},
     },
+    watch::list_watch::{Event, Selection, is_gone, list_watch},
 };
-
-/// How long the API server serves one watch request. Only its end reveals a revoked permission or a
-/// dead connection, and `/readyz` has to report both within half a minute.
-const WATCH_SECONDS: u32 = 20;
-const PAGE_SIZE: u32 = 500;
 
 /// Handles the events of a watch.
 pub(super) trait EventHandler<K>: Send {
@@ -68,8 +60,8 @@ pub(super) struct WatchLoop<K> {
     pub api: Api<K>,
     /// The same for messages: `Jobs in <namespace>`.
     pub name: String,
-    /// The selector. The loop sets timeout and page size.
-    pub config: watcher::Config,
+    /// What to list and to watch.
+    pub selection: Selection,
     /// Ready while the watch works.
     pub health: Component,
     /// Counts lists and errors, under this label.
@@ -84,17 +76,16 @@ where
 {
     /// Watches until the handler returns [`Stopped`]; the caller drops the future to stop.
     pub(super) async fn run(mut self, mut handler: impl EventHandler<K>) {
-        let config = self.config.clone().timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
         let mut delays = backoff();
         loop {
-            let mut events = pin!(watcher(self.api.clone(), config.clone()));
+            let mut events = pin!(list_watch(self.api.clone(), self.selection));
             loop {
                 let next = tokio::select! {
-                    next = events.try_next() => next,
+                    next = events.next() => next,
                     () = self.relist.is_due() => break,
                 };
                 match next {
-                    Ok(Some(event)) => {
+                    Some(Ok(event)) => {
                         if matches!(event, Event::Init) {
                             self.metrics.0.lists(self.metrics.1);
                         }
@@ -107,14 +98,11 @@ where
                             delays = backoff();
                         }
                     }
-                    Ok(None) => break,
-                    Err(error) => {
+                    None => break,
+                    Some(Err(error)) => {
                         self.metrics.0.watch_ended(self.metrics.1, is_gone(&error));
-                        self.health.not_ready(format!("watch of {}: {}", self.name, chain(&error)));
+                        self.health.not_ready(format!("watch of {}: {error}", self.name));
                         self.recover(&mut delays).await;
-                        if cannot_start(&error) {
-                            break;
-                        }
                     }
                 }
             }
@@ -132,15 +120,4 @@ where
             }
         }
     }
-}
-
-/// Whether the resourceVersion has expired (410), so that everything is listed again.
-fn is_gone(error: &watcher::Error) -> bool {
-    cannot_start(error) || matches!(error, watcher::Error::WatchError(status) if status.code == 410)
-}
-
-/// Whether the API server refused to start the watch with a 410. The watcher would repeat the same
-/// resourceVersion forever.
-fn cannot_start(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }

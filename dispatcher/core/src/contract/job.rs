@@ -13,6 +13,10 @@ use crate::contract::{
     trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, Trace},
 };
 
+/// The label selector of the watches of Jobs: the Jobs of all templates that are not retired.
+pub const SELECTOR_NOT_RETIRED: &str = concat!(prefixed!("template"), ",!", prefixed!("outcome"));
+/// The label selector of the Jobs with an outcome label.
+pub const SELECTOR_RETIRED: &str = concat!(prefixed!("template"), ",", prefixed!("outcome"));
 /// Label with the template. The watches select by it.
 pub const LABEL_TEMPLATE: &str = prefixed!("template");
 /// Label with the template, as Kubernetes recommends.
@@ -21,8 +25,8 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "dispatcher";
-/// Label with the result of the stored outcome. A Job with this label and a matching
-/// [`ANNOTATION_OUTCOME_RECORD`] is retired: the dispatcher publishes no more events about it.
+/// Label with the result of the stored outcome. A finished Job with this label and a matching
+/// [`ANNOTATION_OUTCOME_RECORD`] is retired: the dispatcher neither watches it nor publishes about it.
 pub const LABEL_OUTCOME: &str = prefixed!("outcome");
 /// Annotation that binds the outcome label to its Job: `<uid>/<sequence of the outcome in
 /// JOB_STATUS>`. A label that was copied from another Job has the uid of that Job here.
@@ -76,13 +80,14 @@ pub struct JobState {
     pub request_seq: u64,
     /// The hash of that request; empty if the state comes from an event without the hash.
     pub request_hash: String,
-    /// The resourceVersion: comparable as a number within a cluster (Kubernetes KEP-5504).
+    /// The resourceVersion. As a number, it orders the states of one Job (Kubernetes KEP-5504). Two
+    /// Jobs are not ordered by it: a restored etcd counts from a lower version again.
     pub resource_version: u64,
     /// Whether the Job is retired: its outcome is stored.
     pub retired: bool,
-    /// Whether the Job has an outcome label that no record binds to its uid: it was copied from
-    /// another Job, or set manually.
-    pub foreign_label: bool,
+    /// Whether the Job is known to be the current one of its name, although the last event of its
+    /// subject belongs to another Job.
+    pub confirmed: bool,
     /// Whether the Job exists.
     pub presence: Presence,
     /// Whether a client cancelled the Job. `false` until the Job is known to be deleted.
@@ -129,7 +134,7 @@ impl JobState {
         if get(&meta.annotations, ANNOTATION_JOB_NAME).is_ok_and(|created| created != name.as_ref()) {
             return Err(UnmanagedJob(ANNOTATION_JOB_NAME));
         }
-        let label = outcome_label(meta);
+        let status = JobStatus::from(object.status.clone().unwrap_or_default());
         Ok(Self {
             template: TemplateName::try_from(template).map_err(invalid(LABEL_TEMPLATE))?,
             name,
@@ -142,14 +147,14 @@ impl JobState {
                 .map_err(|_| UnmanagedJob(ANNOTATION_REQUEST_SEQ))?,
             request_hash: get(&meta.annotations, ANNOTATION_REQUEST_HASH)?,
             resource_version: resource_version(meta).ok_or(UnmanagedJob("metadata.resourceVersion"))?,
-            retired: label == OutcomeLabel::Bound,
-            foreign_label: label == OutcomeLabel::Foreign,
+            retired: is_retired(meta, &status),
+            confirmed: false,
             presence: Presence::Present,
             cancelled: false,
             creation_time: creation_time(meta),
             trace: trace(meta),
             submitter: submitter(meta).map(Box::new),
-            status: object.status.clone().unwrap_or_default().into(),
+            status,
         })
     }
 
@@ -170,15 +175,14 @@ impl JobState {
     #[must_use]
     pub fn observed_as(self, object: &JobObject) -> Option<Self> {
         let meta = &object.metadata;
-        let label = outcome_label(meta);
+        let status = JobStatus::from(object.status.clone().unwrap_or_default());
         Some(Self {
             resource_version: resource_version(meta)?,
-            retired: label == OutcomeLabel::Bound,
-            foreign_label: label == OutcomeLabel::Foreign,
+            retired: is_retired(meta, &status),
             presence: Presence::Present,
             creation_time: creation_time(meta),
             trace: trace(meta).or(self.trace),
-            status: object.status.clone().unwrap_or_default().into(),
+            status,
             ..self
         })
     }
@@ -196,7 +200,7 @@ impl JobState {
             request_hash,
             resource_version: last.resource_version.parse().unwrap_or(0),
             retired: false,
-            foreign_label: false,
+            confirmed: false,
             presence: Presence::MissingUnverified,
             cancelled: false,
             creation_time: None,
@@ -245,25 +249,36 @@ impl JobState {
     }
 }
 
-/// The outcome label of a Job.
+/// The outcome label of a Job, and whether its record binds it to the Job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OutcomeLabel {
+pub enum OutcomeLabel {
+    /// The Job has no outcome label.
     None,
-    /// The record names the uid of this Job.
-    Bound,
     /// The record is missing, invalid, or names another uid.
-    Foreign,
+    Unbound,
+    /// The record names the uid of this Job, and the sequence of its outcome in `JOB_STATUS`.
+    Bound(u64),
 }
 
-fn outcome_label(meta: &ObjectMeta) -> OutcomeLabel {
-    if !meta.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_OUTCOME)) {
-        return OutcomeLabel::None;
+impl OutcomeLabel {
+    /// Reads the label from the metadata of a Job.
+    #[must_use]
+    pub fn of(meta: &ObjectMeta) -> Self {
+        if !meta.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_OUTCOME)) {
+            return Self::None;
+        }
+        let record = meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_OUTCOME_RECORD));
+        let record = record.and_then(|record| record.rsplit_once('/'));
+        let bound = record.filter(|(uid, _)| meta.uid.as_deref() == Some(*uid));
+        match bound.and_then(|(_, sequence)| sequence.parse().ok()) {
+            Some(sequence) => Self::Bound(sequence),
+            None => Self::Unbound,
+        }
     }
-    let record = meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_OUTCOME_RECORD));
-    let bound = record
-        .and_then(|record| record.rsplit_once('/'))
-        .is_some_and(|(uid, sequence)| meta.uid.as_deref() == Some(uid) && sequence.parse::<u64>().is_ok());
-    if bound { OutcomeLabel::Bound } else { OutcomeLabel::Foreign }
+}
+
+fn is_retired(meta: &ObjectMeta, status: &JobStatus) -> bool {
+    matches!(OutcomeLabel::of(meta), OutcomeLabel::Bound(_)) && status.result().is_some()
 }
 
 /// The value of [`ANNOTATION_OUTCOME_RECORD`] for the Job with this uid, whose outcome is stored at

@@ -102,6 +102,13 @@ impl JobStatus {
         }
     }
 
+    /// The number of pods that ended.
+    #[must_use]
+    pub fn pods_ended(&self) -> u32 {
+        let count = |pods: i32| u32::try_from(pods).unwrap_or(0);
+        count(self.0.succeeded).saturating_add(count(self.0.failed))
+    }
+
     /// Why the Job is suspended, by its condition; `None` if it is not.
     #[must_use]
     pub fn suspension(&self) -> Option<&Stall> {

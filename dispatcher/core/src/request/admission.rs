@@ -11,8 +11,9 @@ use crate::{
     contract::{
         PREFIX,
         job::{
-            ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ, JobObject,
-            LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_OUTCOME_RECORD, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID,
+            ANNOTATION_REQUEST_SEQ, JobObject, LABEL_MANAGED_BY, LABEL_NAME, LABEL_OUTCOME, LABEL_TEMPLATE,
+            MANAGED_BY, OutcomeLabel,
         },
         names::TemplateName,
     },
@@ -56,7 +57,8 @@ pub fn is_of_request(found: &JobObject, identity: &Identity, hash: Option<&str>)
 }
 
 /// What a Job that an earlier delivery created has lost of the metadata that identifies it. Keys
-/// of another delivery of the same request stay.
+/// of another delivery of the same request stay. An outcome label without a record of the Job goes:
+/// it would hide the Job from the watches.
 #[must_use]
 pub fn lost(
     template: &TemplateName,
@@ -87,7 +89,22 @@ pub fn lost(
         expected.filter(|_| !is_valid).map(|expected| (key, expected))
     });
     let map = |(key, value): (&str, &str)| (key.to_owned(), Value::from(value));
-    patch_of(&labels.map(map).collect(), &annotations.map(map).collect(), found)
+    let (mut labels, mut annotations) = (labels.map(map).collect(), annotations.map(map).collect());
+    if OutcomeLabel::of(metadata) == OutcomeLabel::Unbound {
+        remove_label(&mut labels, &mut annotations, metadata.annotations.as_ref());
+    }
+    patch_of(&labels, &annotations, found)
+}
+
+fn remove_label(
+    labels: &mut Map<String, Value>,
+    annotations: &mut Map<String, Value>,
+    found: Option<&Texts>,
+) {
+    labels.insert(LABEL_OUTCOME.to_owned(), Value::Null);
+    if found.is_some_and(|found| found.contains_key(ANNOTATION_OUTCOME_RECORD)) {
+        annotations.insert(ANNOTATION_OUTCOME_RECORD.to_owned(), Value::Null);
+    }
 }
 
 fn patch_of(
@@ -184,6 +201,30 @@ mod tests {
         assert_eq!(stripped.patch["metadata"]["labels"].as_object().unwrap().len(), 3);
         assert_eq!(stripped.patch["metadata"]["annotations"]["natsjobs.dev/request-seq"], "7");
         assert_eq!(stripped.keys.len(), 6);
+    }
+
+    #[test]
+    fn outcome_label_of_another_job_is_removed_and_that_of_the_job_stays() {
+        let template = TemplateName::try_from("simple".to_owned()).unwrap();
+        let (mut labels, _) = intact();
+        labels["natsjobs.dev/outcome"] = "Complete".into();
+        let annotations = |record: Option<&str>| {
+            let mut all = json!({"natsjobs.dev/request-id": "i", "natsjobs.dev/request-seq": "7",
+                                 "natsjobs.dev/request-hash": "h"});
+            record.into_iter().for_each(|record| all["natsjobs.dev/outcome-record"] = record.into());
+            all
+        };
+        let patch = |record| {
+            let found = found(labels.clone(), annotations(record));
+            lost(&template, &identity(), Some("h"), &found).map(|changes| changes.patch["metadata"].clone())
+        };
+        let removed = json!({"natsjobs.dev/outcome": null});
+        assert_eq!(patch(None), Some(json!({"uid": "u", "labels": removed, "annotations": {}})));
+        let record = json!({"natsjobs.dev/outcome-record": null});
+        for other in ["another/17", "u/", ""] {
+            assert_eq!(patch(Some(other)), Some(json!({"uid": "u", "labels": removed, "annotations": record})));
+        }
+        assert_eq!(patch(Some("u/17")), None);
     }
 
     #[test]

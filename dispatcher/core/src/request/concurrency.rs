@@ -1,18 +1,63 @@
 //! The concurrency limit: how many unfinished Jobs a template has, and how many more it may get.
 //!
-//! A Job counts from its reservation until the watch delivers its end. The count is rebuilt from
-//! each list of the watch, so it cannot drift. No Job is reserved before the first list.
+//! A Job counts from its reservation until its end is known: the watch delivers its final condition,
+//! or a GET shows it. A Job that leaves the watch without a final condition may only have left the
+//! selector. No Job is reserved before the first list.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::contract::{
-    job::JobState,
-    names::{JobName, RequestId, TemplateName},
-    uid::UidKey,
+use crate::{
+    contract::{
+        job::{JobObject, JobState},
+        job_status::JobStatus,
+        names::{JobName, RequestId, TemplateName},
+        uid::UidKey,
+    },
+    status::outcome_label::is_watched,
 };
 
 /// Identifies a reservation.
 pub type ReservationId = u64;
+
+/// A counted Job that the watch delivers no more. A GET decides whether it still counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DepartedJob {
+    /// The template.
+    pub template: TemplateName,
+    /// The Job's name.
+    pub name: JobName,
+    /// The Job's uid.
+    pub uid: String,
+}
+
+/// What a GET shows about a [`DepartedJob`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The Job is deleted or finished: it does not count any more.
+    Ended,
+    /// The watch selects the Job, and delivers its end.
+    Watched,
+    /// The Job is unfinished and in no watch. A later GET shows its end.
+    Hidden,
+}
+
+impl DepartedJob {
+    /// Decides by the Job that has the name now.
+    #[must_use]
+    pub fn departure(&self, found: Option<&JobObject>) -> Departure {
+        let found = found.filter(|found| found.metadata.uid.as_deref() == Some(self.uid.as_str()));
+        match found {
+            Some(found) if is_finished(found) => Departure::Ended,
+            Some(found) if is_watched(found) => Departure::Watched,
+            Some(_) => Departure::Hidden,
+            None => Departure::Ended,
+        }
+    }
+}
+
+fn is_finished(found: &JobObject) -> bool {
+    JobStatus::from(found.status.clone().unwrap_or_default()).result().is_some()
+}
 
 /// The unfinished Jobs and the reservations of all templates.
 #[derive(Debug, Default)]
@@ -94,7 +139,8 @@ impl ConcurrencyTable {
         }
     }
 
-    /// The watch delivered a Job. A deleted Job is finished.
+    /// The watch delivered a Job. Without a final condition, a deleted Job is no finished one: see
+    /// [`Self::departed`].
     pub fn apply(&mut self, job: &JobState, finished: bool) {
         let JobState { template, name, request_id, .. } = job;
         let uid = UidKey::from(job.uid.as_str());
@@ -122,14 +168,33 @@ impl ConcurrencyTable {
         }
     }
 
-    /// The list is complete: removes the Jobs that it lacks.
-    pub fn end_list(&mut self) {
+    /// The list is complete. Returns the counted Jobs that it lacks.
+    pub fn end_list(&mut self) -> Vec<DepartedJob> {
         let listed = self.listed.take().unwrap_or_default();
-        for usage in self.templates.values_mut() {
-            usage.unfinished.retain(|uid, _| listed.contains(uid));
+        let mut departed = Vec::new();
+        for (template, usage) in &mut self.templates {
+            let unlisted = usage.unfinished.iter().filter(|(uid, _)| !listed.contains(*uid));
+            departed.extend(unlisted.map(|(uid, (name, _))| departed_job(template, name, uid)));
             usage.reservations.retain(|_, state| !(state.awaits_watch && state.awaited_before_list));
         }
         self.synced = true;
+        departed
+    }
+
+    /// The watch delivered that the Job with this uid left it without a final condition. Returns the
+    /// Job if it counts.
+    #[must_use]
+    pub fn departed(&self, uid: &str) -> Option<DepartedJob> {
+        self.templates.iter().find_map(|(template, usage)| {
+            usage.unfinished.get(uid).map(|(name, _)| departed_job(template, name, uid))
+        })
+    }
+
+    /// A GET showed that the Job has ended.
+    pub fn ended(&mut self, job: &DepartedJob) {
+        if let Some(usage) = self.templates.get_mut(&job.template) {
+            usage.unfinished.remove(&job.uid);
+        }
     }
 
     /// The number of unfinished Jobs of each template; `None` before the first list.
@@ -152,6 +217,10 @@ impl ConcurrencyTable {
         let mut jobs = self.templates.get(template)?.unfinished.values();
         jobs.find(|(_, id)| id == request).map(|(name, _)| name.clone())
     }
+}
+
+fn departed_job(template: &TemplateName, name: &JobName, uid: &str) -> DepartedJob {
+    DepartedJob { template: template.clone(), name: name.clone(), uid: uid.to_owned() }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use crate::contract::{
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CompactJob {
     pub(super) resource_version: u64,
+    /// The number of pods that ended.
+    pub(super) pods_ended: u32,
     /// The status as JSON, then [`Identity`] as JSON without names of fields.
     text: Box<str>,
     status_bytes: u32,
@@ -59,6 +61,7 @@ impl CompactJob {
         let text = format!("{status}{}", serde_json::to_string(&identity).ok()?);
         Some(Self {
             resource_version: job.resource_version,
+            pods_ended: job.status.pods_ended(),
             text: text.into(),
             status_bytes: status.len().try_into().ok()?,
             truncated: job.status.is_truncated(),
@@ -91,7 +94,7 @@ impl CompactJob {
             request_hash,
             resource_version: self.resource_version,
             retired: false,
-            foreign_label: false,
+            confirmed: false,
             presence: Presence::Present,
             cancelled: false,
             creation_time: None,
@@ -173,6 +176,7 @@ mod tests {
             let compact = CompactJob::new(&full).unwrap();
             let job = compact.job().unwrap();
             prop_assert_eq!(compact.suspension(), full.suspension());
+            prop_assert_eq!(compact.pods_ended, full.status.pods_ended());
             prop_assert_eq!((&job.trace, &job.request_hash), (&full.trace, &full.request_hash));
             let last = LastEvent { uid: "u".into(), resource_version: 4, event: EventType::Attempt };
             prop_assert_eq!(resource_version(Some(&last), &job), resource_version(Some(&last), &full));

@@ -264,6 +264,7 @@ impl Simulation {
             let result = match effect {
                 Effect::FetchLog { pod, name, .. } => EffectResult::LogTail(pod, Some(name.repeat(3))),
                 Effect::Wait(timer, _) => EffectResult::TimerExpired(timer),
+                Effect::ListEnded => EffectResult::EndedPods(vec![]),
             };
             if let Some(queue) = self.replicas[replica].queues.get_mut(&key) {
                 queue.complete_effect(&uid, result);

@@ -11,6 +11,7 @@ pub mod explain;
 #[cfg(test)]
 mod fuzz;
 pub mod log_tail;
+pub mod outcome_label;
 pub mod pending_pods;
 pub mod pod_observation;
 pub mod pod_tracker;

@@ -18,6 +18,9 @@ const MAX_KEPT: usize = 16;
 const LOG_GRACE: Duration = Duration::from_secs(1);
 /// How long an outcome waits for log tails and for ended pods that are not observed yet.
 const OUTCOME_GRACE: Duration = Duration::from_secs(3);
+/// How long the watch may take to deliver an ended pod that the status of the Job counts. Then the pods
+/// are listed: they ended before the watch began.
+const WATCH_GRACE: Duration = Duration::from_secs(1);
 
 /// An unpublished event of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum Effect {
         /// The container.
         container: String,
     },
+    /// List the ended pods of the Job.
+    ListEnded,
     /// Start a timer.
     Wait(Timer, Duration),
 }
@@ -53,6 +58,8 @@ pub enum Timer {
     Stall(u64),
     /// Bounds the wait of the outcome.
     Outcome,
+    /// Delays the list of the ended pods.
+    EndedPods,
 }
 
 /// How far a Job has progressed towards its outcome.
@@ -94,6 +101,17 @@ enum OutcomeHold {
     Expired,
 }
 
+/// The list of the ended pods that the watch did not deliver.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+enum EndedList {
+    #[default]
+    Idle,
+    TimerWanted,
+    TimerRunning,
+    Wanted,
+    InProgress,
+}
+
 /// The observed pods of one Job.
 #[derive(Debug, Default)]
 pub(super) struct PodTracker {
@@ -102,6 +120,11 @@ pub(super) struct PodTracker {
     dropped: HashSet<String>,
     stalls: StallTracker,
     hold: OutcomeHold,
+    /// The number of ended pods by the status of the Job.
+    counted: u32,
+    /// How many of them the last list lacked: they are deleted.
+    absent: u32,
+    list: EndedList,
 }
 
 impl PodTracker {
@@ -133,6 +156,27 @@ impl PodTracker {
     /// The list of the pods is complete.
     pub(super) fn pods_listed(&mut self) {
         self.stalls.pods_listed();
+    }
+
+    /// Records how many pods have ended by the status of the Job. If the watch does not deliver them in
+    /// time, they are listed.
+    pub(super) fn count_ended(&mut self, counted: u32) {
+        self.counted = self.counted.max(counted);
+        if self.list == EndedList::Idle && self.lacks_ended() {
+            self.list = EndedList::TimerWanted;
+        }
+    }
+
+    /// Records the ended pods that exist.
+    pub(super) fn ended_listed(&mut self, pods: Vec<PodState>) {
+        pods.into_iter().for_each(|pod| self.observe(pod));
+        self.absent = self.counted.saturating_sub(self.ended_pods());
+        self.list = EndedList::Idle;
+    }
+
+    /// Whether some ended pods are neither observed nor deleted.
+    fn lacks_ended(&self) -> bool {
+        self.ended_pods().saturating_add(self.absent) < self.counted
     }
 
     /// Marks every kept event as unpublished. The stream may have lost it.
@@ -208,6 +252,17 @@ impl PodTracker {
             self.hold = OutcomeHold::TimerRunning;
             effects.push(Effect::Wait(Timer::Outcome, OUTCOME_GRACE));
         }
+        match self.list {
+            EndedList::TimerWanted => {
+                self.list = EndedList::TimerRunning;
+                effects.push(Effect::Wait(Timer::EndedPods, WATCH_GRACE));
+            }
+            EndedList::Wanted => {
+                self.list = EndedList::InProgress;
+                effects.push(Effect::ListEnded);
+            }
+            EndedList::Idle | EndedList::TimerRunning | EndedList::InProgress => {}
+        }
         let timers = self.stalls.take_timers().into_iter();
         effects.extend(timers.map(|(token, delay)| Effect::Wait(Timer::Stall(token), delay)));
         effects
@@ -247,6 +302,9 @@ impl PodTracker {
         match timer {
             Timer::Outcome => self.hold = OutcomeHold::Expired,
             Timer::Stall(token) => self.stalls.timer_expired(*token),
+            Timer::EndedPods => {
+                self.list = if self.lacks_ended() { EndedList::Wanted } else { EndedList::Idle };
+            }
             Timer::Log(uid) => {
                 if let Some(EndedPod { log: LogState::Fetching { late }, .. }) = self.ended.get_mut(uid) {
                     *late = true;
@@ -257,8 +315,13 @@ impl PodTracker {
 
     /// Whether the outcome has to wait for log tails, or for some of the `pods` that have ended.
     pub(super) fn holds_outcome(&mut self, pods: u32) -> bool {
+        self.count_ended(pods);
+        // The list has a deadline of its own.
+        if self.list != EndedList::Idle && self.lacks_ended() {
+            return true;
+        }
         let incomplete = self.ended.values().any(|pod| pod.log != LogState::Done || !pod.published);
-        if self.hold == OutcomeHold::Expired || !incomplete && self.ended_pods() >= pods {
+        if self.hold == OutcomeHold::Expired || !incomplete {
             return false;
         }
         if self.hold == OutcomeHold::Idle {

@@ -31,10 +31,11 @@ pub enum Action {
     ClosePrevious,
     /// Ask the API server whether the Job is really deleted.
     VerifyDeleted,
-    /// Patch the TTL and the outcome label onto the Job. Its outcome is stored.
+    /// Ask the API server which Job has the name: the last event belongs to another Job.
+    VerifyCurrent,
+    /// Patch the TTL and the outcome label onto the Job. It has a final condition, and its outcome is
+    /// stored.
     Retire,
-    /// Remove an outcome label that does not belong to the Job, which has no outcome yet.
-    RemoveForeignLabel,
     /// Publish an attempt or a stall of the Job.
     PublishPending(PendingEvent),
     /// Wait for the outcome of the previous Job of this name. Only the watch may close that Job.
@@ -45,14 +46,10 @@ pub enum Action {
 #[must_use]
 pub fn reconcile(last: Option<&LastEvent>, job: &JobState, source: Source) -> Option<Action> {
     match last {
-        // The subject has an event of a newer Job: this observation is outdated.
-        Some(last) if last.uid != job.uid && job.resource_version <= last.resource_version => None,
-        Some(last) if last.uid != job.uid && !last.is_final() => {
-            Some(if source == Source::Watch { Action::ClosePrevious } else { Action::AwaitPrevious })
-        }
+        Some(last) if last.uid != job.uid => reconcile_other(last, job, source),
         _ if job.retired => None,
-        Some(last) if last.uid == job.uid => reconcile_published(last, job, source),
-        _ => reconcile_unpublished(job),
+        Some(last) => reconcile_published(last, job, source),
+        None => reconcile_unpublished(job),
     }
 }
 
@@ -63,6 +60,54 @@ pub fn reconcile(last: Option<&LastEvent>, job: &JobState, source: Source) -> Op
 #[must_use]
 pub fn needs_reconcile(last: Option<&LastEvent>, job: &JobState) -> bool {
     !job.retired || last.is_some_and(|last| last.uid != job.uid && !last.is_final())
+}
+
+/// The last event belongs to another Job of the name.
+///
+/// The resourceVersions do not tell which of two Jobs is newer: a restored etcd assigns lower ones
+/// again. So a GET decides. Only the response to a create is proof by itself, and it is outdated only
+/// if another replica has published a later Job since.
+fn reconcile_other(last: &LastEvent, job: &JobState, source: Source) -> Option<Action> {
+    // A missing Job was read from its last event. It was closed since.
+    if matches!(job.presence, Presence::MissingUnverified | Presence::Missing) {
+        return None;
+    }
+    let is_created = source == Source::Create && job.resource_version > last.resource_version;
+    if !job.confirmed && !is_created {
+        return Some(Action::VerifyCurrent);
+    }
+    if !last.is_final() {
+        return Some(if source == Source::Watch { Action::ClosePrevious } else { Action::AwaitPrevious });
+    }
+    if job.retired { None } else { reconcile_unpublished(job) }
+}
+
+/// What the API server's answer to [`Action::VerifyCurrent`] means for an observed Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameCheck {
+    /// The Job has the name. The Job of the last event is deleted.
+    Current,
+    /// The Job was deleted, and is newer than the Job of the last event.
+    Deleted,
+    /// The observation is outdated.
+    Outdated,
+}
+
+/// Decides [`Action::VerifyCurrent`]. `holder` is the uid of the Job that has the name.
+#[must_use]
+pub fn check_name(last: Option<&LastEvent>, job: &JobState, holder: Option<&str>) -> NameCheck {
+    let is_present = job.presence == Presence::Present;
+    if holder == Some(job.uid.as_str()) {
+        // A deleted Job that exists has only left the selector of the watch.
+        return if is_present { NameCheck::Current } else { NameCheck::Outdated };
+    }
+    // The watch delivers the deletion of a Job that was present.
+    if is_present || last.is_some_and(|last| holder == Some(last.uid.as_str())) {
+        return NameCheck::Outdated;
+    }
+    // Neither Job exists. Then a wrong order costs the events of a Job that nobody can look up.
+    let is_newer = last.is_none_or(|last| job.resource_version > last.resource_version);
+    if is_newer { NameCheck::Deleted } else { NameCheck::Outdated }
 }
 
 /// The subject has no event of this Job.
@@ -83,16 +128,14 @@ fn reconcile_published(last: &LastEvent, job: &JobState, source: Source) -> Opti
         return None;
     }
     if last.is_final() {
-        return (job.presence == Presence::Present).then_some(Action::Retire);
+        // Without a final condition, the Job stays in the watch: it counts towards the limits.
+        return (job.presence == Presence::Present && job.is_finished()).then_some(Action::Retire);
     }
     match job.presence {
         Presence::Present if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Modified, None))
         }
-        Presence::Present => match job.outcome() {
-            Some(outcome) => Some(publish_outcome(outcome)),
-            None => job.foreign_label.then_some(Action::RemoveForeignLabel),
-        },
+        Presence::Present => job.outcome().map(publish_outcome),
         Presence::DeletedUnverified | Presence::MissingUnverified => Some(Action::VerifyDeleted),
         Presence::Deleted if job.resource_version > last.resource_version => {
             Some(Action::Publish(EventType::Deleted, None))

@@ -16,6 +16,7 @@ use crate::{
     },
     status::{
         compact_job::CompactJob,
+        pod_observation::PodState,
         pod_tracker::{JobEnd, PendingEvent, PodTracker, Timer},
         reconcile::{Action, Source, reconcile},
         subject::{LastEvent, SubjectState},
@@ -95,8 +96,8 @@ pub enum ActionResult {
     Verified(DeletionCheck),
     /// The Job has its TTL and its outcome label.
     Retired,
-    /// The Job has no foreign outcome label any more, or has changed.
-    LabelRemoved,
+    /// The Job is the current one of its name, although the last event belongs to another Job.
+    Current,
     /// Kubernetes refuses this change of this Job. The caller observes the Job again later.
     Refused,
     /// This replica lost the leadership.
@@ -121,6 +122,8 @@ pub enum EffectResult {
     LogTail(String, Option<String>),
     /// The timer expired.
     TimerExpired(Timer),
+    /// The ended pods that exist.
+    EndedPods(Vec<PodState>),
 }
 
 impl<W> SubjectQueue<W> {
@@ -308,12 +311,12 @@ impl<W> SubjectQueue<W> {
             }
             ActionResult::Read(subject) => self.set_subject(subject),
             ActionResult::Retired => work.first_job().into_iter().for_each(|job| job.retired = true),
-            ActionResult::LabelRemoved => {
-                work.first_job().into_iter().for_each(|job| job.foreign_label = false);
+            ActionResult::Current => work.first_job().into_iter().for_each(|job| job.confirmed = true),
             }
             ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
                 if let Some(job) = work.first_job() {
                     job.cancelled = check == DeletionCheck::Cancelled;
+                    job.confirmed = true;
                     job.presence = match job.presence {
                         Presence::DeletedUnverified => Presence::Deleted,
                         Presence::MissingUnverified => Presence::Missing,
@@ -343,13 +346,18 @@ impl<W> SubjectQueue<W> {
     }
 
     fn set_subject(&mut self, subject: SubjectState) {
-        let uid = |subject: &SubjectState| subject.last.as_ref().map(|last| last.uid.clone());
         let ended = subject.last.as_ref().filter(|last| last.is_final());
         if let Some(last) = ended {
             self.trackers.retain(|(uid, _)| *uid != last.uid);
         }
         if ended.is_some() || uid(&subject) != uid(&self.subject) {
             self.published_job = None;
+        }
+        // If another Job has the last event now, a new GET decides about the queued Jobs.
+        if let Some(work) = self.work.as_mut().filter(|_| uid(&subject) != uid(&self.subject)) {
+            let queued = work.pending.iter_mut().map(|(job, _)| job).chain(&mut work.deferred);
+            let confirmed = queued.filter(|job| job.confirmed);
+            confirmed.for_each(|job| Arc::make_mut(job).confirmed = false);
         }
         self.subject = subject;
     }
@@ -393,6 +401,11 @@ impl<W> Work<W> {
             job.into_iter().for_each(|job| self.pending.push_front((job, Source::Create)));
         }
     }
+}
+
+/// The uid of the Job of the last event.
+fn uid(subject: &SubjectState) -> Option<&str> {
+    subject.last.as_ref().map(|last| last.uid.as_str())
 }
 
 #[cfg(test)]

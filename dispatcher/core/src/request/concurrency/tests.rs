@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::a_job;
@@ -117,8 +117,44 @@ fn job_that_a_later_list_lacks_is_not_counted() {
     table.begin_list();
     table.job_exists(&template(), during, &uid(2), false);
     table.release(&template(), during);
-    table.end_list();
+    let departed = table.end_list();
+    assert_eq!(used(&table), 2, "a Job that the list lacks may only have left the selector");
+    assert_eq!(departed.iter().map(|job| job.uid.as_str()).collect::<Vec<_>>(), ["u3"]);
+    departed.iter().for_each(|job| table.ended(job));
     assert_eq!(used(&table), 1, "only the Job that may have been created after the list counts");
+}
+
+#[test]
+fn job_that_leaves_the_watch_counts_until_a_get_shows_its_end() {
+    let mut table = synced();
+    observe(&mut table, 1, false);
+    assert_eq!(table.departed("another"), None);
+    let departed = table.departed("u1").unwrap();
+    assert_eq!(used(&table), 1);
+    table.ended(&departed);
+    assert_eq!((used(&table), table.departed("u1")), (0, None));
+}
+
+fn found(uid: &str, labels: &Value, status: &Value) -> JobObject {
+    serde_json::from_value(json!({"metadata": {"uid": uid, "labels": labels}, "spec": {}, "status": status}))
+        .unwrap()
+}
+
+#[test]
+fn get_of_a_departed_job_decides_by_uid_condition_and_labels() {
+    let job = departed_job(&template(), &JobName::try_from("a").unwrap(), "u");
+    let (watched, hidden) = (
+        json!({"natsjobs.dev/template": "simple"}),
+        json!({"natsjobs.dev/template": "simple", "natsjobs.dev/outcome": "Complete"}),
+    );
+    let finished = json!({"conditions": [{"type": "Failed", "status": "True"}]});
+    assert_eq!(job.departure(None), Departure::Ended);
+    assert_eq!(job.departure(Some(&found("another", &watched, &json!({})))), Departure::Ended);
+    assert_eq!(job.departure(Some(&found("u", &watched, &json!({"active": 1})))), Departure::Watched);
+    for labels in [&hidden, &json!({})] {
+        assert_eq!(job.departure(Some(&found("u", labels, &json!({"active": 1})))), Departure::Hidden);
+        assert_eq!(job.departure(Some(&found("u", labels, &finished))), Departure::Ended);
+    }
 }
 
 /// What happens to one of a few requests.
@@ -146,6 +182,16 @@ struct SimulatedJob {
     states: Vec<bool>,
     delivered: usize,
     deleted: bool,
+}
+
+/// Ends a list. A GET of each Job that it lacks shows whether the Job is deleted.
+fn end_list(table: &mut ConcurrencyTable, jobs: &[SimulatedJob]) {
+    for departed in table.end_list() {
+        let n: usize = departed.uid.trim_start_matches('u').parse().unwrap();
+        if jobs[n].deleted {
+            table.ended(&departed);
+        }
+    }
 }
 
 proptest! {
@@ -187,7 +233,7 @@ proptest! {
                             observe(&mut table, n, *finished);
                         }
                     }
-                    table.end_list();
+                    end_list(&mut table, &jobs);
                 }
                 _ => {}
             }
@@ -211,7 +257,7 @@ proptest! {
                 observe(&mut table, n, *finished);
             }
         }
-        table.end_list();
+        end_list(&mut table, &jobs);
         prop_assert_eq!(used(&table), unfinished);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     status::{
         event_body::{EventBody, status_event},
         event_size::fit,
-        reconcile::{Action, resource_version},
+        reconcile::{Action, NameCheck, check_name, resource_version},
         subject::{LastEvent, SubjectKey, SubjectState},
         subject_queue::{ActionResult, DeletionCheck},
     },
@@ -89,7 +89,15 @@ impl Simulation {
                     (false, false) => DeletionCheck::Deleted,
                 })
             }
-            Action::RemoveForeignLabel => ActionResult::LabelRemoved,
+            Action::VerifyCurrent => {
+                let holder = self.jobs.get(job.name.as_ref()).map(|(uid, _)| uid.as_str());
+                match (check_name(subject.last.as_ref(), job, holder), self.cancelled) {
+                    (NameCheck::Current, _) => ActionResult::Current,
+                    (NameCheck::Outdated, _) => ActionResult::Verified(DeletionCheck::Exists),
+                    (NameCheck::Deleted, true) => ActionResult::Verified(DeletionCheck::Cancelled),
+                    (NameCheck::Deleted, false) => ActionResult::Verified(DeletionCheck::Deleted),
+                }
+            }
             Action::Retire => {
                 let events = self.stream.get(key).into_iter().flatten();
                 let mut outcomes = events.filter(|(_, event, _)| event.event == EventType::Outcome);

@@ -40,8 +40,16 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
                     job.retired = true;
                     continue;
                 }
-                Some(Action::RemoveForeignLabel) => {
-                    job.foreign_label = false;
+                Some(Action::VerifyCurrent) => {
+                    // The API server has the newest Job so far.
+                    let holder = jobs.iter().map(|(job, _)| job.uid.as_str()).max();
+                    match check_name(last.as_ref(), &job, holder) {
+                        NameCheck::Outdated => break,
+                        NameCheck::Current => job.confirmed = true,
+                        NameCheck::Deleted => {
+                            job = JobState { confirmed: true, ..job.with_presence(Presence::Deleted) };
+                        }
+                    }
                     continue;
                 }
                 Some(Action::PublishPending(_)) => panic!("only the queue returns events of pods"),
@@ -52,7 +60,10 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
             *last = Some(event);
         }
         assert!(
-            matches!(reconcile(last.as_ref(), &job, *source), None | Some(Action::AwaitPrevious)),
+            matches!(
+                reconcile(last.as_ref(), &job, *source),
+                None | Some(Action::AwaitPrevious | Action::VerifyCurrent)
+            ),
             "an action is left: {last:?} {job:?}"
         );
     }
@@ -145,17 +156,23 @@ fn job_with_an_outcome_is_retired_once() {
 }
 
 #[test]
-fn job_with_a_foreign_outcome_label_has_its_own_events_and_loses_the_label() {
-    use EventType::{Added, Outcome};
-    let copied = |version, status| JobState { foreign_label: true, ..a_job("copy", version, status) };
-    let original = last("original", 5, Outcome);
-    let running = copied(7, json!({"active": 1}));
-    assert_eq!(reconcile(Some(&original), &running, Source::Watch), Some(Action::Publish(Added, None)));
-    let added = last("copy", 7, Added);
-    assert_eq!(reconcile(Some(&added), &running, Source::Watch), Some(Action::RemoveForeignLabel));
-    // Its own label replaces the foreign one.
-    let mut published = Some(original);
-    assert_eq!(types(&run(&mut published, &[(copied(7, complete()), Source::Watch)])), [Added, Outcome]);
+fn job_without_a_final_condition_is_never_retired() {
+    let published = last("u", 5, EventType::Outcome);
+    for status in [json!({}), json!({"active": 1}), json!({"conditions": [{"type": "FailureTarget", "status": "True"}]})]
+    {
+        assert_eq!(reconcile(Some(&published), &a_job("u", 9, status), Source::Watch), None);
+    }
+    assert_eq!(
+        reconcile(Some(&published), &a_job("u", 10, complete()), Source::Watch),
+        Some(Action::Retire)
+    );
+}
+
+#[test]
+fn job_that_leaves_the_watch_after_its_outcome_needs_no_action() {
+    let published = last("u", 5, EventType::Outcome);
+    let left = a_job("u", 6, complete()).with_presence(Presence::DeletedUnverified);
+    assert_eq!(reconcile(Some(&published), &left, Source::Watch), None);
 }
 
 #[test]
@@ -170,20 +187,54 @@ fn job_with_a_reused_name_is_added_after_the_outcome_of_the_previous_job() {
 #[test]
 fn only_the_watch_closes_a_previous_job_without_an_outcome() {
     let published = last("old", 5, EventType::Modified);
-    let new = a_job("new", 9, json!({}));
+    let new = JobState { confirmed: true, ..a_job("new", 9, json!({})) };
     assert_eq!(reconcile(Some(&published), &new, Source::Create), Some(Action::AwaitPrevious));
     assert_eq!(reconcile(Some(&published), &new, Source::Watch), Some(Action::ClosePrevious));
 }
 
 #[test]
-fn late_state_of_a_previous_job_needs_no_action() {
-    let published = last("new", 9, EventType::Added);
-    let old = a_job("old", 8, json!({}));
-    assert_eq!(reconcile(Some(&published), &old, Source::Watch), None);
-    assert_eq!(
-        reconcile(Some(&published), &old.with_presence(Presence::DeletedUnverified), Source::Watch),
-        None
-    );
+fn a_get_decides_between_two_jobs_whatever_their_versions() {
+    let added = last("a", 9, EventType::Added);
+    // After a restore of etcd, the newer Job can have the lower version.
+    for version in [1, 8, 9, 10, 99] {
+        let observed = a_job("b", version, json!({}));
+        assert_eq!(reconcile(Some(&added), &observed, Source::Watch), Some(Action::VerifyCurrent));
+        let deleted = observed.clone().with_presence(Presence::DeletedUnverified);
+        assert_eq!(reconcile(Some(&added), &deleted, Source::Watch), Some(Action::VerifyCurrent));
+        assert_eq!(check_name(Some(&added), &observed, Some("b")), NameCheck::Current);
+        assert_eq!(check_name(Some(&added), &deleted, Some("b")), NameCheck::Outdated, "it left the watch");
+        for holder in [None, Some("a"), Some("c")] {
+            assert_eq!(check_name(Some(&added), &observed, holder), NameCheck::Outdated, "{holder:?}");
+        }
+        assert_eq!(check_name(Some(&added), &deleted, Some("a")), NameCheck::Outdated);
+    }
+}
+
+#[test]
+fn of_two_deleted_jobs_the_newer_one_is_published() {
+    let added = last("a", 9, EventType::Added);
+    let deleted = |version| a_job("b", version, json!({})).with_presence(Presence::DeletedUnverified);
+    for holder in [None, Some("c")] {
+        assert_eq!(check_name(Some(&added), &deleted(10), holder), NameCheck::Deleted);
+        assert_eq!(check_name(Some(&added), &deleted(8), holder), NameCheck::Outdated);
+    }
+}
+
+#[test]
+fn response_to_a_create_is_proof_unless_a_later_job_is_published() {
+    let (closed, newer) = (last("a", 5, EventType::Outcome), last("a", 50, EventType::Outcome));
+    let created = a_job("b", 9, json!({}));
+    let added = Some(Action::Publish(EventType::Added, None));
+    assert_eq!(reconcile(Some(&closed), &created, Source::Create), added);
+    assert_eq!(reconcile(Some(&newer), &created, Source::Create), Some(Action::VerifyCurrent));
+    let confirmed = JobState { confirmed: true, ..created };
+    assert_eq!(reconcile(Some(&newer), &confirmed, Source::Create), added);
+}
+
+#[test]
+fn last_published_state_of_a_missing_job_is_outdated_by_another_job() {
+    let missing = a_job("old", 8, json!({})).with_presence(Presence::MissingUnverified);
+    assert_eq!(reconcile(Some(&last("new", 3, EventType::Added)), &missing, Source::Watch), None);
 }
 
 /// Observations of up to three Jobs of one name, in any order and with repetitions.
@@ -195,7 +246,6 @@ fn histories() -> impl Strategy<Value = Vec<(JobState, Source)>> {
                 [Presence::Present, Presence::DeletedUnverified, Presence::MissingUnverified][presence];
             let mut state = a_job(&format!("u{job}"), job * 10 + at, status).with_presence(presence);
             state.retired = retired && finished;
-            state.foreign_label = retired && !finished;
             let create = from_create && presence == Presence::Present;
             (state, if create { Source::Create } else { Source::Watch })
         },
@@ -238,6 +288,7 @@ fn previous_job_is_closed_although_the_current_one_is_retired() {
     let previous = LastEvent { uid: "previous".into(), resource_version: 5, event: EventType::Added };
     let retired = JobState { retired: true, ..a_job("current", 9, json!({})) };
     assert!(needs_reconcile(Some(&previous), &retired));
+    let retired = JobState { confirmed: true, ..retired };
     assert_eq!(reconcile(Some(&previous), &retired, Source::Watch), Some(Action::ClosePrevious));
     let closed = LastEvent { event: EventType::Outcome, ..previous };
     assert!(!needs_reconcile(Some(&closed), &retired) && !needs_reconcile(None, &retired));

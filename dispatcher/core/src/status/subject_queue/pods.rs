@@ -58,11 +58,16 @@ impl<W> SubjectQueue<W> {
             return None;
         }
         let (uid, suspended) = (last.uid.clone(), job.suspension());
-        if suspended.is_none() && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
+        let ended = job.pods_ended;
+        let untracked = || !self.trackers.iter().any(|(tracked, _)| *tracked == uid);
+        if suspended.is_none() && ended == 0 && untracked() {
             return None;
         }
         let tracker = self.tracker(uid)?;
         tracker.suspended(suspended);
+        if end != JobEnd::Deleted {
+            tracker.count_ended(ended);
+        }
         tracker.next(end)
     }
 
@@ -118,6 +123,7 @@ impl<W> SubjectQueue<W> {
         match result {
             EffectResult::LogTail(pod, tail) => tracker.log_fetched(&pod, tail),
             EffectResult::TimerExpired(timer) => tracker.timer_expired(&timer),
+            EffectResult::EndedPods(pods) => tracker.ended_listed(pods),
         }
     }
 }

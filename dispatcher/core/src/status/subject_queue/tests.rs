@@ -9,7 +9,7 @@ use crate::{
     status::{
         pod_observation::{PodState, Wait},
         pod_tracker::{Effect, tests::ended},
-        reconcile::resource_version,
+        reconcile::{NameCheck, check_name, resource_version},
     },
     testing::a_job,
 };
@@ -138,26 +138,35 @@ fn refused_retirement_does_not_block_the_next_job_of_the_name() {
     assert_eq!(next_action(&mut queue), Some(Action::Retire));
     queue.enqueue(a_job("next", 9, json!({})), Source::Watch);
     queue.complete(ActionResult::Refused);
+    assert_eq!(next_action(&mut queue), Some(Action::VerifyCurrent));
+    queue.complete(ActionResult::Current);
     assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
 }
 
 #[test]
 fn refused_retirement_leaves_an_idle_queue() {
     let mut queue = SubjectQueue::<()>::new(subject(4, "u", 4, EventType::Outcome));
-    queue.enqueue(a_job("u", 4, json!({})), Source::Watch);
+    let finished = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+    queue.enqueue(a_job("u", 4, finished), Source::Watch);
     assert_eq!(next_action(&mut queue), Some(Action::Retire));
     queue.complete(ActionResult::Refused);
     assert!(queue.is_idle(true));
 }
 
 #[test]
-fn foreign_label_is_removed_once() {
-    let mut queue = SubjectQueue::<()>::new(subject(1, "u", 1, EventType::Added));
-    let labelled = JobState { foreign_label: true, ..a_job("u", 1, json!({})) };
-    queue.enqueue(labelled, Source::Watch);
-    assert_eq!(next_action(&mut queue), Some(Action::RemoveForeignLabel));
-    queue.complete(ActionResult::LabelRemoved);
-    assert_eq!(next_action(&mut queue), None);
+fn job_that_is_current_closes_the_previous_one_until_a_third_job_is_published() {
+    let mut queue = SubjectQueue::<()>::new(subject(1, "a", 9, EventType::Added));
+    queue.enqueue(a_job("b", 2, json!({})), Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::VerifyCurrent));
+    queue.complete(ActionResult::Current);
+    assert_eq!(next_action(&mut queue), Some(Action::ClosePrevious));
+    // Another replica has published an event of a third Job since.
+    queue.complete(ActionResult::Read(subject(5, "c", 3, EventType::Added)));
+    assert_eq!(next_action(&mut queue), Some(Action::VerifyCurrent));
+    queue.complete(ActionResult::Current);
+    assert_eq!(next_action(&mut queue), Some(Action::ClosePrevious));
+    queue.complete(ActionResult::Published(subject(6, "c", 3, EventType::Outcome)));
+    assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
 }
 
 #[test]
@@ -194,6 +203,8 @@ fn created_job_waits_until_the_watch_closes_the_previous_job() {
         queue.complete(ActionResult::Read(subject(1, "previous", 1, EventType::Added)));
     }
     queue.enqueue(a_job("u", 5, json!({})), Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::VerifyCurrent));
+    queue.complete(ActionResult::Current);
     assert_eq!(
         next_action(&mut queue),
         Some(Action::ClosePrevious),
@@ -473,6 +484,7 @@ impl Caller {
                     self.store(LastEvent { event: EventType::Outcome, ..previous })
                 }
                 Action::VerifyDeleted => ActionResult::Verified(DeletionCheck::Deleted),
+                Action::VerifyCurrent => verify_current(&job, &subject),
                 Action::Retire => ActionResult::Retired,
                 Action::AwaitPrevious => ActionResult::Read(subject),
                 // After a fenced publish the caller reads the last message.
@@ -525,9 +537,22 @@ impl Caller {
             let result = match effect {
                 Effect::FetchLog { pod, .. } => EffectResult::LogTail(pod, Some("tail".into())),
                 Effect::Wait(timer, _) => EffectResult::TimerExpired(timer),
+                Effect::ListEnded => EffectResult::EndedPods(vec![]),
             };
             queue.complete_effect(&uid, result);
         }
+    }
+}
+
+/// What a GET shows if the uids of the Jobs of a name increase.
+fn verify_current(job: &JobState, subject: &SubjectState) -> ActionResult {
+    let last = subject.last.as_ref();
+    let newer = last.filter(|last| last.uid > job.uid).map(|last| last.uid.as_str());
+    let holder = newer.or((job.presence == Presence::Present).then_some(job.uid.as_str()));
+    match check_name(last, job, holder) {
+        NameCheck::Current => ActionResult::Current,
+        NameCheck::Deleted => ActionResult::Verified(DeletionCheck::Deleted),
+        NameCheck::Outdated => ActionResult::Verified(DeletionCheck::Exists),
     }
 }
 
