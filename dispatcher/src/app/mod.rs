@@ -91,16 +91,15 @@ async fn run_on(
         () = stop.cancelled() => return Ok(()),
     };
     let client = prepared.connections.client();
-    let shared =
-        Shared {
-            config,
-            health: health.clone(),
-            metrics,
-            spans: spans.clone(),
-            leadership,
-            limiter,
-            retired: RetiredJobs::default(),
-        };
+    let shared = Shared {
+        config,
+        health: health.clone(),
+        metrics,
+        spans: spans.clone(),
+        leadership,
+        limiter,
+        retired: RetiredJobs::default(),
+    };
     start_tasks(&mut supervisor, prepared, shared, leader);
     start.ready();
 

@@ -76,7 +76,11 @@ impl Departures {
 
     fn due(&self) -> Vec<DepartedJob> {
         let now = Instant::now();
-        self.lock().values().filter(|departed| departed.due <= now).map(|departed| departed.job.clone()).collect()
+        self.lock()
+            .values()
+            .filter(|departed| departed.due <= now)
+            .map(|departed| departed.job.clone())
+            .collect()
     }
 
     async fn read(&self, job: DepartedJob) {

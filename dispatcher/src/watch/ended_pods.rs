@@ -4,7 +4,7 @@
 //! server reads all pods of the namespace for each list.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -57,8 +57,8 @@ impl EndedPods {
     /// The ended pods of the Job with this uid that exist. Empty after the deadline.
     pub(super) async fn of_job(&self, uid: String) -> Vec<PodState> {
         let pods = with_deadline(DEADLINE, self.list_with_others(uid.clone())).await;
-        self.lock().retain(|(_, sender)| !sender.is_closed());
         pods.unwrap_or_else(|error| {
+            self.lock().retain(|(_, sender)| !sender.is_closed());
             tracing::warn!(job_uid = uid, %error, "cannot list the ended pods of a job");
             vec![]
         })
@@ -86,7 +86,7 @@ impl EndedPods {
 
     /// Lists for the Jobs that have waited longest.
     async fn list_next(&self) -> Result<(), CallError> {
-        let uids: Vec<String> = self.lock().iter().take(MAX_JOBS).map(|(uid, _)| uid.clone()).collect();
+        let uids: BTreeSet<String> = self.lock().iter().take(MAX_JOBS).map(|(uid, _)| uid.clone()).collect();
         if uids.is_empty() {
             return Ok(());
         }
@@ -99,8 +99,9 @@ impl EndedPods {
         Ok(())
     }
 
-    async fn list(&self, uids: &[String]) -> Result<HashMap<String, Vec<PodState>>, CallError> {
-        let labels = format!("{LABEL_TEMPLATE},{LABEL_JOB_UID} in ({})", uids.join(","));
+    async fn list(&self, uids: &BTreeSet<String>) -> Result<HashMap<String, Vec<PodState>>, CallError> {
+        let uids = uids.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let labels = format!("{LABEL_TEMPLATE},{LABEL_JOB_UID} in ({uids})");
         let mut params = ListParams::default().labels(&labels).fields(ENDED).limit(PAGE_SIZE);
         let mut found = HashMap::<String, Vec<PodState>>::new();
         loop {

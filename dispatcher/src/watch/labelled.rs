@@ -51,7 +51,7 @@ impl LabelledJobWatch {
                 watch_fields: NOT_SUCCEEDED,
             },
             health: self.health.clone(),
-            metrics: (self.metrics.clone(), Watched::Jobs),
+            metrics: (self.metrics.clone(), Watched::LabelledJobs),
             // It never lists again: a resync has nothing to read here.
             relist: RelistTrigger { changes: watch::channel(0).1, leadership: None },
         };

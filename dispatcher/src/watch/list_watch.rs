@@ -94,7 +94,8 @@ where
     async fn step(&self, state: State<K>) -> (Result<Option<Event<K>>, CallError>, State<K>) {
         match state {
             State::Start => {
-                let first = State::List { items: vec![].into_iter(), version: String::new(), page: Page::First };
+                let first =
+                    State::List { items: vec![].into_iter(), version: String::new(), page: Page::First };
                 (Ok(Some(Event::Init)), first)
             }
             State::List { mut items, version, page } => match (items.next(), page) {

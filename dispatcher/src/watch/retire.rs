@@ -113,7 +113,11 @@ impl KubeCluster {
 
     /// The patch that brings a Job back into the watch, with the operation that it is. `None` if the
     /// watch selects the Job and its metadata is intact, or if the Job is retired.
-    async fn repair(&self, state: &JobState, found: &JobObject) -> Result<Option<(Operation, Value)>, String> {
+    async fn repair(
+        &self,
+        state: &JobState,
+        found: &JobObject,
+    ) -> Result<Option<(Operation, Value)>, String> {
         let (labelled, identified) =
             (OutcomeLabel::of(&found.metadata) != OutcomeLabel::None, is_identified(found, state));
         if labelled && !self.has_foreign_label(state, found).await? {

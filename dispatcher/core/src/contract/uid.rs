@@ -1,5 +1,7 @@
 //! The uid of an object as the key of a table, without an allocation of its own.
 
+use std::fmt;
+
 use uuid::{Uuid, fmt::Hyphenated};
 
 /// A uid. Kubernetes sets UUIDs; any other text is kept as it is.
@@ -19,6 +21,15 @@ impl From<&str> for UidKey {
     }
 }
 
+impl fmt::Display for UidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(bytes) => Uuid::from_bytes(*bytes).fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +41,7 @@ mod tests {
         let keys = texts.map(UidKey::from);
         assert!(matches!(keys[0], UidKey::Uuid(_)));
         for (index, key) in keys.iter().enumerate() {
+            assert_eq!(key.to_string(), texts[index]);
             assert_eq!(keys.iter().position(|other| other == key), Some(index), "{}", texts[index]);
         }
     }

@@ -222,7 +222,10 @@ mod tests {
         assert_eq!(patch(None), Some(json!({"uid": "u", "labels": removed, "annotations": {}})));
         let record = json!({"natsjobs.dev/outcome-record": null});
         for other in ["another/17", "u/", ""] {
-            assert_eq!(patch(Some(other)), Some(json!({"uid": "u", "labels": removed, "annotations": record})));
+            assert_eq!(
+                patch(Some(other)),
+                Some(json!({"uid": "u", "labels": removed, "annotations": record}))
+            );
         }
         assert_eq!(patch(Some("u/17")), None);
     }

@@ -174,7 +174,7 @@ impl ConcurrencyTable {
         let mut departed = Vec::new();
         for (template, usage) in &mut self.templates {
             let unlisted = usage.unfinished.iter().filter(|(uid, _)| !listed.contains(*uid));
-            departed.extend(unlisted.map(|(uid, (name, _))| departed_job(template, name, uid)));
+            departed.extend(unlisted.map(|(uid, (name, _))| departed_job(template, name, &uid.to_string())));
             usage.reservations.retain(|_, state| !(state.awaits_watch && state.awaited_before_list));
         }
         self.synced = true;
@@ -186,14 +186,14 @@ impl ConcurrencyTable {
     #[must_use]
     pub fn departed(&self, uid: &str) -> Option<DepartedJob> {
         self.templates.iter().find_map(|(template, usage)| {
-            usage.unfinished.get(uid).map(|(name, _)| departed_job(template, name, uid))
+            usage.unfinished.get(&UidKey::from(uid)).map(|(name, _)| departed_job(template, name, uid))
         })
     }
 
     /// A GET showed that the Job has ended.
     pub fn ended(&mut self, job: &DepartedJob) {
         if let Some(usage) = self.templates.get_mut(&job.template) {
-            usage.unfinished.remove(&job.uid);
+            usage.unfinished.remove(&UidKey::from(job.uid.as_str()));
         }
     }
 

@@ -28,12 +28,13 @@ pub fn is_foreign(
     let is_retirable = is_finished;
     let is_stored = match (label, last) {
         (OutcomeLabel::None, _) => return false,
+        // Without a record, the dispatcher did not set it. A finished Job gets its own label again.
+        (OutcomeLabel::Unbound, _) => false,
         // The stream lost messages, so that this sequence is not assigned yet.
         (OutcomeLabel::Bound(sequence), _) if sequence > newest => false,
-        (_, Some(last)) => last.uid == uid && last.is_final(),
+        (OutcomeLabel::Bound(_), Some(last)) => last.uid == uid && last.is_final(),
         // The events have expired or were purged.
         (OutcomeLabel::Bound(_), None) => true,
-        (OutcomeLabel::Unbound, None) => false,
     };
     !(is_retirable && is_stored)
 }
@@ -55,7 +56,7 @@ mod tests {
 
     #[test]
     fn label_is_genuine_if_the_outcome_of_the_uid_is_the_last_event() {
-        for label in [OutcomeLabel::Bound(9), OutcomeLabel::Bound(1), OutcomeLabel::Unbound] {
+        for label in [OutcomeLabel::Bound(9), OutcomeLabel::Bound(1)] {
             assert!(!foreign(label, Some(last("u", EventType::Outcome))), "{label:?}");
             for event in [EventType::Added, EventType::Modified, EventType::Deleted] {
                 assert!(foreign(label, Some(last("u", event))), "{label:?} {event:?}");
@@ -65,9 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_record_of_the_uid_vouches_for_expired_events() {
-        assert!(!foreign(OutcomeLabel::Bound(9), None));
-        assert!(foreign(OutcomeLabel::Unbound, None));
+    fn label_without_a_record_of_the_uid_is_foreign() {
+        assert!(!foreign(OutcomeLabel::Bound(9), None), "the events have expired");
+        for last in [None, Some(last("u", EventType::Outcome)), Some(last("another", EventType::Outcome))] {
+            assert!(foreign(OutcomeLabel::Unbound, last));
+        }
     }
 
     #[test]

@@ -312,7 +312,6 @@ impl<W> SubjectQueue<W> {
             ActionResult::Read(subject) => self.set_subject(subject),
             ActionResult::Retired => work.first_job().into_iter().for_each(|job| job.retired = true),
             ActionResult::Current => work.first_job().into_iter().for_each(|job| job.confirmed = true),
-            }
             ActionResult::Verified(check @ (DeletionCheck::Deleted | DeletionCheck::Cancelled)) => {
                 if let Some(job) = work.first_job() {
                     job.cancelled = check == DeletionCheck::Cancelled;

@@ -54,16 +54,19 @@ pub(crate) enum Watched {
     Pods,
     /// Kubernetes Events.
     Events,
+    /// Jobs that are created with an outcome label.
+    LabelledJobs,
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::Pods, Self::Events];
+    pub(super) const ALL: [Self; 4] = [Self::Jobs, Self::Pods, Self::Events, Self::LabelledJobs];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
             Self::Pods => "pods",
             Self::Events => "events",
+            Self::LabelledJobs => "labelled_jobs",
         }
     }
 }

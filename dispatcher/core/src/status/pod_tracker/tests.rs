@@ -82,19 +82,61 @@ fn late_log_appears_in_the_outcome() {
 }
 
 #[test]
-fn outcome_waits_for_unobserved_pods_until_its_timer_expires() {
+fn outcome_waits_for_a_list_of_the_unobserved_pods() {
     let mut pods = PodTracker::default();
     assert!(!pods.holds_outcome(0));
     assert!(pods.holds_outcome(2));
-    assert_eq!(pods.take_effects(), [Effect::Wait(Timer::Outcome, OUTCOME_GRACE)]);
-    pods.observe(ended("p1", 1, true));
-    publish_all(&mut pods, JobEnd::Finished);
+    assert_eq!(pods.take_effects(), [Effect::Wait(Timer::EndedPods, WATCH_GRACE)]);
+    pods.observe(ended("p1", 1, false));
+    assert_eq!(publish_all(&mut pods, JobEnd::Finished), ["p1"]);
+    assert!(pods.holds_outcome(2), "the watch may be late");
+    pods.timer_expired(&Timer::EndedPods);
+    assert_eq!(pods.take_effects(), [Effect::ListEnded]);
     assert!(pods.holds_outcome(2));
-    pods.timer_expired(&Timer::Outcome);
-    assert_eq!(publish_all(&mut pods, JobEnd::Finished), ["p1"], "without its log");
-    assert!(!pods.holds_outcome(2));
+    pods.ended_listed(vec![ended("p1", 1, false)]);
+    assert!(!pods.holds_outcome(2), "the other pod is deleted");
     let outcome = outcome(&pods, 2);
     assert_eq!((outcome.attempts.len(), outcome.attempts_omitted), (1, 1));
+}
+
+#[test]
+fn outcome_waits_for_the_logs_of_listed_pods_until_its_timer_expires() {
+    let mut pods = PodTracker::default();
+    pods.count_ended(1);
+    pods.take_effects();
+    pods.timer_expired(&Timer::EndedPods);
+    pods.take_effects();
+    pods.ended_listed(vec![ended("p1", 1, true)]);
+    assert!(pods.holds_outcome(1));
+    assert!(pods.take_effects().contains(&Effect::Wait(Timer::Outcome, OUTCOME_GRACE)));
+    pods.timer_expired(&Timer::Outcome);
+    assert_eq!(publish_all(&mut pods, JobEnd::Finished), ["p1"], "without its log");
+    assert!(!pods.holds_outcome(1));
+}
+
+#[test]
+fn ended_pods_are_listed_only_if_the_watch_does_not_deliver_them() {
+    let mut pods = PodTracker::default();
+    pods.count_ended(0);
+    assert_eq!(pods.take_effects(), []);
+    pods.count_ended(1);
+    assert_eq!(pods.take_effects(), [Effect::Wait(Timer::EndedPods, WATCH_GRACE)]);
+    pods.observe(ended("p1", 0, false));
+    pods.timer_expired(&Timer::EndedPods);
+    assert_eq!(pods.take_effects(), [], "the watch was late");
+    // Two more pods ended, and one of them is deleted.
+    pods.count_ended(3);
+    pods.take_effects();
+    pods.timer_expired(&Timer::EndedPods);
+    assert_eq!(pods.take_effects(), [Effect::ListEnded]);
+    pods.count_ended(3);
+    assert_eq!(pods.take_effects(), [], "one list at a time");
+    pods.ended_listed(vec![ended("p1", 0, false), ended("p2", 0, false)]);
+    pods.count_ended(3);
+    assert_eq!(pods.take_effects(), [], "the deleted pod causes no further list");
+    pods.observe(ended("p4", 0, false));
+    pods.count_ended(4);
+    assert_eq!(pods.take_effects(), []);
 }
 
 #[test]

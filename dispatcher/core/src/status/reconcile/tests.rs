@@ -42,8 +42,9 @@ fn run(last: &mut Option<LastEvent>, jobs: &[(JobState, Source)]) -> Vec<LastEve
                 }
                 Some(Action::VerifyCurrent) => {
                     // The API server has the newest Job so far.
-                    let holder = jobs.iter().map(|(job, _)| job.uid.as_str()).max();
-                    match check_name(last.as_ref(), &job, holder) {
+                    let uids =
+                        jobs.iter().map(|(job, _)| &job.uid).chain(last.as_ref().map(|last| &last.uid));
+                    match check_name(last.as_ref(), &job, uids.max().map(String::as_str)) {
                         NameCheck::Outdated => break,
                         NameCheck::Current => job.confirmed = true,
                         NameCheck::Deleted => {
@@ -158,14 +159,14 @@ fn job_with_an_outcome_is_retired_once() {
 #[test]
 fn job_without_a_final_condition_is_never_retired() {
     let published = last("u", 5, EventType::Outcome);
-    for status in [json!({}), json!({"active": 1}), json!({"conditions": [{"type": "FailureTarget", "status": "True"}]})]
-    {
+    for status in [
+        json!({}),
+        json!({"active": 1}),
+        json!({"conditions": [{"type": "FailureTarget", "status": "True"}]}),
+    ] {
         assert_eq!(reconcile(Some(&published), &a_job("u", 9, status), Source::Watch), None);
     }
-    assert_eq!(
-        reconcile(Some(&published), &a_job("u", 10, complete()), Source::Watch),
-        Some(Action::Retire)
-    );
+    assert_eq!(reconcile(Some(&published), &a_job("u", 10, complete()), Source::Watch), Some(Action::Retire));
 }
 
 #[test]
