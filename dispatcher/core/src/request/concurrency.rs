@@ -151,7 +151,7 @@ impl ConcurrencyTable {
         if finished {
             usage.unfinished.remove(&uid);
         } else {
-            usage.unfinished.insert(uid, (name.clone(), request_id.clone()));
+            usage.unfinished.entry(uid).or_insert_with(|| (name.clone(), request_id.clone()));
         }
         usage.reservations.retain(|_, state| {
             let is_its_job = state.request.as_ref() == Some(request_id);

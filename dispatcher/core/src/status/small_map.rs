@@ -12,7 +12,7 @@ const FEW: usize = 8;
 pub(super) struct SmallMap<K, V> {
     /// The entries, ordered by their keys.
     few: Vec<(K, V)>,
-    many: Option<Box<BTreeMap<K, V>>>,
+    many: Option<BTreeMap<K, V>>,
 }
 
 impl<K, V> Default for SmallMap<K, V> {
@@ -23,7 +23,7 @@ impl<K, V> Default for SmallMap<K, V> {
 
 impl<K: Ord, V> SmallMap<K, V> {
     pub(super) fn len(&self) -> usize {
-        self.few.len() + self.many.as_ref().map_or(0, |many| many.len())
+        self.few.len() + self.many.as_ref().map_or(0, BTreeMap::len)
     }
 
     fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
@@ -71,7 +71,7 @@ impl<K: Ord, V> SmallMap<K, V> {
             Err(_) if self.few.len() >= FEW => {
                 let mut many: BTreeMap<K, V> = std::mem::take(&mut self.few).into_iter().collect();
                 many.insert(key, value);
-                self.many = Some(Box::new(many));
+                self.many = Some(many);
                 None
             }
             Err(index) => {
