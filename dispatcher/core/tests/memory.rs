@@ -1,6 +1,8 @@
 //! Counts the bytes that the dispatcher keeps for each unfinished Job. A program of its own, because
 //! it counts all allocations.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::collections::HashMap;
 
 use dispatcher_core::{
