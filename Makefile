@@ -2,7 +2,7 @@
 # compiler (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers,
 # root on Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench chaos chaos-build \
+.PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
 	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
@@ -37,9 +37,23 @@ dev-build:
 	@tests/setup nats
 	cargo build --package dispatcher --package simple-job --package dispatcher-demo
 
-bench: setup ## run a benchmark: make bench [WHAT=requests|delays|sync|memory|observed]
+# WHAT: some of creation pinned replicas single life calls attempts live frozen finished history, or
+# sync or observed. SIZE=small is a quick run. BASELINE: another dispatcher's program.
+bench: setup ## run the benchmarks: make bench [WHAT="creation life"] [SIZE=small] [BASELINE=path]
 	@cargo build --quiet --release --workspace --bins
-	@target/release/bench $(or $(WHAT),requests)
+	@SIZE=$(SIZE) BASELINE=$(BASELINE) target/release/bench $(WHAT)
+
+bench-docs: ## write the results of the last full run of `make bench` into docs/performance.md
+	@cargo build --quiet --release --package dispatcher-tests --bin bench
+	@target/release/bench docs
+
+instructions: setup ## record the instructions of the hot paths, which `make test` compares
+	@RECORD_INSTRUCTIONS=1 cargo test --quiet --workspace --test instructions
+
+bench-peers: ## compare with Argo Events and KEDA, built from their modules: make bench-peers [SIZE=quick] [SIDES="bare argo"]
+	@tests/setup peers
+	@cargo build --quiet --release --workspace --bins
+	@target/release/bench-peers $(or $(SIZE),full) $(SIDES)
 
 # RUNS: runs of each scenario. SCENARIO: a part of the tests' names. SEED: repeats one run.
 # CLUSTER=local: runs on the local cluster.

@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod concurrency_limit;
 mod copied_jobs;
+mod costs;
 mod dashboard_svg;
 mod dead_letters;
 mod dev;

@@ -49,7 +49,7 @@ async fn request_is_counted_from_the_queue_to_the_outcome() {
             ("dispatcher_leader", 1.0),
             ("dispatcher_synced", 1.0),
             (r#"dispatcher_nats_connects_total{connection="dispatcher"}"#, 1.0),
-            (r#"dispatcher_nats_connects_total{connection="dispatcher intake"}"#, 1.0),
+            (r#"dispatcher_nats_connects_total{connection="dispatcher intake simple"}"#, 1.0),
             (r#"dispatcher_nats_disconnects_total{connection="dispatcher"}"#, 0.0),
             (r#"dispatcher_consumer_up{template="simple"}"#, 1.0),
             (r#"dispatcher_component_ready{component="watch"}"#, 1.0),

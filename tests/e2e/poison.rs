@@ -46,6 +46,8 @@ struct Scene {
     pid: u32,
     monitor: String,
     connections: usize,
+    /// The connection that receives the requests of `other`.
+    other: Vec<u64>,
     _templates: tempfile::TempDir,
 }
 
@@ -62,8 +64,10 @@ impl Scene {
         std::fs::write(path.join("other.yaml"), other).unwrap();
         let dispatcher = env.dispatcher().templates(path).start().await;
         let (pid, monitor) = (dispatcher.pid().await, format!("127.0.0.1:{port}"));
-        let connections = connections(&monitor).await;
-        Ok(Self { env, dispatcher, pid, monitor, connections, _templates: templates })
+        let other = connections(&monitor, "dispatcher intake other").await;
+        let connections = connections(&monitor, "dispatcher").await.len();
+        assert_eq!(other.len(), 1);
+        Ok(Self { env, dispatcher, pid, monitor, connections, other, _templates: templates })
     }
 
     async fn raw(&self) -> RawClient {
@@ -90,7 +94,8 @@ impl Scene {
         .await;
     }
 
-    /// The dispatcher is the same process, was ready all the time, and leaks no connection.
+    /// The dispatcher is the same process, was ready all the time, and leaks no connection. Poison
+    /// messages of `simple` cost the template `other` no connection.
     async fn assert_unharmed(&self) {
         assert_eq!(self.dispatcher.get("/livez").await.unwrap().0, 200);
         assert_eq!(self.dispatcher.get("/readyz").await.unwrap().0, 200);
@@ -98,19 +103,22 @@ impl Scene {
         let log = self.dispatcher.log();
         assert!(!log.contains("not ready"), "{log}");
         until("as many connections as before", TIMEOUT, || async {
-            let now = connections(&self.monitor).await;
+            let now = connections(&self.monitor, "dispatcher").await.len();
             if now == self.connections { Ok(()) } else { Err((now, self.connections)) }
         })
         .await;
+        let other = connections(&self.monitor, "dispatcher intake other").await;
+        assert_eq!(other, self.other, "the connection of another template was replaced");
     }
 }
 
-/// The number of connections of dispatchers.
-async fn connections(monitor: &str) -> usize {
+/// The ids of the connections whose name has this prefix.
+async fn connections(monitor: &str, prefix: &str) -> Vec<u64> {
     let (_, body) = dispatcher::get(monitor, "/connz").await.unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
     let connections = body["connections"].as_array().unwrap().iter();
-    connections.filter(|c| c["name"].as_str().is_some_and(|name| name.starts_with("dispatcher"))).count()
+    let found = connections.filter(|c| c["name"].as_str().is_some_and(|name| name.starts_with(prefix)));
+    found.map(|c| c["cid"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

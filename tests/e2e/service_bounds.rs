@@ -136,7 +136,7 @@ async fn waiting_callers_and_floods_of_large_calls_cost_little_memory() {
 async fn protected_connections(monitor: &str) -> Vec<u64> {
     let (_, body) = dispatcher::get(monitor, "/connz").await.unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
-    let protected = ["dispatcher", "dispatcher intake", "dispatcher scans"];
+    let protected = ["dispatcher", "dispatcher intake simple", "dispatcher scans"];
     let connections = body["connections"].as_array().unwrap().iter();
     let found = connections.filter(|c| protected.iter().any(|name| c["name"] == *name));
     found.map(|c| c["cid"].as_u64().unwrap()).collect()

@@ -1,5 +1,7 @@
 //! What the hostile tenant sends. Everything stays within subjects that it may publish on: those of
-//! its own template.
+//! its own templates.
+//!
+//! Its clients run at a low priority, because in reality they run on other machines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +11,13 @@ use dispatcher_tests::nats::RawClient;
 use futures::future::join_all;
 use serde::Serialize;
 use serde_json::json;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use crate::environment::{Environment, HOSTILE};
+use crate::environment::{Environment, HOSTILE, WAITING};
 use crate::innocent::Innocent;
 use crate::size::Size;
 
@@ -56,9 +60,9 @@ pub(crate) fn start(
     size: Size,
     next: usize,
     stop: &CancellationToken,
-) -> JoinHandle<Sent> {
+) -> oneshot::Receiver<Sent> {
     let (nats, stop) = (environment.env.nats.url.clone(), stop.clone());
-    tokio::spawn(async move {
+    at_low_priority(async move {
         let client = async_nats::connect(&nats).await.unwrap();
         let hostile = Hostile { nats, jetstream: jetstream::new(client.clone()), client, stop };
         let (poison, waiting, foreign, flooded) = tokio::join!(
@@ -74,6 +78,19 @@ pub(crate) fn start(
             (flood, flooded),
         ])
     })
+}
+
+/// Runs `work` on threads that get little of a processor that another program wants.
+fn at_low_priority<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Threads that this one starts inherit it.
+        rustix::process::nice(10).unwrap();
+        drop(done.send(Runtime::new().unwrap().block_on(work)));
+    });
+    result
 }
 
 struct Hostile {
@@ -116,7 +133,7 @@ impl Hostile {
             headers.insert("Job-Wait", "outcome");
             headers.insert("X-Padding", "x".repeat(32 * 1024).as_str());
             let payload = json!({"id": format!("wait-{}", fastrand::u64(..))}).to_string();
-            let subject = format!("jobs.{HOSTILE}.submit");
+            let subject = format!("jobs.{WAITING}.submit");
             let reply = self.client.new_inbox();
             self.client.publish_with_reply_and_headers(subject, reply, headers, payload.into())
         });

@@ -16,6 +16,10 @@ use crate::dispatchers::Dispatchers;
 pub(crate) const INNOCENT: &str = "innocent";
 /// The template of the hostile tenant.
 pub(crate) const HOSTILE: &str = "hostile";
+/// Another template of the hostile tenant: its Jobs never end.
+pub(crate) const WAITING: &str = "waiting";
+/// The shipped concurrency limit of a template.
+const MAX_ACTIVE: u32 = 200;
 
 /// Where one test runs.
 pub(crate) struct Environment {
@@ -35,10 +39,15 @@ impl Environment {
         let nats = Nats::process_of_version(nats_version).await;
         let env = TestEnv::new(nats, kubernetes.namespace().await).await;
         refuse_by_policy(kubernetes, &env.namespace.name).await;
-        let templates = [INNOCENT, HOSTILE].map(|name| (format!("{name}.yaml"), template(name)));
+        let templates = [INNOCENT, HOSTILE, WAITING].map(|name| (format!("{name}.yaml"), template(name)));
         let dispatchers = Dispatchers::start(kubernetes, &env, BTreeMap::from(templates)).await;
         let controller = JobController::start(env.namespace.jobs.clone());
         Ok(Self { env, dispatchers, _controller: controller })
+    }
+
+    /// Waits until the last flood is handled, so that a quiet phase is quiet.
+    pub(crate) async fn until_quiet(&self) {
+        self.env.until_queue_is_empty().await;
     }
 
     /// Every hostile request that has a Job has just one, and the queue becomes empty: a request
@@ -63,7 +72,7 @@ fn request_id(job: &Job) -> String {
 
 /// A template whose Jobs the test ends: Kubernetes' own controller ignores them.
 fn template(name: &str) -> String {
-    let template = json!({
+    let mut template = json!({
         "apiVersion": "natsjobs.dev/v1alpha1", "kind": "JobTemplate", "metadata": {"name": name},
         "spec": {
             "jobName": format!("{name}-${{id}}"),
@@ -89,6 +98,9 @@ fn template(name: &str) -> String {
             }},
         },
     });
+    if name != WAITING {
+        template["spec"]["limits"] = json!({"maxActive": MAX_ACTIVE});
+    }
     template.to_string()
 }
 

@@ -56,6 +56,7 @@ async fn alternate_phases(nats_version: &'static str) {
         report.add(Phase::quiet(latencies, environment.dispatchers.memory()));
         let (latencies, sent) = beside((&environment, flood, size, innocent.next), innocent.run()).await;
         report.add(Phase::hostile(flood, sent, latencies, environment.dispatchers.memory()));
+        environment.until_quiet().await;
     }
     innocent.assert_each_outcome_is_complete().await;
     environment.dispatchers.assert_no_restart().await;

@@ -60,31 +60,30 @@ impl Phase {
 
 impl Report {
     pub(crate) fn new(title: &str, size: Size) -> Self {
+        print(&format!("\n{title} ({} requests per phase)", size.requests));
         Self { title: title.to_owned(), size, phases: Vec::new() }
     }
 
+    /// Adds a phase and prints it.
     pub(crate) fn add(&mut self, phase: Phase) {
+        let name = phase.flood.map_or_else(|| "quiet".to_owned(), |flood| format!("{flood:?}"));
+        let sent = phase.sent.get(&phase.flood.unwrap_or(Attack::Poison)).copied().unwrap_or_default();
+        print(&format!(
+            "  {name:<14} flood {sent:>6}  p50 {:>7.1} ms  p99 {:>7.1} ms  max {:>7.1} ms  peak {} MiB",
+            phase.p50_ms, phase.p99_ms, phase.max_ms, phase.peak_memory_mib
+        ));
         self.phases.push(phase);
     }
 
-    /// Prints the table, and the ratio of the medians of p99.
+    /// Prints the p99 of each hostile phase relative to the median of the quiet ones.
     pub(crate) fn finish(self) {
-        let mut text = format!("\n{} ({} requests per phase)\n", self.title, self.size.requests);
+        let (quiet, hostile) = (self.median_p99(false).max(f64::EPSILON), self.median_p99(true));
+        print(&format!("  median of p99: quiet {quiet:.1} ms, hostile {hostile:.1} ms"));
         for phase in &self.phases {
-            let name = phase.flood.map_or_else(|| "quiet".to_owned(), |flood| format!("{flood:?}"));
-            let sent = phase.sent.get(&phase.flood.unwrap_or(Attack::Poison)).copied().unwrap_or_default();
-            text += &format!(
-                "  {name:<14} flood {sent:>6}  p50 {:>7.1} ms  p99 {:>7.1} ms  max {:>7.1} ms  peak {} MiB\n",
-                phase.p50_ms, phase.p99_ms, phase.max_ms, phase.peak_memory_mib
-            );
+            if let Some(flood) = phase.flood {
+                print(&format!("  p99 during {flood:?}: {:.2} x quiet", phase.p99_ms / quiet));
+            }
         }
-        let (quiet, hostile) = (self.median_p99(false), self.median_p99(true));
-        text += &format!(
-            "  median of p99: quiet {quiet:.1} ms, hostile {hostile:.1} ms, ratio {:.2}\n",
-            hostile / quiet.max(f64::EPSILON)
-        );
-        // The test harness captures `println!`.
-        let _ = std::io::stderr().write_all(text.as_bytes());
         let folder = paths::workspace().join("target/hostile");
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("{}.json", self.title.replace([' ', ','], "-")));
@@ -97,4 +96,9 @@ impl Report {
         values.sort_unstable_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or_default()
     }
+}
+
+/// Prints a line. The test harness captures `println!`.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,15 +1,17 @@
 //! A restart with many earlier dead letters, and bad and good requests in the queue.
 
-use std::io::Write;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use async_nats::jetstream;
+use async_nats::{Subscriber, jetstream};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{only_on_kubernetes, or_skip, paths, until};
 use futures::{StreamExt, stream};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::environment::{Environment, HOSTILE, INNOCENT};
+use crate::report::print;
 use crate::size::Size;
 
 /// How many requests are published at a time.
@@ -28,25 +30,30 @@ async fn good_requests_flow_after_a_restart_with_bad_ones_and_many_dead_letters(
     publish(context, HOSTILE, size.queued, |_| "{".to_owned()).await;
     publish(context, HOSTILE, size.queued, |number| json!({"id": number.to_string()}).to_string()).await;
     publish(context, INNOCENT, size.queued, |number| json!({"id": number.to_string()}).to_string()).await;
+    let events = environment.env.nats.client().await.subscribe(format!("jobs.{INNOCENT}.status.*")).await;
+    let added = tokio::spawn(until_added(events.unwrap(), size.queued));
     // When: both replicas start.
     environment.dispatchers.create().await;
     environment.dispatchers.until_ready().await;
     let ready = Instant::now();
     // Then: every good request has a Job, and every bad one a dead letter.
+    let added = added.await.unwrap().saturating_duration_since(ready);
     environment.env.until_queue_is_empty().await;
     let all = ready.elapsed();
     let jobs = environment.env.namespace.jobs.list(&kube::api::ListParams::default()).await.unwrap();
     assert_eq!(jobs.items.len(), 2 * size.queued);
     until_count(context, "JOB_REJECTED", size.dead_letters + size.queued).await;
     environment.dispatchers.assert_no_restart().await;
-    let line = format!(
-        "\nrestart after {} dead letters: {} bad and {} good requests handled {:.1} s after ready\n",
+    print(&format!(
+        "\nrestart after {} dead letters, {} bad and {} good requests of the hostile tenant in the queue: the {} \
+         good requests of the innocent tenant have ADDED {:.1} s after ready, and the queue is empty after {:.1} s",
         size.dead_letters,
         size.queued,
-        2 * size.queued,
+        size.queued,
+        size.queued,
+        added.as_secs_f64(),
         all.as_secs_f64()
-    );
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    ));
 }
 
 async fn publish(
@@ -60,6 +67,20 @@ async fn publish(
         async move { context.publish(subject, payload.into()).await.unwrap().await.unwrap() }
     });
     stream::iter(requests).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
+}
+
+/// When the last of `count` Jobs has its `ADDED`.
+async fn until_added(mut events: Subscriber, count: usize) -> Instant {
+    let mut added = BTreeSet::new();
+    while added.len() < count {
+        let event = timeout(TIMEOUT, events.next()).await;
+        let event = event.unwrap_or_else(|_| panic!("{} of {count} ADDED", added.len()));
+        let event: Value = serde_json::from_slice(&event.unwrap().payload).unwrap();
+        if event["type"] == "ADDED" {
+            added.insert(event["name"].as_str().unwrap().to_owned());
+        }
+    }
+    Instant::now()
 }
 
 async fn until_count(context: &jetstream::Context, stream: &str, count: usize) {

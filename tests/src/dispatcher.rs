@@ -239,6 +239,14 @@ impl Dispatcher {
         self.until_ready().await.unwrap_or_else(|error| panic!("restarted dispatcher: {error}"));
     }
 
+    /// Starts it again after its exit, without waiting.
+    ///
+    /// # Errors
+    /// If it is running.
+    pub async fn start_again(&self) -> Result<(), String> {
+        self.helper.call("start").await.map(drop)
+    }
+
     /// Restarts it whenever it exits, as a kubelet does, until it is ready.
     pub async fn keep_running(&self) {
         until("the restarted dispatcher to be ready", TIMEOUT, || async {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,6 +15,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +24,9 @@ use crate::templates::without_limit;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// How many Jobs are ended at a time, as Kubernetes' own controller bounds its syncs. Without a
+/// bound, a flood of Jobs makes each call time out and be repeated.
+const WORKERS: usize = 20;
 
 /// The start time of every Job in tests. Kubernetes does not let it change.
 pub const START_TIME: &str = "2026-01-01T00:00:00Z";
@@ -38,11 +43,16 @@ impl JobController {
             let config = watcher::Config::default();
             let mut states = pin!(watcher(jobs.clone(), config).default_backoff().applied_objects());
             let mut seen = BTreeSet::new();
+            let workers = Arc::new(Semaphore::new(WORKERS));
             while let Some(state) = states.next().await {
                 let Ok(job) = state else { continue };
                 let name = job.name_any();
                 if !name.contains("wait") && seen.insert(job.uid()) {
-                    tokio::spawn(run_job(jobs.clone(), name));
+                    let (jobs, workers) = (jobs.clone(), workers.clone());
+                    tokio::spawn(async move {
+                        let _worker = workers.acquire().await;
+                        run_job(jobs, name).await;
+                    });
                 }
             }
         }))

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::helper::Helper;
-use crate::paths;
 use crate::wait::TIMEOUT;
+use crate::{paths, process};
 pub use local::Local;
 pub use namespace::Namespace;
 
@@ -54,6 +54,7 @@ enum Backend {
     Testbed {
         helper: Helper,
         folder: PathBuf,
+        etcd: String,
     },
     Local(Local),
 }
@@ -134,7 +135,11 @@ impl Kubernetes {
         let text = |key: &str| ready[key].as_str().map(PathBuf::from).ok_or(format!("no {key} in {ready}"));
         Ok(Self {
             kubeconfig: text("kubeconfig")?,
-            backend: Backend::Testbed { helper, folder: text("folder")? },
+            backend: Backend::Testbed {
+                helper,
+                folder: text("folder")?,
+                etcd: ready["etcd"].as_str().unwrap_or_default().to_owned(),
+            },
         })
     }
 
@@ -234,6 +239,27 @@ impl Kubernetes {
     /// Resumes a frozen component (SIGCONT).
     pub async fn resume(&self, component: &str) {
         self.helper().must(&format!("cont {component}")).await;
+    }
+
+    /// The process id of a component of the testbed, such as `apiserver`.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn pid(&self, component: &str) -> Result<u32, String> {
+        let answer = self.helper().call(&format!("pid {component}")).await?;
+        // The components have a namespace of their own.
+        let inner = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        let pid = inner.and_then(|inner| process::outer_pid(self.helper().id(), inner));
+        pid.ok_or_else(|| format!("no process of {component}: {answer}"))
+    }
+
+    /// The URL of the testbed's etcd.
+    #[must_use]
+    pub fn etcd(&self) -> Option<&str> {
+        match &self.backend {
+            Backend::Testbed { etcd, .. } => Some(etcd),
+            Backend::External | Backend::Local(_) => None,
+        }
     }
 
     /// Compacts etcd: a watch from an older resourceVersion gets 410 `Gone`, once the API server

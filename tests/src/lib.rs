@@ -19,6 +19,7 @@
     reason = "test code panics if an assumption is wrong"
 )]
 
+pub mod bare;
 pub mod chaos;
 pub mod checker;
 pub mod dispatcher;
@@ -34,6 +35,7 @@ pub mod nats;
 pub mod otlp;
 pub mod paths;
 pub mod ports;
+pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod rbac;

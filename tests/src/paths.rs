@@ -11,7 +11,13 @@ const ETCD_VERSION: &str = "v3.6.16";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
+const ARGO_EVENTS_VERSION: &str = "v1.9.11";
+/// As in `tests/setup`.
+const KEDA_VERSION: &str = "v2.21.0";
+/// As in `tests/setup`.
 const PROMETHEUS_OPERATOR_VERSION: &str = "v0.85.0";
+/// As in `tests/setup` and in `dispatcher/core/Cargo.toml`.
+const GUNGRAUN_VERSION: &str = "0.20.0";
 /// As in `tests/setup`.
 pub const NATS_VERSION: &str = "2.15.1";
 /// As in `tests/setup`: the oldest release that the dispatcher supports.
@@ -45,14 +51,36 @@ pub fn built(name: &str) -> Result<PathBuf, String> {
 
 /// The binary with all components of Kubernetes and `kubectl`. The first argument selects one.
 pub fn kubernetes() -> Result<PathBuf, String> {
-    let module = workspace().join("tests/kubernetes");
+    let digest = module_hash("tests/kubernetes")?;
+    cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
+}
+
+/// The start of the hash over a Go module with one source file, as in `tests/setup`.
+fn module_hash(folder: &str) -> Result<String, String> {
+    let module = workspace().join(folder);
     let mut hash = Sha256::new();
     for file in ["go.mod", "go.sum", "main.go"] {
         let path = module.join(file);
         hash.update(std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
     }
-    let digest: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
+    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The Sensor and the `EventSource` of Argo Events.
+pub fn argo_events() -> Result<PathBuf, String> {
+    let digest = module_hash("tests/peers/argo-events")?;
+    peer(&format!("argo-events-{ARGO_EVENTS_VERSION}-{digest}"))
+}
+
+/// KEDA's operator (`operator`) or its CRDs (`crds`).
+pub fn keda(name: &str) -> Result<PathBuf, String> {
+    peer(&format!("keda-{KEDA_VERSION}/{name}"))
+}
+
+fn peer(name: &str) -> Result<PathBuf, String> {
+    let path = cache().join(name);
+    let missing = || format!("{} is missing; run `tests/setup peers`", path.display());
+    path.exists().then(|| path.clone()).ok_or_else(missing)
 }
 
 /// etcd.
@@ -68,6 +96,11 @@ pub fn prometheus(name: &str) -> Result<PathBuf, String> {
 /// NACK's controller (`jetstream-controller`) or its CRDs (`crds.yaml`).
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
+}
+
+/// The program that runs the benchmark of instructions under callgrind.
+pub fn gungraun_runner() -> Result<PathBuf, String> {
+    cached(&format!("gungraun-{GUNGRAUN_VERSION}/bin/gungraun-runner"))
 }
 
 /// The CRDs of the Prometheus operator, one per file.

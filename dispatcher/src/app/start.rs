@@ -68,9 +68,10 @@ impl Prepared {
         let jobs = connect_kubernetes(cluster, config).await?;
         let namespace_uid = namespace_uid(&jobs).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let connections = Connections::open(&config.nats, health, metrics, reconnected.clone()).await?;
-        let context = connections.jetstream();
         let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
+        let open = Connections::open(&config.nats, &names, (health, metrics), reconnected.clone());
+        let connections = open.await?;
+        let context = connections.jetstream();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
         let provisioned = match provision.run(&context, &names).await {
             Ok(provisioned) => provisioned,

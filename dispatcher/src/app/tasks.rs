@@ -10,7 +10,9 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
+    intake::{
+        breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler, share::Shares,
+    },
     kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
@@ -166,7 +168,10 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
 /// Starts one pull loop per template.
 fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
     let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
-    for (name, consumer) in std::mem::take(&mut prepared.provisioned.consumers) {
+    let shares = Shares::new(shared.config.concurrency.into());
+    let connections = prepared.connections.intake.clone();
+    let consumers = std::mem::take(&mut prepared.provisioned.consumers);
+    for ((name, consumer), intake) in consumers.into_iter().zip(connections.iter().cycle()) {
         let Some(template) = prepared.templates.get(&name).cloned() else { continue };
         let creator = JobCreator {
             client: prepared.jobs.clone(),
@@ -174,7 +179,8 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             status: status.clone(),
             metrics: shared.metrics.clone(),
         };
-        let health = shared.health.component(format!("intake {name}"));
+        let task = format!("intake {name}");
+        let health = shared.health.component(task.clone());
         let breaker = TemplateBreaker::new(
             name.clone(),
             prepared.jobs.clone(),
@@ -196,18 +202,19 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             spans: shared.spans.clone(),
         };
         let pull = PullLoop {
-            intake: prepared.connections.intake.clone(),
+            intake: intake.clone(),
             api_prefix: api_prefix.clone(),
             consumer,
             poison: prepared.poison.clone(),
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
+            share: shares.of(name),
             health,
             reconnects: prepared.reconnects.clone(),
             limiter: shared.limiter.clone(),
         };
-        group.spawn(format!("intake {name}"), |stop| pull.run(stop));
+        group.spawn(task, |stop| pull.run(stop));
     }
 }
 

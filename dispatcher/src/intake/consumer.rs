@@ -31,6 +31,7 @@ use crate::{
         handler::Handler,
         poison::PoisonHandler,
         pull::{Inbox, Pull, Pulled},
+        share::TemplateShare,
     },
     nats::{connection::Connection, definitions::JOBS},
     retry::{backoff, with_deadline},
@@ -63,6 +64,8 @@ pub(crate) struct PullLoop {
     pub handler: Arc<Handler>,
     /// The largest number of requests handled at the same time.
     pub concurrency: usize,
+    /// Limits the requests in flight while other templates have work.
+    pub share: TemplateShare,
     /// Ready while requests can succeed.
     pub health: Component,
     /// Changes when NATS is connected again or a stream is recreated.
@@ -137,7 +140,8 @@ impl PullLoop {
         let breaker = &self.handler.breaker;
         while !stop.is_cancelled() {
             let semaphore = state.permits.clone();
-            match breaker.plan(state.handlers.len()) {
+            let in_flight = state.handlers.len();
+            match self.share.within(breaker.plan(in_flight), in_flight) {
                 Plan::Pull(limit) => tokio::select! {
                     permits = self.permits(&semaphore, limit) => self.pull(permits, &mut state).await,
                     // At the concurrency limit, a permit takes as long as a Job.
@@ -233,6 +237,7 @@ impl PullLoop {
         state.deliveries.received(sequence);
         self.handler.breaker.pulled();
         let (handler, poison_handler) = (self.handler.clone(), poison.then(|| self.poison.clone()));
+        let in_flight = self.share.start();
         state.handlers.spawn(async move {
             let Permit { concurrency, reservation } = permit;
             let handled = async {
@@ -251,6 +256,7 @@ impl PullLoop {
                 handler.breaker.failed(delivery, "the handler panicked");
                 Disposition::Retrying("the handler panicked".to_owned())
             });
+            in_flight.end(&disposition);
             drop(concurrency);
             Handled { disposition, sequence }
         });

@@ -8,3 +8,4 @@ pub(crate) mod dead_letters;
 pub(crate) mod handler;
 pub(crate) mod poison;
 mod pull;
+pub(crate) mod share;

@@ -11,6 +11,7 @@ use async_nats::{
         message::PublishMessage,
     },
 };
+use bytes::Bytes;
 use dispatcher_core::{
     contract::{
         event::{EventType, StatusEvent},
@@ -101,7 +102,7 @@ impl StatusStream {
         self.context.client().max_payload().saturating_sub(HEADER_BYTES)
     }
 
-    /// Publishes an event of a Job if `expected` is the sequence of the subject's last message
+    /// Publishes an event of a Job, in its encoded form, if `expected` is the sequence of the subject's last message
     /// (`Nats-Expected-Last-Subject-Sequence`, ADR-22). Returns the sequence of the event.
     ///
     /// # Errors
@@ -111,13 +112,12 @@ impl StatusStream {
     pub(crate) async fn publish(
         &self,
         event: &StatusEvent,
+        json: Bytes,
         state: &JobState,
         expected: u64,
     ) -> Result<u64, StoreError> {
-        let unknown = |e: String| StoreError::Unknown(publish_failed(&e));
-        let payload = serde_json::to_vec(event).map_err(|e| unknown(e.to_string()))?;
         let message = PublishMessage::build()
-            .payload(payload.into())
+            .payload(json)
             .headers(event_headers(event, state))
             .expected_last_subject_sequence(expected);
         let subject = event.template.event_subject(&event.name);
@@ -125,7 +125,8 @@ impl StatusStream {
             let sent = self.context.send_publish(subject, message).await.map_err(|e| store_error(&e))?;
             sent.await.map_err(|e| store_error(&e))
         };
-        let ack = with_deadline(2 * DEADLINE, ack).await.map_err(|e| unknown(e.to_string()))?;
+        let ack = with_deadline(2 * DEADLINE, ack).await;
+        let ack = ack.map_err(|e| StoreError::Unknown(publish_failed(&e.to_string())))?;
         Ok(ack?.sequence)
     }
 

@@ -17,7 +17,7 @@ use dispatcher_core::{
     status::{
         LastEvent, SubjectState,
         event_body::{EventBody, status_event},
-        event_size::{self, fit},
+        event_size::{self, EncodedEvent, encode, fit},
         pod_observation::PodState,
         reconcile::{Action, NameCheck, check_name, resource_version},
         subject_queue::{ActionResult, DeletionCheck},
@@ -152,18 +152,18 @@ impl ActionRunner {
         let bytes = body.size_hint(&job).clamp(MIN_EVENT_BYTES, MAX_BYTES_IN_FLIGHT);
         let time = now();
         // Serialized only with a permit: thousands of waiting events would take much memory.
-        let event = |limit| fit(status_event(&job, &last, &body, &time), limit);
+        let event = || status_event(&job, &last, &body, &time);
         let mut failures = PublishFailures::new(&self.publishing, &self.stored, &*self.cluster, &job);
         let mut delays = backoff();
         loop {
             let stored = {
                 let _permit = acquire(&self.bytes_in_flight, bytes).await;
-                Box::pin(self.publish_once(event(limit), &job, subject.sequence)).await
+                Box::pin(self.publish_once(event(), limit, &job, subject.sequence)).await
             };
             let error = match stored {
-                Ok(sequence) => {
+                Ok((sequence, event)) => {
                     failures.succeeded();
-                    self.record(&job, &event(limit));
+                    self.record(&job, &event);
                     return ActionResult::Published(SubjectState { sequence, last: Some(last) });
                 }
                 // The limit of the server has decreased, or the limit of the stream is smaller.
@@ -182,7 +182,10 @@ impl ActionRunner {
             if found.sequence != subject.sequence {
                 failures.succeeded();
                 // An earlier try without an answer may have stored this event.
-                return match message.map(|message| message.event).filter(|stored| *stored == event(limit)) {
+                return match message
+                    .map(|message| message.event)
+                    .filter(|stored| *stored == fit(event(), limit))
+                {
                     Some(stored) => {
                         self.record(&job, &stored);
                         ActionResult::Published(found)
@@ -200,11 +203,18 @@ impl ActionRunner {
     async fn publish_once(
         &self,
         event: StatusEvent,
+        limit: usize,
         job: &JobState,
         expected: u64,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, StatusEvent), StoreError> {
         let started = Instant::now();
-        let stored = self.stream.publish(&event, job, expected).await;
+        let stored = match encode(event, limit) {
+            Ok(EncodedEvent { event, json }) => {
+                let stored = self.stream.publish(&event, json.into(), job, expected).await;
+                stored.map(|sequence| (sequence, event))
+            }
+            Err(error) => Err(StoreError::Unknown(error.to_string())),
+        };
         let result = match &stored {
             Ok(_) => {
                 self.stored.fetch_add(1, Ordering::Relaxed);

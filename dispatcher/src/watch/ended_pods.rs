@@ -72,7 +72,7 @@ impl EndedPods {
             tokio::select! {
                 biased;
                 found = &mut receiver => return found.unwrap_or_default(),
-                // Whoever gets the permit lists for all that wait.
+                // The holder of the permit lists for all waiting Jobs.
                 Ok(_permit) = self.permit.acquire() => match self.list_next().await {
                     Ok(()) => {}
                     Err(error) => {

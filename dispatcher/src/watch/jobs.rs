@@ -167,7 +167,7 @@ impl JobHandler {
         false
     }
 
-    /// A Job left the watch: it is retired or deleted, or somebody changed its labels.
+    /// A Job left the watch: it is retired or deleted, or its labels were changed.
     fn record_departure(&self, job: &JobObject) -> bool {
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let is_retired = self.retired.remove(uid);

@@ -14,8 +14,8 @@ use dispatcher_core::contract::job::{JobState, Presence};
 use tokio::time::Instant;
 
 /// How long a tombstone is kept. A replica becomes the leader within seconds of the end of the
-/// previous one, and then publishes what is due. A number of tombstones would not do: each retired Job
-/// leaves one in the other replicas.
+/// previous one, and then publishes the missing outcomes. The limit is no number, because each
+/// retired Job leaves a tombstone in the other replicas.
 const KEPT: Duration = Duration::from_secs(120);
 /// The largest size of all tombstones together, in bytes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;

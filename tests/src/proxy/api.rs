@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::breakpoint::{Breakpoint, Points, Side};
+use super::traffic::{Counters, Traffic};
 use crate::kubernetes::ready;
 use crate::paths;
 
@@ -33,6 +34,7 @@ pub struct ApiProxy {
     /// A kubeconfig for the proxy, with the same namespace as the original.
     pub kubeconfig: PathBuf,
     points: Arc<Points<Calls>>,
+    counters: Counters,
     _stop: DropGuard,
     _folder: tempfile::TempDir,
 }
@@ -49,14 +51,24 @@ impl ApiProxy {
         let (folder, path) = write_kubeconfig(&server, client.default_namespace());
         let (faults, points, stop) =
             (Faults::for_proxy(), Arc::new(Points::default()), CancellationToken::new());
+        let counters = Counters::default();
         tokio::spawn({
             let (faults, points, shutdown) = (faults.clone(), points.clone(), stop.clone());
+            let counters = counters.clone();
             async move {
-                let upstream = move |call, request| pass(client.clone(), points.clone(), call, request);
+                let upstream = move |call, request| {
+                    pass(client.clone(), points.clone(), counters.clone(), call, request)
+                };
                 fault_proxy::serve(&faults, upstream, listener, shutdown).await.expect("the proxy runs");
             }
         });
-        Self { faults, kubeconfig: path, points, _stop: stop.drop_guard(), _folder: folder }
+        Self { faults, kubeconfig: path, points, counters, _stop: stop.drop_guard(), _folder: folder }
+    }
+
+    /// The calls and the bytes of watches since the start.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.counters.read()
     }
 
     /// Holds the `nth` of these calls from now on, before it is forwarded.
@@ -77,6 +89,7 @@ impl ApiProxy {
 async fn pass(
     client: Client,
     points: Arc<Points<Calls>>,
+    counters: Counters,
     call: Option<Call>,
     request: Request,
 ) -> io::Result<Response> {
@@ -91,9 +104,13 @@ async fn pass(
         parts.headers.remove(header);
     }
     let request = http::Request::from_parts(parts, body.into());
+    let is_watch = counters.count(request.method(), request.uri());
     let mut answer = client.send(request).await.map_err(io::Error::other)?.map(Body::new);
     for header in ["connection", "transfer-encoding"] {
         answer.headers_mut().remove(header);
+    }
+    if is_watch {
+        answer = answer.map(|body| counters.count_watch(body));
     }
     *answer.version_mut() = http::Version::HTTP_11;
     for point in hit(Side::After) {

@@ -8,10 +8,14 @@
 
 pub mod api;
 mod breakpoint;
+mod messages;
 pub mod nats;
 mod protocol;
+mod traffic;
 
 pub use api::ApiProxy;
 pub use breakpoint::Breakpoint;
+pub use messages::Messages;
 pub use nats::NatsProxy;
 pub use protocol::Publish;
+pub use traffic::Traffic;

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::breakpoint::{Breakpoint, Point, Points, Side};
+use super::messages::Messages;
 use super::protocol::{self, Publish, Published};
 
 /// The free space in the buffer before each read, in bytes. A smaller value would cause more reads,
@@ -29,6 +30,8 @@ const WITHHELD: usize = 16 << 20;
 pub struct NatsProxy {
     /// The URL for clients.
     pub url: String,
+    /// Counts the messages that clients have `sent` and `received`.
+    pub messages: Messages,
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
@@ -45,7 +48,7 @@ impl NatsProxy {
         let shared = Arc::new(Shared { server, ..Shared::default() });
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, shared.clone())));
-        Self { url, shared, _stop: stop.drop_guard() }
+        Self { url, messages: shared.messages.clone(), shared, _stop: stop.drop_guard() }
     }
 
     /// Breaks all connections and refuses new ones, until [`Self::heal`].
@@ -103,6 +106,7 @@ struct Shared {
     /// The delay, and the rate in bytes per second.
     pace: Mutex<Option<(Duration, u32)>>,
     points: Points<Publish>,
+    messages: Messages,
 }
 
 impl Shared {
@@ -187,6 +191,7 @@ async fn requests(
     let mut sent = BytesMut::new();
     loop {
         while let Some(operation) = protocol::next(&mut sent).map_err(io::Error::other)? {
+            operation.published.iter().for_each(|published| shared.messages.count("sent", published));
             let after = match &operation.published {
                 Some(published) => before(published, shared, &mut client, &mut sent).await?,
                 None => None,
@@ -243,7 +248,7 @@ async fn replies(
     shared: &Shared,
     held: watch::Receiver<Option<Held>>,
 ) -> io::Result<()> {
-    let mut sent = BytesMut::new();
+    let (mut sent, mut uncounted) = (BytesMut::new(), BytesMut::new());
     loop {
         sent.reserve(PIECE);
         if server.read_buf(&mut sent).await? == 0 {
@@ -256,6 +261,10 @@ async fn replies(
         }
         shared.delay().await;
         shared.may_pass(sent.len()).await;
+        uncounted.extend_from_slice(&sent);
+        while let Some(operation) = protocol::next(&mut uncounted).map_err(io::Error::other)? {
+            operation.published.iter().for_each(|received| shared.messages.count("received", received));
+        }
         client.write_all(&sent.split()).await?;
     }
 }

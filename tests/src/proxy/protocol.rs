@@ -1,4 +1,5 @@
-//! Parses what a NATS client sends: the boundaries of operations, and the publishes. Pure. See
+//! Parses what a NATS client sends and receives: the boundaries of operations, and the messages.
+//! Pure. See
 //! <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
 
 use bytes::{Bytes, BytesMut};
@@ -43,7 +44,7 @@ fn subject_matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
-/// The message of a `PUB` or `HPUB`.
+/// A message: of a `PUB` or `HPUB` that a client sends, or of a `MSG` or `HMSG` that it receives.
 #[derive(Debug, PartialEq)]
 pub(super) struct Published {
     pub(super) subject: String,
@@ -71,11 +72,16 @@ pub(super) fn next(sent: &mut BytesMut) -> Result<Option<Operation>, String> {
     let mut words = line.split_ascii_whitespace();
     let verb = words.next().unwrap_or_default().to_ascii_uppercase();
     let start = line_end + 2;
-    if !["PUB", "HPUB"].contains(&verb.as_str()) {
-        return Ok(Some(Operation { bytes: sent.split_to(start).freeze(), published: None }));
-    }
-    let words: Vec<&str> = words.collect();
-    let lengths = if verb == "PUB" { 1 } else { 2 };
+    // The number of words after the reply subject, and of those between it and the subject.
+    let (lengths, ids) = match verb.as_str() {
+        "PUB" => (1, 0),
+        "HPUB" => (2, 0),
+        "MSG" => (1, 1),
+        "HMSG" => (2, 1),
+        _ => return Ok(Some(Operation { bytes: sent.split_to(start).freeze(), published: None })),
+    };
+    let mut words: Vec<&str> = words.collect();
+    words.drain(1.min(words.len())..(1 + ids).min(words.len()));
     let (subject, reply, length) = match (words.len().checked_sub(lengths), words.as_slice()) {
         (Some(1), [subject, .., length]) => (*subject, None, *length),
         (Some(2), [subject, reply, .., length]) => (*subject, Some((*reply).to_owned()), *length),
@@ -110,6 +116,19 @@ mod tests {
         b"hpub  a.b _INBOX.a.2  21 24\r\nNATS/1.0\r\nA: long\r\n\r\nend\r\n",
         b"pub\ta.b\t2\r\nok\r\n",
     ];
+
+    #[test]
+    fn received_messages_are_parsed() {
+        let read = |received: &[u8]| next(&mut received.into()).unwrap().unwrap().published.unwrap();
+        let plain = read(b"MSG a.b 7 5\r\nhello\r\n");
+        assert_eq!(
+            (plain.subject.as_str(), plain.reply.as_deref(), &plain.body[..]),
+            ("a.b", None, &b"hello"[..])
+        );
+        let with_reply = read(b"HMSG a.b 7 _INBOX.x 12 14\r\nNATS/1.0\r\n\r\nhi\r\n");
+        assert_eq!((with_reply.subject.as_str(), with_reply.reply.as_deref()), ("a.b", Some("_INBOX.x")));
+        assert_eq!(with_reply.body.len(), 14);
+    }
 
     #[test]
     fn operations_are_split_regardless_of_read_boundaries() {

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use kube_core::{Object, ObjectMeta, object::NotUsed};
+use kube_core::{ObjectMeta, object::NotUsed};
 use serde_json::Value;
 
 use crate::contract::{
     event::{EventType, Outcome, OutcomeResult, Stall, StatusEvent},
     job_status::JobStatus,
     names::{JobName, RequestId, TemplateName},
+    object::Object,
     submitter::Submitter,
     trace::{ANNOTATION_TRACEPARENT, ANNOTATION_TRACESTATE, Trace},
 };

@@ -19,6 +19,7 @@ pub mod headers;
 pub mod job;
 pub mod job_status;
 pub mod names;
+pub mod object;
 pub mod rejection;
 pub mod schemas;
 pub mod settings;

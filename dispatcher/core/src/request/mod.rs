@@ -8,6 +8,7 @@ pub mod change_error;
 pub mod concurrency;
 mod delivery;
 pub mod error;
+pub mod fair_concurrency;
 pub mod fair_share;
 #[cfg(test)]
 mod fuzz;

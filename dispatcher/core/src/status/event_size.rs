@@ -32,13 +32,37 @@ const KEPT_FIELDS: [&str; 8] =
 const STANDARD_CONDITIONS: [&str; 5] =
     ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"];
 
+/// An event that fits into a message, and its JSON.
+#[derive(Debug)]
+pub struct EncodedEvent {
+    /// The event.
+    pub event: StatusEvent,
+    /// Its JSON.
+    pub json: Vec<u8>,
+}
+
+/// Encodes an event, shortened to at most `limit` bytes of JSON as [`fit`] does. Almost every event
+/// fits, and is serialized once.
+///
+/// # Errors
+/// If the event cannot be serialized.
+pub fn encode(event: StatusEvent, limit: usize) -> Result<EncodedEvent, serde_json::Error> {
+    let json = serde_json::to_vec(&event)?;
+    if json.len() <= limit {
+        return Ok(EncodedEvent { event, json });
+    }
+    let event = shorten(event, limit);
+    Ok(EncodedEvent { json: serde_json::to_vec(&event)?, event })
+}
+
 /// Shortens an event to at most `limit` bytes of JSON, if `limit` is at least [`MIN_EVENT_BYTES`].
 /// An event that fits is unchanged.
 #[must_use]
-pub fn fit(mut event: StatusEvent, limit: usize) -> StatusEvent {
-    if json_size(&event) <= limit {
-        return event;
-    }
+pub fn fit(event: StatusEvent, limit: usize) -> StatusEvent {
+    if json_size(&event) <= limit { event } else { shorten(event, limit) }
+}
+
+fn shorten(mut event: StatusEvent, limit: usize) -> StatusEvent {
     event.outcome.iter_mut().for_each(|outcome| shorten_outcome(outcome, limit));
     event.attempt.iter_mut().for_each(|attempt| shorten_attempt(attempt, limit));
     event.stall.iter_mut().for_each(|stall| shorten_stall(stall, limit));

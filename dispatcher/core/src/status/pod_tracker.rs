@@ -158,8 +158,8 @@ impl PodTracker {
         self.stalls.pods_listed();
     }
 
-    /// Records how many pods have ended by the status of the Job. If the watch does not deliver them in
-    /// time, they are listed.
+    /// Records how many pods of a Job have ended by its status, if some may have ended before the watch
+    /// began. If the watch does not deliver them in time, they are listed.
     pub(super) fn count_ended(&mut self, counted: u32) {
         self.counted = self.counted.max(counted);
         if self.list == EndedList::Idle && self.lacks_ended() {
@@ -315,13 +315,13 @@ impl PodTracker {
 
     /// Whether the outcome has to wait for log tails, or for some of the `pods` that have ended.
     pub(super) fn holds_outcome(&mut self, pods: u32) -> bool {
-        self.count_ended(pods);
         // The list has a deadline of its own.
         if self.list != EndedList::Idle && self.lacks_ended() {
             return true;
         }
         let incomplete = self.ended.values().any(|pod| pod.log != LogState::Done || !pod.published);
-        if self.hold == OutcomeHold::Expired || !incomplete {
+        let observed = self.ended_pods().saturating_add(self.absent);
+        if self.hold == OutcomeHold::Expired || !incomplete && observed >= pods {
             return false;
         }
         if self.hold == OutcomeHold::Idle {

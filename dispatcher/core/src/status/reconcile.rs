@@ -64,9 +64,9 @@ pub fn needs_reconcile(last: Option<&LastEvent>, job: &JobState) -> bool {
 
 /// The last event belongs to another Job of the name.
 ///
-/// The resourceVersions do not tell which of two Jobs is newer: a restored etcd assigns lower ones
-/// again. So a GET decides. Only the response to a create is proof by itself, and it is outdated only
-/// if another replica has published a later Job since.
+/// The resourceVersions of two Jobs are not comparable: a restored etcd assigns lower ones again. So
+/// a GET decides. The response to a create needs no GET, unless another replica has published a later
+/// Job since.
 fn reconcile_other(last: &LastEvent, job: &JobState, source: Source) -> Option<Action> {
     // A missing Job was read from its last event. It was closed since.
     if matches!(job.presence, Presence::MissingUnverified | Presence::Missing) {
@@ -105,7 +105,7 @@ pub fn check_name(last: Option<&LastEvent>, job: &JobState, holder: Option<&str>
     if is_present || last.is_some_and(|last| holder == Some(last.uid.as_str())) {
         return NameCheck::Outdated;
     }
-    // Neither Job exists. Then a wrong order costs the events of a Job that nobody can look up.
+    // Neither Job exists. Then a wrong order costs the events of a deleted Job.
     let is_newer = last.is_none_or(|last| job.resource_version > last.resource_version);
     if is_newer { NameCheck::Deleted } else { NameCheck::Outdated }
 }

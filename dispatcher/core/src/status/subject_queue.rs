@@ -47,6 +47,8 @@ pub struct SubjectQueue<W> {
     published_job: Option<Box<CompactJob>>,
     /// The pods of each Job, by the uid of the Job.
     trackers: Vec<(String, PodTracker)>,
+    /// Whether pods of the queued Jobs may have ended before the watch of the pods began.
+    pods_unseen: bool,
     /// What is left to do; `None` for a queue at rest.
     work: Option<Box<Work<W>>>,
 }
@@ -130,7 +132,7 @@ impl<W> SubjectQueue<W> {
     /// Creates a queue. An outdated `subject` costs one fenced publish and no correctness.
     #[must_use]
     pub fn new(subject: SubjectState) -> Self {
-        Self { subject, published_job: None, trackers: Vec::new(), work: None }
+        Self { subject, published_job: None, trackers: Vec::new(), pods_unseen: false, work: None }
     }
 
     /// Replaces the state of the subject by the result of a scan, unless an action is in flight.

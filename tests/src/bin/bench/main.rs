@@ -1,49 +1,56 @@
-//! `make bench`: Jobs per second and CPU time of the dispatcher and of a plain Kubernetes client
-//! with equal concurrency, in alternate rounds on the same control plane.
+//! `make bench`: every figure of `docs/performance.md` from one program, with all sides measured by
+//! turns in the same run.
 //!
-//! The Jobs are suspended, so that no pods run. The plain client only creates. The dispatcher
-//! pulls, validates, creates, stores the first event with the fence and acknowledges.
-//!
-//! `make bench WHAT=...` selects another benchmark: [`delays`], [`memory`], [`observed`], [`sync`].
+//! `bench [NAME...]` runs these benchmarks, or all, and `bench docs` writes the results of the last
+//! full run into the documentation. `SIZE=small` is a quick run. `BASELINE` is another dispatcher's
+//! program to compare with. Results go to `target/bench/`.
 
-mod bare;
-mod cpu;
-mod delays;
-mod memory;
+mod attempts;
+mod clones;
+mod creation;
+mod docs;
+mod environment;
+mod history;
+mod life;
+mod live;
 mod observed;
+mod plot;
+mod pods;
+mod report;
 mod requests;
+mod size;
+mod start;
+mod states;
 mod sync;
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use dispatcher_tests::templates::without_limit;
-use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
-use k8s_openapi::api::batch::v1::Job;
-use serde_json::Value;
+use dispatcher_tests::bare;
+use tokio::time::timeout;
 
-/// The number of requests.
-const JOBS: usize = 1000;
-/// The number of concurrent creates, in both.
-const IN_FLIGHT: usize = 64;
-/// The rounds of each side.
-const ROUNDS: usize = 5;
+use crate::environment::Run;
+use crate::report::{Report, Results};
 
-/// The result of one round.
-struct Run {
-    seconds: f64,
-    cpu: f64,
-}
+/// How long one benchmark may take.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The benchmarks that a run without names runs.
+const ALL: [&str; 11] = [
+    "creation", "pinned", "replicas", "single", "life", "calls", "attempts", "live", "frozen", "finished",
+    "history",
+];
+/// Those that print a table and have no goals.
+const PRINTED: [&str; 2] = ["sync", "observed"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let done = match (args.next().as_deref(), args.next(), args.next()) {
-        (Some("bare"), Some(kubeconfig), Some(namespace)) => bare::create(&kubeconfig, &namespace).await,
-        (Some("delays"), ..) => delays::run().await,
-        (Some("memory"), ..) => memory::run().await,
-        (Some("observed"), ..) => observed::run().await,
-        (Some("sync"), ..) => sync::run().await,
-        _ => compare().await,
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [bare::COMMAND, ..] => bare::serve(args.get(1..).unwrap_or_default()).await,
+        ["docs"] => docs::publish(),
+        [] => run(&ALL).await,
+        names => run(names).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,65 +61,57 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn compare() -> Result<(), String> {
-    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    println!("{JOBS} suspended Jobs, {IN_FLIGHT} concurrent creates, {ROUNDS} alternate rounds");
-    println!("\n  round    plain client            dispatcher");
-    println!("           Jobs/s   CPU s   Jobs/s   CPU s   ratio of rates");
-    let mut ratios = Vec::new();
-    for round in 0..=ROUNDS {
-        let bare = bare::run(&kubernetes.namespace().await).await?;
-        let ours = dispatcher(&kubernetes.namespace().await).await?;
-        let ratio = bare.seconds / ours.seconds;
-        let rate = |run: &Run| JOBS as f64 / run.seconds;
-        let name = if round == 0 { "warm-up".to_owned() } else { round.to_string() };
-        println!(
-            "  {name:<7} {:>7.0} {:>7.2}  {:>7.0} {:>7.2}   {ratio:.2}",
-            rate(&bare),
-            bare.cpu,
-            rate(&ours),
-            ours.cpu
-        );
-        if round > 0 {
-            ratios.push(ratio);
-        }
+/// Runs benchmarks one after the other. A failure does not stop the rest.
+async fn run(names: &[&str]) -> Result<(), String> {
+    let known = |name: &&str| ALL.contains(name) || PRINTED.contains(name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        return Err(format!(
+            "unknown benchmark {name:?} (allowed: docs, {}, {})",
+            ALL.join(", "),
+            PRINTED.join(", ")
+        ));
     }
-    ratios.sort_by(f64::total_cmp);
-    let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
-    println!("\n  median of the ratios: {median:.2}");
-    Ok(())
+    let run = Run::from_env()?;
+    let mut report = Report::continued(run.size.name);
+    let path = Report::path(run.size.name);
+    let mut failed = Vec::new();
+    for name in names {
+        let start = Instant::now();
+        println!("{name}:");
+        let results = timeout(LIMIT, benchmark(name, &run)).await;
+        match results.unwrap_or_else(|_| Err(format!("not done after {LIMIT:?}"))) {
+            Ok(results) => {
+                print!("{}", docs::text(&results));
+                report.results.insert((*name).to_owned(), results);
+                report.write(&path)?;
+            }
+            Err(error) => {
+                eprintln!("  {name} failed: {error}");
+                failed.push(*name);
+            }
+        }
+        println!("  {name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    plot::draw_all(&report, &path.with_file_name(run.size.name))?;
+    println!("results and plots: {}", path.display());
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 
-async fn dispatcher(namespace: &Namespace) -> Result<Run, String> {
-    let folder = paths::temp_dir("bench")?;
-    std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
-    let nats = Nats::process().await;
-    let dispatcher = Dispatcher::builder(&nats, namespace)
-        .templates(folder.path())
-        .env("DISPATCHER_CONCURRENCY", &IN_FLIGHT.to_string())
-        .env("RUST_LOG", "warn")
-        .try_start()
-        .await?;
-    requests::burst(&requests::context(&nats).await, dispatcher.pid().await, 0..JOBS).await
-}
-
-fn shipped() -> Result<String, String> {
-    let path = paths::workspace().join("deploy/templates/simple.yaml");
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(without_limit(&text))
-}
-
-/// The shipped template, with suspended Jobs.
-fn template() -> Result<String, String> {
-    let spec = "    backoffLimit: 3\n";
-    Ok(shipped()?.replace(spec, &format!("{spec}    suspend: true\n")))
-}
-
-/// The Job that the dispatcher creates from that template, without labels and annotations.
-fn job(n: usize) -> Result<Job, String> {
-    let mut template: Value = serde_saphyr::from_str(&template()?).map_err(|error| error.to_string())?;
-    let job = template.get_mut("job").map(Value::take).unwrap_or_default();
-    let mut job: Job = serde_json::from_value(job).map_err(|error| error.to_string())?;
-    job.metadata.name = Some(format!("simple-job-{n}"));
-    Ok(job)
+async fn benchmark(name: &str, run: &Run) -> Result<Results, String> {
+    match name {
+        "creation" => creation::shared(run).await,
+        "pinned" => creation::pinned(run).await,
+        "replicas" => creation::replicas(run).await,
+        "single" => creation::single(run).await,
+        "life" => life::cpu(run).await,
+        "calls" => life::calls(run).await,
+        "attempts" => attempts::run(run).await,
+        "live" => live::memory(run).await,
+        "frozen" => live::frozen(run).await,
+        "finished" => start::finished(run).await,
+        "history" => start::history(run).await,
+        "sync" => sync::run(run).await.map(|()| Results::default()),
+        "observed" => observed::run(run).await.map(|()| Results::default()),
+        _ => Err("no such benchmark".to_owned()),
+    }
 }

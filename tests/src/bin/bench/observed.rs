@@ -4,16 +4,18 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use dispatcher_tests::otlp::Receiver;
-use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
+use dispatcher_tests::{Dispatcher, process};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::requests::{self, at};
-use crate::{IN_FLIGHT, JOBS, template};
+use crate::environment::{Installation, Jobs, Run, control_plane};
+use crate::report::at;
+use crate::requests;
 
 /// The rounds of each side.
 const ROUNDS: usize = 5;
+/// Concurrent requests per round.
+const JOBS: usize = 1000;
 /// Requests per round whose `ADDED` is awaited, one after the other.
 const TO_ADDED: usize = 100;
 const BETWEEN_SCRAPES: Duration = Duration::from_secs(1);
@@ -23,18 +25,16 @@ struct Side {
     name: &'static str,
     scraped: bool,
     dispatcher: Dispatcher,
-    context: jetstream::Context,
+    caller: requests::Caller,
     /// Per round: Jobs per second, and the dispatcher's CPU time per Job in microseconds.
     rates: Vec<f64>,
     cpu: Vec<f64>,
     to_added: Vec<f64>,
-    _parts: (Nats, Namespace),
+    installation: Installation,
 }
 
-pub(crate) async fn run() -> Result<(), String> {
-    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    let folder = paths::temp_dir("bench")?;
-    std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
+pub(crate) async fn run(run: &Run) -> Result<(), String> {
+    let kubernetes = control_plane().await?;
     let receiver = Receiver::start().await;
     let endpoint = receiver.endpoint();
     let mut sides = Vec::new();
@@ -43,28 +43,15 @@ pub(crate) async fn run() -> Result<(), String> {
         ("scraped every second", true, None),
         ("spans exported by OTLP", false, Some(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()))),
     ] {
-        let (nats, namespace) = (Nats::process().await, kubernetes.namespace().await);
-        let mut builder = Dispatcher::builder(&nats, &namespace).templates(folder.path());
-        for (name, value) in
-            [("DISPATCHER_CONCURRENCY", IN_FLIGHT.to_string().as_str()), ("RUST_LOG", "warn")]
-                .into_iter()
-                .chain(env)
-        {
+        let installation = Installation::new(&kubernetes, Jobs::Suspended).await?;
+        let mut builder = installation.builder(run.ours()?);
+        if let Some((name, value)) = env {
             builder = builder.env(name, value);
         }
         let dispatcher = builder.try_start().await?;
-        let context = requests::context(&nats).await;
+        let caller = requests::Caller::new(&installation.nats, "alone").await?;
         let (rates, cpu, to_added) = Default::default();
-        sides.push(Side {
-            name,
-            scraped,
-            dispatcher,
-            context,
-            rates,
-            cpu,
-            to_added,
-            _parts: (nats, namespace),
-        });
+        sides.push(Side { name, scraped, dispatcher, caller, rates, cpu, to_added, installation });
     }
     println!("{JOBS} suspended Jobs, then {TO_ADDED} sequential requests; {ROUNDS} alternate rounds\n");
     for round in 0..=ROUNDS {
@@ -84,19 +71,25 @@ pub(crate) async fn run() -> Result<(), String> {
 impl Side {
     async fn measure(&mut self, round: usize) -> Result<(), String> {
         let pid = self.dispatcher.pid().await;
-        let name = format!("alone-{round}");
+        let (context, caller) = (&self.installation.context, &mut self.caller);
         let work = async {
-            let burst = requests::burst(&self.context, pid, round * JOBS..(round + 1) * JOBS).await?;
-            Ok::<_, String>((burst, requests::to_added(&self.context, &name, TO_ADDED).await?))
+            let before = process::cpu_time(pid)?;
+            let seconds = requests::burst(context, round * JOBS..(round + 1) * JOBS).await?;
+            let cpu = process::cpu_time(pid)? - before;
+            let mut to_added = Vec::new();
+            for _ in 0..TO_ADDED {
+                to_added.push(caller.call().await?);
+            }
+            Ok::<_, String>((seconds, cpu, to_added))
         };
-        let (burst, to_added) = tokio::select! {
+        let (seconds, cpu, to_added) = tokio::select! {
             done = work => done?,
             failed = scrape(&self.dispatcher), if self.scraped => return Err(failed),
         };
         // The first round is a warm-up.
         if round > 0 {
-            self.rates.push(JOBS as f64 / burst.seconds);
-            self.cpu.push(burst.cpu * 1e6 / JOBS as f64);
+            self.rates.push(JOBS as f64 / seconds);
+            self.cpu.push(cpu.as_secs_f64() * 1e6 / JOBS as f64);
             self.to_added.extend(to_added);
         }
         Ok(())

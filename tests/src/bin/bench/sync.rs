@@ -3,13 +3,13 @@
 
 use std::time::Instant;
 
-use async_nats::jetstream;
-use dispatcher_tests::{Dispatcher, Kubernetes, Namespace, Nats, Options, paths};
-use futures::{StreamExt, stream};
+use dispatcher_tests::{Dispatcher, Kubernetes, Nats, paths};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
-use crate::requests::{self, at, publish};
-use crate::template;
+use crate::environment::{Installation, Jobs, Run, control_plane};
+use crate::report::at;
+use crate::requests::{self, publish};
 
 /// The rounds of each side.
 const ROUNDS: usize = 5;
@@ -22,32 +22,21 @@ const TO_ADDED: usize = 100;
 
 /// One side and its measurements.
 struct Side {
-    nats: Nats,
-    context: jetstream::Context,
-    /// The dispatcher and the namespace of its Jobs.
-    dispatcher: Option<(Dispatcher, Namespace)>,
+    installation: Installation,
+    caller: requests::Caller,
+    dispatcher: Option<Dispatcher>,
     alone: Vec<f64>,
     at_once: Vec<f64>,
     to_added: Vec<f64>,
 }
 
-pub(crate) async fn run() -> Result<(), String> {
-    let kubernetes = Kubernetes::control_plane(Options::default()).await?;
-    let folder = paths::temp_dir("bench")?;
-    std::fs::write(folder.path().join("simple.yaml"), template()?).map_err(|error| error.to_string())?;
-    let mut sides = [Side::start("").await, Side::start("jetstream {sync_interval: always}\n").await];
+pub(crate) async fn run(run: &Run) -> Result<(), String> {
+    let kubernetes = control_plane().await?;
+    let mut sides = [
+        Side::start(&kubernetes, "").await?,
+        Side::start(&kubernetes, "jetstream {sync_interval: always}\n").await?,
+    ];
     println!("{ROUNDS} alternate rounds, stores in {}\n", std::env::temp_dir().display());
-    for side in &sides {
-        let file = paths::workspace().join("nats-config/JOBS.json");
-        let config =
-            std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
-        let made: Value =
-            side.context.request("STREAM.CREATE.JOBS", &config).await.map_err(|error| error.to_string())?;
-        if let Some(error) = made.get("error") {
-            return Err(format!("stream JOBS: {error}"));
-        }
-    }
     for _ in 0..ROUNDS {
         for side in &mut sides {
             let rate = side.rate(ALONE, 1).await?;
@@ -57,17 +46,15 @@ pub(crate) async fn run() -> Result<(), String> {
         }
     }
     for side in &mut sides {
-        let jobs = side.context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
+        let jobs = side.installation.context.get_stream("JOBS").await.map_err(|error| error.to_string())?;
         jobs.purge().await.map_err(|error| error.to_string())?;
-        let namespace = kubernetes.namespace().await;
-        let builder = Dispatcher::builder(&side.nats, &namespace);
-        let builder = builder.templates(folder.path()).env("RUST_LOG", "warn");
-        side.dispatcher = Some((builder.try_start().await?, namespace));
+        side.dispatcher = Some(side.installation.start(run.ours()?).await?);
     }
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         for side in &mut sides {
-            let all = requests::to_added(&side.context, &format!("sync-{round}"), TO_ADDED).await?;
-            side.to_added.extend(all);
+            for _ in 0..TO_ADDED {
+                side.to_added.push(side.caller.call().await?);
+            }
         }
     }
     let [default, always] = sides;
@@ -76,19 +63,32 @@ pub(crate) async fn run() -> Result<(), String> {
 }
 
 impl Side {
-    async fn start(config: &str) -> Self {
+    async fn start(kubernetes: &Kubernetes, config: &str) -> Result<Self, String> {
         let nats = Nats::process_configured(config).await;
-        let context = requests::context(&nats).await;
-        Self { nats, context, dispatcher: None, alone: vec![], at_once: vec![], to_added: vec![] }
+        let installation = Installation::with_nats(nats, kubernetes, Jobs::Suspended).await?;
+        create_stream(&installation).await?;
+        let caller = requests::Caller::new(&installation.nats, "sync").await?;
+        let (alone, at_once, to_added) = Default::default();
+        Ok(Self { installation, caller, dispatcher: None, alone, at_once, to_added })
     }
 
     /// Publishes requests; returns acks per second.
     async fn rate(&self, count: usize, publishers: usize) -> Result<f64, String> {
-        let start = Instant::now();
-        let sent = stream::iter(0..count).map(|n| publish(&self.context, n)).buffer_unordered(publishers);
-        sent.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
+        let (start, context) = (Instant::now(), &self.installation.context);
+        let sent = stream::iter(0..count).map(|n| publish(context, n)).buffer_unordered(publishers);
+        sent.try_collect::<()>().await?;
         Ok(count as f64 / start.elapsed().as_secs_f64())
     }
+}
+
+async fn create_stream(installation: &Installation) -> Result<(), String> {
+    let file = paths::workspace().join("nats-config/JOBS.json");
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let config = std::fs::read_to_string(&file).map_err(|error| failed(&error))?;
+    let config: Value = serde_json::from_str(&config).map_err(|error| failed(&error))?;
+    let made: Value =
+        installation.context.request("STREAM.CREATE.JOBS", &config).await.map_err(|error| failed(&error))?;
+    made.get("error").map_or(Ok(()), |error| Err(format!("stream JOBS: {error}")))
 }
 
 fn print(default: Side, always: Side) {

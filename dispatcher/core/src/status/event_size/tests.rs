@@ -29,6 +29,20 @@ fn condition(type_: &str, message: &str) -> Value {
 }
 
 #[test]
+fn encoded_event_is_the_fitting_one() {
+    let long = "x".repeat(3 * LIMIT);
+    for status in [json!({}), json!({"active": 1}), json!({"completedIndexes": long})] {
+        let event = modified(status);
+        for limit in [MIN_EVENT_BYTES, LIMIT, usize::MAX] {
+            let encoded = encode(event.clone(), limit).unwrap();
+            assert_eq!(encoded.event, fit(event.clone(), limit));
+            assert_eq!(encoded.json, serde_json::to_vec(&encoded.event).unwrap());
+            assert!(encoded.json.len() <= limit);
+        }
+    }
+}
+
+#[test]
 fn event_that_fits_is_verbatim() {
     let status = json!({"active": 1, "completedIndexes": "0,2,4", "unknownField": ["x"]});
     let event = modified(status.clone());

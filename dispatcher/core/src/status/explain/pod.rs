@@ -6,13 +6,14 @@ mod start;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_core::{Object, ObjectMeta};
+use kube_core::ObjectMeta;
 use serde::Deserialize;
 
 use crate::{
     contract::{
         job::LABEL_TEMPLATE,
         names::{JobName, TemplateName},
+        object::Object,
     },
     status::pod_observation::{PodObservation, PodState},
 };
@@ -128,21 +129,22 @@ impl Terminated {
 /// Returns `None` for a pod of no Job. The phase decides before any container does.
 #[must_use]
 pub fn observation(pod: &PodObject, deleted: bool) -> Option<PodObservation> {
-    let (meta, status) = (&pod.metadata, pod.status.clone().unwrap_or_default());
+    let no_status = Status::default();
+    let (meta, status) = (&pod.metadata, pod.status.as_ref().unwrap_or(&no_status));
     let owner = owner_job(meta)?;
     let template = meta.labels.as_ref()?.get(LABEL_TEMPLATE)?;
     let (uid, created) = (meta.uid.clone()?, meta.creation_timestamp.as_ref()?.0.as_second());
     let state = if deleted || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        let (attempt, log) = attempt::attempt(pod, &status);
+        let (attempt, log) = attempt::attempt(pod, status);
         PodState::Ended { pod: uid, created, attempt: Box::new(attempt), log }
     } else if meta.deletion_timestamp.is_some() {
         // Its waiting reasons are misleading, and its containers may run on a lost node.
         PodState::Terminating { pod: uid, created }
-    } else if start::is_running(&pod.spec, &status) {
+    } else if start::is_running(&pod.spec, status) {
         PodState::Running { pod: uid, created }
     } else {
-        let progress = start::progress(&pod.spec, &status).map_or(created, |at| at.max(created));
-        PodState::Waiting { pod: uid, created, progress, wait: start::wait(&status) }
+        let progress = start::progress(&pod.spec, status).map_or(created, |at| at.max(created));
+        PodState::Waiting { pod: uid, created, progress, wait: start::wait(status) }
     };
     Some(PodObservation {
         template: Some(TemplateName::try_from(template.as_str()).ok()?),

@@ -82,9 +82,25 @@ fn late_log_appears_in_the_outcome() {
 }
 
 #[test]
-fn outcome_waits_for_a_list_of_the_unobserved_pods() {
+fn outcome_waits_for_unobserved_pods_until_its_timer_expires() {
     let mut pods = PodTracker::default();
     assert!(!pods.holds_outcome(0));
+    assert!(pods.holds_outcome(2));
+    assert_eq!(pods.take_effects(), [Effect::Wait(Timer::Outcome, OUTCOME_GRACE)]);
+    pods.observe(ended("p1", 1, true));
+    publish_all(&mut pods, JobEnd::Finished);
+    assert!(pods.holds_outcome(2));
+    pods.timer_expired(&Timer::Outcome);
+    assert_eq!(publish_all(&mut pods, JobEnd::Finished), ["p1"], "without its log");
+    assert!(!pods.holds_outcome(2));
+    let outcome = outcome(&pods, 2);
+    assert_eq!((outcome.attempts.len(), outcome.attempts_omitted), (1, 1));
+}
+
+#[test]
+fn outcome_waits_for_a_list_of_the_pods_that_ended_before_the_watch() {
+    let mut pods = PodTracker::default();
+    pods.count_ended(2);
     assert!(pods.holds_outcome(2));
     assert_eq!(pods.take_effects(), [Effect::Wait(Timer::EndedPods, WATCH_GRACE)]);
     pods.observe(ended("p1", 1, false));

@@ -34,6 +34,8 @@ impl<W> SubjectQueue<W> {
 
     /// The list of the pods is complete: the pods that it lacks are deleted.
     pub fn pods_listed(&mut self) {
+        // The list has no ended pods. The watch delivers the ends of the pods of all later Jobs.
+        self.pods_unseen = true;
         self.trackers.iter_mut().for_each(|(_, tracker)| tracker.pods_listed());
     }
 
@@ -57,8 +59,8 @@ impl<W> SubjectQueue<W> {
         if last.is_final() {
             return None;
         }
+        let ended = if self.pods_unseen { job.pods_ended } else { 0 };
         let (uid, suspended) = (last.uid.clone(), job.suspension());
-        let ended = job.pods_ended;
         let untracked = || !self.trackers.iter().any(|(tracked, _)| *tracked == uid);
         if suspended.is_none() && ended == 0 && untracked() {
             return None;
@@ -84,7 +86,11 @@ impl<W> SubjectQueue<W> {
         if present && !pods_listed {
             return None;
         }
+        let pods_unseen = self.pods_unseen;
         let tracker = self.tracker(job.uid.clone())?;
+        if present && pods_unseen {
+            tracker.count_ended(pods);
+        }
         if present && tracker.holds_outcome(pods) {
             return None;
         }

@@ -340,6 +340,29 @@ fn outcome_waits_for_the_list_of_pods() {
     assert_eq!(next_action(&mut queue).as_ref().and_then(event_type), Some(EventType::Outcome));
 }
 
+/// The pods of a later Job cannot end before the watch of the pods begins.
+#[test]
+fn ended_pods_are_listed_for_a_job_that_existed_before_the_watch_of_the_pods() {
+    for existed in [true, false] {
+        let mut queue = SubjectQueue::<()>::new(subject(1, "u", 2, EventType::Modified));
+        if existed {
+            queue.pods_listed();
+        }
+        queue.enqueue(a_job("u", 2, json!({"failed": 1})), Source::Watch);
+        assert_eq!(next_action(&mut queue), None);
+        let Some((uid, effects)) = queue.take_effects() else {
+            assert!(!existed);
+            continue;
+        };
+        let [Effect::Wait(timer, _)] = effects.as_slice() else { panic!("{effects:?}") };
+        queue.complete_effect(&uid, EffectResult::TimerExpired(timer.clone()));
+        assert_eq!(queue.take_effects().unwrap().1, [Effect::ListEnded]);
+        queue.complete_effect(&uid, EffectResult::EndedPods(vec![ended("p1", 1, false)]));
+        assert_eq!(next_action(&mut queue).as_ref().and_then(event_type), Some(EventType::Attempt));
+        assert!(existed);
+    }
+}
+
 #[test]
 fn outcome_of_a_deleted_job_does_not_wait() {
     let mut queue = SubjectQueue::<()>::new(subject(1, "u", 2, EventType::Modified));
