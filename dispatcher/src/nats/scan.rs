@@ -26,12 +26,24 @@ use crate::{nats::connection::Connection, retry::with_deadline};
 /// The deadline of one call to `JetStream`, and of the next message of a scan.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
+/// The deadline of the same while the server looks for the last message of every subject. That takes a
+/// second for a million subjects, and a multiple on a busy machine. A retry would start from nothing.
+const LAST_PER_SUBJECT_DEADLINE: Duration = Duration::from_secs(60);
+
 /// The result of `call` within [`DEADLINE`]. An error begins with `what`.
 pub(crate) fn call<T, E: Display>(
     what: &str,
     call: impl Future<Output = Result<T, E>>,
 ) -> impl Future<Output = Result<T, String>> {
-    with_deadline(DEADLINE, call).map(move |result| match result {
+    call_within(DEADLINE, what, call)
+}
+
+fn call_within<T, E: Display>(
+    deadline: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, E>>,
+) -> impl Future<Output = Result<T, String>> {
+    with_deadline(deadline, call).map(move |result| match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(format!("{what}: {error}")),
         Err(error) => Err(format!("{what}: {error}")),
@@ -110,7 +122,10 @@ impl StreamReader {
     /// If the name is invalid.
     pub(crate) async fn scanned_stream(&self) -> Result<Stream<()>, String> {
         let Some(scans) = &self.scans else { return Ok(self.stream.clone()) };
-        scans.jetstream().get_stream_no_info(&self.name).await.map_err(|e| format!("{}: {e}", self.label))
+        let mut context = scans.jetstream();
+        // The client library's own deadline. Every call has a shorter one, except that of a scan.
+        context.set_timeout(LAST_PER_SUBJECT_DEADLINE);
+        context.get_stream_no_info(&self.name).await.map_err(|e| format!("{}: {e}", self.label))
     }
 
     /// The stream's handle, for calls that this type lacks. Pass them to [`StreamReader::call`].
@@ -218,15 +233,22 @@ pub async fn scan(
         headers_only: true,
         ..OrderedConfig::default()
     };
-    let consumer = call("scan", stream.create_consumer(config)).await?;
+    let deadline = deadline(from);
+    let consumer = call_within(deadline, "scan", stream.create_consumer(config)).await?;
     let name = consumer.cached_info().name.clone();
-    let result = read_until(consumer, last, each).await;
+    let result = read_until(consumer, last, deadline, each).await;
     // The server removes it after half a minute. Hundreds of scans per second would leave
     // thousands.
     if let Err(error) = call("delete consumer", stream.delete_consumer(&name)).await {
         tracing::debug!(error, "consumer of a scan is left to expire");
     }
     result
+}
+
+/// How long the start of a consumer with this policy may take, and its next message. The client may
+/// have to start the consumer again.
+fn deadline(policy: DeliverPolicy) -> Duration {
+    if policy == DeliverPolicy::LastPerSubject { LAST_PER_SUBJECT_DEADLINE } else { DEADLINE }
 }
 
 /// Whether a consumer with this policy delivers the message of this sequence and time.
@@ -243,12 +265,13 @@ fn delivers(policy: DeliverPolicy, sequence: u64, time: OffsetDateTime) -> bool 
 async fn read_until(
     consumer: Consumer<OrderedConfig>,
     last: u64,
+    deadline: Duration,
     mut each: impl FnMut(&str, &HeaderMap, u64),
 ) -> Result<(), String> {
     let none = HeaderMap::new();
     let mut messages = call("scan", consumer.messages()).await?;
     loop {
-        let next = with_deadline(DEADLINE, messages.next()).await.map_err(|e| format!("scan: {e}"))?;
+        let next = with_deadline(deadline, messages.next()).await.map_err(|e| format!("scan: {e}"))?;
         let message = next.ok_or("scan: ended early")?.map_err(|e| format!("scan: {e}"))?;
         let info = message.info().map_err(|e| format!("scan: {e}"))?;
         each(&message.subject, message.headers.as_ref().unwrap_or(&none), info.stream_sequence);

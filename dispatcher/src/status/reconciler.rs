@@ -48,7 +48,8 @@ type InFlightEffects = FuturesUnordered<BoxFuture<'static, (SubjectKey, String, 
 /// All queues, with the actions and effects in flight.
 pub(super) struct StatusReconciler {
     runner: Arc<ActionRunner>,
-    queues: HashMap<SubjectKey, WaiterQueue>,
+    /// Every unfinished Job has one, so the table holds no more than a pointer for a free place.
+    queues: HashMap<SubjectKey, Box<WaiterQueue>>,
     /// Queued observations of all queues together.
     queued: usize,
     /// Every template that ever had a queue.
@@ -102,6 +103,7 @@ impl StatusReconciler {
                 }
                 Some((key, RefusedJob { job, subject, .. })) = self.refused.next() => {
                     let subject = (!self.queues.contains_key(&key)).then_some(subject);
+                    let job = JobState::clone(&job);
                     self.enqueue(JobInput { job, source: Source::Watch, subject, stored: None })
                 }
                 Some((key, uid, result)) = self.effects.next() => {
@@ -142,11 +144,11 @@ impl StatusReconciler {
             StatusInput::Job(input) => self.enqueue(*input),
             StatusInput::Pod(observation) => self.observe_pod(observation),
             StatusInput::PodsListing => {
-                self.queues.values_mut().for_each(SubjectQueue::pods_listing);
+                self.queues.values_mut().for_each(|queue| queue.pods_listing());
                 None
             }
             StatusInput::PodsListed => {
-                self.queues.values_mut().for_each(SubjectQueue::pods_listed);
+                self.queues.values_mut().for_each(|queue| queue.pods_listed());
                 self.release_outcomes();
                 None
             }
@@ -184,26 +186,29 @@ impl StatusReconciler {
             queue.step_down();
             !queue.is_idle(false)
         });
-        self.queued = self.queues.values().map(SubjectQueue::len).sum();
+        self.queued = self.queues.values().map(|queue| queue.len()).sum();
         self.unmatched = UnmatchedObservations::default();
         self.refused.clear();
     }
 
     fn enqueue(&mut self, input: JobInput) -> Option<SubjectKey> {
         let JobInput { job, source, subject, stored } = input;
-        let key = (job.template.clone(), job.name.clone());
+        let mut key = (job.template.clone(), job.name.clone());
         let last = subject.as_ref().and_then(|subject| subject.last.as_ref());
         if !reconcile::needs_reconcile(last, &job) && !self.queues.contains_key(&key) {
             // Every event of the Job is stored.
             let _ = stored.map(|stored| stored.send(()));
             return None;
         }
-        if !self.templates.contains(&key.0) {
+        // All queues share the name of their template.
+        if let Some(template) = self.templates.get(&key.0) {
+            key.0 = template.clone();
+        } else {
             self.templates.insert(key.0.clone());
         }
         let unmatched = &mut self.unmatched;
         let queue = self.queues.entry(key.clone()).or_insert_with(|| {
-            let mut queue = SubjectQueue::new(SubjectState::default());
+            let mut queue = Box::new(SubjectQueue::new(SubjectState::default()));
             unmatched.take(&key.1).into_iter().for_each(|(uid, state)| queue.observe_pod(uid, state));
             queue
         });
@@ -285,7 +290,7 @@ impl StatusReconciler {
         key: SubjectKey,
         source: Option<Source>,
         action: Action,
-        job: JobState,
+        job: Arc<JobState>,
         subject: SubjectState,
     ) {
         let runner = self.runner.clone();

@@ -1,6 +1,6 @@
 //! Jobs with a change that Kubernetes refused. Each is observed again after a growing delay.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dispatcher_core::{
     contract::job::JobState,
@@ -31,8 +31,8 @@ impl From<ActionResult> for Completion {
 
 impl Completion {
     /// A change or a verification of this Job.
-    pub(super) fn made(result: ActionResult, job: JobState) -> Self {
-        Self { made: Some(job.uid), ..result.into() }
+    pub(super) fn made(result: ActionResult, job: &JobState) -> Self {
+        Self { made: Some(job.uid.clone()), ..result.into() }
     }
 
     /// A refused change. `observed` is a newer state of the Job.
@@ -45,7 +45,7 @@ impl Completion {
 #[derive(Debug)]
 pub(super) struct RefusedJob {
     /// The Job, as it was observed.
-    pub job: JobState,
+    pub job: Arc<JobState>,
     /// The state of its subject.
     pub subject: SubjectState,
     /// The longest delay of the next try.
@@ -113,7 +113,10 @@ mod tests {
     fn refuse(jobs: &mut RefusedJobs, uid: &str) {
         let job = a_job(uid, 1, json!({}));
         let key = (job.template.clone(), job.name.clone());
-        jobs.add(key, RefusedJob { job, subject: SubjectState::default(), max_delay: Duration::MAX });
+        jobs.add(
+            key,
+            RefusedJob { job: Arc::new(job), subject: SubjectState::default(), max_delay: Duration::MAX },
+        );
     }
 
     #[tokio::test(start_paused = true)]

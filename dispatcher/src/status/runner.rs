@@ -52,6 +52,8 @@ const MIN_EVENT_BYTES: usize = 32 * 1024;
 
 /// Calls to Kubernetes in flight.
 const MAX_CALLS: usize = 32;
+/// Reads of `JOB_STATUS` in flight. While NATS does not answer, every waiting event reads its subject.
+const MAX_READS: usize = 64;
 
 /// The delay before the last message of a subject is read again, while another replica has to close
 /// the previous Job of that name.
@@ -72,6 +74,7 @@ pub(super) struct ActionRunner {
     retiring: Component,
     bytes_in_flight: Semaphore,
     calls: Semaphore,
+    reads: Semaphore,
     metrics: Metrics,
     spans: Spans,
 }
@@ -99,14 +102,15 @@ impl ActionRunner {
             retiring: component("retire"),
             bytes_in_flight: Semaphore::new(MAX_BYTES_IN_FLIGHT),
             calls: Semaphore::new(MAX_CALLS),
+            reads: Semaphore::new(MAX_READS),
             metrics,
             spans,
         }
     }
 
     /// Runs one action until its result is known.
-    pub(super) async fn run(&self, action: Action, job: JobState, subject: SubjectState) -> Completion {
-        // Boxed one by one: thousands can be in flight, and the common ones are small.
+    pub(super) async fn run(&self, action: Action, job: Arc<JobState>, subject: SubjectState) -> Completion {
+        // Thousands can be in flight. So each is boxed, and so is every call, once it has its permit.
         match action {
             Action::Publish(event, outcome) => {
                 Box::pin(self.publish(job, subject, EventBody::Job(event, outcome))).await.into()
@@ -137,7 +141,7 @@ impl ActionRunner {
 
     /// Publishes one event under the fence until it is stored, or until the subject turns out to
     /// have another last message, which then decides the next action.
-    async fn publish(&self, job: JobState, subject: SubjectState, body: EventBody) -> ActionResult {
+    async fn publish(&self, job: Arc<JobState>, subject: SubjectState, body: EventBody) -> ActionResult {
         let last = LastEvent {
             uid: job.uid.clone(),
             resource_version: resource_version(subject.last.as_ref(), &job),
@@ -234,7 +238,7 @@ impl ActionRunner {
                 previous.cancelled = self.is_cancelled(&previous).await;
                 let outcome = previous.outcome().unwrap_or_else(|| previous.outcome_of_deletion());
                 let body = EventBody::Job(EventType::Outcome, Some(Box::new(outcome)));
-                self.publish(previous, subject, body).await
+                self.publish(Arc::new(previous), subject, body).await
             }
         }
     }
@@ -247,7 +251,8 @@ impl ActionRunner {
     /// The last message of the Job's subject.
     async fn last_message(&self, job: &JobState) -> (SubjectState, Option<LastMessage>) {
         retry_forever(&self.reading, async || {
-            match self.stream.last(&job.template, &job.name).await {
+            let _permit = acquire(&self.reads, 1).await;
+            match Box::pin(self.stream.last(&job.template, &job.name)).await {
                 Ok(None) => Ok((SubjectState::default(), None)),
                 Ok(Some(message)) => Ok((message.known.clone(), Some(message))),
                 // Not an event, but the fence counts its sequence.
@@ -258,18 +263,18 @@ impl ActionRunner {
         .await
     }
 
-    async fn verify_deleted(&self, job: JobState, subject: SubjectState) -> Completion {
+    async fn verify_deleted(&self, job: Arc<JobState>, subject: SubjectState) -> Completion {
         match self.deletion(&job).await {
-            Deletion::Exists => Completion::made(ActionResult::Verified(DeletionCheck::Exists), job),
+            Deletion::Exists => Completion::made(ActionResult::Verified(DeletionCheck::Exists), &job),
             Deletion::Unrestored(observed) => {
                 Completion::refused(RefusedJob { job, subject, max_delay: MAX_UNOBSERVED }, Some(*observed))
             }
-            Deletion::Deleted(_) => self.deleted(job).await,
+            Deletion::Deleted(_) => self.deleted(&job).await,
         }
     }
 
     /// Finds out which Job has the name. The last event belongs to another Job.
-    async fn verify_current(&self, job: JobState, subject: SubjectState) -> Completion {
+    async fn verify_current(&self, job: Arc<JobState>, subject: SubjectState) -> Completion {
         let holder = match self.deletion(&job).await {
             Deletion::Exists => Some(job.uid.clone()),
             Deletion::Deleted(holder) => holder,
@@ -282,40 +287,40 @@ impl ActionRunner {
         match check_name(subject.last.as_ref(), &job, holder.as_deref()) {
             NameCheck::Current => ActionResult::Current.into(),
             NameCheck::Outdated => ActionResult::Verified(DeletionCheck::Exists).into(),
-            NameCheck::Deleted => self.deleted(job).await,
+            NameCheck::Deleted => self.deleted(&job).await,
         }
     }
 
     async fn deletion(&self, job: &JobState) -> Deletion {
         retry_forever(&self.verifying, async || {
-            let deletion = self.call(self.cluster.is_deleted(job)).await;
+            let deletion = self.call(|| self.cluster.is_deleted(job)).await;
             deletion.map_err(|error| format!("deletion of Job {} not verified: {error}", job.name))
         })
         .await
     }
 
-    async fn deleted(&self, job: JobState) -> Completion {
-        let cancelled = self.is_cancelled(&job).await;
+    async fn deleted(&self, job: &JobState) -> Completion {
+        let cancelled = self.is_cancelled(job).await;
         let check = if cancelled { DeletionCheck::Cancelled } else { DeletionCheck::Deleted };
         Completion::made(ActionResult::Verified(check), job)
     }
 
     async fn is_cancelled(&self, job: &JobState) -> bool {
         retry_forever(&self.verifying, async || {
-            let cancelled = self.call(self.cluster.is_cancelled(job)).await;
+            let cancelled = self.call(|| self.cluster.is_cancelled(job)).await;
             cancelled.map_err(|error| format!("cancellation of Job {} not verified: {error}", job.name))
         })
         .await
     }
 
-    async fn retire(&self, job: JobState, subject: SubjectState) -> Completion {
+    async fn retire(&self, job: Arc<JobState>, subject: SubjectState) -> Completion {
         let change = retry_forever(&self.retiring, async || {
-            let change = self.call(self.cluster.retire(&job, subject.sequence)).await;
+            let change = self.call(|| self.cluster.retire(&job, subject.sequence)).await;
             change.map_err(|error| format!("Job {} not retired: {error}", job.name))
         })
         .await;
         match change {
-            Change::Made => Completion::made(ActionResult::Retired, job),
+            Change::Made => Completion::made(ActionResult::Retired, &job),
             Change::Refused => {
                 Completion::refused(RefusedJob { job, subject, max_delay: Duration::MAX }, None)
             }
@@ -332,9 +337,12 @@ impl ActionRunner {
     }
 
     /// One try. The permit is not held between the tries.
-    async fn call<T>(&self, call: BoxFuture<'_, Result<T, String>>) -> Result<T, String> {
+    async fn call<'a, T>(
+        &'a self,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T, String>>,
+    ) -> Result<T, String> {
         let _permit = acquire(&self.calls, 1).await;
-        call.await
+        call().await
     }
 }
 

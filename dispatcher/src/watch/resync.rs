@@ -14,6 +14,7 @@ use dispatcher_core::{
     contract::{
         job::JobState,
         names::{JobName, TemplateName},
+        uid::UidKey,
     },
     request::HANDLE_DEADLINE,
     status::{SubjectKey, SubjectState},
@@ -140,7 +141,7 @@ impl Resync {
 /// The uids of the Jobs that a resync and the watch since have covered. Empty after the second
 /// pass.
 #[derive(Debug, Default)]
-pub(super) struct CoveredJobs(Mutex<Option<HashSet<String>>>);
+pub(super) struct CoveredJobs(Mutex<Option<HashSet<UidKey>>>);
 
 impl CoveredJobs {
     /// Starts a resync. It covers every Job of its scan, whether the list contains the Job or not.
@@ -151,7 +152,7 @@ impl CoveredJobs {
     /// Adds a Job of the list or the watch. Retired Jobs have no open subject.
     pub(super) fn add(&self, state: &JobState) {
         if let (Some(uids), false) = (self.uids().as_mut(), state.retired) {
-            uids.insert(state.uid.clone());
+            uids.insert(state.uid.as_str().into());
         }
     }
 
@@ -173,18 +174,19 @@ impl CoveredJobs {
     ) -> Vec<SubjectKey> {
         let uids = self.uids();
         let Some(uids) = uids.as_ref() else { return vec![] };
-        let is_covered =
-            |state: &SubjectState| state.last.as_ref().is_none_or(|last| uids.contains(&last.uid));
+        let is_covered = |state: &SubjectState| {
+            state.last.as_ref().is_none_or(|last| uids.contains(&last.uid.as_str().into()))
+        };
         open.into_iter().filter(|(_, state)| !is_covered(state)).map(|(subject, _)| subject.clone()).collect()
     }
 
-    fn uids(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
+    fn uids(&self) -> MutexGuard<'_, Option<HashSet<UidKey>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn uids<'a>(subjects: impl IntoIterator<Item = &'a SubjectState>) -> impl Iterator<Item = String> {
-    subjects.into_iter().filter_map(|state| Some(state.last.as_ref()?.uid.clone()))
+fn uids<'a>(subjects: impl IntoIterator<Item = &'a SubjectState>) -> impl Iterator<Item = UidKey> {
+    subjects.into_iter().filter_map(|state| Some(state.last.as_ref()?.uid.as_str().into()))
 }
 
 #[cfg(test)]

@@ -26,3 +26,4 @@ pub mod settings;
 pub mod submitter;
 pub mod text;
 pub mod trace;
+pub mod uid;

@@ -3,7 +3,7 @@
 //! A `TemplateName` and a `JobName` are RFC 1123 labels. Kubernetes requires that for pod names and
 //! label values, and such a label is always a single NATS subject token.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -69,29 +69,30 @@ fn label_schema() -> Schema {
     json_schema!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": MAX_LABEL})
 }
 
-/// Defines a newtype over `String` that only `TryFrom` can build, also when serde decodes it.
+/// Defines a newtype over a string that only `TryFrom` can build, also when serde decodes it. Clones
+/// share the text: many parts of the dispatcher hold the same names.
 macro_rules! validated_name {
     ($(#[$doc:meta])* $name:ident, $is_valid:expr, $error:path, $schema:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl TryFrom<String> for $name {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
-                if $is_valid(&text) { Ok(Self(text)) } else { Err($error(Quoted::new(&text))) }
+                Self::try_from(text.as_str())
             }
         }
         impl TryFrom<&str> for $name {
             type Error = NameError;
             fn try_from(text: &str) -> Result<Self, NameError> {
-                Self::try_from(text.to_owned())
+                if $is_valid(text) { Ok(Self(text.into())) } else { Err($error(Quoted::new(text))) }
             }
         }
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
         impl JsonSchema for $name {
@@ -146,7 +147,7 @@ fn is_request_id(text: &str) -> bool {
 
 impl From<Uuid> for RequestId {
     fn from(uuid: Uuid) -> Self {
-        Self(uuid.to_string())
+        Self(uuid.to_string().into())
     }
 }
 

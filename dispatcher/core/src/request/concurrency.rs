@@ -11,6 +11,7 @@ use crate::{
         job::{JobObject, JobState},
         job_status::JobStatus,
         names::{JobName, RequestId, TemplateName},
+        uid::UidKey,
     },
     status::outcome_label::is_watched,
 };
@@ -65,14 +66,14 @@ pub struct ConcurrencyTable {
     last_id: ReservationId,
     synced: bool,
     /// The uids that the list in progress has delivered so far.
-    listed: Option<HashSet<String>>,
+    listed: Option<HashSet<UidKey>>,
 }
 
 /// What counts towards the limit of one template.
 #[derive(Debug, Default)]
 struct Usage {
     /// The unfinished Jobs by uid, as the watch has delivered them.
-    unfinished: HashMap<String, (JobName, RequestId)>,
+    unfinished: HashMap<UidKey, (JobName, RequestId)>,
     reservations: HashMap<ReservationId, ReservationState>,
 }
 
@@ -123,7 +124,7 @@ impl ConcurrencyTable {
     /// The request of this reservation has a Job.
     pub fn job_exists(&mut self, template: &TemplateName, id: ReservationId, uid: &str, finished: bool) {
         let Some(usage) = self.templates.get_mut(template) else { return };
-        let counted = usage.unfinished.contains_key(uid);
+        let counted = usage.unfinished.contains_key(&UidKey::from(uid));
         if let Some(state) = usage.reservations.get_mut(&id) {
             state.awaits_watch = !(finished || counted || state.observed);
         }
@@ -141,15 +142,16 @@ impl ConcurrencyTable {
     /// The watch delivered a Job. Without a final condition, a deleted Job is no finished one: see
     /// [`Self::departed`].
     pub fn apply(&mut self, job: &JobState, finished: bool) {
-        let JobState { template, uid, name, request_id, .. } = job;
+        let JobState { template, name, request_id, .. } = job;
+        let uid = UidKey::from(job.uid.as_str());
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
         }
         let usage = self.templates.entry(template.clone()).or_default();
         if finished {
-            usage.unfinished.remove(uid);
+            usage.unfinished.remove(&uid);
         } else {
-            usage.unfinished.insert(uid.clone(), (name.clone(), request_id.clone()));
+            usage.unfinished.entry(uid).or_insert_with(|| (name.clone(), request_id.clone()));
         }
         usage.reservations.retain(|_, state| {
             let is_its_job = state.request.as_ref() == Some(request_id);
@@ -172,7 +174,7 @@ impl ConcurrencyTable {
         let mut departed = Vec::new();
         for (template, usage) in &mut self.templates {
             let unlisted = usage.unfinished.iter().filter(|(uid, _)| !listed.contains(*uid));
-            departed.extend(unlisted.map(|(uid, (name, _))| departed_job(template, name, uid)));
+            departed.extend(unlisted.map(|(uid, (name, _))| departed_job(template, name, &uid.to_string())));
             usage.reservations.retain(|_, state| !(state.awaits_watch && state.awaited_before_list));
         }
         self.synced = true;
@@ -184,14 +186,14 @@ impl ConcurrencyTable {
     #[must_use]
     pub fn departed(&self, uid: &str) -> Option<DepartedJob> {
         self.templates.iter().find_map(|(template, usage)| {
-            usage.unfinished.get(uid).map(|(name, _)| departed_job(template, name, uid))
+            usage.unfinished.get(&UidKey::from(uid)).map(|(name, _)| departed_job(template, name, uid))
         })
     }
 
     /// A GET showed that the Job has ended.
     pub fn ended(&mut self, job: &DepartedJob) {
         if let Some(usage) = self.templates.get_mut(&job.template) {
-            usage.unfinished.remove(&job.uid);
+            usage.unfinished.remove(&UidKey::from(job.uid.as_str()));
         }
     }
 

@@ -11,6 +11,7 @@ mod actions;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hasher},
+    sync::Arc,
 };
 
 use fastrand::Rng;
@@ -61,7 +62,7 @@ struct Replica {
     queues: BTreeMap<SubjectKey, SubjectQueue<u8>>,
     pods_listed: bool,
     effects: Vec<(SubjectKey, String, Effect)>,
-    in_flight: Vec<(SubjectKey, Action, JobState, SubjectState)>,
+    in_flight: Vec<(SubjectKey, Action, Arc<JobState>, SubjectState)>,
 }
 
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! action. `pod_tracker` and `stalls` derive attempts and stalls from observations of pods.
 //! `explain` reads these observations from pods and Kubernetes Events.
 
+mod compact_job;
 pub mod event_body;
 pub mod event_size;
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod pending_pods;
 pub mod pod_observation;
 pub mod pod_tracker;
 pub mod reconcile;
+mod small_map;
 mod stalls;
 mod subject;
 pub mod subject_queue;

@@ -3,17 +3,13 @@
 //! [`PodTracker::next`] returns the event to publish. [`PodTracker::take_effects`] returns the log
 //! tails to fetch and the timers to start. Time enters as the expiry of a timer, never as a clock.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::{cmp::Ordering, collections::HashSet, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     contract::event::{Attempt, Outcome, OutcomeResult, Stall},
-    status::{pod_observation::PodState, stalls::StallTracker},
+    status::{pod_observation::PodState, small_map::SmallMap, stalls::StallTracker},
 };
 
 /// The maximum number of attempts for the outcome, and of concurrently held log tails.
@@ -119,7 +115,7 @@ enum EndedList {
 /// The observed pods of one Job.
 #[derive(Debug, Default)]
 pub(super) struct PodTracker {
-    ended: BTreeMap<String, EndedPod>,
+    ended: SmallMap<String, EndedPod>,
     /// Ended pods whose attempts are published and no longer kept.
     dropped: HashSet<String>,
     stalls: StallTracker,

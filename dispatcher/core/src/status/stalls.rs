@@ -5,14 +5,13 @@
 
 mod obstacles;
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use self::obstacles::Obstacles;
-use crate::{contract::event::Stall, status::pod_observation::Wait};
+use crate::{
+    contract::event::Stall,
+    status::{pod_observation::Wait, small_map::SmallMap},
+};
 
 /// How long a reason that may resolve itself has to last before it is published.
 const STALL_DELAY: Duration = Duration::from_secs(5);
@@ -78,11 +77,11 @@ impl Reason {
 /// It holds a few bytes for each pod. The messages, which are large, are held once for each reason.
 #[derive(Debug, Default)]
 pub(super) struct StallTracker {
-    pods: BTreeMap<String, Pod>,
+    pods: SmallMap<String, Pod>,
     running: usize,
     /// The Job's own obstacles: its condition `Suspended`, and the Warnings since the newest pod.
     job: Obstacles,
-    reasons: BTreeMap<String, Reason>,
+    reasons: SmallMap<String, Reason>,
     /// The stall of the last pod that ended without having run. It explains the outcome.
     last: Option<Stall>,
     published: BTreeSet<String>,
@@ -310,7 +309,7 @@ impl StallTracker {
 }
 
 /// Adds the obstacles of an object to the counts of its reasons, or subtracts them.
-fn count(reasons: &mut BTreeMap<String, Reason>, obstacles: &Obstacles, change: fn(usize, usize) -> usize) {
+fn count(reasons: &mut SmallMap<String, Reason>, obstacles: &Obstacles, change: fn(usize, usize) -> usize) {
     for name in obstacles.all() {
         if let Some(reason) = reasons.get_mut(name) {
             reason.held = change(reason.held, 1);

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -234,7 +236,7 @@ fn memory_of_a_thousand_pods_is_bounded() {
     }
     assert!(stalls.reasons.len() <= MAX_REASONS);
     (0..1000).for_each(|pod: i32| stalls.pod_ended(&pod.to_string(), 1, true));
-    assert!(stalls.reasons.is_empty() && stalls.pods.is_empty());
+    assert!(stalls.reasons.len() == 0 && stalls.pods.len() == 0);
 }
 
 /// An observation of one of three pods, which are created one after the other.

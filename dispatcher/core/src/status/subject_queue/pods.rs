@@ -6,6 +6,7 @@ use crate::{
         job::{JobState, Presence},
     },
     status::{
+        compact_job::CompactJob,
         pod_observation::PodState,
         pod_tracker::{Effect, JobEnd, PendingEvent, PodTracker},
         subject_queue::{EffectResult, SubjectQueue},
@@ -44,6 +45,8 @@ impl<W> SubjectQueue<W> {
             if self.trackers.len() >= MAX_TRACKED_JOBS {
                 self.trackers.remove(0);
             }
+            // Most names have one Job.
+            self.trackers.reserve_exact(1);
             self.trackers.push((uid, PodTracker::default()));
             self.trackers.len() - 1
         });
@@ -53,12 +56,13 @@ impl<W> SubjectQueue<W> {
     /// The next event of a pod of the Job that has the last event.
     pub(super) fn pending_event(&mut self, end: JobEnd) -> Option<PendingEvent> {
         let (last, job) = (self.subject.last.as_ref()?, self.published_job.as_ref()?);
-        if last.is_final() || last.uid != job.uid {
+        if last.is_final() {
             return None;
         }
-        let ended = if self.pods_unseen { job.status.pods_ended() } else { 0 };
-        let (uid, suspended) = (job.uid.clone(), job.suspension());
-        if suspended.is_none() && ended == 0 && !self.trackers.iter().any(|(tracked, _)| *tracked == uid) {
+        let ended = if self.pods_unseen { job.pods_ended } else { 0 };
+        let (uid, suspended) = (last.uid.clone(), job.suspension());
+        let untracked = || !self.trackers.iter().any(|(tracked, _)| *tracked == uid);
+        if suspended.is_none() && ended == 0 && untracked() {
             return None;
         }
         let tracker = self.tracker(uid)?;
@@ -95,16 +99,15 @@ impl<W> SubjectQueue<W> {
     }
 
     /// Keeps the newest published state of the Job that has the last event.
-    pub(super) fn remember_published(&mut self, job: JobState) {
+    pub(super) fn remember_published(&mut self, job: &JobState) {
         let Some(last) = self.subject.last.as_ref().filter(|last| last.uid == job.uid && !last.is_final())
         else {
             return;
         };
-        let newer = self.published_job.as_ref().is_none_or(|published| {
-            published.uid != job.uid || published.resource_version <= job.resource_version
-        });
+        let published = self.published_job.as_ref();
+        let newer = published.is_none_or(|published| published.resource_version <= job.resource_version);
         if newer && job.resource_version <= last.resource_version {
-            self.published_job = Some(job);
+            self.published_job = CompactJob::new(job).map(Box::new);
         }
     }
 

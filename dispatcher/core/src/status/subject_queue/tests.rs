@@ -18,6 +18,10 @@ fn subject(sequence: u64, uid: &str, resource_version: u64, event: EventType) ->
     SubjectState { sequence, last: Some(LastEvent { uid: uid.into(), resource_version, event }) }
 }
 
+fn pending<W>(queue: &SubjectQueue<W>) -> VecDeque<(Arc<JobState>, Source)> {
+    queue.work.as_ref().map(|work| work.pending.clone()).unwrap_or_default()
+}
+
 fn next_action<W>(queue: &mut SubjectQueue<W>) -> Option<Action> {
     queue.next(true).map(|(action, ..)| action)
 }
@@ -51,23 +55,59 @@ fn full_queue_keeps_the_newest_state() {
     for resource_version in 1..100 {
         queue.enqueue(a_job("u", resource_version, json!({})), Source::Watch);
     }
-    assert_eq!(queue.pending.len(), MAX_DEPTH);
-    assert_eq!(queue.pending.back().unwrap().0.resource_version, 99);
+    assert_eq!(pending(&queue).len(), MAX_DEPTH);
+    assert_eq!(pending(&queue).back().unwrap().0.resource_version, 99);
 }
 
 #[test]
-fn coalesced_queue_keeps_the_first_and_the_newest_state() {
+fn coalesced_queue_keeps_the_newest_state_and_the_one_with_an_action_in_flight() {
+    for (in_flight, expected) in [(false, vec![19]), (true, vec![1, 19])] {
+        let mut queue = SubjectQueue::<()>::new(SubjectState::default());
+        for resource_version in 1..10 {
+            queue.enqueue(a_job("u", resource_version, json!({})), Source::Watch);
+        }
+        if in_flight {
+            assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
+        }
+        for resource_version in 10..20 {
+            queue.enqueue_coalesced(a_job("u", resource_version, json!({})), Source::Watch);
+        }
+        let waiting: Vec<_> = pending(&queue).iter().map(|(state, _)| state.resource_version).collect();
+        assert_eq!(waiting, expected);
+        queue.enqueue_coalesced(a_job("v", 20, json!({})), Source::Watch);
+        assert_eq!(queue.len(), expected.len() + 1, "the last state of another Job is kept");
+    }
+}
+
+#[test]
+fn queue_at_rest_keeps_no_work() {
+    let mut queue = SubjectQueue::new(SubjectState::default());
+    queue.add_waiter("u".into(), ());
+    queue.enqueue(a_job("u", 1, json!({})), Source::Create);
+    assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
+    queue.complete(ActionResult::Published(subject(1, "u", 1, EventType::Added)));
+    assert_eq!(queue.take_served().len(), 1);
+    assert_eq!(next_action(&mut queue), None);
+    assert!(queue.work.is_none() && queue.published_job.is_some(), "{queue:?}");
+}
+
+#[test]
+fn event_of_a_pod_contains_the_published_state_of_its_own_job() {
+    // Given a published Job, and an earlier attempt of a later Job of its name.
     let mut queue = SubjectQueue::<()>::new(SubjectState::default());
-    for resource_version in 1..10 {
-        queue.enqueue(a_job("u", resource_version, json!({})), Source::Watch);
-    }
-    for resource_version in 10..20 {
-        queue.enqueue_coalesced(a_job("u", resource_version, json!({})), Source::Watch);
-    }
-    let waiting: Vec<_> = queue.pending.iter().map(|(state, _)| state.resource_version).collect();
-    assert_eq!(waiting, [1, 19]);
-    queue.enqueue_coalesced(a_job("v", 20, json!({})), Source::Watch);
-    assert_eq!(queue.len(), 3, "the last state of another Job is kept");
+    queue.enqueue(a_job("u", 1, json!({"active": 1})), Source::Watch);
+    assert_eq!(next_action(&mut queue), Some(Action::Publish(EventType::Added, None)));
+    queue.complete(ActionResult::Published(subject(1, "u", 1, EventType::Added)));
+    assert_eq!(next_action(&mut queue), None);
+    queue.observe_pod("v".into(), ended("p", 1, false));
+    // When another replica has published the later Job.
+    queue.update(subject(3, "v", 5, EventType::Added));
+    assert_eq!(next_action(&mut queue), None, "the state of the later Job is unknown");
+    queue.enqueue(a_job("v", 5, json!({"active": 2})), Source::Watch);
+    // Then its attempt has its own state.
+    let (action, job, _) = queue.next(true).unwrap();
+    assert_eq!((event_type(&action), job.uid.as_str()), (Some(EventType::Attempt), "v"));
+    assert_eq!(job.status.text(), r#"{"active":2}"#);
 }
 
 #[test]
@@ -86,7 +126,7 @@ fn queue_keeps_few_states_with_a_large_status() {
     for resource_version in 1..10 {
         queue.enqueue(a_job("u", resource_version, large.clone()), Source::Watch);
     }
-    let waiting: Vec<_> = queue.pending.iter().map(|(state, _)| state.resource_version).collect();
+    let waiting: Vec<_> = pending(&queue).iter().map(|(state, _)| state.resource_version).collect();
     assert_eq!(waiting, [1, 9]);
 }
 
@@ -384,8 +424,8 @@ fn older_observed_state_does_not_replace_a_newer_one() {
     ] {
         queue.enqueue_coalesced(job, Source::Watch);
     }
-    let versions: Vec<u64> = queue.pending.iter().map(|(job, _)| job.resource_version).collect();
-    assert_eq!(versions, [3, 5, 2]);
+    let versions: Vec<u64> = pending(&queue).iter().map(|(job, _)| job.resource_version).collect();
+    assert_eq!(versions, [5, 2]);
 }
 
 /// The intake reads the Job of a redelivered request. The watch may have delivered the same state.
@@ -618,7 +658,7 @@ proptest! {
             );
         }
         // Only a created Job whose previous Job the watch has not closed stays pending.
-        prop_assert!(queue.pending.iter().all(|(_, source)| *source == Source::Create), "{queue:?}");
+        prop_assert!(pending(&queue).iter().all(|(_, source)| *source == Source::Create), "{queue:?}");
     }
 
     #[test]
@@ -629,7 +669,9 @@ proptest! {
             let Input::Job(job, Source::Create) = input else { continue };
             let published = caller.stored.iter().any(|event| event.uid == job.uid);
             let superseded = newest.is_some_and(|newest| newest >= job.resource_version);
-            let mut pending = queue.pending.iter().map(|(job, _)| job).chain(&queue.deferred);
+            let work = queue.work.as_ref();
+            let deferred = work.iter().flat_map(|work| &work.deferred).cloned();
+            let mut pending = pending(&queue).into_iter().map(|(job, _)| job).chain(deferred);
             let pending = pending.any(|other| other.uid == job.uid);
             prop_assert!(published || superseded || pending, "{:?}", caller.stored);
         }
