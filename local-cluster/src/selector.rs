@@ -1,5 +1,7 @@
 //! Label and field selectors.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::{
@@ -55,7 +57,17 @@ impl Selector {
         let labels = object.pointer("/metadata/labels");
         let label = |key: &str| labels.and_then(|map| map.get(key)).and_then(Value::as_str);
         self.labels.iter().all(|requirement| requirement.holds(label(&requirement.key)))
-            && self.fields.iter().all(|(path, value, equal)| (text(object, path) == value) == *equal)
+            && self.fields.iter().all(|(path, value, equal)| (field(object, path) == *value) == *equal)
+    }
+}
+
+/// A field as text. Of a Job, `status.successful` stands for the number in `status.succeeded`.
+fn field<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
+    match path {
+        "/status/successful" => {
+            object.pointer("/status/succeeded").and_then(Value::as_i64).unwrap_or(0).to_string().into()
+        }
+        path => text(object, path).into(),
     }
 }
 
@@ -175,6 +187,17 @@ mod tests {
         let object = json!({"metadata": {"name": "n"}, "status": {"phase": "Running"}});
         assert!(matches("", "metadata.name=n,status.phase!=Failed,spec.nodeName=", &object));
         assert!(!matches("", "status.phase=Failed", &object));
+    }
+
+    #[test]
+    fn succeeded_pods_of_a_job_are_matched_by_their_number() {
+        let matches = |fields: &str, status: Value| {
+            Selector::parse(&JOBS, "", fields).unwrap().matches(&json!({ "status": status }))
+        };
+        assert!(matches("status.successful=0", json!({})));
+        assert!(matches("status.successful=0", json!({"failed": 1})));
+        assert!(matches("status.successful=2", json!({"succeeded": 2})));
+        assert!(!matches("status.successful=0", json!({"succeeded": 1})));
     }
 
     #[test]

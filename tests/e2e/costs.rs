@@ -66,7 +66,7 @@ impl Counted {
         calls.into_iter().filter(|(call, _)| !is_of_all(call)).collect()
     }
 
-    /// The requests received and the messages sent since the start, without calls of the JetStream
+    /// The requests received and the messages sent since the start, without calls of the `JetStream`
     /// API: pulls and scans also depend on time.
     fn messages(&self) -> Vec<(String, u64)> {
         let messages = self.proxies().nats.messages.since(&self.messages_before);

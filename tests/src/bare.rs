@@ -73,7 +73,8 @@ pub async fn serve(args: &[String]) -> Result<(), String> {
     let created = stream::iter(&jobs).map(|job| client.create(job)).buffer_unordered(burst.in_flight);
     created.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
     let seconds = start.elapsed().as_secs_f64();
-    let measured = Measured { seconds, cpu_seconds: (process::cpu_time(pid)? - cpu).as_secs_f64() };
+    let measured =
+        Measured { seconds, cpu_seconds: process::cpu_time(pid)?.saturating_sub(cpu).as_secs_f64() };
     println!("{}", serde_json::to_string(&measured).map_err(|error| error.to_string())?);
     Ok(())
 }

@@ -131,7 +131,11 @@ fn queue() -> (SubjectQueue<()>, JobState) {
 fn queue_watch_event((mut queue, job): (SubjectQueue<()>, JobState)) -> SubjectQueue<()> {
     queue.enqueue(job, Source::Watch);
     let (_, job, subject) = queue.next(true).unwrap();
-    let last = LastEvent { uid: job.uid, resource_version: job.resource_version, event: EventType::Modified };
+    let last = LastEvent {
+        uid: job.uid.clone(),
+        resource_version: job.resource_version,
+        event: EventType::Modified,
+    };
     queue
         .complete(ActionResult::Published(SubjectState { sequence: subject.sequence + 1, last: Some(last) }));
     queue

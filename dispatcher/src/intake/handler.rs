@@ -110,12 +110,6 @@ impl Delivery<'_> {
         identity
     }
 
-    /// Whether the request may have a Job. Two messages can carry the same client-supplied id; a
-    /// derived id belongs to one message.
-    fn may_have_job(&self, identity: &Identity) -> bool {
-        self.redelivered || identity.client_supplied
-    }
-
     fn failed_at(&self, stage: Stage) -> FailedDelivery {
         FailedDelivery { sequence: self.identity().sequence, delivered: self.delivered, stage }
     }
@@ -296,7 +290,9 @@ impl Handler {
         if self.is_cancelled(&request, delivery.submitter.as_ref()) {
             return Err(HandleError::Permanent(cancelled(&request)));
         }
-        let created = self.creator.create(&request, &job, delivery.may_have_job(identity)).await?;
+        // Two messages can carry the same client-supplied id; a derived id belongs to one message.
+        let look_up = delivery.redelivered || identity.client_supplied;
+        let created = self.creator.create(&request, &job, look_up).await?;
         if matches!(created, CreateResult::Created(..)) {
             self.breaker.set_canary(Arc::new(job));
         }
@@ -304,7 +300,7 @@ impl Handler {
     }
 
     /// The Job that an earlier delivery created, if any: a request never has a Job and a rejection.
-    /// Only then it costs a call: a tenant can send many requests that are rejected.
+    /// A first delivery is no proof that there is none: a recreated consumer counts from one again.
     async fn before_rejection(
         &self,
         delivery: &Delivery<'_>,
@@ -312,8 +308,7 @@ impl Handler {
         rejection: Rejection,
     ) -> Result<CreateResult, HandleError> {
         let template = &self.template.name;
-        let may_have_job = delivery.may_have_job(identity) && !rejection.reason.is_from_lookup();
-        if let Some(name) = rejection.name.as_ref().filter(|_| may_have_job) {
+        if let Some(name) = rejection.name.as_ref().filter(|_| !rejection.reason.is_from_lookup()) {
             let hash = Request::hash_of(template, &delivery.message.payload);
             let earlier = self.creator.find(template, name, identity, hash.as_deref()).await?;
             if let Some(found) = earlier {

@@ -1,6 +1,9 @@
 //! The calls on Kubernetes that `status` needs: verify a deletion, retire a Job, read a log.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use dispatcher_core::{
     contract::{
@@ -126,26 +129,30 @@ impl KubeCluster {
         if identified && !labelled {
             return Ok(None);
         }
-        let mut labels =
-            json!({LABEL_TEMPLATE: state.template, LABEL_NAME: state.template, LABEL_MANAGED_BY: MANAGED_BY});
-        let mut annotations = json!({
-            ANNOTATION_JOB_NAME: state.name,
-            ANNOTATION_REQUEST_ID: state.request_id,
-            ANNOTATION_REQUEST_SEQ: state.request_seq.to_string(),
-            ANNOTATION_REQUEST_HASH: state.request_hash,
-        });
-        if identified {
-            (labels, annotations) = (json!({}), json!({}));
+        let mut labels = BTreeMap::new();
+        let mut annotations = BTreeMap::new();
+        if !identified {
+            labels.extend([
+                (LABEL_TEMPLATE, json!(state.template)),
+                (LABEL_NAME, json!(state.template)),
+                (LABEL_MANAGED_BY, json!(MANAGED_BY)),
+            ]);
+            annotations.extend([
+                (ANNOTATION_JOB_NAME, json!(state.name)),
+                (ANNOTATION_REQUEST_ID, json!(state.request_id)),
+                (ANNOTATION_REQUEST_SEQ, json!(state.request_seq.to_string())),
+                (ANNOTATION_REQUEST_HASH, json!(state.request_hash)),
+            ]);
         }
-        let mut metadata = json!({"uid": state.uid});
+        let mut metadata = BTreeMap::from([("uid", json!(state.uid))]);
         if labelled {
-            labels[LABEL_OUTCOME] = Value::Null;
-            annotations[ANNOTATION_OUTCOME_RECORD] = Value::Null;
+            labels.insert(LABEL_OUTCOME, Value::Null);
+            annotations.insert(ANNOTATION_OUTCOME_RECORD, Value::Null);
             // Protects a label that another replica has set since.
-            metadata["resourceVersion"] = found.metadata.resource_version.clone().into();
+            metadata.insert("resourceVersion", json!(found.metadata.resource_version));
         }
-        metadata["labels"] = labels;
-        metadata["annotations"] = annotations;
+        metadata.insert("labels", json!(labels));
+        metadata.insert("annotations", json!(annotations));
         let operation = if labelled { Operation::Unlabel } else { Operation::Restore };
         Ok(Some((operation, json!({ "metadata": metadata }))))
     }

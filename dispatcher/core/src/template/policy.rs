@@ -262,7 +262,7 @@ fn images<'a>(job: &Value, fields: &'a Fields<'_>) -> Vec<(String, &'a str)> {
 /// The `ServiceAccounts` of a pod, by both names of the field; `default` if neither is set.
 fn service_accounts<'a>(fields: &'a Fields<'_>) -> Vec<(String, &'a str)> {
     let named = fields.iter().filter(|field| field.is_any(&["serviceAccountName", "serviceAccount"]));
-    let accounts = named.filter(|field| field.is_set());
+    let accounts = named.filter(Field::is_set);
     let mut accounts: Vec<_> = accounts.map(|field| (field.path(), text(Some(field.value)))).collect();
     let names = [format!("{POD}.serviceAccountName"), format!("{POD}.serviceAccount")];
     if !accounts.iter().any(|(path, _)| names.contains(path)) {

@@ -1,4 +1,4 @@
-//! Argo Events: an EventSource on core NATS, its EventBus on JetStream, and a Sensor that creates
+//! Argo Events: an `EventSource` on core NATS, its `EventBus` on `JetStream`, and a Sensor that creates
 //! Jobs. Both run with the environment that its controller would set on their pods.
 
 use std::path::Path;
@@ -118,7 +118,7 @@ fn sensor(settings: Settings, namespace: &Namespace) -> Result<Value, String> {
         false => json!({"generateName": "simple-job-", "labels": {REQUEST: ""}}),
     };
     job.as_object_mut().ok_or("the job is no object")?.insert("metadata".to_owned(), metadata);
-    let foo = |dest: &str, prefix: Option<&str>| {
+    let parameter = |dest: &str, prefix: Option<&str>| {
         let mut parameter =
             json!({"src": {"dependencyName": "request", "dataKey": "body.foo"}, "dest": dest});
         if let (Some(prefix), Some(map)) = (prefix, parameter.as_object_mut()) {
@@ -128,11 +128,11 @@ fn sensor(settings: Settings, namespace: &Namespace) -> Result<Value, String> {
         parameter
     };
     let mut parameters = vec![
-        foo("spec.template.spec.containers.0.env.0.value", None),
-        foo(&format!("metadata.labels.{REQUEST}"), None),
+        parameter("spec.template.spec.containers.0.env.0.value", None),
+        parameter(&format!("metadata.labels.{REQUEST}"), None),
     ];
     if settings.named {
-        parameters.push(foo("metadata.name", Some("simple-job-")));
+        parameters.push(parameter("metadata.name", Some("simple-job-")));
     }
     let mut trigger = json!({
         "template": {"name": "job", "k8s": {

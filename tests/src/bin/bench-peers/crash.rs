@@ -11,7 +11,7 @@ use crate::jobs::lost_and_duplicated;
 use crate::running::Running;
 use crate::side::{Side, Size};
 
-/// Longer than the time after which JetStream redelivers: 60 s to the dispatcher, 30 s to a Sensor.
+/// Longer than the time after which `JetStream` redelivers: 60 s to the dispatcher, 30 s to a Sensor.
 const QUIET: Duration = Duration::from_secs(75);
 const DEADLINE: Duration = Duration::from_secs(300);
 /// A slow side is killed earlier.

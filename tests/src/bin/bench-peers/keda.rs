@@ -1,6 +1,6 @@
-//! KEDA: its operator, and a ScaledJob on the length of a JetStream queue.
+//! KEDA: its operator, and a `ScaledJob` on the length of a `JetStream` queue.
 //!
-//! A Job of a ScaledJob takes its request from the queue itself. Here, no pods run and the queue
+//! A Job of a `ScaledJob` takes its request from the queue itself. Here, no pods run and the queue
 //! stays full: KEDA creates as many Jobs as there are requests, and each one counts as served.
 
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) async fn start(
     Ok(vec![Process::start(&program).await?])
 }
 
-/// Creates the ScaledJob.
+/// Creates the `ScaledJob`.
 pub(crate) async fn scale(lifted: bool, monitor: &str, namespace: &Namespace) -> Result<(), String> {
     let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledJob");
     let api: Api<DynamicObject> =

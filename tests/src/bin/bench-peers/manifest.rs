@@ -32,8 +32,8 @@ pub(crate) fn job() -> Result<Value, String> {
 /// The Job of a request, as the bare client creates it.
 pub(crate) fn job_of(request: usize) -> Result<Job, String> {
     let mut job = job()?;
-    if let Some(foo) = job.pointer_mut("/spec/template/spec/containers/0/env/0/value") {
-        *foo = request.to_string().into();
+    if let Some(value) = job.pointer_mut("/spec/template/spec/containers/0/env/0/value") {
+        *value = request.to_string().into();
     }
     let mut job: Job = serde_json::from_value(job).map_err(|error| error.to_string())?;
     job.metadata.name = Some(format!("simple-job-{request}"));

@@ -28,20 +28,17 @@ pub(crate) struct Burst {
 pub(crate) async fn burst(kubernetes: &Kubernetes, side: Side, size: &Size) -> Result<Burst, String> {
     let running = Running::start(kubernetes, side).await?;
     let count = size.burst(side);
-    let (cpu, memory_mib) = match side {
-        Side::Bare => {
-            let usage = bare::run(&running.namespace, count).await?;
-            running.jobs.at_least(count, DEADLINE).await?;
-            usage
-        }
-        _ => {
-            let pids = running.pids().await?;
-            let before = usage::cpu_seconds(&pids)?;
-            running.requester.send_all(count).await?;
-            let all = running.jobs.at_least(count, DEADLINE).await;
-            all.map_err(|error| format!("{}: {error}\n{}", side.title(), running.logs()))?;
-            (usage::cpu_seconds(&pids)? - before, usage::memory_mib(&pids)?)
-        }
+    let (cpu, memory_mib) = if side == Side::Bare {
+        let usage = bare::run(&running.namespace, count).await?;
+        running.jobs.at_least(count, DEADLINE).await?;
+        usage
+    } else {
+        let pids = running.pids().await?;
+        let before = usage::cpu_seconds(&pids)?;
+        running.requester.send_all(count).await?;
+        let all = running.jobs.at_least(count, DEADLINE).await;
+        all.map_err(|error| format!("{}: {error}\n{}", side.title(), running.logs()))?;
+        (usage::cpu_seconds(&pids)? - before, usage::memory_mib(&pids)?)
     };
     let mut times: Vec<Instant> = running.jobs.all().iter().map(|job| job.at).collect();
     times.sort();

@@ -44,10 +44,11 @@ impl Report {
     }
 
     fn entry(&mut self, side: Side) -> &mut Entry {
-        let at = self.sides.iter().position(|entry| entry.side == side.key()).unwrap_or_else(|| {
-            self.sides.push(Entry { side: side.key().to_owned(), ..Entry::default() });
-            self.sides.len() - 1
-        });
+        let key = side.key();
+        let at = self.sides.iter().position(|entry| entry.side == key).unwrap_or(self.sides.len());
+        let new = (at == self.sides.len()).then(|| Entry { side: key.to_owned(), ..Entry::default() });
+        self.sides.extend(new);
+        #[expect(clippy::indexing_slicing, reason = "the entry exists now")]
         &mut self.sides[at]
     }
 

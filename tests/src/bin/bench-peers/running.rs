@@ -119,10 +119,7 @@ async fn dispatcher(nats: &Nats, namespace: &Namespace, folder: &Path) -> Result
     let templates = folder.join("templates");
     let write = || {
         std::fs::create_dir_all(&templates)?;
-        Ok(std::fs::write(
-            templates.join("simple.yaml"),
-            manifest::template().map_err(std::io::Error::other)?,
-        )?)
+        std::fs::write(templates.join("simple.yaml"), manifest::template().map_err(std::io::Error::other)?)
     };
     write().map_err(|error: std::io::Error| format!("{}: {error}", templates.display()))?;
     let builder = Dispatcher::builder(nats, namespace).templates(templates);
@@ -131,8 +128,8 @@ async fn dispatcher(nats: &Nats, namespace: &Namespace, folder: &Path) -> Result
     builder.try_start().await.map(Process::Dispatcher)
 }
 
-/// The configuration of every side's server. Argo Events connects to its EventBus by TLS only; the
-/// others, and its EventSource, without.
+/// The configuration of every side's server. Argo Events connects to its `EventBus` by TLS only; the
+/// others, and its `EventSource`, without.
 async fn nats_config(folder: &Path, monitor: &str) -> Result<String, String> {
     let (key, certificate) = (folder.join("tls.key"), folder.join("tls.crt"));
     let mut command = Command::new(paths::program("openssl")?);

@@ -122,7 +122,7 @@ async fn dispatchers(
     let used = || pids.iter().map(|pid| process::cpu_time(*pid)).sum::<Result<Duration, String>>();
     let before = used()?;
     let seconds = requests::burst(&installation.context, 0..count).await?;
-    let cpu = used()? - before;
+    let cpu = used()?.saturating_sub(before);
     until_suspended(&installation.namespace, count).await?;
     Ok(Measured { seconds, cpu })
 }

@@ -134,8 +134,9 @@ mod tests {
 
     fn report() -> Report {
         let mut row = Row::new("Jobs created", "Jobs/s").goal(Goal::AtLeastOfBare(0.95));
-        [(BARE, 700.0), (BARE, 710.0), (OURS, 650.0), (OURS, 690.0)]
-            .map(|(side, value)| row.add(side, value));
+        for (side, value) in [(BARE, 700.0), (BARE, 710.0), (OURS, 650.0), (OURS, 690.0)] {
+            row.add(side, value);
+        }
         let mut curve = Curve::new("Start with finished Jobs", "finished Jobs", "s");
         curve.add(OURS, 0, 0.25);
         curve.add(OURS, 5_000, 0.5);

@@ -33,7 +33,7 @@ pub(crate) async fn cpu(run: &Run) -> Result<Results, String> {
             let before = process::cpu_time(pid)?;
             requests::burst(&installation.context, 0..run.size.jobs).await?;
             installation.until_retired().await?;
-            let (used, jobs) = (process::cpu_time(pid)? - before, run.size.jobs as f64);
+            let (used, jobs) = (process::cpu_time(pid)?.saturating_sub(before), run.size.jobs as f64);
             cpu.add(program.side, requests::milliseconds(used) / jobs);
             events.add(program.side, installation.messages("JOB_STATUS").await? as f64 / jobs);
         }

@@ -75,7 +75,7 @@ impl Side {
         let work = async {
             let before = process::cpu_time(pid)?;
             let seconds = requests::burst(context, round * JOBS..(round + 1) * JOBS).await?;
-            let cpu = process::cpu_time(pid)? - before;
+            let cpu = process::cpu_time(pid)?.saturating_sub(before);
             let mut to_added = Vec::new();
             for _ in 0..TO_ADDED {
                 to_added.push(caller.call().await?);

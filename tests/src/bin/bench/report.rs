@@ -166,7 +166,7 @@ impl Report {
 
 /// The middle of the sorted values, or the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    (quantile(values, 0.5, f64::floor) + quantile(values, 0.5, f64::ceil)) / 2.0
+    f64::midpoint(quantile(values, 0.5, f64::floor), quantile(values, 0.5, f64::ceil))
 }
 
 /// The value below which this part of the values lies.
