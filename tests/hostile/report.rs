@@ -27,6 +27,8 @@ pub(crate) struct Phase {
     p50_ms: f64,
     p99_ms: f64,
     max_ms: f64,
+    /// The publish times of the ten slowest requests, in seconds since the start of the phase.
+    slowest_at_seconds: Vec<f64>,
     /// The largest resident memory of a replica so far.
     peak_memory_mib: u64,
 }
@@ -41,6 +43,10 @@ impl Phase {
     }
 
     fn new(flood: Option<Attack>, sent: Sent, mut latencies: Vec<Duration>, memory: u64) -> Self {
+        let mut slowest: Vec<_> = latencies.iter().copied().zip(0_u32..).collect();
+        slowest.sort_unstable_by(|a, b| b.cmp(a));
+        let slowest = slowest.into_iter().take(10).map(|(_, at)| (Size::INTERVAL * at).as_secs_f64());
+        let slowest_at_seconds = slowest.collect();
         latencies.sort_unstable();
         let quantile = |numerator: usize| {
             let at = (latencies.len() * numerator).div_ceil(100).saturating_sub(1);
@@ -53,6 +59,7 @@ impl Phase {
             p50_ms: quantile(50),
             p99_ms: quantile(99),
             max_ms: quantile(100),
+            slowest_at_seconds,
             peak_memory_mib: memory,
         }
     }

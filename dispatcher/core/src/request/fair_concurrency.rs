@@ -1,9 +1,9 @@
 //! How many requests of a template may be in flight while other templates have work.
 //!
-//! A template that is alone uses every permit, and so does one that has less work than another.
-//! Otherwise, its requests may take at most twice as long as when few of them are in flight: with
-//! more, they wait for each other in Kubernetes or NATS, and the requests of the other templates
-//! wait behind them. The caller passes in the time.
+//! A template that is alone uses every permit. One with much less work than another has enough
+//! permits for its requests, but not for a burst. Otherwise, its requests may take at most twice as
+//! long as when few of them are in flight: with more, they wait for each other in Kubernetes or
+//! NATS, and the requests of the other templates wait behind them. The caller passes in the time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,10 +21,13 @@ const SLOW: f64 = 2.0;
 const FAST: f64 = 1.5;
 /// How fast the measured times change the usual one.
 const WEIGHT: f64 = 0.25;
-/// A template with less work than this part of another one's is not limited.
+/// A template with less work than this part of another one's is limited to [`MAX_LIGHT`] only.
 const LIGHT: f64 = 0.5;
-/// The time in which the counted work halves.
-const HALF_LIFE: Duration = Duration::from_secs(5);
+/// The requests in flight of a template with little work. In a cluster that is slow for all, fewer
+/// would let its requests wait in the queue.
+pub const MAX_LIGHT: usize = 16;
+/// The time in which the counted work halves. Short, so that a burst counts at once.
+const HALF_LIFE: Duration = Duration::from_secs(1);
 
 /// What a request cost: only requests of one kind are compared with each other.
 pub type Kind = &'static str;
@@ -52,7 +55,18 @@ struct Share {
     was_full: bool,
 }
 
-/// The number of requests that ended lately: older ones count less.
+/// The work of a template beside that of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// No other template has work.
+    Alone,
+    /// Another one has much more.
+    Light,
+    /// No other one has much more.
+    Heavy,
+}
+
+/// The number of requests that started lately: older ones count less.
 #[derive(Debug, Clone, Copy, Default)]
 struct Work {
     count: f64,
@@ -69,10 +83,12 @@ impl FairConcurrency {
     /// The largest number of requests that the template may have in flight.
     #[must_use]
     pub fn limit(&self, template: &TemplateName, now: Duration) -> usize {
-        match self.templates.get(template) {
-            Some(share) if self.is_limited(template, now) => share.limit.min(self.max),
-            _ => self.max,
-        }
+        let limit = match self.demand(template, now) {
+            Demand::Alone => self.max,
+            Demand::Light => MAX_LIGHT,
+            Demand::Heavy => self.templates.get(template).map_or(MIN, |share| share.limit),
+        };
+        limit.min(self.max)
     }
 
     /// The step of the pull loop, with this many requests of the template in flight. `plan`: the
@@ -86,15 +102,17 @@ impl FairConcurrency {
         }
     }
 
-    /// Handling of a request starts. Returns whether to measure it: its time is not compared with
-    /// others if every permit was allowed.
+    /// Handling of a request starts. Returns whether to measure it: only the times of requests
+    /// under the limit that they change are compared.
     pub fn started(&mut self, template: &TemplateName, now: Duration) -> bool {
-        let (limit, is_limited) = (self.limit(template, now), self.is_limited(template, now));
+        let is_heavy = self.demand(template, now) == Demand::Heavy;
+        let limit = self.limit(template, now);
         let share = self.share(template);
         share.in_flight += 1;
         share.busy_until = now.saturating_add(BUSY);
+        share.work = Work { count: share.work.count(now) + 1.0, at: now };
         share.was_full |= share.in_flight >= limit;
-        is_limited
+        is_heavy && share.in_flight <= limit
     }
 
     /// Handling of a request has ended after `took`. Without a kind, it is not measured: it failed,
@@ -104,7 +122,6 @@ impl FairConcurrency {
         let share = self.share(template);
         share.in_flight = share.in_flight.saturating_sub(1);
         share.busy_until = now.saturating_add(BUSY);
-        share.work = Work { count: share.work.count(now) + 1.0, at: now };
         let Some(kind) = kind else { return };
         share.add(kind, took);
         if usize::try_from(share.ended).is_ok_and(|ended| ended >= share.limit.max(MIN_ROUND)) {
@@ -112,12 +129,14 @@ impl FairConcurrency {
         }
     }
 
-    /// Whether another template has work, and this one has not much less.
-    fn is_limited(&self, template: &TemplateName, now: Duration) -> bool {
+    fn demand(&self, template: &TemplateName, now: Duration) -> Demand {
         let others = self.templates.iter().filter(|(name, share)| *name != template && share.is_busy(now));
-        let most = others.map(|(_, share)| share.work.count(now)).reduce(f64::max);
         let own = self.templates.get(template).map_or(0.0, |share| share.work.count(now));
-        most.is_some_and(|most| own >= LIGHT * most)
+        match others.map(|(_, share)| share.work.count(now)).reduce(f64::max) {
+            None => Demand::Alone,
+            Some(most) if own < LIGHT * most => Demand::Light,
+            Some(_) => Demand::Heavy,
+        }
     }
 
     fn share(&mut self, template: &TemplateName) -> &mut Share {

@@ -128,7 +128,7 @@ fn cluster_that_becomes_slower_is_the_usual_one_after_a_while() {
 
 /// Otherwise, a slow cluster would make its requests wait in the queue.
 #[test]
-fn template_with_less_work_than_another_uses_every_permit() {
+fn template_with_less_work_than_another_is_not_limited_to_the_minimum() {
     let mut cluster = Cluster::new(4, IDLE);
     for _ in 0..20 {
         cluster.handle_one("innocent");
@@ -137,10 +137,22 @@ fn template_with_less_work_than_another_uses_every_permit() {
     cluster.idle = 40 * IDLE;
     for _ in 0..20 {
         cluster.handle_one("innocent");
-        assert_eq!(cluster.limit("innocent"), MAX);
+        assert_eq!(cluster.limit("innocent"), MAX_LIGHT);
         cluster.flood("hostile", "rejected", SECOND / 10);
         assert!(cluster.limit("hostile") < MAX / 4);
     }
+}
+
+#[test]
+fn burst_of_a_template_beside_a_steady_one_is_limited() {
+    let mut cluster = Cluster::new(4, IDLE);
+    for _ in 0..100 {
+        cluster.handle_one("innocent");
+        cluster.now += 7 * IDLE;
+    }
+    assert_eq!(cluster.limit("burst"), MAX_LIGHT);
+    (0..30).for_each(|_| drop(cluster.limits.started(&template("burst"), cluster.now)));
+    assert_eq!(cluster.limit("burst"), MIN);
 }
 
 #[test]
