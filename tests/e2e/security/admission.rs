@@ -19,10 +19,20 @@ const REFUSED: &str =
 
 /// Creates a Job in the namespace of `deploy/`, without storing it.
 async fn create(kubernetes: &Kubernetes, folder: &Path, user: &str, job: &Value) -> Result<String, String> {
+    create_in(kubernetes, folder, user, job, "--namespace=jobs").await
+}
+
+async fn create_in(
+    kubernetes: &Kubernetes,
+    folder: &Path,
+    user: &str,
+    job: &Value,
+    namespace: &str,
+) -> Result<String, String> {
     let path = folder.join("job.json");
     std::fs::write(&path, job.to_string()).unwrap();
     let path = path.display().to_string();
-    kubernetes.kubectl(&[user, "--namespace=jobs", "create", "--dry-run=server", "-f", &path]).await
+    kubernetes.kubectl(&[user, namespace, "create", "--dry-run=server", "-f", &path]).await
 }
 
 /// The Job of a shipped template, under the shipped limits.
@@ -89,5 +99,19 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     // Other users of the namespace are not restricted.
     let created = create(kubernetes, folder.path(), ADMINISTRATOR, &privileged).await;
     assert!(created.is_ok(), "{created:?}");
+    // Without its limits, the dispatcher creates no Jobs. Other namespaces do not notice.
+    let limits = ["--namespace=dispatcher", "delete", "configmap", "dispatcher-limits"];
+    kubernetes.kubectl(&limits).await.unwrap();
+    let allowed = job_of(&changed("/spec/template/spec/priorityClassName", &Value::Null), "allowed");
+    until("the policy to miss its limits", TIMEOUT, || async {
+        match create(kubernetes, folder.path(), DISPATCHER, &allowed).await {
+            Err(error) if error.contains("no params found") => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let elsewhere =
+        create_in(kubernetes, folder.path(), ADMINISTRATOR, &allowed, "--namespace=default").await;
+    assert!(elsewhere.is_ok(), "{elsewhere:?}");
     kubernetes.kubectl(&["delete", "--timeout=120s", "-k", &base]).await.unwrap();
 }

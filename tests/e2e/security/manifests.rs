@@ -59,6 +59,11 @@ async fn shipped_limits_are_the_settings_of_the_dispatcher() {
         );
         let binding = find(&objects, "ValidatingAdmissionPolicyBinding", "dispatcher-jobs");
         assert_eq!(binding["spec"]["paramRef"]["name"], "dispatcher-limits", "{overlay}");
+        assert_eq!(
+            binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"],
+            json!({"kubernetes.io/metadata.name": "jobs"}),
+            "{overlay}"
+        );
     }
 }
 
