@@ -113,5 +113,5 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     let elsewhere =
         create_in(kubernetes, folder.path(), ADMINISTRATOR, &allowed, "--namespace=default").await;
     assert!(elsewhere.is_ok(), "{elsewhere:?}");
-    kubernetes.kubectl(&["delete", "--timeout=120s", "-k", &base]).await.unwrap();
+    kubernetes.kubectl(&["delete", "--timeout=120s", "--ignore-not-found", "-k", &base]).await.unwrap();
 }
