@@ -11,9 +11,8 @@ use dispatcher_core::{
         job::{
             ANNOTATION_JOB_NAME, ANNOTATION_OUTCOME_RECORD, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID,
             ANNOTATION_REQUEST_SEQ, JobObject, JobState, LABEL_MANAGED_BY, LABEL_NAME, LABEL_OUTCOME,
-            LABEL_TEMPLATE, MANAGED_BY, OutcomeLabel, outcome_record,
+            LABEL_TEMPLATE, MANAGED_BY, OutcomeLabel, outcome_record, status_of,
         },
-        job_status::JobStatus,
         names::TemplateName,
     },
     request::{
@@ -165,8 +164,7 @@ impl KubeCluster {
             Err(error) => return Err(error.to_string()),
         };
         let newest = self.store.newest_sequence().await.map_err(|e| e.to_string())?;
-        let status = JobStatus::from(found.status.clone().unwrap_or_default());
-        let job = (state.uid.as_str(), status.result().is_some());
+        let job = (state.uid.as_str(), status_of(found).result().is_some());
         Ok(is_foreign(OutcomeLabel::of(&found.metadata), job, last.as_ref(), newest))
     }
 

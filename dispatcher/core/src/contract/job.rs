@@ -135,7 +135,7 @@ impl JobState {
         if get(&meta.annotations, ANNOTATION_JOB_NAME).is_ok_and(|created| created != name.as_ref()) {
             return Err(UnmanagedJob(ANNOTATION_JOB_NAME));
         }
-        let status = JobStatus::from(object.status.clone().unwrap_or_default());
+        let status = status_of(object);
         Ok(Self {
             template: TemplateName::try_from(template).map_err(invalid(LABEL_TEMPLATE))?,
             name,
@@ -176,7 +176,7 @@ impl JobState {
     #[must_use]
     pub fn observed_as(self, object: &JobObject) -> Option<Self> {
         let meta = &object.metadata;
-        let status = JobStatus::from(object.status.clone().unwrap_or_default());
+        let status = status_of(object);
         Some(Self {
             resource_version: resource_version(meta)?,
             retired: is_retired(meta, &status),
@@ -276,6 +276,12 @@ impl OutcomeLabel {
             None => Self::Unbound,
         }
     }
+}
+
+/// The status of a Job as the API server delivers it. Without one, the status is empty.
+#[must_use]
+pub fn status_of(object: &JobObject) -> JobStatus {
+    object.status.clone().unwrap_or_default().into()
 }
 
 fn is_retired(meta: &ObjectMeta, status: &JobStatus) -> bool {

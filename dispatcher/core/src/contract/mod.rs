@@ -16,6 +16,7 @@ pub const PREFIX: &str = prefixed!("");
 pub mod dead_letter;
 pub mod event;
 pub mod headers;
+pub(crate) mod hex;
 pub mod job;
 pub mod job_status;
 pub mod names;

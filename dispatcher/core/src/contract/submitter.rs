@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use crate::contract::{
     headers::{JOB_SUBMITTER, JOB_SUBMITTER_SIGNATURE},
+    hex::to_hex,
     names::{RequestId, TemplateName},
 };
 
@@ -100,8 +101,7 @@ impl SubmitterKey {
     /// The signature of a request's submitter, in hex.
     #[must_use]
     pub fn sign(&self, request: &SignedRequest<'_>, submitter: &Submitter) -> String {
-        let code = self.code(request, submitter).finalize().into_bytes();
-        code.iter().map(|byte| format!("{byte:02x}")).collect()
+        to_hex(&self.code(request, submitter).finalize().into_bytes())
     }
 
     /// Whether the dispatcher signed this submitter of this request.

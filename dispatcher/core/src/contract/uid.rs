@@ -1,4 +1,4 @@
-//! The uid of an object as the key of a table, without an allocation of its own.
+//! The uid of an object as the key of a table, without a heap allocation.
 
 use std::fmt;
 

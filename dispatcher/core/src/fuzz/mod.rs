@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 
 use mutate::mutate;
 
+use crate::contract::hex::to_hex;
+
 /// The largest number of inputs that are kept for mutation.
 const MAX_POOL: usize = 4096;
 /// The largest input, in bytes.
@@ -100,8 +102,7 @@ impl Target {
         let Err(first) = self.check(input) else { return self.check(input).unwrap() };
         let minimal = self.shrink(input);
         let message = self.check(&minimal).err().unwrap_or(first);
-        let name: String =
-            Sha256::digest(&minimal).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = to_hex(&Sha256::digest(&minimal)[..8]);
         let folder = self.folder().join("artifacts");
         let path = folder.join(name);
         fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &minimal)).unwrap();

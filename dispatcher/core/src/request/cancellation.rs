@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::contract::{
+    hex::to_hex,
     job::JobState,
     names::{JobName, RequestId, TemplateName},
     submitter::Submitter,
@@ -148,7 +149,7 @@ fn account_suffix(account: Option<&str>) -> String {
 
 /// Text that may contain characters that are not allowed in a key.
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    to_hex(&Sha256::digest(text))
 }
 
 /// The key of a cancelled Job.

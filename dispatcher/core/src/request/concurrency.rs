@@ -8,8 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     contract::{
-        job::{JobObject, JobState},
-        job_status::JobStatus,
+        job::{JobObject, JobState, status_of},
         names::{JobName, RequestId, TemplateName},
         uid::UidKey,
     },
@@ -47,16 +46,12 @@ impl DepartedJob {
     pub fn departure(&self, found: Option<&JobObject>) -> Departure {
         let found = found.filter(|found| found.metadata.uid.as_deref() == Some(self.uid.as_str()));
         match found {
-            Some(found) if is_finished(found) => Departure::Ended,
+            Some(found) if status_of(found).result().is_some() => Departure::Ended,
             Some(found) if is_watched(found) => Departure::Watched,
             Some(_) => Departure::Hidden,
             None => Departure::Ended,
         }
     }
-}
-
-fn is_finished(found: &JobObject) -> bool {
-    JobStatus::from(found.status.clone().unwrap_or_default()).result().is_some()
 }
 
 /// The unfinished Jobs and the reservations of all templates.

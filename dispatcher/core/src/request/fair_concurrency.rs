@@ -26,7 +26,7 @@ const LIGHT: f64 = 0.5;
 /// The requests in flight of a template with little work. In a cluster that is slow for all, fewer
 /// would let its requests wait in the queue.
 pub const MAX_LIGHT: usize = 16;
-/// The time in which the counted work halves. Short, so that a burst counts at once.
+/// The time in which the counted work halves. It is short, so that a burst soon outweighs older work.
 const HALF_LIFE: Duration = Duration::from_secs(1);
 
 /// What a request cost: only requests of one kind are compared with each other.
@@ -55,7 +55,7 @@ struct Share {
     was_full: bool,
 }
 
-/// The work of a template beside that of the others.
+/// The work of a template, compared with that of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
     /// No other template has work.
@@ -83,7 +83,11 @@ impl FairConcurrency {
     /// The largest number of requests that the template may have in flight.
     #[must_use]
     pub fn limit(&self, template: &TemplateName, now: Duration) -> usize {
-        let limit = match self.demand(template, now) {
+        self.limit_under(self.demand(template, now), template)
+    }
+
+    fn limit_under(&self, demand: Demand, template: &TemplateName) -> usize {
+        let limit = match demand {
             Demand::Alone => self.max,
             Demand::Light => MAX_LIGHT,
             Demand::Heavy => self.templates.get(template).map_or(MIN, |share| share.limit),
@@ -105,14 +109,14 @@ impl FairConcurrency {
     /// Handling of a request starts. Returns whether to measure it: only the times of requests
     /// under the limit that they change are compared.
     pub fn started(&mut self, template: &TemplateName, now: Duration) -> bool {
-        let is_heavy = self.demand(template, now) == Demand::Heavy;
-        let limit = self.limit(template, now);
+        let demand = self.demand(template, now);
+        let limit = self.limit_under(demand, template);
         let share = self.share(template);
         share.in_flight += 1;
         share.busy_until = now.saturating_add(BUSY);
         share.work = Work { count: share.work.count(now) + 1.0, at: now };
         share.was_full |= share.in_flight >= limit;
-        is_heavy && share.in_flight <= limit
+        demand == Demand::Heavy && share.in_flight <= limit
     }
 
     /// Handling of a request has ended after `took`. Without a kind, it is not measured: it failed,

@@ -1,6 +1,6 @@
 //! Parses a message: bytes and headers become a valid [`Request`], or a [`Rejection`].
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     contract::{
+        hex::to_hex,
         names::{JobName, Quoted, RequestId, TemplateName},
         rejection::{Reason, Rejection},
     },
@@ -137,17 +138,12 @@ fn hash(template: &TemplateName, fields: &BTreeMap<String, Value>) -> String {
     hash.update(template.as_ref());
     for (key, value) in fields {
         hash.update("\n");
-        // Texts and values that were parsed from JSON become JSON, and a hash accepts all bytes.
+        // It cannot fail: the key and the value were JSON, and a hash accepts all bytes.
         let _ = serde_json::to_writer(&mut hash, key);
         hash.update(":");
         let _ = serde_json::to_writer(&mut hash, value);
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hash.finalize() {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    to_hex(&hash.finalize())
 }
 
 fn given_name(
