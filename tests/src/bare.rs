@@ -40,6 +40,8 @@ pub struct Measured {
     pub seconds: f64,
     /// User and system time of the client.
     pub cpu_seconds: f64,
+    /// The resident memory of the client after the burst.
+    pub memory_mib: f64,
 }
 
 /// Creates the Jobs from another process.
@@ -73,8 +75,11 @@ pub async fn serve(args: &[String]) -> Result<(), String> {
     let created = stream::iter(&jobs).map(|job| client.create(job)).buffer_unordered(burst.in_flight);
     created.collect::<Vec<_>>().await.into_iter().collect::<Result<(), String>>()?;
     let seconds = start.elapsed().as_secs_f64();
-    let measured =
-        Measured { seconds, cpu_seconds: process::cpu_time(pid)?.saturating_sub(cpu).as_secs_f64() };
+    let measured = Measured {
+        seconds,
+        cpu_seconds: process::cpu_time(pid)?.saturating_sub(cpu).as_secs_f64(),
+        memory_mib: process::memory(pid)?.now,
+    };
     println!("{}", serde_json::to_string(&measured).map_err(|error| error.to_string())?);
     Ok(())
 }
@@ -91,7 +96,7 @@ pub fn named(manifest: &Value, name: &str) -> Result<Job, String> {
 }
 
 /// Creates single Jobs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Client(Api<Job>);
 
 impl Client {

@@ -263,13 +263,19 @@ impl Dispatcher {
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
+
+    /// The last lines that it logged.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        paths::tail(&self.log, LOG_LINES)
+    }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         // The test harness shows it only if the test fails.
         if std::thread::panicking() {
-            println!("end of the dispatcher's log:\n{}", paths::tail(&self.log, LOG_LINES));
+            println!("end of the dispatcher's log:\n{}", self.log_end());
         }
     }
 }

@@ -78,9 +78,7 @@ pub fn keda(name: &str) -> Result<PathBuf, String> {
 }
 
 fn peer(name: &str) -> Result<PathBuf, String> {
-    let path = cache().join(name);
-    let missing = || format!("{} is missing; run `tests/setup peers`", path.display());
-    path.exists().then(|| path.clone()).ok_or_else(missing)
+    present(cache().join(name), Path::exists, "tests/setup peers")
 }
 
 /// etcd.
@@ -105,9 +103,8 @@ pub fn gungraun_runner() -> Result<PathBuf, String> {
 
 /// The CRDs of the Prometheus operator, one per file.
 pub fn prometheus_operator_crds() -> Result<PathBuf, String> {
-    let path = cache().join(format!("prometheus-operator-crds-{PROMETHEUS_OPERATOR_VERSION}"));
-    let missing = || format!("{} is missing; run `make setup`", path.display());
-    path.is_dir().then(|| path.clone()).ok_or_else(missing)
+    let name = format!("prometheus-operator-crds-{PROMETHEUS_OPERATOR_VERSION}");
+    present(cache().join(name), Path::is_dir, "make setup")
 }
 
 /// The NATS server.
@@ -121,16 +118,20 @@ pub fn nats_server_of(version: &str) -> Result<PathBuf, String> {
 }
 
 fn cached(name: &str) -> Result<PathBuf, String> {
-    let path = cache().join(name);
-    let missing = || format!("{} is missing; run `make setup`", path.display());
-    path.is_file().then(|| path.clone()).ok_or_else(missing)
+    present(cache().join(name), Path::is_file, "make setup")
+}
+
+/// The path, if something of the expected kind is there. Otherwise the error names the command that
+/// makes it.
+fn present(path: PathBuf, is_there: fn(&Path) -> bool, command: &str) -> Result<PathBuf, String> {
+    let missing = || format!("{} is missing; run `{command}`", path.display());
+    is_there(&path).then(|| path.clone()).ok_or_else(missing)
 }
 
 /// An image that `tests/images/build` has saved.
 pub fn image(name: &str) -> Result<PathBuf, String> {
     let path = workspace().join("target/images").join(format!("{name}.tar"));
-    let missing = || format!("{} is missing; run `make test-images`", path.display());
-    path.is_file().then(|| path.clone()).ok_or_else(missing)
+    present(path, Path::is_file, "make test-images")
 }
 
 /// A program on the `PATH` or in Debian's system folders.

@@ -6,7 +6,6 @@
 //! `docs/performance/peers.json`, and the tables of `docs/comparison.md` from it.
 
 mod argo;
-mod bare;
 mod crash;
 mod jobs;
 mod keda;
@@ -18,11 +17,10 @@ mod requests;
 mod running;
 mod side;
 mod table;
-mod usage;
 
 use std::process::ExitCode;
 
-use dispatcher_tests::{Kubernetes, Options, paths};
+use dispatcher_tests::{Kubernetes, Options, bare, paths};
 
 use crate::report::Report;
 use crate::side::{Side, Size};
@@ -30,9 +28,9 @@ use crate::side::{Side, Size};
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match args.as_slice() {
-        [bare::SUBCOMMAND, kubeconfig, namespace, count] => bare::create(kubeconfig, namespace, count).await,
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        [bare::COMMAND, ..] => bare::serve(args.get(1..).unwrap_or_default()).await,
         ["tables"] => Report::read().and_then(|report| report.write_tables()),
         ["full"] => run(&Size::FULL, &[]).await.and_then(|report| report.write()),
         ["full", sides @ ..] => run(&Size::FULL, sides).await.map(drop),

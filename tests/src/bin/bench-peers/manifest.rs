@@ -1,6 +1,6 @@
 //! The Job that every side creates: the one of `deploy/templates/simple.yaml`, suspended.
 
-use dispatcher_tests::{paths, templates::without_limit};
+use dispatcher_tests::{bare, paths, templates::without_limit};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
@@ -29,14 +29,18 @@ pub(crate) fn job() -> Result<Value, String> {
     Ok(job)
 }
 
-/// The Job of a request, as the bare client creates it.
-pub(crate) fn job_of(request: usize) -> Result<Job, String> {
+/// The Job of a request, as the bare client creates it, without a name.
+pub(crate) fn manifest_of(request: usize) -> Result<Value, String> {
     let mut job = job()?;
     if let Some(value) = job.pointer_mut("/spec/template/spec/containers/0/env/0/value") {
         *value = request.to_string().into();
     }
-    let mut job: Job = serde_json::from_value(job).map_err(|error| error.to_string())?;
-    job.metadata.name = Some(format!("simple-job-{request}"));
-    job.metadata.labels = Some([(REQUEST.to_owned(), request.to_string())].into());
+    let fields = job.as_object_mut().ok_or("the job is no object")?;
+    fields.insert("metadata".to_owned(), json!({"labels": {REQUEST: request.to_string()}}));
     Ok(job)
+}
+
+/// The Job of a request with its name.
+pub(crate) fn job_of(request: usize) -> Result<Job, String> {
+    bare::named(&manifest_of(request)?, &format!("simple-job-{request}"))
 }

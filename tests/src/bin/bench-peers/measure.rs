@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use dispatcher_tests::Kubernetes;
+use dispatcher_tests::{Kubernetes, bare, process};
 use tokio::time::{interval, sleep};
 
-use crate::bare;
+use crate::manifest::manifest_of;
 use crate::running::Running;
 use crate::side::{Side, Size};
-use crate::usage;
 
 /// How long the slowest side may take.
 const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The number of concurrent creates of the bare client and of the dispatcher.
+pub(crate) const IN_FLIGHT: usize = 64;
 
 /// The result of a burst.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +31,18 @@ pub(crate) async fn burst(kubernetes: &Kubernetes, side: Side, size: &Size) -> R
     let running = Running::start(kubernetes, side).await?;
     let count = size.burst(side);
     let (cpu, memory_mib) = if side == Side::Bare {
-        let usage = bare::run(&running.namespace, count).await?;
+        let burst = bare::Burst { job: manifest_of(0)?, count, in_flight: IN_FLIGHT };
+        let namespace = &running.namespace;
+        let used = bare::burst(&namespace.dispatcher_kubeconfig, &namespace.name, &burst).await?;
         running.jobs.at_least(count, DEADLINE).await?;
-        usage
+        (used.cpu_seconds, used.memory_mib)
     } else {
         let pids = running.pids().await?;
-        let before = usage::cpu_seconds(&pids)?;
+        let before = cpu_time(&pids)?;
         running.requester.send_all(count).await?;
         let all = running.jobs.at_least(count, DEADLINE).await;
         all.map_err(|error| format!("{}: {error}\n{}", side.title(), running.logs()))?;
-        (usage::cpu_seconds(&pids)? - before, usage::memory_mib(&pids)?)
+        (cpu_time(&pids)?.saturating_sub(before).as_secs_f64(), memory_mib(&pids)?)
     };
     let mut times: Vec<Instant> = running.jobs.all().iter().map(|job| job.at).collect();
     times.sort();
@@ -89,4 +93,14 @@ pub(crate) async fn delays(kubernetes: &Kubernetes, side: Side, size: &Size) -> 
 pub(crate) fn at(sorted: &[f64], part: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// User and system time of all the processes.
+fn cpu_time(pids: &[u32]) -> Result<Duration, String> {
+    pids.iter().map(|pid| process::cpu_time(*pid)).sum()
+}
+
+/// The resident memory of all the processes.
+fn memory_mib(pids: &[u32]) -> Result<f64, String> {
+    pids.iter().map(|pid| process::memory(*pid).map(|memory| memory.now)).sum()
 }

@@ -57,7 +57,7 @@ impl Process {
     /// The end of its log, for an error.
     pub(crate) fn log(&self) -> String {
         match self {
-            Self::Dispatcher(dispatcher) => dispatcher.log().lines().rev().take(5).collect(),
+            Self::Dispatcher(dispatcher) => dispatcher.log_end(),
             Self::Peer { log, .. } => paths::tail(log, 20),
         }
     }

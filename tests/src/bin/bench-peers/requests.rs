@@ -6,10 +6,8 @@ use std::time::Duration;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, consumer, stream};
 use dispatcher_tests::wait::try_until;
-use dispatcher_tests::{Nats, kubernetes::ready};
+use dispatcher_tests::{Nats, bare};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, api::PostParams};
 use serde_json::json;
 
 use crate::manifest::job_of;
@@ -24,7 +22,7 @@ pub(crate) const WARM_UP: usize = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) enum Requester {
     /// The API server: the bare client's request is the create.
-    Api(Api<Job>),
+    Api(bare::Client),
     /// A subject of a stream, with an ack.
     Stream(jetstream::Context, String),
     /// A subject of core NATS, without an ack.
@@ -33,7 +31,7 @@ pub(crate) enum Requester {
 
 impl Requester {
     pub(crate) fn api(kubeconfig: &Path, namespace: &str) -> Result<Self, String> {
-        Ok(Self::Api(Api::namespaced(ready::client(kubeconfig)?, namespace)))
+        bare::Client::new(kubeconfig, namespace).map(Self::Api)
     }
 
     pub(crate) async fn stream(nats: &Nats, subject: &str) -> Result<Self, String> {
@@ -49,10 +47,7 @@ impl Requester {
     pub(crate) async fn send(&self, number: usize) -> Result<(), String> {
         let payload = json!({"foo": number.to_string()}).to_string();
         match self {
-            Self::Api(jobs) => {
-                let job = job_of(number)?;
-                jobs.create(&PostParams::default(), &job).await.map(drop).map_err(|error| error.to_string())
-            }
+            Self::Api(client) => client.create(&job_of(number)?).await,
             Self::Stream(context, subject) => {
                 let sent = context.publish(subject.clone(), payload.into()).await;
                 let ack = sent.map_err(|error| error.to_string())?.await;

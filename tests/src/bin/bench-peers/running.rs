@@ -14,7 +14,7 @@ use crate::jobs::Jobs;
 use crate::process::{Process, pids};
 use crate::requests::{Requester, WARM_UP, create_queue};
 use crate::side::Side;
-use crate::{argo, bare, keda, manifest};
+use crate::{argo, keda, manifest, measure};
 
 /// How long a side may take to create its first Job: KEDA's default is a poll every 30 s.
 const START: Duration = Duration::from_secs(120);
@@ -124,7 +124,8 @@ async fn dispatcher(nats: &Nats, namespace: &Namespace, folder: &Path) -> Result
     write().map_err(|error: std::io::Error| format!("{}: {error}", templates.display()))?;
     let builder = Dispatcher::builder(nats, namespace).templates(templates);
     // The level of a deployment; the testbed's default is `debug`.
-    let builder = builder.env("RUST_LOG", "info").env("DISPATCHER_CONCURRENCY", &bare::IN_FLIGHT.to_string());
+    let builder =
+        builder.env("RUST_LOG", "info").env("DISPATCHER_CONCURRENCY", &measure::IN_FLIGHT.to_string());
     builder.try_start().await.map(Process::Dispatcher)
 }
 
