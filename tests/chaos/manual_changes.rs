@@ -70,7 +70,7 @@ async fn jobs_deleted() {
     .await;
 }
 
-/// Removes the outcome label of some Jobs, and sets it on others, whatever their state.
+/// Removes the outcome label of some Jobs, and sets it on others, in any state.
 async fn change_labels(scenario: &Scenario, random: &mut fastrand::Rng) {
     let list = scenario.env.namespace.jobs.list(&ListParams::default()).await.unwrap();
     for job in random.choose_multiple(list.items, 8) {
@@ -139,7 +139,7 @@ async fn jobs_deleted_and_recreated() {
         tokio::join!(scenario.load(0, REQUESTS), async {
             for round in 0..4 {
                 // A Job named `wait-*` never finishes, so it is deleted unfinished. A Job named
-                // `again-*` finishes at once, so its end and its deletion race.
+                // `again-*` finishes immediately, so its end and its deletion race.
                 let name = if wait { "wait" } else { "again" };
                 let again =
                     (0..6).map(|n| recreate(scenario, format!("{name}-{n}"), format!("{name}-{n}-{round}")));

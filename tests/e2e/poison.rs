@@ -1,5 +1,5 @@
 //! Poison messages: messages that NATS stores or passes on and that the client library cannot
-//! decode. Each costs its sender the request, and nobody else anything.
+//! decode. Only the sender of such a message loses a request.
 
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ async fn request_with_a_status_line_ends_and_good_ones_do_not_wait() {
     }
 }
 
-/// The messages that a poison message takes with it return at once, and not after `ack_wait`.
+/// The messages that a poison message takes with it return immediately, and not after `ack_wait`.
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_poison_messages_delays_no_good_request() {
     for version in NATS_VERSIONS {

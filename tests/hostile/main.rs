@@ -54,7 +54,8 @@ async fn alternate_phases(nats_version: &'static str) {
     for flood in Attack::FLOODS.into_iter().cycle().take(size.rounds.max(Attack::FLOODS.len())) {
         let latencies = innocent.run().await;
         report.add(Phase::quiet(latencies, environment.dispatchers.memory()));
-        let (latencies, sent) = beside((&environment, flood, size, innocent.next), innocent.run()).await;
+        let (latencies, sent) =
+            during_attack((&environment, flood, size, innocent.next), innocent.run()).await;
         report.add(Phase::hostile(flood, sent, latencies, environment.dispatchers.memory()));
         environment.until_quiet().await;
     }
@@ -65,8 +66,8 @@ async fn alternate_phases(nats_version: &'static str) {
     report.finish();
 }
 
-/// Runs `work` beside a flood and the attacks that never pause.
-async fn beside<T>(
+/// Runs `work` during a flood and the attacks that never pause.
+async fn during_attack<T>(
     (environment, flood, size, next): (&Environment, Attack, Size, usize),
     work: impl Future<Output = T>,
 ) -> (T, Sent) {

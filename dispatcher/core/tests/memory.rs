@@ -1,5 +1,5 @@
-//! Counts the bytes that the dispatcher keeps for each unfinished Job. A program of its own, because
-//! it counts all allocations.
+//! Counts the bytes that the dispatcher keeps for each unfinished Job. It is a separate program,
+//! because it counts all allocations.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -55,7 +55,7 @@ fn job(number: u64, resource_version: u64, status: Value) -> JobState {
 }
 
 impl Kept {
-    /// Observes a Job, and publishes what is due.
+    /// Observes a Job, and publishes the events that are due.
     fn observe(&mut self, job: JobState, pod: Option<PodState>) {
         self.limiter.apply(&job, false);
         let key = (job.template.clone(), job.name.clone());

@@ -315,7 +315,7 @@ impl PodTracker {
 
     /// Whether the outcome has to wait for log tails, or for some of the `pods` that have ended.
     pub(super) fn holds_outcome(&mut self, pods: u32) -> bool {
-        // The list has a deadline of its own.
+        // The list of ended pods has its own deadline.
         if self.list != EndedList::Idle && self.lacks_ended() {
             return true;
         }

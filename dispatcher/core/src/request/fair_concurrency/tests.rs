@@ -65,7 +65,7 @@ fn template_that_is_alone_uses_every_permit() {
 }
 
 #[test]
-fn flood_beside_another_template_makes_requests_wait_at_most_twice_as_long() {
+fn requests_of_a_flood_take_at_most_twice_as_long_while_another_template_has_work() {
     for kind in ["created", "rejected"] {
         let mut cluster = Cluster::new(4, IDLE);
         for _ in 0..20 {
@@ -144,7 +144,7 @@ fn template_with_less_work_than_another_is_not_limited_to_the_minimum() {
 }
 
 #[test]
-fn burst_of_a_template_beside_a_steady_one_is_limited() {
+fn burst_is_limited_while_another_template_has_steady_work() {
     let mut cluster = Cluster::new(4, IDLE);
     for _ in 0..100 {
         cluster.handle_one("innocent");
