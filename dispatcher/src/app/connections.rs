@@ -1,13 +1,18 @@
 //! The connections to NATS. Clients can send messages only to separate connections. A message that
 //! the client library cannot decode then ends one of those, and not the publishing connection.
 
+use std::sync::Arc;
+
 use async_nats::{Client, jetstream};
 use dispatcher_core::contract::names::TemplateName;
 use tokio::sync::watch;
 
 use crate::{
     cli::{Nats, StartError},
-    nats::connection::{self, Connection, Keeper},
+    nats::{
+        connection::{self, Connection, Keeper},
+        receiver_thread::ReceiverThread,
+    },
     supervisor::Spawner,
     telemetry::{health::Health, metrics::Metrics},
 };
@@ -25,14 +30,14 @@ pub(super) struct Connections {
     /// Receive requests: one for each template, or [`MAX_INTAKE`] that the templates share. A poison
     /// message ends only the connection of its template.
     pub(super) intake: Vec<Connection>,
-    /// Receive calls of the NATS service, in one queue group.
+    /// Receive calls of the NATS service, in one queue group, on a thread of their own.
     pub(super) service: Vec<Connection>,
     /// Receives status events and rejections for waiting callers.
     pub(super) events: Connection,
     /// Reads the messages of the other streams.
     pub(super) scans: Connection,
     main_keeper: Keeper,
-    keepers: Vec<(String, Keeper)>,
+    keepers: Vec<(String, Keeper, Option<Arc<ReceiverThread>>)>,
 }
 
 impl Connections {
@@ -50,24 +55,28 @@ impl Connections {
         let mut keepers = Vec::new();
         let (main, main_keeper) =
             connection::open(settings, "dispatcher", health.component("nats"), metrics, reconnects).await?;
-        let mut open = async |role: String| {
+        let thread = ReceiverThread::start().map_err(|e| StartError::new("threads", e.to_string()))?;
+        let thread = Arc::new(thread);
+        let mut open = async |role: String, has_thread: bool| {
             let name = format!("nats {role}");
             let (health, changes) = (health.component(name.clone()), watch::Sender::new(0));
-            let opened =
-                connection::open(settings, &format!("dispatcher {role}"), health, metrics, changes).await;
-            let (connection, keeper) = opened?;
-            keepers.push((name, keeper));
+            let client = format!("dispatcher {role}");
+            let (connection, keeper) = match has_thread {
+                true => connection::open_on(&thread, (settings, &client), health, metrics, changes).await?,
+                false => connection::open(settings, &client, health, metrics, changes).await?,
+            };
+            keepers.push((name, keeper, connection.thread()));
             Ok::<_, StartError>(connection)
         };
         let mut intake = Vec::new();
         for role in intake_roles(templates) {
-            intake.push(open(role).await?);
+            intake.push(open(role, false).await?);
         }
-        let events = open("events".to_owned()).await?;
-        let scans = open("scans".to_owned()).await?;
+        let events = open("events".to_owned(), false).await?;
+        let scans = open("scans".to_owned(), false).await?;
         let mut service = Vec::new();
         for number in 1..=SERVICE {
-            service.push(open(format!("service {number}")).await?);
+            service.push(open(format!("service {number}"), true).await?);
         }
         Ok(Self { main, intake, service, events, scans, main_keeper, keepers })
     }
@@ -85,8 +94,8 @@ impl Connections {
     /// Starts the tasks that keep the connections.
     pub(super) fn spawn_keepers(self, group: &mut Spawner<'_>) {
         group.spawn_until_stop("nats", self.main_keeper.until_ended());
-        for (name, keeper) in self.keepers {
-            group.spawn_until_stop(name, keeper.run());
+        for (name, keeper, thread) in self.keepers {
+            group.spawn_until_stop(name, keeper.run_on(thread));
         }
     }
 }

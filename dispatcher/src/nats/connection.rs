@@ -20,7 +20,10 @@ use tokio::{
 
 use crate::{
     cli::{Nats, StartError},
-    nats::connect::{self, Connected},
+    nats::{
+        connect::{self, Connected},
+        receiver_thread::ReceiverThread,
+    },
     retry::{retry_forever, with_deadline},
     telemetry::{health::Component, metrics::Metrics},
 };
@@ -38,6 +41,8 @@ const SHORT_LIFE: Duration = Duration::from_millis(50);
 pub(crate) struct Connection {
     current: watch::Receiver<Current>,
     changes: watch::Receiver<u64>,
+    /// The thread that the client runs on, if it has its own.
+    thread: Option<Arc<ReceiverThread>>,
 }
 
 #[derive(Clone)]
@@ -55,6 +60,11 @@ impl Connection {
     /// `JetStream` over the current client.
     pub(crate) fn jetstream(&self) -> jetstream::Context {
         self.current.borrow().jetstream.clone()
+    }
+
+    /// The thread that the client runs on, if it has its own.
+    pub(crate) fn thread(&self) -> Option<Arc<ReceiverThread>> {
+        self.thread.clone()
     }
 
     /// Changes after each reconnect and each replacement of the client: messages may be lost.
@@ -93,7 +103,7 @@ pub(crate) async fn open(
     metrics.nats_opened(name);
     let jetstream = connect::jetstream(new.client.clone(), settings);
     let current = watch::Sender::new(Current { client: new.client, jetstream });
-    let connection = Connection { current: current.subscribe(), changes: changes.subscribe() };
+    let connection = Connection { current: current.subscribe(), changes: changes.subscribe(), thread: None };
     let keeper = Keeper {
         settings: settings.clone(),
         name: name.to_owned(),
@@ -104,6 +114,25 @@ pub(crate) async fn open(
         connected,
         ended: new.ended,
     };
+    Ok((connection, keeper))
+}
+
+/// Like [`open`], on this thread. Run the keeper there too.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) async fn open_on(
+    thread: &Arc<ReceiverThread>,
+    (settings, name): (&Nats, &str),
+    health: Component,
+    metrics: &Metrics,
+    changes: watch::Sender<u64>,
+) -> Result<(Connection, Keeper), StartError> {
+    let (settings, name, metrics) = (settings.clone(), name.to_owned(), metrics.clone());
+    let opened = thread.run(async move { open(&settings, &name, health, &metrics, changes).await }).await;
+    let (mut connection, keeper) =
+        opened.map_err(|error| StartError::new("NATS_URL", error.to_string()))??;
+    connection.thread = Some(thread.clone());
     Ok((connection, keeper))
 }
 
@@ -148,8 +177,20 @@ async fn connect(
 }
 
 impl Keeper {
-    /// Keeps the connection until the caller drops the future.
-    pub(crate) async fn run(mut self) {
+    /// Keeps the connection until the caller drops the future, on the connection's thread if it has
+    /// its own.
+    pub(crate) async fn run_on(self, thread: Option<Arc<ReceiverThread>>) {
+        match thread {
+            None => self.run().await,
+            Some(thread) => {
+                if let Err(error) = thread.run(self.run()).await {
+                    tracing::error!(%error, "the task of a NATS connection panicked");
+                }
+            }
+        }
+    }
+
+    async fn run(mut self) {
         let mut pause = MIN_PAUSE;
         loop {
             let began = Instant::now();
