@@ -28,6 +28,7 @@ mod leadership;
 mod micro;
 pub mod nats;
 mod retry;
+mod shares;
 mod status;
 mod supervisor;
 mod telemetry;

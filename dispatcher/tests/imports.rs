@@ -17,7 +17,7 @@ use std::{
 
 /// The layers of `dispatcher/src`, lowest first. A module imports its own layer and lower ones.
 const LAYERS: [&[&str]; 8] = [
-    &["clock", "cli", "retry", "supervisor", "templates", "concurrency", "leadership", "telemetry"],
+    &["clock", "cli", "retry", "supervisor", "templates", "concurrency", "shares", "leadership", "telemetry"],
     &["nats", "kube"],
     &["leader", "cancellation"],
     &["status"],

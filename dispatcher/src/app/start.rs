@@ -27,6 +27,7 @@ use crate::{
         status_stream::StatusStream,
         watchdog::Watchdog,
     },
+    shares::Shares,
     telemetry::{health::Health, metrics::Metrics},
     templates,
 };
@@ -44,6 +45,7 @@ pub(super) struct Prepared {
     pub(super) poison: PoisonHandler,
     pub(super) history: History,
     pub(super) lookups: Lookups,
+    pub(super) shares: Shares,
     pub(super) submitters: Arc<Submitters>,
     pub(super) cancellations: Cancellations,
     pub(super) dead_letters: DeadLetters,
@@ -89,6 +91,7 @@ impl Prepared {
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
         let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
         metrics.set_templates(&templates);
+        let shares = Shares::new(config.concurrency.into());
         let health = health.component("streams");
         Ok(Self {
             templates,
@@ -107,7 +110,8 @@ impl Prepared {
             },
             cancellations,
             history: History::open(&context, &connections.scans).await.map_err(nats_error)?,
-            lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), names.len()),
+            lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), shares.clone(), names.len()),
+            shares,
             submitters,
             store: StatusStream::open(context, &connections.scans)
                 .await

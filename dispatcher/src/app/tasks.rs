@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
+use dispatcher_core::request::fair_concurrency::Flow;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -10,9 +11,7 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
-    intake::{
-        breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler, share::Shares,
-    },
+    intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
     kube::refusals::Refusals,
     leader::Elector,
     leadership::{LeaderHandle, Leadership},
@@ -168,7 +167,6 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
 /// Starts one pull loop per template.
 fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
     let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
-    let shares = Shares::new(shared.config.concurrency.into());
     let connections = prepared.connections.intake.clone();
     let consumers = std::mem::take(&mut prepared.provisioned.consumers);
     for ((name, consumer), intake) in consumers.into_iter().zip(connections.iter().cycle()) {
@@ -209,7 +207,7 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
             may_create: !shared.config.no_provision,
             handler: Arc::new(handler),
             concurrency: shared.config.concurrency.into(),
-            share: shares.of(name),
+            share: prepared.shares.of(Flow::Requests(name)),
             health,
             reconnects: prepared.reconnects.clone(),
             limiter: shared.limiter.clone(),

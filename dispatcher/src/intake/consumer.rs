@@ -32,10 +32,10 @@ use crate::{
         permits::{acquire, min_batch},
         poison::PoisonHandler,
         pull::{Inbox, Pull, Pulled},
-        share::TemplateShare,
     },
     nats::{connection::Connection, definitions::JOBS},
     retry::{backoff, with_deadline},
+    shares::FlowShare,
     telemetry::health::Component,
 };
 
@@ -66,7 +66,7 @@ pub(crate) struct PullLoop {
     /// The largest number of requests handled at the same time.
     pub concurrency: usize,
     /// Limits the requests in flight while other templates have work.
-    pub share: TemplateShare,
+    pub share: FlowShare,
     /// Ready while requests can succeed.
     pub health: Component,
     /// Changes when NATS is connected again or a stream is recreated.

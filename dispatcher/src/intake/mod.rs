@@ -9,4 +9,3 @@ pub(crate) mod handler;
 mod permits;
 pub(crate) mod poison;
 mod pull;
-pub(crate) mod share;

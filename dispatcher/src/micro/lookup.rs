@@ -19,6 +19,7 @@ use dispatcher_core::{
     },
     request::{
         Envelope, Identity, Request,
+        fair_concurrency::Flow,
         queue_index::{Lookup, QueueIndex},
     },
     template::Template,
@@ -36,6 +37,7 @@ use crate::{
     },
     nats::{definitions::JOBS, headers::submitter_of, jobs_stream::JobsStream},
     retry::with_deadline,
+    shares::{InFlight, Shares},
 };
 
 /// How many requests of a template the index holds. Later ones are not searched.
@@ -60,27 +62,45 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// A search in progress, until it is dropped.
+pub(super) struct LookUp {
+    _place: Place,
+    _in_flight: InFlight,
+}
+
 /// Searches the queued requests. Clones share the index.
 #[derive(Clone)]
 pub(crate) struct Lookups {
     jobs: JobsStream,
     submitters: Arc<Submitters>,
     places: Places,
+    shares: Shares,
     indexes: Arc<Mutex<HashMap<TemplateName, Arc<AsyncMutex<QueueIndex>>>>>,
 }
 
 impl Lookups {
     /// Searches the requests of `JOBS`, which belong to this number of templates.
-    pub(crate) fn new(jobs: JobsStream, submitters: Arc<Submitters>, templates: usize) -> Self {
-        Self { jobs, submitters, places: Places::new(CONCURRENCY, templates), indexes: Arc::default() }
+    pub(crate) fn new(
+        jobs: JobsStream,
+        submitters: Arc<Submitters>,
+        shares: Shares,
+        templates: usize,
+    ) -> Self {
+        let places = Places::new(CONCURRENCY, templates);
+        Self { jobs, submitters, places, shares, indexes: Arc::default() }
     }
 
     /// A place for a search in the template's queue.
     ///
     /// # Errors
     /// [`ErrorCode::Overloaded`] if every place stays taken.
-    pub(super) async fn place(&self, template: &TemplateName) -> Result<Place, ServiceError> {
-        self.places.take_within(template, DEADLINE).await.ok_or_else(|| {
+    pub(super) async fn place(&self, template: &TemplateName) -> Result<LookUp, ServiceError> {
+        let share = self.shares.of(Flow::LookUps(template.clone()));
+        let place = async {
+            let place = self.places.take_within(template, DEADLINE).await?;
+            Some(LookUp { _place: place, _in_flight: share.start_look_up().await })
+        };
+        with_deadline(DEADLINE, place).await.ok().flatten().ok_or_else(|| {
             let message = format!("too many look-ups of template {template} are in progress; retry later");
             ServiceError::new(ErrorCode::Overloaded, message)
         })

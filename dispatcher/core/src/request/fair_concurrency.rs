@@ -1,26 +1,27 @@
-//! How many requests of a template may be in flight while other templates have work.
+//! How many requests of a template may be in flight, and may start, while other templates have work.
 //!
-//! A template that is alone uses every permit. One with much less work than another has enough
-//! permits for its requests, but not for a burst. Otherwise, its requests may take at most twice as
-//! long as when few of them are in flight: with more, they wait for each other in Kubernetes or
-//! NATS, and the requests of the other templates wait behind them. The caller passes in the time.
+//! A template that is alone uses every permit. One with little work, beside one with a queue, has
+//! enough permits for its requests, but not for a burst. A template with a queue has two limits:
+//!
+//! - Its requests may take at most twice as long as when few of them are in flight: with more, they
+//!   wait for each other in Kubernetes or NATS, and other requests wait behind them: see [`limit`].
+//! - If the requests of a template with little work take longer than usual, it starts fewer per
+//!   second, but as many as that template: see [`pace`].
+//!
+//! The caller passes in the time.
+
+mod delay;
+mod limit;
+mod pace;
 
 use std::{collections::HashMap, time::Duration};
 
+pub use self::limit::{Kind, MIN};
+use self::{delay::Delay, limit::Limit, pace::Pace};
 use crate::{contract::names::TemplateName, request::breaker::Plan};
 
 /// How long a template has work after its last request.
 pub const BUSY: Duration = Duration::from_secs(60);
-/// The requests that are always allowed in flight, and the first limit of a template.
-pub const MIN: usize = 4;
-/// The shortest round, in requests.
-const MIN_ROUND: usize = 8;
-/// If the requests of a round take this many times as long as usual, fewer are allowed.
-const SLOW: f64 = 2.0;
-/// Below this, more are allowed.
-const FAST: f64 = 1.5;
-/// How fast the measured times change the usual one.
-const WEIGHT: f64 = 0.25;
 /// A template with less work than this part of another one's is limited to [`MAX_LIGHT`] only.
 const LIGHT: f64 = 0.5;
 /// The requests in flight of a template with little work. In a cluster that is slow for all, fewer
@@ -28,31 +29,45 @@ const LIGHT: f64 = 0.5;
 pub const MAX_LIGHT: usize = 16;
 /// The time in which the counted work halves. It is short, so that a burst soon outweighs older work.
 const HALF_LIFE: Duration = Duration::from_secs(1);
+/// How long a template has a queue after it was last limited.
+const QUEUED: Duration = Duration::from_secs(3);
 
-/// What a request cost: only requests of one kind are compared with each other.
-pub type Kind = &'static str;
+/// Work of one kind for one template.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Flow {
+    /// Its requests.
+    Requests(TemplateName),
+    /// The searches of its callers. They yield to requests, and requests never yield to them.
+    LookUps(TemplateName),
+}
 
-/// The limits of all templates of this process.
+/// What the time of a request is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// The times of the flow while few of its requests are in flight.
+    is_for_limit: bool,
+    /// The usual times of the flow, to slow down others.
+    is_for_delay: bool,
+}
+
+/// The limits of all flows of this process.
 #[derive(Debug)]
 pub struct FairConcurrency {
     max: usize,
-    templates: HashMap<TemplateName, Share>,
+    flows: HashMap<Flow, Share>,
 }
 
 #[derive(Debug)]
 struct Share {
-    limit: usize,
+    limit: Limit,
     in_flight: usize,
     /// The template has work until then.
     busy_until: Duration,
     work: Work,
-    /// The seconds that requests of a kind take while few are in flight.
-    usual: HashMap<Kind, f64>,
-    /// The requests of this round, and the sum of their times relative to the usual ones.
-    ended: u32,
-    ratios: f64,
-    /// Whether every allowed request was in flight at some time of this round.
-    was_full: bool,
+    /// The template has more requests than it may start, until then.
+    queued_until: Duration,
+    pace: Pace,
+    delay: Delay,
 }
 
 /// The work of a template, compared with that of the others.
@@ -60,7 +75,7 @@ struct Share {
 enum Demand {
     /// No other template has work.
     Alone,
-    /// Another one has much more.
+    /// Another one has much more, or a queue.
     Light,
     /// No other one has much more.
     Heavy,
@@ -77,82 +92,144 @@ impl FairConcurrency {
     /// At most `max` requests of each template in flight.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max: max.max(1), templates: HashMap::new() }
+        Self { max: max.max(1), flows: HashMap::new() }
     }
 
     /// The largest number of requests that the template may have in flight.
     #[must_use]
-    pub fn limit(&self, template: &TemplateName, now: Duration) -> usize {
-        self.limit_under(self.demand(template, now), template)
+    pub fn limit(&self, flow: &Flow, now: Duration) -> usize {
+        self.limit_under(self.demand(flow, now), flow)
     }
 
-    fn limit_under(&self, demand: Demand, template: &TemplateName) -> usize {
+    fn limit_under(&self, demand: Demand, flow: &Flow) -> usize {
         let limit = match demand {
             Demand::Alone => self.max,
             Demand::Light => MAX_LIGHT,
-            Demand::Heavy => self.templates.get(template).map_or(MIN, |share| share.limit),
+            Demand::Heavy => self.flows.get(flow).map_or(MIN, |share| share.limit.get()),
         };
         limit.min(self.max)
     }
 
     /// The step of the pull loop, with this many requests of the template in flight. `plan`: the
     /// step that the circuit breaker allows.
-    #[must_use]
-    pub fn within(&self, template: &TemplateName, plan: Plan, in_flight: usize, now: Duration) -> Plan {
+    pub fn within(&mut self, flow: &Flow, plan: Plan, in_flight: usize, now: Duration) -> Plan {
         let Plan::Pull(allowed) = plan else { return plan };
-        match self.limit(template, now).saturating_sub(in_flight) {
-            0 => Plan::Drain,
-            free => Plan::Pull(allowed.min(free)),
+        let demand = self.demand(flow, now);
+        let free = self.limit_under(demand, flow).saturating_sub(in_flight);
+        if demand == Demand::Alone {
+            return if free == 0 { Plan::Drain } else { Plan::Pull(allowed.min(free)) };
+        }
+        let (least, is_most) = (self.rate_of_others(flow, now), self.has_most_work(flow, now));
+        let share = self.share(flow, now);
+        let tokens = match now < share.queued_until {
+            true => share.pace.tokens(least, now),
+            false => Ok(allowed),
+        };
+        if (free == 0 || tokens.is_err()) && is_most {
+            share.queued_until = now.saturating_add(QUEUED);
+        }
+        match tokens {
+            _ if free == 0 => Plan::Drain,
+            Ok(tokens) => Plan::Pull(allowed.min(free).min(tokens)),
+            Err(wait) => Plan::Wait(wait),
         }
     }
 
-    /// Handling of a request starts. Returns whether to measure it: only the times of requests
-    /// under the limit that they change are compared.
-    pub fn started(&mut self, template: &TemplateName, now: Duration) -> bool {
-        let demand = self.demand(template, now);
-        let limit = self.limit_under(demand, template);
-        let share = self.share(template);
+    /// The requests of the flow in flight.
+    #[must_use]
+    pub fn in_flight(&self, flow: &Flow) -> usize {
+        self.flows.get(flow).map_or(0, |share| share.in_flight)
+    }
+
+    /// Handling of a request starts. Returns what to compare its time with: only the times of
+    /// requests under the limit that they change are compared.
+    pub fn started(&mut self, flow: &Flow, now: Duration) -> Measure {
+        let demand = self.demand(flow, now);
+        let limit = self.limit_under(demand, flow);
+        let least = self.rate_of_others(flow, now);
+        let share = self.share(flow, now);
         share.in_flight += 1;
         share.busy_until = now.saturating_add(BUSY);
         share.work = Work { count: share.work.count(now) + 1.0, at: now };
-        share.was_full |= share.in_flight >= limit;
-        demand == Demand::Heavy && share.in_flight <= limit
+        if share.in_flight >= limit {
+            share.limit.reached();
+        }
+        if now < share.queued_until {
+            share.pace.start(least, now);
+        }
+        let is_for_limit = demand == Demand::Heavy && share.in_flight <= limit;
+        let is_request = matches!(flow, Flow::Requests(_));
+        let is_for_delay = is_request && now >= share.queued_until && share.in_flight <= MAX_LIGHT;
+        Measure { is_for_limit, is_for_delay }
     }
 
-    /// Handling of a request has ended after `took`. Without a kind, it is not measured: it failed,
-    /// or [`Self::started`] returned `false`.
-    pub fn ended(&mut self, template: &TemplateName, kind: Option<Kind>, took: Duration, now: Duration) {
+    /// Handling of a request has ended after `took`. Without a measure, it is not compared: it
+    /// failed.
+    pub fn ended(&mut self, flow: &Flow, measured: Option<(Measure, Kind)>, took: Duration, now: Duration) {
         let max = self.max;
-        let share = self.share(template);
+        let share = self.share(flow, now);
         share.in_flight = share.in_flight.saturating_sub(1);
         share.busy_until = now.saturating_add(BUSY);
-        let Some(kind) = kind else { return };
-        share.add(kind, took);
-        if usize::try_from(share.ended).is_ok_and(|ended| ended >= share.limit.max(MIN_ROUND)) {
-            share.end_round(max);
+        let Some((Measure { is_for_limit, is_for_delay }, kind)) = measured else { return };
+        if is_for_limit {
+            share.limit.add(kind, took, max);
+        }
+        if is_for_delay && share.delay.add(kind, took, now) {
+            self.slow_down_others(flow, now);
         }
     }
 
-    fn demand(&self, template: &TemplateName, now: Duration) -> Demand {
-        let others = self.templates.iter().filter(|(name, share)| *name != template && share.is_busy(now));
-        let own = self.templates.get(template).map_or(0.0, |share| share.work.count(now));
-        match others.map(|(_, share)| share.work.count(now)).reduce(f64::max) {
-            None => Demand::Alone,
-            Some(most) if own < LIGHT * most => Demand::Light,
-            Some(_) => Demand::Heavy,
-        }
+    /// The templates with a queue start fewer requests per second.
+    fn slow_down_others(&mut self, flow: &Flow, now: Duration) {
+        let least = self.flows.get(flow).map_or(0.0, |share| share.work.rate(now));
+        let others = self.flows.iter_mut().filter(|(other, _)| *other != flow);
+        let queued = others.filter(|(_, share)| now < share.queued_until);
+        queued.for_each(|(_, share)| share.pace.slow_down(least, now));
     }
 
-    fn share(&mut self, template: &TemplateName) -> &mut Share {
-        self.templates.entry(template.clone()).or_insert_with(|| Share {
-            limit: MIN,
+    fn demand(&self, flow: &Flow, now: Duration) -> Demand {
+        let mut others = self.busy_others(flow, now).peekable();
+        if others.peek().is_none() {
+            return Demand::Alone;
+        }
+        let has_queue = |share: &Share| now < share.queued_until;
+        if self.flows.get(flow).is_some_and(has_queue) {
+            return Demand::Heavy;
+        }
+        if others.any(has_queue) || !self.has_most_work(flow, now) {
+            return Demand::Light;
+        }
+        Demand::Heavy
+    }
+
+    /// Whether no other template has much more work.
+    fn has_most_work(&self, flow: &Flow, now: Duration) -> bool {
+        let own = self.flows.get(flow).map_or(0.0, |share| share.work.count(now));
+        let others = self.busy_others(flow, now).map(|share| share.work.count(now));
+        own >= LIGHT * others.fold(0.0, f64::max)
+    }
+
+    /// The requests per second of the busiest other template.
+    fn rate_of_others(&self, flow: &Flow, now: Duration) -> f64 {
+        self.busy_others(flow, now).map(|share| share.work.rate(now)).fold(0.0, f64::max)
+    }
+
+    fn busy_others(&self, flow: &Flow, now: Duration) -> impl Iterator<Item = &Share> {
+        let others = self.flows.iter().filter(move |(other, share)| {
+            matches!(other, Flow::Requests(_)) && *other != flow && share.is_busy(now)
+        });
+        others.map(|(_, share)| share)
+    }
+
+    fn share(&mut self, flow: &Flow, now: Duration) -> &mut Share {
+        self.flows.entry(flow.clone()).or_insert_with(|| Share {
+            limit: Limit::new(),
             in_flight: 0,
             busy_until: Duration::ZERO,
             work: Work::default(),
-            usual: HashMap::new(),
-            ended: 0,
-            ratios: 0.0,
-            was_full: false,
+            queued_until: Duration::ZERO,
+            pace: Pace::new(now),
+            delay: Delay::default(),
         })
     }
 }
@@ -162,32 +239,16 @@ impl Work {
         let passed = now.saturating_sub(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
         self.count * (-passed).exp2()
     }
+
+    /// The requests per second of steady work.
+    fn rate(self, now: Duration) -> f64 {
+        self.count(now) * std::f64::consts::LN_2 / HALF_LIFE.as_secs_f64()
+    }
 }
 
 impl Share {
     fn is_busy(&self, now: Duration) -> bool {
         self.in_flight > 0 || now < self.busy_until
-    }
-
-    fn add(&mut self, kind: Kind, took: Duration) {
-        let seconds = took.as_secs_f64().max(1e-6);
-        let usual = self.usual.entry(kind).or_insert(seconds);
-        // With few in flight, a slow request is slow for another reason.
-        if seconds < *usual || self.limit <= MIN {
-            *usual += (seconds - *usual) * WEIGHT;
-        }
-        self.ended += 1;
-        self.ratios += seconds / *usual;
-    }
-
-    fn end_round(&mut self, max: usize) {
-        let ratio = self.ratios / f64::from(self.ended);
-        if ratio > SLOW {
-            self.limit = (self.limit * 3 / 4).max(MIN);
-        } else if ratio < FAST && self.was_full {
-            self.limit = (self.limit + 1).min(max.max(MIN));
-        }
-        (self.ended, self.ratios, self.was_full) = (0, 0.0, false);
     }
 }
 

@@ -1,12 +1,14 @@
+mod machine;
+
 use proptest::prelude::*;
 
 use super::*;
 
 const MAX: usize = 64;
-const CREATED: Option<Kind> = Some("created");
+const CREATED: Kind = "created";
 
-fn template(name: &str) -> TemplateName {
-    TemplateName::try_from(name).unwrap()
+fn template(name: &str) -> Flow {
+    Flow::Requests(TemplateName::try_from(name).unwrap())
 }
 
 /// A cluster that handles `capacity` requests at a time; further ones wait for each other.
@@ -38,19 +40,21 @@ impl Cluster {
         while self.now < end {
             let in_flight = self.limit(name);
             let took = self.time(in_flight);
-            let measured: Vec<bool> =
+            let measures: Vec<_> =
                 (0..in_flight).map(|_| self.limits.started(&template(name), self.now)).collect();
             self.now += took;
-            for measured in measured {
-                self.limits.ended(&template(name), measured.then_some(kind), took, self.now);
+            for measure in measures {
+                let measured = Some((measure, kind));
+                self.limits.ended(&template(name), measured, took, self.now);
             }
         }
     }
 
     fn handle_one(&mut self, name: &str) {
-        let measured = self.limits.started(&template(name), self.now);
+        let measure = self.limits.started(&template(name), self.now);
         self.now += self.idle;
-        self.limits.ended(&template(name), CREATED.filter(|_| measured), self.idle, self.now);
+        let measured = Some((measure, CREATED));
+        self.limits.ended(&template(name), measured, self.idle, self.now);
     }
 }
 
@@ -103,9 +107,11 @@ fn requests_of_another_kind_are_not_slow_ones() {
     limits.started(&template("other"), now);
     for _ in 0..1000 {
         for (kind, took) in [("rejected", IDLE / 5), ("created", IDLE)] {
-            let measured: Vec<bool> = (0..MIN).map(|_| limits.started(&busy, now)).collect();
+            let measures: Vec<_> = (0..MIN).map(|_| limits.started(&busy, now)).collect();
             now += took;
-            measured.into_iter().for_each(|yes| limits.ended(&busy, yes.then_some(kind), took, now));
+            for measure in measures {
+                limits.ended(&busy, Some((measure, kind)), took, now);
+            }
         }
     }
     assert!(limits.limit(&busy, now) > MIN, "{}", limits.limit(&busy, now));
@@ -172,7 +178,7 @@ fn plan_of_the_breaker_is_cut_to_the_limit() {
     let mut cluster = Cluster::new(4, IDLE);
     cluster.handle_one("busy");
     cluster.handle_one("innocent");
-    let within = |plan, in_flight| cluster.limits.within(&template("busy"), plan, in_flight, cluster.now);
+    let mut within = |plan, in_flight| cluster.limits.within(&template("busy"), plan, in_flight, cluster.now);
     for (plan, in_flight, expected) in [
         (Plan::Pull(64), 0, Plan::Pull(MIN)),
         (Plan::Pull(64), MIN - 1, Plan::Pull(1)),
@@ -185,6 +191,19 @@ fn plan_of_the_breaker_is_cut_to_the_limit() {
     }
 }
 
+#[test]
+fn look_ups_yield_to_requests_and_never_the_other_way() {
+    let (mut limits, mut now) = (FairConcurrency::new(MAX), Duration::ZERO);
+    let look_ups = Flow::LookUps(TemplateName::try_from("busy").unwrap());
+    for _ in 0..1000 {
+        now += IDLE;
+        limits.started(&look_ups, now);
+    }
+    assert_eq!(limits.limit(&template("busy"), now), MAX);
+    limits.started(&template("busy"), now);
+    assert_eq!(limits.limit(&look_ups, now), MIN);
+}
+
 proptest! {
     #[test]
     fn any_sequence_leaves_each_template_at_least_the_minimum(
@@ -193,14 +212,15 @@ proptest! {
     ) {
         let mut limits = FairConcurrency::new(max);
         let mut now = Duration::ZERO;
+        let mut measures = HashMap::new();
         for (n, starts, micros, failed) in steps {
             let template = template(&format!("t{n}"));
             now += Duration::from_micros(micros);
-            match starts {
-                true => {
-                    limits.started(&template, now);
-                }
-                false => limits.ended(&template, CREATED.filter(|_| !failed), Duration::from_micros(micros), now),
+            if starts {
+                measures.insert(n, limits.started(&template, now));
+            } else {
+                let measured = measures.remove(&n).filter(|_| !failed).map(|measure| (measure, CREATED));
+                limits.ended(&template, measured, Duration::from_micros(micros), now);
             }
             let limit = limits.limit(&template, now);
             prop_assert!((MIN.min(max)..=max).contains(&limit), "{limit}");
