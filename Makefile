@@ -73,7 +73,7 @@ soak: test-images chaos-build ## inject random faults for a while: make soak [MI
 
 hostile: test-images ## run the hostile-client suite at the full size of docs/reliability.md
 	@HOSTILE_REQUESTS=500 HOSTILE_FLOOD=10000 HOSTILE_ROUNDS=5 HOSTILE_DEAD_LETTERS=20000 HOSTILE_QUEUED=1000 \
-		RUST_TEST_THREADS=1 cargo test --workspace --no-fail-fast --test hostile -- --nocapture
+		RUST_TEST_THREADS=1 cargo test --release --workspace --no-fail-fast --test hostile -- --nocapture
 
 fuzz: ## fuzz the dispatcher's parsers; inputs that fail are kept: make fuzz [MINUTES=10]
 	FUZZ_MINUTES=$(or $(MINUTES),10) cargo test --workspace --lib -- fuzz --nocapture

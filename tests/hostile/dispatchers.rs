@@ -168,12 +168,15 @@ fn kubeconfig_with_certificate(path: &Path) -> String {
     config.to_string()
 }
 
-/// The container of `deploy/base/dispatcher.yaml`: its image, resources and security context.
+/// The container of `deploy/base/dispatcher.yaml`: its image, memory limit and security context. It
+/// asks for more processor time, because everything else shares the processors with it.
 fn shipped_container() -> Value {
     let path = paths::workspace().join("deploy/base/dispatcher.yaml");
     let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
     let deployment = documents.into_iter().find(|object| object["kind"] == "Deployment").unwrap();
-    deployment["spec"]["template"]["spec"]["containers"][0].clone()
+    let mut container = deployment["spec"]["template"]["spec"]["containers"][0].clone();
+    container["resources"]["requests"]["cpu"] = "800m".into();
+    container
 }
 
 fn manifest(name: &str, admin: &str, env: &TestEnv, shipped: &Value) -> Value {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dispatcher_tests::attacks::{HOSTILE, WAITING};
 use dispatcher_tests::job_controller::JobController;
 use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
@@ -14,10 +15,6 @@ use crate::dispatchers::Dispatchers;
 
 /// The template of the innocent tenant.
 pub(crate) const INNOCENT: &str = "innocent";
-/// The template of the hostile tenant.
-pub(crate) const HOSTILE: &str = "hostile";
-/// Another template of the hostile tenant: its Jobs never end.
-pub(crate) const WAITING: &str = "waiting";
 /// The shipped concurrency limit of a template.
 const MAX_ACTIVE: u32 = 200;
 

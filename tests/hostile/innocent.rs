@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, jetstream};
+use dispatcher_tests::attacks::innocent_request_id;
 use dispatcher_tests::until;
 use dispatcher_tests::wait::TIMEOUT;
 use futures::StreamExt;
@@ -29,11 +30,6 @@ impl Innocent {
         let client = environment.env.nats.client().await;
         let jetstream = jetstream::new(client.clone());
         Self { client, jetstream, requests, next: 0 }
-    }
-
-    /// The request id of a request. A hostile client can guess it.
-    pub(crate) fn request_id(number: usize) -> String {
-        format!("innocent-{number}")
     }
 
     /// Publishes the requests of one phase; returns the time to `ADDED` of each.
@@ -68,7 +64,7 @@ impl Innocent {
         for number in numbers {
             pace.tick().await;
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Msg-Id", Self::request_id(number).as_str());
+            headers.insert("Nats-Msg-Id", innocent_request_id(number).as_str());
             let payload = json!({"id": number.to_string()}).to_string();
             published.push((job_name(number), Instant::now()));
             let subject = format!("jobs.{INNOCENT}.create");

@@ -7,7 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-mod attacks;
 mod dispatchers;
 mod environment;
 mod innocent;
@@ -17,11 +16,10 @@ mod size;
 
 use std::time::Duration;
 
+use dispatcher_tests::attacks::{Attack, Attacks, Sent};
 use dispatcher_tests::{only_on_kubernetes, or_skip, paths};
-use tokio_util::sync::CancellationToken;
 
 use self::{
-    attacks::{Attack, Sent},
     environment::Environment,
     innocent::Innocent,
     report::{Phase, Report},
@@ -51,7 +49,8 @@ async fn alternate_phases(nats_version: &'static str) {
     let mut report = Report::new(&format!("hostile clients, nats-server {nats_version}"), size);
     // The first requests of a process open connections and fill caches.
     innocent.run().await;
-    for flood in Attack::FLOODS.into_iter().cycle().take(size.rounds.max(Attack::FLOODS.len())) {
+    let floods = Attack::FLOODS.into_iter().filter(|flood| Size::includes(*flood));
+    for flood in floods.clone().cycle().take(size.rounds.max(floods.count())) {
         let latencies = innocent.run().await;
         report.add(Phase::quiet(latencies, environment.dispatchers.memory()));
         let (latencies, sent) =
@@ -71,10 +70,14 @@ async fn during_attack<T>(
     (environment, flood, size, next): (&Environment, Attack, Size, usize),
     work: impl Future<Output = T>,
 ) -> (T, Sent) {
-    let stop = CancellationToken::new();
-    let attacks = attacks::start(environment, flood, size, next, &stop);
+    let attacks = Attacks {
+        nats: environment.env.nats.url.clone(),
+        flood: (flood, size.flood, size.flood_interval()),
+        // Ids of a later phase, so that the deduplication window is over when they are used.
+        foreign_ids: (next + 2 * size.requests, Size::INTERVAL),
+    };
+    let running = attacks.start(env!("CARGO_BIN_EXE_hostile-client"));
     tokio::time::sleep(LEAD).await;
     let result = work.await;
-    stop.cancel();
-    (result, attacks.await.unwrap())
+    (result, running.stop().await)
 }

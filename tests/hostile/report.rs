@@ -6,8 +6,8 @@ use std::time::Duration;
 use dispatcher_tests::paths;
 use serde::Serialize;
 
-use crate::attacks::{Attack, Sent};
 use crate::size::Size;
+use dispatcher_tests::attacks::{Attack, Sent};
 
 /// The figures of all phases.
 #[derive(Debug, Serialize)]

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use async_nats::{Subscriber, jetstream};
+use dispatcher_tests::attacks::HOSTILE;
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{only_on_kubernetes, or_skip, paths, until};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::environment::{Environment, HOSTILE, INNOCENT};
+use crate::environment::{Environment, INNOCENT};
 use crate::report::print;
 use crate::size::Size;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dispatcher_tests::attacks::Attack;
 use serde::Serialize;
 
 /// How much load the suite makes.
@@ -37,6 +38,12 @@ impl Size {
             dead_letters: number("HOSTILE_DEAD_LETTERS", 1000),
             queued: number("HOSTILE_QUEUED", 100),
         }
+    }
+
+    /// Whether `HOSTILE_FLOOD_KIND`, if it is set, names this flood.
+    pub(crate) fn includes(flood: Attack) -> bool {
+        let kind = std::env::var("HOSTILE_FLOOD_KIND").unwrap_or_default();
+        kind.is_empty() || serde_json::to_value(flood).is_ok_and(|name| name == kind.as_str())
     }
 
     /// The pause between two messages of a flood, such that the flood lasts as long as the phase.

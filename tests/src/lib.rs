@@ -19,12 +19,14 @@
     reason = "test code panics if an assumption is wrong"
 )]
 
+pub mod attacks;
 pub mod bare;
 pub mod chaos;
 pub mod checker;
 pub mod dispatcher;
 pub mod docker;
 pub mod helper;
+pub mod idle_group;
 pub mod job_controller;
 pub mod kubernetes;
 #[cfg(test)]

@@ -1,33 +1,43 @@
 //! What the hostile tenant sends. Everything stays within subjects that it may publish on: those of
 //! its own templates.
 //!
-//! Its clients run at a low priority, because in reality they run on other machines.
+//! Its clients get only idle processors, because in reality they run on other machines.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, jetstream};
-use dispatcher_tests::nats::RawClient;
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::environment::{Environment, HOSTILE, WAITING};
-use crate::innocent::Innocent;
-use crate::size::Size;
+use crate::idle_group::IdleGroup;
+use crate::nats::RawClient;
+use crate::wait::TIMEOUT;
+
+/// The template of the hostile tenant.
+pub const HOSTILE: &str = "hostile";
+/// Another template of the hostile tenant: its Jobs never end.
+pub const WAITING: &str = "waiting";
+
+/// The request id of the innocent tenant's request of this number. A hostile client can guess it.
+#[must_use]
+pub fn innocent_request_id(number: usize) -> String {
+    format!("innocent-{number}")
+}
 
 /// How many messages of each kind were sent.
-pub(crate) type Sent = BTreeMap<Attack, usize>;
+pub type Sent = BTreeMap<Attack, usize>;
 
 /// A kind of hostile message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Attack {
+pub enum Attack {
     /// Requests and service calls that async-nats cannot decode, at 20 per second.
     Poison,
     /// Callers of `submit` that wait for Jobs that never end.
@@ -48,49 +58,79 @@ pub(crate) enum Attack {
 
 impl Attack {
     /// The attacks that are floods: one per hostile phase.
-    pub(crate) const FLOODS: [Self; 5] =
+    pub const FLOODS: [Self; 5] =
         [Self::BadRequests, Self::Refused, Self::LargeHeaders, Self::LookUps, Self::GoodRequests];
 }
 
-/// Starts a flood and the attacks that never pause. They end at `stop`. `next`: the number of the
-/// next innocent request.
-pub(crate) fn start(
-    environment: &Environment,
-    flood: Attack,
-    size: Size,
-    next: usize,
-    stop: &CancellationToken,
-) -> oneshot::Receiver<Sent> {
-    let (nats, stop) = (environment.env.nats.url.clone(), stop.clone());
-    at_low_priority(async move {
-        let client = async_nats::connect(&nats).await.unwrap();
-        let hostile = Hostile { nats, jetstream: jetstream::new(client.clone()), client, stop };
-        let (poison, waiting, foreign, flooded) = tokio::join!(
-            hostile.poison(),
-            hostile.wait_for_events(),
-            hostile.publish_foreign_ids(next + 2 * size.requests),
-            hostile.flood(flood, size),
-        );
-        BTreeMap::from([
-            (Attack::Poison, poison),
-            (Attack::Waiting, waiting),
-            (Attack::ForeignIds, foreign),
-            (flood, flooded),
-        ])
-    })
+/// The attacks of one phase.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attacks {
+    /// The URL of NATS.
+    pub nats: String,
+    /// The flood, its number of messages, and the pause between two of them.
+    pub flood: (Attack, usize, Duration),
+    /// The number of the first innocent request whose id is taken, and the pause between two.
+    pub foreign_ids: (usize, Duration),
 }
 
-/// Runs `work` on threads that get little of a processor that another program wants.
-fn at_low_priority<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (done, result) = oneshot::channel();
-    std::thread::spawn(move || {
-        // Threads that this one starts inherit it.
-        rustix::process::nice(10).unwrap();
-        drop(done.send(Runtime::new().unwrap().block_on(work)));
-    });
-    result
+impl Attacks {
+    /// Starts them in a process of its own.
+    ///
+    /// # Panics
+    /// If it cannot start.
+    #[must_use]
+    pub fn start(&self, program: &str) -> Running {
+        let mut command = Command::new(program);
+        command.arg(serde_json::to_string(self).unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let process = command.kill_on_drop(true).spawn().unwrap();
+        let group = process.id().and_then(|pid| {
+            IdleGroup::with(pid).inspect_err(|error| eprintln!("hostile clients: {error}")).ok()
+        });
+        Running { process, _group: group }
+    }
+}
+
+/// Attacks until `stop`.
+///
+/// # Panics
+/// If it cannot connect.
+pub async fn run(attacks: Attacks, stop: CancellationToken) -> Sent {
+    let Attacks { nats, flood, foreign_ids } = attacks;
+    let client = async_nats::connect(&nats).await.unwrap();
+    let hostile = Hostile { nats, jetstream: jetstream::new(client.clone()), client, stop };
+    let (poison, waiting, foreign, flooded) = tokio::join!(
+        hostile.poison(),
+        hostile.wait_for_events(),
+        hostile.publish_foreign_ids(foreign_ids),
+        hostile.flood(flood),
+    );
+    BTreeMap::from([
+        (Attack::Poison, poison),
+        (Attack::Waiting, waiting),
+        (Attack::ForeignIds, foreign),
+        (flood.0, flooded),
+    ])
+}
+
+/// A process of hostile clients.
+#[derive(Debug)]
+pub struct Running {
+    process: Child,
+    /// Removed after the process.
+    _group: Option<IdleGroup>,
+}
+
+impl Running {
+    /// Stops it.
+    ///
+    /// # Panics
+    /// If it failed.
+    pub async fn stop(mut self) -> Sent {
+        drop(self.process.stdin.take());
+        let output = timeout(TIMEOUT, self.process.wait_with_output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
 }
 
 struct Hostile {
@@ -141,12 +181,12 @@ impl Hostile {
     }
 
     /// Takes ids of a later phase, so that the deduplication window is over when they are used.
-    async fn publish_foreign_ids(&self, first: usize) -> usize {
-        let mut pace = interval(Size::INTERVAL);
+    async fn publish_foreign_ids(&self, (first, pause): (usize, Duration)) -> usize {
+        let mut pace = interval(pause);
         let mut sent = 0;
         while self.stop.run_until_cancelled(pace.tick()).await.is_some() {
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Msg-Id", Innocent::request_id(first + sent).as_str());
+            headers.insert("Nats-Msg-Id", innocent_request_id(first + sent).as_str());
             let payload = json!({"id": format!("foreign-{}", fastrand::u64(..))}).to_string();
             let subject = format!("jobs.{HOSTILE}.create");
             drop(self.jetstream.publish_with_headers(subject, headers, payload.into()).await);
@@ -155,11 +195,11 @@ impl Hostile {
         sent
     }
 
-    async fn flood(&self, flood: Attack, size: Size) -> usize {
-        let mut pace = interval(size.flood_interval());
+    async fn flood(&self, (flood, count, pause): (Attack, usize, Duration)) -> usize {
+        let mut pace = interval(pause);
         let mut calls = JoinSet::new();
         let mut sent = 0;
-        while sent < size.flood && self.stop.run_until_cancelled(pace.tick()).await.is_some() {
+        while sent < count && self.stop.run_until_cancelled(pace.tick()).await.is_some() {
             let (subject, headers, payload) = message(flood, sent);
             let (client, stop) = (self.client.clone(), self.stop.clone());
             calls.spawn(async move {
