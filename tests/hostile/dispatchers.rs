@@ -175,7 +175,7 @@ fn shipped_container() -> Value {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
     let deployment = documents.into_iter().find(|object| object["kind"] == "Deployment").unwrap();
     let mut container = deployment["spec"]["template"]["spec"]["containers"][0].clone();
-    container["resources"]["requests"]["cpu"] = "800m".into();
+    container["resources"]["requests"]["cpu"] = "300m".into();
     container
 }
 

@@ -62,6 +62,8 @@ async fn alternate_phases(nats_version: &'static str) {
     environment.dispatchers.assert_no_restart().await;
     environment.dispatchers.assert_ready().await;
     environment.assert_hostile_requests_ended_at_most_once().await;
+    // The next test needs their share of the processors.
+    environment.dispatchers.delete().await;
     report.finish();
 }
 

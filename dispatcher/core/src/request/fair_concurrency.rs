@@ -6,7 +6,7 @@
 //! - Its requests may take at most twice as long as when few of them are in flight: with more, they
 //!   wait for each other in Kubernetes or NATS, and other requests wait behind them: see [`limit`].
 //! - If the requests of a template with little work take longer than usual, it starts fewer per
-//!   second, but as many as that template: see [`pace`].
+//!   second, but more than that template: see [`pace`].
 //!
 //! The caller passes in the time.
 
@@ -24,6 +24,12 @@ use crate::{contract::names::TemplateName, request::breaker::Plan};
 pub const BUSY: Duration = Duration::from_secs(60);
 /// A template with less work than this part of another one's is limited to [`MAX_LIGHT`] only.
 const LIGHT: f64 = 0.5;
+/// A template with a queue has at least this many times the work of any other one: among templates
+/// with similar work, none is slowed down.
+const MOST: f64 = 1.2;
+/// The least rate of a template with a queue, relative to that of the busiest other one. It is above
+/// [`MOST`], so that the template stays the one with the queue.
+const LEAST: f64 = 1.5;
 /// The requests in flight of a template with little work. In a cluster that is slow for all, fewer
 /// would let its requests wait in the queue.
 pub const MAX_LIGHT: usize = 16;
@@ -119,7 +125,7 @@ impl FairConcurrency {
         if demand == Demand::Alone {
             return if free == 0 { Plan::Drain } else { Plan::Pull(allowed.min(free)) };
         }
-        let (least, is_most) = (self.rate_of_others(flow, now), self.has_most_work(flow, now));
+        let (least, is_most) = (self.least_rate(flow, now), self.has_work_of_others(MOST, flow, now));
         let share = self.share(flow, now);
         let tokens = match now < share.queued_until {
             true => share.pace.tokens(least, now),
@@ -146,7 +152,7 @@ impl FairConcurrency {
     pub fn started(&mut self, flow: &Flow, now: Duration) -> Measure {
         let demand = self.demand(flow, now);
         let limit = self.limit_under(demand, flow);
-        let least = self.rate_of_others(flow, now);
+        let least = self.least_rate(flow, now);
         let share = self.share(flow, now);
         share.in_flight += 1;
         share.busy_until = now.saturating_add(BUSY);
@@ -181,7 +187,7 @@ impl FairConcurrency {
 
     /// The templates with a queue start fewer requests per second.
     fn slow_down_others(&mut self, flow: &Flow, now: Duration) {
-        let least = self.flows.get(flow).map_or(0.0, |share| share.work.rate(now));
+        let least = LEAST * self.flows.get(flow).map_or(0.0, |share| share.work.rate(now));
         let others = self.flows.iter_mut().filter(|(other, _)| *other != flow);
         let queued = others.filter(|(_, share)| now < share.queued_until);
         queued.for_each(|(_, share)| share.pace.slow_down(least, now));
@@ -196,22 +202,22 @@ impl FairConcurrency {
         if self.flows.get(flow).is_some_and(has_queue) {
             return Demand::Heavy;
         }
-        if others.any(has_queue) || !self.has_most_work(flow, now) {
+        if others.any(has_queue) || !self.has_work_of_others(LIGHT, flow, now) {
             return Demand::Light;
         }
         Demand::Heavy
     }
 
-    /// Whether no other template has much more work.
-    fn has_most_work(&self, flow: &Flow, now: Duration) -> bool {
+    /// Whether the flow has at least `times` the work of each other template.
+    fn has_work_of_others(&self, times: f64, flow: &Flow, now: Duration) -> bool {
         let own = self.flows.get(flow).map_or(0.0, |share| share.work.count(now));
         let others = self.busy_others(flow, now).map(|share| share.work.count(now));
-        own >= LIGHT * others.fold(0.0, f64::max)
+        own >= times * others.fold(0.0, f64::max)
     }
 
-    /// The requests per second of the busiest other template.
-    fn rate_of_others(&self, flow: &Flow, now: Duration) -> f64 {
-        self.busy_others(flow, now).map(|share| share.work.rate(now)).fold(0.0, f64::max)
+    /// The requests per second that the flow may start however slow others are.
+    fn least_rate(&self, flow: &Flow, now: Duration) -> f64 {
+        LEAST * self.busy_others(flow, now).map(|share| share.work.rate(now)).fold(0.0, f64::max)
     }
 
     fn busy_others(&self, flow: &Flow, now: Duration) -> impl Iterator<Item = &Share> {

@@ -123,3 +123,17 @@ fn slowed_template_has_at_least_the_rate_of_the_others() {
     let slow = machine.run(Duration::from_millis(200), true);
     assert!(slow.flood_rate >= 5, "{} per second", slow.flood_rate);
 }
+
+/// Another program uses the processors for a while: the steady requests wait, but not those of the
+/// flood instead of them.
+#[test]
+fn steady_requests_do_not_wait_behind_a_flood_while_the_processors_are_busy_with_something_else() {
+    let mut machine = Machine::new();
+    machine.run(Duration::from_millis(80), false);
+    for _ in 0..60 {
+        machine.work.push(Work { request: None, at: (machine.now, machine.now), left: 300.0 });
+    }
+    let busy = machine.run(Duration::from_millis(80), true);
+    assert!(busy.p99 < Duration::from_secs(3), "{:?}", busy.p99);
+    assert!(machine.waiting.is_empty(), "{}", machine.waiting.len());
+}
