@@ -1,6 +1,6 @@
 //! How many requests of a template may be in flight, and may start, while other templates have work.
 //!
-//! A template that is alone uses every permit. One with little work, beside one with a queue, has
+//! A template that is alone uses every permit. One with little work has, while another one has a queue,
 //! enough permits for its requests, but not for a burst. A template with a queue has two limits:
 //!
 //! - Its requests may take at most twice as long as when few of them are in flight: with more, they
@@ -25,7 +25,7 @@ pub const BUSY: Duration = Duration::from_secs(60);
 /// A template with less work than this part of another one's is limited to [`MAX_LIGHT`] only.
 const LIGHT: f64 = 0.5;
 /// A template with a queue has at least this many times the work of any other one: among templates
-/// with similar work, none is slowed down.
+/// with similar work, each keeps its rate.
 const MOST: f64 = 1.2;
 /// The least rate of a template with a queue, relative to that of the busiest other one. It is above
 /// [`MOST`], so that the template stays the one with the queue.

@@ -48,7 +48,7 @@ impl Pace {
         Err(Duration::from_secs_f64((batch(rate) - tokens).max(0.0) / rate))
     }
 
-    /// A request starts. Requests that were asked for before may exceed the tokens.
+    /// A request starts. Requests of an earlier pull may exceed the tokens.
     pub(super) fn start(&mut self, least: f64, now: Duration) {
         *self = self.refilled(least, now);
         self.tokens = (self.tokens - 1.0).max(-batch(self.rate));
