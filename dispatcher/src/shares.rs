@@ -33,9 +33,9 @@ pub(crate) struct FlowShare {
     flow: Flow,
 }
 
-/// The kind of a look-up.
+/// The kind of look-ups.
 const LOOK_UP: Kind = "look-up";
-/// The permits of a look-up.
+/// The permits of each look-up.
 const ONE: Plan = Plan::Pull(1);
 
 /// A request or look-up in flight, until it is dropped.

@@ -37,7 +37,7 @@ pub(super) struct Connections {
     /// Reads the messages of the other streams.
     pub(super) scans: Connection,
     main_keeper: Keeper,
-    keepers: Vec<(String, Keeper, Option<Arc<ReceiverThread>>)>,
+    keepers: Vec<(String, Keeper)>,
 }
 
 impl Connections {
@@ -55,8 +55,8 @@ impl Connections {
         let mut keepers = Vec::new();
         let (main, main_keeper) =
             connection::open(settings, "dispatcher", health.component("nats"), metrics, reconnects).await?;
-        let thread = ReceiverThread::start().map_err(|e| StartError::new("threads", e.to_string()))?;
-        let thread = Arc::new(thread);
+        let no_thread = |e: std::io::Error| StartError::new("the thread of the NATS service", e.to_string());
+        let thread = Arc::new(ReceiverThread::start().map_err(no_thread)?);
         let mut open = async |role: String, has_thread: bool| {
             let name = format!("nats {role}");
             let (health, changes) = (health.component(name.clone()), watch::Sender::new(0));
@@ -65,7 +65,7 @@ impl Connections {
                 true => connection::open_on(&thread, (settings, &client), health, metrics, changes).await?,
                 false => connection::open(settings, &client, health, metrics, changes).await?,
             };
-            keepers.push((name, keeper, connection.thread()));
+            keepers.push((name, keeper));
             Ok::<_, StartError>(connection)
         };
         let mut intake = Vec::new();
@@ -94,8 +94,8 @@ impl Connections {
     /// Starts the tasks that keep the connections.
     pub(super) fn spawn_keepers(self, group: &mut Spawner<'_>) {
         group.spawn_until_stop("nats", self.main_keeper.until_ended());
-        for (name, keeper, thread) in self.keepers {
-            group.spawn_until_stop(name, keeper.run_on(thread));
+        for (name, keeper) in self.keepers {
+            group.spawn_until_stop(name, keeper.run());
         }
     }
 }

@@ -93,14 +93,14 @@ impl Lookups {
     /// A place for a search in the template's queue.
     ///
     /// # Errors
-    /// [`ErrorCode::Overloaded`] if every place stays taken.
+    /// [`ErrorCode::Overloaded`] if every place stays taken, or requests of other templates go first.
     pub(super) async fn place(&self, template: &TemplateName) -> Result<LookUp, ServiceError> {
         let share = self.shares.of(Flow::LookUps(template.clone()));
-        let place = async {
-            let place = self.places.take_within(template, DEADLINE).await?;
-            Some(LookUp { _place: place, _in_flight: share.start_look_up().await })
+        let look_up = async {
+            let place = self.places.wait_for(template).await;
+            LookUp { _place: place, _in_flight: share.start_look_up().await }
         };
-        with_deadline(DEADLINE, place).await.ok().flatten().ok_or_else(|| {
+        with_deadline(DEADLINE, look_up).await.map_err(|_| {
             let message = format!("too many look-ups of template {template} are in progress; retry later");
             ServiceError::new(ErrorCode::Overloaded, message)
         })

@@ -1,12 +1,9 @@
 //! Bounds what callers use together: each holds a place, and templates share the places fairly.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dispatcher_core::{contract::names::TemplateName, request::fair_share::FairShare};
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
 
 /// Places that the callers of all templates share. Clones share them.
 #[derive(Clone)]
@@ -37,17 +34,14 @@ impl Places {
     }
 
     /// A place for a caller of the template, as soon as one is free.
-    pub(super) async fn take_within(&self, template: &TemplateName, wait: Duration) -> Option<Place> {
-        let taken = async {
-            loop {
-                let freed = self.0.freed.notified();
-                if let Some(place) = self.take(template) {
-                    return place;
-                }
-                freed.await;
+    pub(super) async fn wait_for(&self, template: &TemplateName) -> Place {
+        loop {
+            let freed = self.0.freed.notified();
+            if let Some(place) = self.take(template) {
+                return place;
             }
-        };
-        timeout(wait, taken).await.ok()
+            freed.await;
+        }
     }
 
     /// Whether no caller holds a place.
@@ -69,16 +63,21 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn caller_waits_for_a_place_until_its_deadline() {
+        let wait = Duration::from_secs(3);
         let places = Places::new(1, 2);
         let template = TemplateName::try_from("a").unwrap();
         let held = places.take(&template).unwrap();
-        assert!(places.take_within(&template, Duration::from_secs(3)).await.is_none());
-        let waiting = places.take_within(&template, Duration::from_secs(3));
+        assert!(timeout(wait, places.wait_for(&template)).await.is_err());
+        let waiting = timeout(wait, places.wait_for(&template));
         let (place, ()) = tokio::join!(waiting, async { drop(held) });
-        assert!(place.is_some());
+        assert!(place.is_ok());
     }
 }

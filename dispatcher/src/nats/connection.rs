@@ -41,7 +41,7 @@ const SHORT_LIFE: Duration = Duration::from_millis(50);
 pub(crate) struct Connection {
     current: watch::Receiver<Current>,
     changes: watch::Receiver<u64>,
-    /// The thread that the client runs on, if it has its own.
+    /// Keeps the thread that the client runs on, if it has its own.
     thread: Option<Arc<ReceiverThread>>,
 }
 
@@ -62,11 +62,6 @@ impl Connection {
         self.current.borrow().jetstream.clone()
     }
 
-    /// The thread that the client runs on, if it has its own.
-    pub(crate) fn thread(&self) -> Option<Arc<ReceiverThread>> {
-        self.thread.clone()
-    }
-
     /// Changes after each reconnect and each replacement of the client: messages may be lost.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
@@ -83,6 +78,8 @@ pub(crate) struct Keeper {
     changes: watch::Sender<u64>,
     connected: watch::Sender<bool>,
     ended: tokio_util::sync::CancellationToken,
+    /// The thread that the client runs on, if it has its own.
+    thread: Option<Arc<ReceiverThread>>,
 }
 
 /// Connects, under this name, which the server lists. `changes` counts the reconnects. Run the
@@ -113,11 +110,12 @@ pub(crate) async fn open(
         changes,
         connected,
         ended: new.ended,
+        thread: None,
     };
     Ok((connection, keeper))
 }
 
-/// Like [`open`], on this thread. Run the keeper there too.
+/// Like [`open`], on this thread.
 ///
 /// # Errors
 /// As [`open`].
@@ -130,9 +128,10 @@ pub(crate) async fn open_on(
 ) -> Result<(Connection, Keeper), StartError> {
     let (settings, name, metrics) = (settings.clone(), name.to_owned(), metrics.clone());
     let opened = thread.run(async move { open(&settings, &name, health, &metrics, changes).await }).await;
-    let (mut connection, keeper) =
+    let (mut connection, mut keeper) =
         opened.map_err(|error| StartError::new("NATS_URL", error.to_string()))??;
     connection.thread = Some(thread.clone());
+    keeper.thread = Some(thread.clone());
     Ok((connection, keeper))
 }
 
@@ -179,18 +178,18 @@ async fn connect(
 impl Keeper {
     /// Keeps the connection until the caller drops the future, on the connection's thread if it has
     /// its own.
-    pub(crate) async fn run_on(self, thread: Option<Arc<ReceiverThread>>) {
-        match thread {
-            None => self.run().await,
+    pub(crate) async fn run(mut self) {
+        match self.thread.take() {
+            None => self.keep().await,
             Some(thread) => {
-                if let Err(error) = thread.run(self.run()).await {
+                if let Err(error) = thread.run(self.keep()).await {
                     tracing::error!(%error, "the task of a NATS connection panicked");
                 }
             }
         }
     }
 
-    async fn run(mut self) {
+    async fn keep(mut self) {
         let mut pause = MIN_PAUSE;
         loop {
             let began = Instant::now();

@@ -3,10 +3,10 @@
 //! A template that is alone uses every permit. One with little work has, while another one has a queue,
 //! enough permits for its requests, but not for a burst. A template with a queue has two limits:
 //!
-//! - Its requests may take at most twice as long as when few of them are in flight: with more, they
-//!   wait for each other in Kubernetes or NATS, and other requests wait behind them: see [`limit`].
-//! - If the requests of a template with little work take longer than usual, it starts fewer per
-//!   second, but more than that template: see [`pace`].
+//! - [`limit`]: its requests may take at most twice as long as when few of them are in flight. More of
+//!   them would wait for each other in Kubernetes or NATS, and other requests would wait behind them.
+//! - [`pace`]: while the requests of a template without a queue take longer than usual, the template
+//!   with the queue starts fewer per second, but still more than the other one.
 //!
 //! The caller passes in the time.
 
@@ -81,7 +81,7 @@ struct Share {
 enum Demand {
     /// No other template has work.
     Alone,
-    /// Another one has much more, or a queue.
+    /// Another one has much more, or has a queue.
     Light,
     /// No other one has much more.
     Heavy,
@@ -122,17 +122,11 @@ impl FairConcurrency {
         let Plan::Pull(allowed) = plan else { return plan };
         let demand = self.demand(flow, now);
         let free = self.limit_under(demand, flow).saturating_sub(in_flight);
-        if demand == Demand::Alone {
-            return if free == 0 { Plan::Drain } else { Plan::Pull(allowed.min(free)) };
-        }
-        let (least, is_most) = (self.least_rate(flow, now), self.has_work_of_others(MOST, flow, now));
-        let share = self.share(flow, now);
-        let tokens = match now < share.queued_until {
-            true => share.pace.tokens(least, now),
-            false => Ok(allowed),
-        };
-        if (free == 0 || tokens.is_err()) && is_most {
-            share.queued_until = now.saturating_add(QUEUED);
+        let paced = self.flows.get(flow).filter(|share| demand != Demand::Alone && share.has_queue(now));
+        let tokens = paced.map_or(Ok(allowed), |share| share.pace.tokens(self.least_rate(flow, now), now));
+        let is_limited = demand != Demand::Alone && (free == 0 || tokens.is_err());
+        if is_limited && self.has_work_of_others(MOST, flow, now) {
+            self.share(flow, now).queued_until = now.saturating_add(QUEUED);
         }
         match tokens {
             _ if free == 0 => Plan::Drain,
@@ -152,7 +146,8 @@ impl FairConcurrency {
     pub fn started(&mut self, flow: &Flow, now: Duration) -> Measure {
         let demand = self.demand(flow, now);
         let limit = self.limit_under(demand, flow);
-        let least = self.least_rate(flow, now);
+        let has_queue = self.flows.get(flow).is_some_and(|share| share.has_queue(now));
+        let least = if has_queue { self.least_rate(flow, now) } else { 0.0 };
         let share = self.share(flow, now);
         share.in_flight += 1;
         share.busy_until = now.saturating_add(BUSY);
@@ -160,12 +155,12 @@ impl FairConcurrency {
         if share.in_flight >= limit {
             share.limit.reached();
         }
-        if now < share.queued_until {
+        if has_queue {
             share.pace.start(least, now);
         }
         let is_for_limit = demand == Demand::Heavy && share.in_flight <= limit;
         let is_request = matches!(flow, Flow::Requests(_));
-        let is_for_delay = is_request && now >= share.queued_until && share.in_flight <= MAX_LIGHT;
+        let is_for_delay = is_request && !has_queue && share.in_flight <= MAX_LIGHT;
         Measure { is_for_limit, is_for_delay }
     }
 
@@ -189,7 +184,7 @@ impl FairConcurrency {
     fn slow_down_others(&mut self, flow: &Flow, now: Duration) {
         let least = LEAST * self.flows.get(flow).map_or(0.0, |share| share.work.rate(now));
         let others = self.flows.iter_mut().filter(|(other, _)| *other != flow);
-        let queued = others.filter(|(_, share)| now < share.queued_until);
+        let queued = others.filter(|(_, share)| share.has_queue(now));
         queued.for_each(|(_, share)| share.pace.slow_down(least, now));
     }
 
@@ -198,11 +193,10 @@ impl FairConcurrency {
         if others.peek().is_none() {
             return Demand::Alone;
         }
-        let has_queue = |share: &Share| now < share.queued_until;
-        if self.flows.get(flow).is_some_and(has_queue) {
+        if self.flows.get(flow).is_some_and(|share| share.has_queue(now)) {
             return Demand::Heavy;
         }
-        if others.any(has_queue) || !self.has_work_of_others(LIGHT, flow, now) {
+        if others.any(|share| share.has_queue(now)) || !self.has_work_of_others(LIGHT, flow, now) {
             return Demand::Light;
         }
         Demand::Heavy
@@ -255,6 +249,10 @@ impl Work {
 impl Share {
     fn is_busy(&self, now: Duration) -> bool {
         self.in_flight > 0 || now < self.busy_until
+    }
+
+    fn has_queue(&self, now: Duration) -> bool {
+        now < self.queued_until
     }
 }
 

@@ -16,10 +16,10 @@ const GROWTH: f64 = 1.15;
 const FAST_GROWTH: f64 = 2.0;
 /// Below this many requests per second, the other templates have none.
 const NONE: f64 = 0.1;
-/// What remains of the rate if other requests are slow.
+/// The part of the rate that remains while other requests are slow.
 const REDUCTION: f64 = 0.5;
-/// How long a reduction needs to show its effect.
-const SETTLE: Duration = Duration::from_millis(200);
+/// The time between two reductions: the first one needs it to show its effect.
+const REDUCTION_PAUSE: Duration = Duration::from_millis(200);
 /// A pull is for the tokens of this time.
 const BATCH: Duration = Duration::from_millis(50);
 
@@ -57,7 +57,7 @@ impl Pace {
     /// The requests of other templates are slow.
     pub(super) fn slow_down(&mut self, least: f64, now: Duration) {
         *self = self.refilled(least, now);
-        if self.reduced.is_none_or(|reduced| now.saturating_sub(reduced) >= SETTLE) {
+        if self.reduced.is_none_or(|reduced| now.saturating_sub(reduced) >= REDUCTION_PAUSE) {
             self.rate = (self.rate * REDUCTION).max(LOWEST);
             self.reduced = Some(now);
         }
@@ -67,13 +67,12 @@ impl Pace {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         let rate = self.rate.max(least);
         let most = batch(rate);
-        let tokens = self.tokens + rate * passed;
+        let tokens = (self.tokens + rate * passed).min(most);
         // A template that does not use its tokens needs no higher rate.
-        let used = most.min(tokens) - self.tokens;
-        let growing = if tokens > most { used.max(0.0) / rate } else { passed };
+        let growing = (tokens - self.tokens).max(0.0) / rate;
         let growth = if least < NONE { FAST_GROWTH } else { GROWTH };
         let rate = (self.rate * growth.powf(growing)).clamp(LOWEST, HIGHEST);
-        Self { rate, tokens: tokens.min(most), at: now, ..*self }
+        Self { rate, tokens, at: now, ..*self }
     }
 }
 

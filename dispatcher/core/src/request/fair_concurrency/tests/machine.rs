@@ -12,7 +12,7 @@ const PROCESSORS: f64 = 2.0;
 /// The requests per second that the processors can handle.
 const CAPACITY: usize = 250;
 const STEP: Duration = Duration::from_millis(1);
-/// Nothing of the simulation waits longer.
+/// How long a phase lasts.
 const LASTS: Duration = Duration::from_secs(20);
 const STEADY: &str = "steady";
 const FLOOD: &str = "flood";
@@ -101,7 +101,7 @@ impl Machine {
 }
 
 #[test]
-fn steady_requests_take_at_most_twice_as_long_beside_a_flood_which_still_uses_the_processors() {
+fn steady_requests_take_at_most_twice_as_long_during_a_flood() {
     let mut machine = Machine::new();
     for _ in 0..5 {
         let quiet = machine.run(Duration::from_millis(80), false);
@@ -111,12 +111,12 @@ fn steady_requests_take_at_most_twice_as_long_beside_a_flood_which_still_uses_th
     }
 }
 
-/// A cluster that is slow for another reason.
+/// The cluster is slow for another reason.
 #[test]
 fn slowed_template_has_at_least_the_rate_of_the_others() {
     let mut machine = Machine::new();
     machine.run(Duration::from_millis(80), false);
-    // Requests cost ten times as much: even the steady ones are slow.
+    // Other work that never ends: even the steady requests are slow.
     for _ in 0..40 {
         machine.work.push(Work { request: None, at: (machine.now, machine.now), left: f64::MAX });
     }
@@ -124,10 +124,9 @@ fn slowed_template_has_at_least_the_rate_of_the_others() {
     assert!(slow.flood_rate >= 5, "{} per second", slow.flood_rate);
 }
 
-/// Another program uses the processors for a while: the steady requests wait, but not those of the
-/// flood instead of them.
+/// Another program uses the processors for a while. The flood does not prolong that.
 #[test]
-fn steady_requests_do_not_wait_behind_a_flood_while_the_processors_are_busy_with_something_else() {
+fn steady_requests_recover_during_a_flood_from_busy_processors() {
     let mut machine = Machine::new();
     machine.run(Duration::from_millis(80), false);
     for _ in 0..60 {
