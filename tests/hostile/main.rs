@@ -3,7 +3,7 @@
 //!
 //! Each test prints its figures and writes them into `target/hostile/`. Correctness is asserted;
 //! times are only reported. `make hostile` runs the full size of `docs/reliability.md`; the default
-//! size is for `make test`.
+//! size is for `make test`. `HOSTILE_FLOOD_KIND=look-ups` runs one flood alone.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -49,8 +49,8 @@ async fn alternate_phases(nats_version: &'static str) {
     let mut report = Report::new(&format!("hostile clients, nats-server {nats_version}"), size);
     // The first requests of a process open connections and fill caches.
     innocent.run().await;
-    let floods = Attack::FLOODS.into_iter().filter(|flood| Size::includes(*flood));
-    for flood in floods.clone().cycle().take(size.rounds.max(floods.count())) {
+    let floods = Size::floods();
+    for flood in floods.iter().copied().cycle().take(size.rounds.max(floods.len())) {
         let latencies = innocent.run().await;
         report.add(Phase::quiet(latencies, environment.dispatchers.memory()));
         let (latencies, sent) =

@@ -40,10 +40,14 @@ impl Size {
         }
     }
 
-    /// Whether `HOSTILE_FLOOD_KIND`, if it is set, names this flood.
-    pub(crate) fn includes(flood: Attack) -> bool {
+    /// The flood that `HOSTILE_FLOOD_KIND` names, or all of them.
+    pub(crate) fn floods() -> Vec<Attack> {
         let kind = std::env::var("HOSTILE_FLOOD_KIND").unwrap_or_default();
-        kind.is_empty() || serde_json::to_value(flood).is_ok_and(|name| name == kind.as_str())
+        let is_named = |flood: &Attack| serde_json::to_value(flood).is_ok_and(|name| name == kind.as_str());
+        let named = |flood: &Attack| kind.is_empty() || is_named(flood);
+        let floods: Vec<_> = Attack::FLOODS.into_iter().filter(named).collect();
+        assert!(!floods.is_empty(), "HOSTILE_FLOOD_KIND={kind}: expected one of {:?}", Attack::FLOODS);
+        floods
     }
 
     /// The pause between two messages of a flood, such that the flood lasts as long as the phase.
