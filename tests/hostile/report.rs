@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::time::Duration;
 
+use dispatcher_tests::attacks::{Attack, Sent};
 use dispatcher_tests::paths;
 use serde::Serialize;
 
 use crate::size::Size;
-use dispatcher_tests::attacks::{Attack, Sent};
 
 /// The figures of all phases.
 #[derive(Debug, Serialize)]

@@ -43,10 +43,11 @@ impl Size {
     /// The flood that `HOSTILE_FLOOD_KIND` names, or all of them.
     pub(crate) fn floods() -> Vec<Attack> {
         let kind = std::env::var("HOSTILE_FLOOD_KIND").unwrap_or_default();
-        let is_named = |flood: &Attack| serde_json::to_value(flood).is_ok_and(|name| name == kind.as_str());
-        let named = |flood: &Attack| kind.is_empty() || is_named(flood);
-        let floods: Vec<_> = Attack::FLOODS.into_iter().filter(named).collect();
-        assert!(!floods.is_empty(), "HOSTILE_FLOOD_KIND={kind}: expected one of {:?}", Attack::FLOODS);
+        let name = |flood: &Attack| serde_json::to_value(flood).unwrap();
+        let is_chosen = |flood: &Attack| kind.is_empty() || name(flood) == kind.as_str();
+        let floods: Vec<_> = Attack::FLOODS.into_iter().filter(is_chosen).collect();
+        let names = Attack::FLOODS.each_ref().map(name);
+        assert!(!floods.is_empty(), "HOSTILE_FLOOD_KIND={kind}: expected one of {names:?}");
         floods
     }
 
