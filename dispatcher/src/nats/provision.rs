@@ -116,7 +116,7 @@ impl Provision {
             return Err(StartError::new(setting, message));
         }
         let answer = context.request(format!("STREAM.UPDATE.{}", expected.name), &update).await;
-        match answer.map_err(|e| StartError::new(setting.clone(), chain(&e)))? {
+        match answer.map_err(|e| StartError::new(setting.clone(), chain(&e)).transient_if(true))? {
             Response::<Value>::Ok(_) => {}
             Response::Err { error } => {
                 let away = settings::is_unavailable(error.error_code());
@@ -176,6 +176,11 @@ impl Provision {
         let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
         let stream = context.get_stream_no_info(JOBS).await.map_err(|e| failed(&e))?;
         let consumer: PullConsumer = if self.verify_only {
+            let found = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
+            if found.map_err(|e| e.at_start(&setting))?.is_none() {
+                let message = "not found, and --no-provision forbids to create it";
+                return Err(StartError::new(setting, message));
+            }
             let found = stream.get_consumer(&name).await;
             found.map_err(|e| StartError::new(setting.clone(), e.to_string()))?
         } else {
@@ -213,10 +218,10 @@ fn typed(setting: &str, info: Value) -> Result<Info, StartError> {
 fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
     let mut message = chain(error);
     let code = match error.kind() {
-        CreateStreamErrorKind::JetStream(error) => error.error_code(),
-        _ => ErrorCode::default(),
+        CreateStreamErrorKind::JetStream(error) => Some(error.error_code()),
+        _ => None,
     };
-    if NO_SPACE.contains(&code) {
+    if code.is_some_and(|code| NO_SPACE.contains(&code)) {
         let _ = write!(
             message,
             " (it reserves max_bytes={}: raise max_file_store of the server or the limits of the account, \
@@ -224,11 +229,17 @@ fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
             expected.max_bytes
         );
     }
-    StartError::new(format!("stream {}", expected.name), message).transient_if(settings::is_unavailable(code))
+    let away = code.is_none_or(settings::is_unavailable);
+    StartError::new(format!("stream {}", expected.name), message).transient_if(away)
 }
 
+/// Whether nobody answered, or only a server without a leader.
 fn is_away(error: &ConsumerError) -> bool {
-    matches!(error.kind(), ConsumerErrorKind::JetStream(e) if settings::is_unavailable(e.error_code()))
+    match error.kind() {
+        ConsumerErrorKind::JetStream(error) => settings::is_unavailable(error.error_code()),
+        ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request | ConsumerErrorKind::Other => true,
+        ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => false,
+    }
 }
 
 fn subjects(config: &Value) -> Vec<String> {
@@ -327,6 +338,29 @@ mod tests {
             provision(false).update("s", &expected, &json(&status(Some("there")))).unwrap_err().to_string();
         assert!(error.contains("found there, this namespace is here"), "{error}");
         assert!(provision(true).update("s", &expected, &json(&status(Some("there")))).unwrap().is_some());
+    }
+
+    #[test]
+    fn start_waits_while_nobody_answers_and_ends_when_the_server_refuses() {
+        let expected = definitions::job_status();
+        let answer = |code: u16| -> async_nats::jetstream::Error {
+            serde_json::from_value(serde_json::json!({"code": 500, "err_code": code})).unwrap()
+        };
+        let create = |kind| create_error(&expected, &CreateStreamError::new(kind)).is_transient();
+        let consumer = |kind| is_away(&ConsumerError::new(kind));
+        for away in [CreateStreamErrorKind::TimedOut, CreateStreamErrorKind::JetStreamUnavailable] {
+            assert!(create(away.clone()), "{away}");
+        }
+        assert!(create(CreateStreamErrorKind::Response) && create(CreateStreamErrorKind::ResponseParse));
+        for away in [ConsumerErrorKind::TimedOut, ConsumerErrorKind::Request, ConsumerErrorKind::Other] {
+            assert!(consumer(away.clone()), "{away}");
+        }
+        // Without a leader; without space.
+        for (code, transient) in [(10009, true), (10047, false)] {
+            assert_eq!(create(CreateStreamErrorKind::JetStream(answer(code))), transient, "{code}");
+            assert_eq!(consumer(ConsumerErrorKind::JetStream(answer(code))), transient, "{code}");
+        }
+        assert!(!consumer(ConsumerErrorKind::InvalidConsumerType));
     }
 
     #[test]
