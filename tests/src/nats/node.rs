@@ -104,9 +104,17 @@ impl Node {
         self.signal(Signal::HUP).await;
     }
 
+    /// The process id.
+    ///
+    /// # Panics
+    /// If the server does not run as a process.
+    pub async fn pid(&self) -> u32 {
+        let pid = self.helper.must("pid").await["pid"].as_u64();
+        pid.and_then(|pid| pid.try_into().ok()).expect("a pid")
+    }
+
     async fn signal(&self, signal: Signal) {
-        let pid = self.helper.must("pid").await["pid"].as_i64();
-        let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("a pid");
+        let pid = self.pid().await.try_into().ok().and_then(Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("the server runs");
     }
 }

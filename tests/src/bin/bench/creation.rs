@@ -4,6 +4,7 @@
 //! The Jobs are suspended, so that no pods run. The bare client only creates. The dispatcher pulls,
 //! validates, creates, stores the first event with the fence and acknowledges.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dispatcher_tests::bare::{self, Burst};
@@ -20,10 +21,43 @@ const BETWEEN_LISTS: Duration = Duration::from_secs(1);
 /// The rounds of the benchmarks that take long.
 const FEWER_ROUNDS: usize = 3;
 
+/// The processes of the control plane that work for a create.
+const CONTROL_PLANE: [&str; 3] = ["apiserver", "etcd", "controller-manager"];
+/// The process of NATS, in the results.
+const NATS: &str = "nats-server";
+
 /// What one round of one side measured.
 struct Measured {
     seconds: f64,
+    /// That of the dispatcher or the bare client.
     cpu: Duration,
+    /// That of the other processes, by name.
+    others: BTreeMap<&'static str, Duration>,
+}
+
+/// The CPU time of processes since a start.
+struct Stopwatch(Vec<(&'static str, u32, Duration)>);
+
+impl Stopwatch {
+    fn start(processes: &[(&'static str, u32)]) -> Result<Self, String> {
+        let started = processes.iter().map(|(name, pid)| Ok((*name, *pid, process::cpu_time(*pid)?)));
+        started.collect::<Result<_, String>>().map(Self)
+    }
+
+    fn stop(&self) -> Result<BTreeMap<&'static str, Duration>, String> {
+        let used = |(name, pid, before): &(&'static str, u32, Duration)| {
+            Ok((*name, process::cpu_time(*pid)?.saturating_sub(*before)))
+        };
+        self.0.iter().map(used).collect()
+    }
+}
+
+async fn control_plane_pids(kubernetes: &Kubernetes) -> Result<Vec<(&'static str, u32)>, String> {
+    let mut pids = Vec::new();
+    for name in CONTROL_PLANE {
+        pids.push((name, kubernetes.pid(name).await?));
+    }
+    Ok(pids)
 }
 
 /// Everything shares all cores.
@@ -33,7 +67,7 @@ pub(crate) async fn shared(run: &Run) -> Result<Results, String> {
     let cpu = Row::new("CPU time of the client per Job, request to acknowledged", "ms");
     let rows = (rate.goal(Goal::AtLeastOfBare(0.95)), cpu.goal(Goal::AtMost(0.22)));
     let rows = compare(run, &kubernetes, run.size.rounds, rows).await?;
-    Ok(Results { rows: rows.to_vec(), curves: vec![] })
+    Ok(Results { rows, curves: vec![] })
 }
 
 /// The API server and etcd have a core of their own; everything else shares another one.
@@ -61,7 +95,7 @@ async fn measure_pinned(run: &Run) -> Result<Results, String> {
     let cpu = Row::new("CPU time of the client per Job, the same", "ms");
     let rows = (rate.goal(Goal::AtLeastOfBare(0.97)), cpu);
     let rows = compare(run, &kubernetes, run.size.rounds.min(FEWER_ROUNDS), rows).await?;
-    Ok(Results { rows: rows.to_vec(), curves: vec![] })
+    Ok(Results { rows, curves: vec![] })
 }
 
 /// Runs the sides alternately, each round in the other order.
@@ -70,7 +104,8 @@ async fn compare(
     kubernetes: &Kubernetes,
     rounds: usize,
     (mut rate, mut cpu): (Row, Row),
-) -> Result<[Row; 2], String> {
+) -> Result<Vec<Row>, String> {
+    let mut others: BTreeMap<&str, Row> = BTreeMap::new();
     let mut sides: Vec<Option<&Program>> =
         [None].into_iter().chain(run.dispatchers.iter().map(Some)).collect();
     // Round 0 is a warm-up.
@@ -86,19 +121,27 @@ async fn compare(
             if round > 0 {
                 rate.add(name, jobs / measured.seconds);
                 cpu.add(name, requests::milliseconds(measured.cpu) / jobs);
+                for (process, used) in measured.others {
+                    let title = format!("{}, of which {process}", cpu.title.replace("of the client ", ""));
+                    let row = others.entry(process).or_insert_with(|| Row::new(&title, "ms"));
+                    row.add(name, requests::milliseconds(used) / jobs);
+                }
             }
         }
         sides.reverse();
     }
-    Ok([rate, cpu])
+    Ok([rate, cpu].into_iter().chain(others.into_values()).collect())
 }
 
 async fn bare_client(kubernetes: &Kubernetes, count: usize) -> Result<Measured, String> {
     let namespace = kubernetes.namespace().await;
     let burst = Burst { job: Jobs::Suspended.manifest()?, count, in_flight: IN_FLIGHT };
+    let stopwatch = Stopwatch::start(&control_plane_pids(kubernetes).await?)?;
     let measured = bare::burst(&namespace.dispatcher_kubeconfig, &namespace.name, &burst).await?;
+    let others = stopwatch.stop()?;
     until_suspended(&namespace, count).await?;
-    Ok(Measured { seconds: measured.seconds, cpu: Duration::from_secs_f64(measured.cpu_seconds) })
+    let cpu = Duration::from_secs_f64(measured.cpu_seconds);
+    Ok(Measured { seconds: measured.seconds, cpu, others })
 }
 
 /// One side with this number of replicas; the CPU time is that of all replicas.
@@ -120,11 +163,18 @@ async fn dispatchers(
         pids.push(dispatcher.pid().await);
     }
     let used = || pids.iter().map(|pid| process::cpu_time(*pid)).sum::<Result<Duration, String>>();
+    let mut others = control_plane_pids(kubernetes).await?;
+    others.push(("the publisher of the requests", std::process::id()));
+    for node in &installation.nats.nodes {
+        others.push((NATS, node.pid().await));
+    }
+    let stopwatch = Stopwatch::start(&others)?;
     let before = used()?;
     let seconds = requests::burst(&installation.context, 0..count).await?;
     let cpu = used()?.saturating_sub(before);
+    let others = stopwatch.stop()?;
     until_suspended(&installation.namespace, count).await?;
-    Ok(Measured { seconds, cpu })
+    Ok(Measured { seconds, cpu, others })
 }
 
 /// Waits until the Job controller has handled every Job, so that its work does not disturb the next
