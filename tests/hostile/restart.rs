@@ -1,7 +1,7 @@
 //! A restart with many earlier dead letters, and bad and good requests in the queue.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::{Subscriber, jetstream};
 use dispatcher_tests::attacks::HOSTILE;
@@ -15,6 +15,8 @@ use crate::environment::{Environment, INNOCENT};
 use crate::report::print;
 use crate::size::Size;
 
+/// The time within which good requests flow after a restart.
+const FLOWING: Duration = Duration::from_secs(10);
 /// How many requests are published at a time.
 const CONCURRENCY: usize = 64;
 
@@ -38,7 +40,9 @@ async fn good_requests_flow_after_a_restart_with_bad_ones_and_many_dead_letters(
     environment.dispatchers.until_ready().await;
     let ready = Instant::now();
     // Then: every good request has a Job, and every bad one a dead letter.
-    let added = added.await.unwrap().saturating_duration_since(ready);
+    let added = added.await.unwrap();
+    let after = |time: Option<&Instant>| time.unwrap().saturating_duration_since(ready).as_secs_f64();
+    let flowed = added.iter().filter(|time| time.saturating_duration_since(ready) <= FLOWING).count();
     environment.env.until_queue_is_empty().await;
     let all = ready.elapsed();
     let jobs = environment.env.namespace.jobs.list(&kube::api::ListParams::default()).await.unwrap();
@@ -46,13 +50,16 @@ async fn good_requests_flow_after_a_restart_with_bad_ones_and_many_dead_letters(
     until_count(context, "JOB_REJECTED", size.dead_letters + size.queued).await;
     environment.dispatchers.assert_no_restart().await;
     print(&format!(
-        "\nrestart after {} dead letters, {} bad and {} good requests of the hostile tenant in the queue: the {} \
-         good requests of the innocent tenant have ADDED {:.1} s after ready, and the queue is empty after {:.1} s",
+        "\nrestart after {} dead letters, {} bad and {} good requests of the hostile tenant in the queue: of \
+         the {} good requests of the innocent tenant, the first has its ADDED {:.1} s after ready, {flowed} within \
+         {} s, and the last after {:.1} s; the queue is empty after {:.1} s",
         size.dead_letters,
         size.queued,
         size.queued,
         size.queued,
-        added.as_secs_f64(),
+        after(added.first()),
+        FLOWING.as_secs(),
+        after(added.last()),
         all.as_secs_f64()
     ));
 }
@@ -70,18 +77,18 @@ async fn publish(
     stream::iter(requests).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
 }
 
-/// When the last of `count` Jobs has its `ADDED`.
-async fn until_added(mut events: Subscriber, count: usize) -> Instant {
-    let mut added = BTreeSet::new();
+/// When each of `count` Jobs has its `ADDED`, in this order.
+async fn until_added(mut events: Subscriber, count: usize) -> Vec<Instant> {
+    let (mut added, mut times) = (BTreeSet::new(), Vec::new());
     while added.len() < count {
         let event = timeout(TIMEOUT, events.next()).await;
         let event = event.unwrap_or_else(|_| panic!("{} of {count} ADDED", added.len()));
         let event: Value = serde_json::from_slice(&event.unwrap().payload).unwrap();
-        if event["type"] == "ADDED" {
-            added.insert(event["name"].as_str().unwrap().to_owned());
+        if event["type"] == "ADDED" && added.insert(event["name"].as_str().unwrap().to_owned()) {
+            times.push(Instant::now());
         }
     }
-    Instant::now()
+    times
 }
 
 async fn until_count(context: &jetstream::Context, stream: &str, count: usize) {
