@@ -58,11 +58,25 @@ pub fn reset_peak(pid: u32) -> Result<(), String> {
     std::fs::write(&path, "5").map_err(|error| format!("{path}: {error}"))
 }
 
+/// How often [`pin`] tries: a thread that ends meanwhile makes `taskset` fail.
+const PIN_TRIES: usize = 10;
+
 /// Binds all threads of a process, and the threads and processes that they start, to these CPUs.
 ///
 /// # Errors
 /// If there is no such process or CPU.
 pub fn pin(pid: u32, cpus: Range<usize>) -> Result<(), String> {
+    let mut pinned = pin_once(pid, &cpus);
+    for _ in 1..PIN_TRIES {
+        if pinned.is_ok() {
+            break;
+        }
+        pinned = pin_once(pid, &cpus);
+    }
+    pinned
+}
+
+fn pin_once(pid: u32, cpus: &Range<usize>) -> Result<(), String> {
     let list = format!("{}-{}", cpus.start, cpus.end.saturating_sub(1));
     let mut taskset = Command::new(paths::program("taskset")?);
     taskset.args(["--all-tasks", "--cpu-list", "--pid", &list, &pid.to_string()]);
