@@ -38,6 +38,9 @@ const NO_SPACE: [ErrorCode; 3] = [
     ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
 ];
 
+/// The error for a stream or consumer that `--no-provision` does not find.
+const NOT_FOUND: &str = "not found, and --no-provision forbids to create it";
+
 /// How to treat the streams at start.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
@@ -98,8 +101,7 @@ impl Provision {
         let found = match find(context, &expected.name).await? {
             Some(found) => found,
             None if self.verify_only => {
-                let message = "not found, and --no-provision forbids to create it";
-                return Err(StartError::new(setting, message));
+                return Err(StartError::new(setting, NOT_FOUND));
             }
             None => {
                 context.create_stream(&expected).await.map_err(|e| create_error(&expected, &e))?;
@@ -173,19 +175,15 @@ impl Provision {
     ) -> Result<PullConsumer, StartError> {
         let (name, expected) = (template.consumer_name(), definitions::consumer(template));
         let setting = format!("consumer {name} of stream {JOBS}");
-        let failed = |error: &dyn std::error::Error| StartError::new(setting.clone(), chain(error));
-        let stream = context.get_stream_no_info(JOBS).await.map_err(|e| failed(&e))?;
+        let failed = |error: &ConsumerError| consumer_error(&setting, error);
         let consumer: PullConsumer = if self.verify_only {
-            let found = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
-            if found.map_err(|e| e.at_start(&setting))?.is_none() {
-                let message = "not found, and --no-provision forbids to create it";
-                return Err(StartError::new(setting, message));
-            }
-            let found = stream.get_consumer(&name).await;
-            found.map_err(|e| StartError::new(setting.clone(), e.to_string()))?
+            let found = context.get_consumer_from_stream(&name, JOBS).await;
+            found.map_err(|e| failed(&e))?
         } else {
+            let stream = context.get_stream_no_info(JOBS).await;
+            let stream = stream.map_err(|e| StartError::new(setting.clone(), chain(&e)))?;
             let found = stream.get_or_create_consumer(&name, expected.clone()).await;
-            found.map_err(|e| failed(&e).transient_if(is_away(&e)))?
+            found.map_err(|e| failed(&e))?
         };
         let info = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
         let info = info.map_err(|e| e.at_start(&setting))?.unwrap_or_default();
@@ -233,13 +231,18 @@ fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
     StartError::new(format!("stream {}", expected.name), message).transient_if(away)
 }
 
-/// Whether nobody answered, or only a server without a leader.
-fn is_away(error: &ConsumerError) -> bool {
-    match error.kind() {
+/// Without an answer, or without a leader, the start is repeated.
+fn consumer_error(setting: &str, error: &ConsumerError) -> StartError {
+    let away = match error.kind() {
+        // A missing consumer is created, except with `--no-provision`.
+        ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
+            return StartError::new(setting, NOT_FOUND);
+        }
         ConsumerErrorKind::JetStream(error) => settings::is_unavailable(error.error_code()),
         ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request | ConsumerErrorKind::Other => true,
         ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => false,
-    }
+    };
+    StartError::new(setting, chain(error)).transient_if(away)
 }
 
 fn subjects(config: &Value) -> Vec<String> {
@@ -341,13 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn start_waits_while_nobody_answers_and_ends_when_the_server_refuses() {
+    fn unanswered_requests_repeat_the_start() {
         let expected = definitions::job_status();
         let answer = |code: u16| -> async_nats::jetstream::Error {
             serde_json::from_value(serde_json::json!({"code": 500, "err_code": code})).unwrap()
         };
         let create = |kind| create_error(&expected, &CreateStreamError::new(kind)).is_transient();
-        let consumer = |kind| is_away(&ConsumerError::new(kind));
+        let consumer = |kind| consumer_error("consumer", &ConsumerError::new(kind)).is_transient();
         for away in [CreateStreamErrorKind::TimedOut, CreateStreamErrorKind::JetStreamUnavailable] {
             assert!(create(away.clone()), "{away}");
         }
@@ -355,8 +358,8 @@ mod tests {
         for away in [ConsumerErrorKind::TimedOut, ConsumerErrorKind::Request, ConsumerErrorKind::Other] {
             assert!(consumer(away.clone()), "{away}");
         }
-        // Without a leader; without space.
-        for (code, transient) in [(10009, true), (10047, false)] {
+        // Without a leader; without space; without the consumer.
+        for (code, transient) in [(10009, true), (10047, false), (10014, false)] {
             assert_eq!(create(CreateStreamErrorKind::JetStream(answer(code))), transient, "{code}");
             assert_eq!(consumer(ConsumerErrorKind::JetStream(answer(code))), transient, "{code}");
         }
