@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::paths;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// User and system time of all threads that run, in nanoseconds (proc(5): `schedstat`). The time of
 /// threads that have ended is missing: measure processes that keep their threads.
@@ -13,12 +14,9 @@ use crate::paths;
 /// # Errors
 /// If there is no such process.
 pub fn cpu_time(pid: u32) -> Result<Duration, String> {
-    let folder = format!("/proc/{pid}/task");
-    let failed = |error: std::io::Error| format!("{folder}: {error}");
     let mut nanos = 0;
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        // A thread may end meanwhile.
-        let text = std::fs::read_to_string(entry.map_err(failed)?.path().join("schedstat"));
+    for thread in threads(pid)? {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{}/schedstat", thread?));
         let running = text.unwrap_or_default().split(' ').next().and_then(|text| text.parse::<u64>().ok());
         nanos += running.unwrap_or_default();
     }
@@ -58,35 +56,32 @@ pub fn reset_peak(pid: u32) -> Result<(), String> {
     std::fs::write(&path, "5").map_err(|error| format!("{path}: {error}"))
 }
 
-/// How often [`pin`] tries: a thread that ends meanwhile makes `taskset` fail.
-const PIN_TRIES: usize = 10;
-
 /// Binds all threads of a process, and the threads and processes that they start, to these CPUs.
 ///
 /// # Errors
 /// If there is no such process or CPU.
 pub fn pin(pid: u32, cpus: Range<usize>) -> Result<(), String> {
-    let mut pinned = pin_once(pid, &cpus);
-    for _ in 1..PIN_TRIES {
-        if pinned.is_ok() {
-            break;
+    let mut set = CpuSet::new();
+    cpus.for_each(|cpu| set.set(cpu));
+    for thread in threads(pid)? {
+        let thread = thread?;
+        match sched_setaffinity(Pid::from_raw(thread), &set) {
+            // The thread has ended meanwhile.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(format!("thread {thread} of process {pid}: {error}")),
         }
-        pinned = pin_once(pid, &cpus);
     }
-    pinned
+    Ok(())
 }
 
-fn pin_once(pid: u32, cpus: &Range<usize>) -> Result<(), String> {
-    let list = format!("{}-{}", cpus.start, cpus.end.saturating_sub(1));
-    let mut taskset = Command::new(paths::program("taskset")?);
-    taskset.args(["--all-tasks", "--cpu-list", "--pid", &list, &pid.to_string()]);
-    let output = taskset.output().map_err(|error| format!("taskset: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            Err(format!("process {pid} on the CPUs {list}: {}", String::from_utf8_lossy(&output.stderr)))
-        }
-    }
+/// The threads of a process. Each of them may end meanwhile.
+fn threads(pid: u32) -> Result<impl Iterator<Item = Result<i32, String>>, String> {
+    let folder = format!("/proc/{pid}/task");
+    let entries = std::fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    Ok(entries.map(move |entry| {
+        let name = entry.map_err(|error| format!("{folder}: {error}"))?.file_name();
+        name.to_string_lossy().parse().map_err(|error| format!("{folder}/{}: {error}", name.display()))
+    }))
 }
 
 /// The id, in the namespace of this process, of a descendant of `ancestor` whose id in its own
@@ -125,6 +120,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
