@@ -21,8 +21,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The exit code for a wrong setting; clap uses it for a wrong command line.
 const WRONG_SETTING: u8 = 2;
-/// The threads of the service. A Job takes a fraction of a millisecond, so one thread creates Jobs
-/// faster than an API server does. With two of them, that time is a sixth longer: they wake each
+/// The worker threads of the service. One is enough: it needs less than half a millisecond per Job,
+/// and an API server needs more. With two threads, a Job costs a sixth more, because they wake each
 /// other.
 const WORKER_THREADS: usize = 1;
 

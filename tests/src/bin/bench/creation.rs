@@ -14,18 +14,17 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::environment::{DEADLINE, IN_FLIGHT, Installation, Jobs, Program, Run, control_plane};
-use crate::report::{BARE, Curve, Goal, Results, Row, at};
+use crate::report::{BARE, Curve, Goal, OURS, Results, Row, at};
 use crate::requests;
 
 const BETWEEN_LISTS: Duration = Duration::from_secs(1);
 /// The rounds of the benchmarks that take long.
 const FEWER_ROUNDS: usize = 3;
 
+/// The dispatcher or the bare client, in the title of a row.
+const CLIENT: &str = "the client";
 /// The processes of the control plane that work for a create.
 const CONTROL_PLANE: [&str; 3] = ["apiserver", "etcd", "controller-manager"];
-/// The process of NATS, in the results.
-const NATS: &str = "nats-server";
-
 /// What one round of one side measured.
 struct Measured {
     seconds: f64,
@@ -35,7 +34,7 @@ struct Measured {
     others: BTreeMap<&'static str, Duration>,
 }
 
-/// The CPU time of processes since a start.
+/// The CPU time since a start, of processes with a name. Several processes can share a name.
 struct Stopwatch(Vec<(&'static str, u32, Duration)>);
 
 impl Stopwatch {
@@ -45,10 +44,11 @@ impl Stopwatch {
     }
 
     fn stop(&self) -> Result<BTreeMap<&'static str, Duration>, String> {
-        let used = |(name, pid, before): &(&'static str, u32, Duration)| {
-            Ok((*name, process::cpu_time(*pid)?.saturating_sub(*before)))
-        };
-        self.0.iter().map(used).collect()
+        let mut used: BTreeMap<&'static str, Duration> = BTreeMap::new();
+        for (name, pid, before) in &self.0 {
+            *used.entry(name).or_default() += process::cpu_time(*pid)?.saturating_sub(*before);
+        }
+        Ok(used)
     }
 }
 
@@ -60,13 +60,17 @@ async fn control_plane_pids(kubernetes: &Kubernetes) -> Result<Vec<(&'static str
     Ok(pids)
 }
 
+fn cpu_row(process: &str, work: &str) -> Row {
+    Row::new(&format!("CPU time of {process} per Job, {work}"), "ms")
+}
+
 /// Everything shares all cores.
 pub(crate) async fn shared(run: &Run) -> Result<Results, String> {
     let kubernetes = control_plane().await?;
     let rate = Row::new("Jobs created, 64 in flight, all on the same cores", "Jobs/s");
-    let cpu = Row::new("CPU time of the client per Job, request to acknowledged", "ms");
-    let rows = (rate.goal(Goal::AtLeastOfBare(0.95)), cpu.goal(Goal::AtMost(0.22)));
-    let rows = compare(run, &kubernetes, run.size.rounds, rows).await?;
+    let cpu = |process: &str| cpu_row(process, "request to acknowledged");
+    let rows = (rate.goal(Goal::AtLeastOfBare(0.95)), cpu(CLIENT).goal(Goal::AtMost(0.22)));
+    let rows = compare(run, &kubernetes, run.size.rounds, rows, cpu).await?;
     Ok(Results { rows, curves: vec![] })
 }
 
@@ -92,9 +96,9 @@ async fn measure_pinned(run: &Run) -> Result<Results, String> {
         "Jobs created, 64 in flight, API server and etcd on one core, the rest on another",
         "Jobs/s",
     );
-    let cpu = Row::new("CPU time of the client per Job, the same", "ms");
-    let rows = (rate.goal(Goal::AtLeastOfBare(0.97)), cpu);
-    let rows = compare(run, &kubernetes, run.size.rounds.min(FEWER_ROUNDS), rows).await?;
+    let cpu = |process: &str| cpu_row(process, "API server and etcd on one core");
+    let rows = (rate.goal(Goal::AtLeastOfBare(0.97)), cpu(CLIENT));
+    let rows = compare(run, &kubernetes, run.size.rounds.min(FEWER_ROUNDS), rows, cpu).await?;
     Ok(Results { rows, curves: vec![] })
 }
 
@@ -104,6 +108,7 @@ async fn compare(
     kubernetes: &Kubernetes,
     rounds: usize,
     (mut rate, mut cpu): (Row, Row),
+    cpu_of: impl Fn(&str) -> Row,
 ) -> Result<Vec<Row>, String> {
     let mut others: BTreeMap<&str, Row> = BTreeMap::new();
     let mut sides: Vec<Option<&Program>> =
@@ -122,8 +127,7 @@ async fn compare(
                 rate.add(name, jobs / measured.seconds);
                 cpu.add(name, requests::milliseconds(measured.cpu) / jobs);
                 for (process, used) in measured.others {
-                    let title = format!("{}, of which {process}", cpu.title.replace("of the client ", ""));
-                    let row = others.entry(process).or_insert_with(|| Row::new(&title, "ms"));
+                    let row = others.entry(process).or_insert_with(|| cpu_of(process));
                     row.add(name, requests::milliseconds(used) / jobs);
                 }
             }
@@ -158,21 +162,18 @@ async fn dispatchers(
         let builder = installation.builder(program).env("DISPATCHER_CONCURRENCY", &in_flight);
         running.push(builder.try_start().await?);
     }
-    let mut pids = Vec::new();
-    for dispatcher in &running {
-        pids.push(dispatcher.pid().await);
-    }
-    let used = || pids.iter().map(|pid| process::cpu_time(*pid)).sum::<Result<Duration, String>>();
-    let mut others = control_plane_pids(kubernetes).await?;
-    others.push(("the publisher of the requests", std::process::id()));
+    let mut processes = control_plane_pids(kubernetes).await?;
+    processes.push(("the publisher", std::process::id()));
     for node in &installation.nats.nodes {
-        others.push((NATS, node.pid().await));
+        processes.push(("nats-server", node.pid().await));
     }
-    let stopwatch = Stopwatch::start(&others)?;
-    let before = used()?;
+    for dispatcher in &running {
+        processes.push((OURS, dispatcher.pid().await));
+    }
+    let stopwatch = Stopwatch::start(&processes)?;
     let seconds = requests::burst(&installation.context, 0..count).await?;
-    let cpu = used()?.saturating_sub(before);
-    let others = stopwatch.stop()?;
+    let mut others = stopwatch.stop()?;
+    let cpu = others.remove(OURS).unwrap_or_default();
     until_suspended(&installation.namespace, count).await?;
     Ok(Measured { seconds, cpu, others })
 }
