@@ -113,3 +113,16 @@ async fn package_has_the_version_of_the_dispatcher() {
     let shown: Value = serde_saphyr::from_str(&shown).unwrap();
     assert_eq!((&shown["version"], &shown["appVersion"]), (&json!(env!("CARGO_PKG_VERSION")), &shown["version"]));
 }
+
+#[tokio::test]
+async fn values_in_the_documentation_are_valid() {
+    let helm = or_skip!(Helm::offline());
+    let page = std::fs::read_to_string(paths::workspace().join("docs/install.md")).unwrap();
+    let section = page.split("\n## Helm\n").nth(1).unwrap();
+    let values = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = paths::temp_dir("values").unwrap();
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, values).unwrap();
+    let objects = helm.template(&["--values", &file.display().to_string()]).await.unwrap();
+    assert!(json!(objects).to_string().contains("registry.example.com/dispatcher:0.1.0"));
+}

@@ -45,17 +45,17 @@ annotations:
 {{- if not (kindIs "invalid" $limits.allowedImages) }}
 # The images of containers and image volumes, separated by commas. A trailing `*` after `/`, `:`
 # or `@` is a wildcard. Without this line, any image is allowed.
-DISPATCHER_ALLOWED_IMAGES: {{ join "," $limits.allowedImages | quote }}
+DISPATCHER_ALLOWED_IMAGES: {{ join "," $limits.allowedImages | toYaml }}
 {{- end }}
 {{- if not (kindIs "invalid" $limits.allowedServiceAccounts) }}
 # Without this line, any ServiceAccount of the namespace is allowed.
-DISPATCHER_ALLOWED_SERVICE_ACCOUNTS: {{ join "," $limits.allowedServiceAccounts | quote }}
+DISPATCHER_ALLOWED_SERVICE_ACCOUNTS: {{ join "," $limits.allowedServiceAccounts | toYaml }}
 {{- end }}
 # The CSI drivers of inline volumes. Without this line, or empty: none.
-DISPATCHER_ALLOWED_CSI_DRIVERS: {{ join "," $limits.allowedCSIDrivers | quote }}
+DISPATCHER_ALLOWED_CSI_DRIVERS: {{ join "," $limits.allowedCSIDrivers | toYaml }}
 {{- if not (kindIs "invalid" $limits.defaultActiveDeadlineSeconds) }}
 # For Jobs whose template sets no `activeDeadlineSeconds`.
-DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS: {{ include "dispatcher.text" $limits.defaultActiveDeadlineSeconds | quote }}
+DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS: {{ include "dispatcher.text" $limits.defaultActiveDeadlineSeconds | toYaml }}
 {{- end }}
 {{- end -}}
 

@@ -6,6 +6,10 @@
 {{- else }}{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end -}}
 
+{{- define "dispatcher.runArguments" -}}
+run{{ if not .Values.nats.provision }}, --no-provision{{ end }}
+{{- end -}}
+
 {{- /* The folder of the TLS files, which can be in the Secret of the credentials. */ -}}
 {{- define "dispatcher.tlsFolder" -}}
 {{- $nats := .Values.nats -}}
@@ -44,7 +48,7 @@ image: {{ include "dispatcher.image" . | toYaml }}
 imagePullPolicy: {{ .Values.image.pullPolicy | toYaml }}
 env:
   - name: NATS_URL
-    value: {{ $nats.url | quote }}
+    value: {{ $nats.url | toYaml }}
   - name: DISPATCHER_NAMESPACE
     value: {{ .Values.jobs.namespace.name | toYaml }}
   # The holder's name in the Lease: a restarted container of this pod leads again
@@ -65,11 +69,11 @@ env:
   {{- end }}
   {{- range $name, $value := .Values.settings }}
   - name: {{ $name }}
-    value: {{ include "dispatcher.text" $value | quote }}
+    value: {{ include "dispatcher.text" $value | toYaml }}
   {{- end }}
   {{- with $nats.user }}
   - name: NATS_USER
-    value: {{ . | quote }}
+    value: {{ . | toYaml }}
   {{- end }}
   {{- range $variable, $key := dict "NATS_CREDS" $nats.credentials.creds "NATS_NKEY" $nats.credentials.nkey "NATS_PASSWORD_FILE" $nats.credentials.password "NATS_TOKEN_FILE" $nats.credentials.token }}
   {{- with $key }}
@@ -128,19 +132,19 @@ volumeMounts:
 - name: nats
   secret:
     secretName: {{ $nats.credentials.secret | toYaml }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- if and $nats.tls.secret (ne $nats.tls.secret $nats.credentials.secret) }}
 - name: nats-tls
   secret:
     secretName: {{ $nats.tls.secret | toYaml }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- if .Values.submitterKey.secret }}
 - name: submitter
   secret:
     secretName: {{ .Values.submitterKey.secret | toYaml }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

@@ -209,7 +209,7 @@ async fn templates_are_files_of_maps_and_of_strings() {
     let simple: Value = serde_saphyr::from_str(data["simple.yaml"].as_str().unwrap()).unwrap();
     assert_eq!(simple, document, "a file of the values replaces a shipped one");
     // A change replaces the pods, unless the values forbid it.
-    let checksum = |objects: &[Value]| pod(objects)["metadata"]["annotations"]["natsjobs.dev/templates"].clone();
+    let checksum = |objects: &[Value]| pod(objects)["metadata"]["annotations"]["checksum/templates"].clone();
     assert!(checksum(&objects).is_string() && checksum(&objects) != checksum(&before));
     let kept = rendered(&helm, &json!({"restartOnChange": false})).await.unwrap();
     assert_eq!(checksum(&kept), Value::Null);
