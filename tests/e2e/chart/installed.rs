@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::in_cluster::SHIPPED_NAMESPACES;
 use crate::in_cluster::forwarder::Forwarder;
 use crate::in_cluster::user::User;
 
@@ -208,4 +209,29 @@ impl Network {
         self.api.close().await;
         self.nats.close().await;
     }
+}
+
+/// The pods do not start: neither NATS nor the API server has the name that they use.
+#[tokio::test(flavor = "multi_thread")]
+async fn release_takes_over_what_kustomize_installed() {
+    only_on_kubernetes!("the local cluster has no Deployments");
+    let kubernetes = or_skip!(Kubernetes::shared().await);
+    let helm = or_skip!(Helm::of(kubernetes.kubeconfig_path()));
+    let _exclusive = SHIPPED_NAMESPACES.lock().await;
+    let deploy = paths::workspace().join("deploy").display().to_string();
+    kubernetes.kubectl(&["apply", "-k", &deploy]).await.unwrap();
+    let release = ["--namespace", "dispatcher"];
+    let chart = chart().display().to_string();
+    // Helm never takes over objects that it did not create, unless it is told to.
+    let install = [&["install", "dispatcher", &chart][..], &release].concat();
+    let refused = helm.run(&install).await.unwrap_err();
+    assert!(refused.contains("cannot be imported into the current release"), "{refused}");
+    helm.run(&[&install[..], &["--take-ownership"]].concat()).await.unwrap();
+    let args = ["--namespace", "jobs", "get", "role", "dispatcher", "--output=json"];
+    let role: Value = serde_json::from_str(&kubernetes.kubectl(&args).await.unwrap()).unwrap();
+    assert_eq!(role["metadata"]["annotations"]["meta.helm.sh/release-name"], "dispatcher");
+    helm.run(&[&["uninstall", "dispatcher", "--wait", "--timeout", "4m"][..], &release].concat()).await.unwrap();
+    // Waits: the next holder of the lock applies the same namespaces.
+    let left = ["delete", "--ignore-not-found", "--timeout=120s", "-k", &deploy];
+    kubernetes.kubectl(&left).await.unwrap();
 }
