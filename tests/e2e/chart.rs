@@ -1,6 +1,7 @@
 //! The Helm chart in `deploy/chart`: its objects, its values, and its life in a cluster.
 
 mod installed;
+mod objects;
 mod values;
 
 use std::path::Path;
@@ -8,6 +9,30 @@ use std::path::Path;
 use dispatcher_tests::manifests::{Helm, chart, comparable, example_values, kustomize};
 use dispatcher_tests::{or_skip, paths};
 use serde_json::{Value, json};
+
+/// The object of a kind and a name.
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+/// The objects of a release with values of JSON.
+async fn rendered(helm: &Helm, values: &Value) -> Result<Vec<Value>, String> {
+    let folder = paths::temp_dir("values").unwrap();
+    let file = folder.path().join("values.json");
+    std::fs::write(&file, values.to_string()).unwrap();
+    helm.template(&["--values", &file.display().to_string()]).await
+}
+
+/// The pod template of the Deployment.
+fn pod(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "dispatcher").unwrap()["spec"]["template"]
+}
+
+/// The variables of the container, by name.
+fn environment(objects: &[Value]) -> serde_json::Map<String, Value> {
+    let variables = pod(objects)["spec"]["containers"][0]["env"].as_array().unwrap().iter();
+    variables.map(|it| (it["name"].as_str().unwrap().to_owned(), it["value"].clone())).collect()
+}
 
 /// The arguments of `helm` for the objects of `kubectl kustomize deploy`, with further values.
 fn arguments(examples: &[&str]) -> Vec<String> {
@@ -99,7 +124,9 @@ async fn lint_finds_nothing() {
     let folder = chart().display().to_string();
     let all = ["ha", "nats-tls", "observability", "my-template"];
     for examples in [&[][..], &all] {
-        let linted = helm.run(&[vec!["lint".to_owned(), "--strict".to_owned(), folder.clone()], arguments(examples)].concat());
+        let linted = helm.run(
+            &[vec!["lint".to_owned(), "--strict".to_owned(), folder.clone()], arguments(examples)].concat(),
+        );
         let linted = linted.await.unwrap();
         assert!(linted.contains("1 chart(s) linted, 0 chart(s) failed"), "{linted}");
         assert!(!linted.contains("[WARNING]") && !linted.contains("[ERROR]"), "{linted}");
@@ -111,7 +138,10 @@ async fn package_has_the_version_of_the_dispatcher() {
     let helm = or_skip!(Helm::offline());
     let shown = helm.run(&["show", "chart", &chart().display().to_string()]).await.unwrap();
     let shown: Value = serde_saphyr::from_str(&shown).unwrap();
-    assert_eq!((&shown["version"], &shown["appVersion"]), (&json!(env!("CARGO_PKG_VERSION")), &shown["version"]));
+    assert_eq!(
+        (&shown["version"], &shown["appVersion"]),
+        (&json!(env!("CARGO_PKG_VERSION")), &shown["version"])
+    );
 }
 
 #[tokio::test]

@@ -62,7 +62,12 @@ impl Helm {
     ///
     /// # Errors
     /// If the values are not valid, with Helm's message.
-    pub async fn template_as(&self, name: &str, namespace: &str, args: &[&str]) -> Result<Vec<Value>, String> {
+    pub async fn template_as(
+        &self,
+        name: &str,
+        namespace: &str,
+        args: &[&str],
+    ) -> Result<Vec<Value>, String> {
         let chart = chart().display().to_string();
         let fixed = ["template", name, &chart, "--namespace", namespace, "--skip-tests"];
         objects(&self.run(&[&fixed[..], args].concat()).await?)

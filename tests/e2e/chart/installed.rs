@@ -47,7 +47,8 @@ impl Release<'_> {
             file.display().to_string()
         });
         let chart = chart().display().to_string();
-        let mut args = vec![command, &chart, "--values", &files[0], "--values", &files[1], "--wait", "--timeout", "4m"];
+        let mut args =
+            vec![command, &chart, "--values", &files[0], "--values", &files[1], "--wait", "--timeout", "4m"];
         if command == "install" {
             args.push("--create-namespace");
         }
@@ -61,7 +62,14 @@ impl Release<'_> {
     }
 
     async fn replicas(&self) -> String {
-        let args = ["--namespace", NAMESPACE, "get", "deployment", NAME, "--output=jsonpath={.status.readyReplicas}"];
+        let args = [
+            "--namespace",
+            NAMESPACE,
+            "get",
+            "deployment",
+            NAME,
+            "--output=jsonpath={.status.readyReplicas}",
+        ];
         self.kubernetes.kubectl(&args).await.unwrap()
     }
 }
@@ -123,13 +131,19 @@ async fn uninstall_keeps_jobs(release: &Release<'_>, user: &User) {
     ] {
         assert!(!release.exists(namespace, object).await, "{object} is left");
     }
-    for object in ["namespace/team-a-jobs", "serviceaccount/job", "networkpolicy/jobs", "job/simple-job-running"] {
+    for object in
+        ["namespace/team-a-jobs", "serviceaccount/job", "networkpolicy/jobs", "job/simple-job-running"]
+    {
         assert!(release.exists(JOBS, object).await, "{object} is gone");
     }
     let jobs: Api<Job> = Api::namespaced(release.kubernetes.client(), JOBS);
     until("the Job to succeed without the dispatcher", TIMEOUT, || async {
         let status = jobs.get("simple-job-running").await.map_err(|error| error.to_string())?.status;
-        if status.as_ref().is_some_and(|status| status.succeeded == Some(1)) { Ok(()) } else { Err(format!("{status:?}")) }
+        if status.as_ref().is_some_and(|status| status.succeeded == Some(1)) {
+            Ok(())
+        } else {
+            Err(format!("{status:?}"))
+        }
     })
     .await;
 }
@@ -178,7 +192,12 @@ impl Network {
         });
         pods.create(&PostParams::default(), &serde_json::from_value(anchor).unwrap()).await.unwrap();
         let ip = until("an address of the pod network", TIMEOUT, || async {
-            pods.get(ANCHOR).await.map_err(|error| error.to_string())?.status.and_then(|status| status.pod_ip).ok_or(String::new())
+            pods.get(ANCHOR)
+                .await
+                .map_err(|error| error.to_string())?
+                .status
+                .and_then(|status| status.pod_ip)
+                .ok_or(String::new())
         })
         .await;
         let ip = ip.parse().unwrap();
@@ -230,7 +249,9 @@ async fn release_takes_over_what_kustomize_installed() {
     let args = ["--namespace", "jobs", "get", "role", "dispatcher", "--output=json"];
     let role: Value = serde_json::from_str(&kubernetes.kubectl(&args).await.unwrap()).unwrap();
     assert_eq!(role["metadata"]["annotations"]["meta.helm.sh/release-name"], "dispatcher");
-    helm.run(&[&["uninstall", "dispatcher", "--wait", "--timeout", "4m"][..], &release].concat()).await.unwrap();
+    helm.run(&[&["uninstall", "dispatcher", "--wait", "--timeout", "4m"][..], &release].concat())
+        .await
+        .unwrap();
     // Waits: the next holder of the lock applies the same namespaces.
     let left = ["delete", "--ignore-not-found", "--timeout=120s", "-k", &deploy];
     kubernetes.kubectl(&left).await.unwrap();
