@@ -124,10 +124,8 @@ async fn lint_finds_nothing() {
     let folder = chart().display().to_string();
     let all = ["ha", "nats-tls", "observability", "my-template"];
     for examples in [&[][..], &all] {
-        let linted = helm.run(
-            &[vec!["lint".to_owned(), "--strict".to_owned(), folder.clone()], arguments(examples)].concat(),
-        );
-        let linted = linted.await.unwrap();
+        let lint = vec!["lint".to_owned(), "--strict".to_owned(), folder.clone()];
+        let linted = helm.run(&[lint, arguments(examples)].concat()).await.unwrap();
         assert!(linted.contains("1 chart(s) linted, 0 chart(s) failed"), "{linted}");
         assert!(!linted.contains("[WARNING]") && !linted.contains("[ERROR]"), "{linted}");
     }
