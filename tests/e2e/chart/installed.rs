@@ -245,7 +245,7 @@ async fn release_takes_over_what_kustomize_installed() {
     let install = [&["install", "dispatcher", &chart][..], &release].concat();
     let refused = helm.run(&install).await.unwrap_err();
     assert!(refused.contains("cannot be imported into the current release"), "{refused}");
-    helm.run(&[&install[..], &["--take-ownership"]].concat()).await.unwrap();
+    helm.run(&[&install[..], &["--take-ownership", "--force-conflicts"]].concat()).await.unwrap();
     let args = ["--namespace", "jobs", "get", "role", "dispatcher", "--output=json"];
     let role: Value = serde_json::from_str(&kubernetes.kubectl(&args).await.unwrap()).unwrap();
     assert_eq!(role["metadata"]["annotations"]["meta.helm.sh/release-name"], "dispatcher");
