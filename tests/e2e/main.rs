@@ -13,6 +13,7 @@ mod attempts;
 mod audit;
 mod browser;
 mod cancellation;
+mod chart;
 mod clients;
 mod cluster;
 mod concurrency_limit;

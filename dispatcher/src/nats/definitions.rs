@@ -248,7 +248,7 @@ mod tests {
         let streams = [jobs([]), job_status(), job_rejected(), job_cancels()];
         assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
         let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
-        for file in ["nats-config/server.conf", "deploy/with-nats/nats.conf"] {
+        for file in ["nats-config/server.conf", "deploy/nats/nats.conf"] {
             assert!(sum < max_file_store(file) * GIB, "{file}: {sum}");
         }
     }
@@ -256,10 +256,10 @@ mod tests {
     /// A tenth of the volume is left for the file system and the server's own files.
     #[test]
     fn the_store_of_with_nats_fits_its_volume() {
-        let text = shipped("deploy/with-nats/nats.yaml");
+        let text = shipped("deploy/nats/nats.yaml");
         let volume = text.lines().find_map(|line| line.trim().strip_prefix("storage: ")).unwrap();
         let volume: i64 = volume.strip_suffix("Gi").unwrap().parse().unwrap();
-        assert!(max_file_store("deploy/with-nats/nats.conf") * 10 <= volume * 9);
+        assert!(max_file_store("deploy/nats/nats.conf") * 10 <= volume * 9);
     }
 
     #[test]
