@@ -26,6 +26,7 @@ mod faults;
 mod idempotency;
 mod in_cluster;
 mod jetstream_domain;
+mod job_templates;
 mod large_status;
 mod metrics;
 mod nack;

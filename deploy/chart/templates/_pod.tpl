@@ -59,6 +59,11 @@ env:
         fieldPath: metadata.name
   - name: DISPATCHER_TEMPLATES
     value: /etc/dispatcher/templates
+  {{- if .Values.jobTemplates.enabled }}
+  # JobTemplate objects are templates too.
+  - name: DISPATCHER_JOB_TEMPLATES
+    value: "true"
+  {{- end }}
   {{- if ne .Values.lease.name "dispatcher" }}
   - name: DISPATCHER_LEASE_NAME
     value: {{ .Values.lease.name | toYaml }}
