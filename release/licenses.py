@@ -16,22 +16,18 @@ LINE = "=" * 80
 
 
 def crates(target, packages):
-    """The external crates that the packages link, for a platform."""
-    command = ["cargo", "metadata", "--format-version=1", "--locked", f"--filter-platform={target}"]
-    metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    by_id = {package["id"]: package for package in metadata["packages"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    members = set(metadata["workspace_members"])
-    open_ids = [id for id in members if by_id[id]["name"] in packages]
-    linked = set()
-    while open_ids:
-        id = open_ids.pop()
-        if id not in linked:
-            linked.add(id)
-            # A kind of None is a normal dependency; "dev" and "build" are not in the program.
-            normal = [d for d in nodes[id]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])]
-            open_ids += [dependency["pkg"] for dependency in normal]
-    return sorted((by_id[id] for id in linked - members), key=lambda crate: (crate["name"], crate["version"]))
+    """The external crates that the packages link on a platform."""
+    options = [f"--package={package}" for package in packages]
+    tree = ["cargo", "tree", "--locked", "--edges=normal", "--prefix=none", f"--target={target}", *options]
+    linked = {tuple(line.split()[:2]) for line in output(tree).splitlines() if line}
+    metadata = json.loads(output(["cargo", "metadata", "--format-version=1", "--locked"]))
+    found = [crate for crate in metadata["packages"] if (crate["name"], f"v{crate['version']}") in linked]
+    external = [crate for crate in found if crate["id"] not in metadata["workspace_members"]]
+    return sorted(external, key=lambda crate: (crate["name"], crate["version"]))
+
+
+def output(command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main():
