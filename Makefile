@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
-	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config operator-rules schemas release-dry-run clean
+	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -97,10 +97,8 @@ nats-config: build ## generate nats-config/ from the shipped templates
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
 
-operator-rules: ## generate the PrometheusRule resource from the alert rules
-	@cd deploy/observability && \
-		{ sed '/^spec:/q' operator/prometheusrule.yaml; sed -n '/^groups:/,$$p' rules.yaml | sed 's/^./  &/'; } \
-		>operator/new && mv operator/new operator/prometheusrule.yaml
+manifests: setup ## generate the manifests of deploy/ from the Helm chart in deploy/chart
+	@tests/manifests
 
 schemas: build ## generate the JSON Schemas of events, rejections and template files
 	target/debug/dispatcher schemas --output docs/schemas

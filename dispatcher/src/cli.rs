@@ -24,7 +24,7 @@ pub use self::{
     nats::Nats,
     start_error::StartError,
     submitters::SubmitterSettings,
-    templates::{Limits, Templates},
+    templates::{Limits, TemplateObjects, Templates},
 };
 
 /// Turns NATS messages into Kubernetes Jobs, and publishes their status events to NATS.
@@ -122,6 +122,10 @@ pub struct Config {
     /// The templates.
     #[command(flatten)]
     pub templates: Templates,
+
+    /// The templates that are objects.
+    #[command(flatten)]
+    pub template_objects: TemplateObjects,
 
     /// The limits on Jobs.
     #[command(flatten)]

@@ -1,10 +1,10 @@
 //! The overlays of `deploy/` on a real cluster: the dispatcher runs in pods, with its image, its
 //! `ServiceAccount` and in-cluster configuration. NATS runs in a pod or outside the cluster.
 
-mod forwarder;
+pub(crate) mod forwarder;
 mod installed;
 mod secured;
-mod user;
+pub(crate) mod user;
 
 use std::time::Duration;
 

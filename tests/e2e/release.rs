@@ -85,7 +85,8 @@ fn man_pages_render_without_warnings() {
     let mut pages = 0;
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
-        let output = Command::new(&groff).args(["-man", "-Tascii", "-ww", "-P-cbou"]).arg(&path).output().unwrap();
+        let output =
+            Command::new(&groff).args(["-man", "-Tascii", "-ww", "-P-cbou"]).arg(&path).output().unwrap();
         assert!(
             output.status.success() && output.stderr.is_empty(),
             "{}: {}",

@@ -184,10 +184,10 @@ impl Kubernetes {
         }
     }
 
-    /// Creates CRDs from a file or a folder and waits until they are established.
+    /// Applies CRDs from a file or a folder and waits until they are established.
     pub async fn create_crds(&self, path: &Path) -> Result<(), String> {
         let path = path.display().to_string();
-        self.kubectl(&["create", "-f", &path]).await?;
+        self.kubectl(&["apply", "--server-side", "-f", &path]).await?;
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &path]).await.map(drop)
     }
 
