@@ -3,6 +3,7 @@
 #[cfg(feature = "dev")]
 mod dev;
 mod errors;
+mod manual;
 mod nats;
 mod start_error;
 mod submitters;
@@ -12,12 +13,14 @@ mod values;
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 #[cfg(feature = "dev")]
 pub use self::dev::{DevSettings, Image};
 use self::values::{address, label, number};
 pub use self::{
     errors::describe,
+    manual::{completions, man_pages},
     nats::Nats,
     start_error::StartError,
     submitters::SubmitterSettings,
@@ -62,6 +65,16 @@ pub enum Command {
         /// print to stdout.
         #[arg(long, value_name = "DIRECTORY")]
         output: Option<PathBuf>,
+    },
+    /// Print the completions of a shell: `source <(dispatcher completions bash)`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages into a directory: one for the program and one for each subcommand.
+    Man {
+        /// The directory, which must exist.
+        directory: PathBuf,
     },
 }
 

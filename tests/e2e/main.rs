@@ -38,6 +38,7 @@ mod pods;
 mod poison;
 mod proxies;
 mod rejections;
+mod release;
 mod security;
 mod service;
 mod service_bounds;

@@ -11,6 +11,8 @@ const ETCD_VERSION: &str = "v3.6.16";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
+const ACTIONLINT_VERSION: &str = "v1.7.12";
+/// As in `tests/setup`.
 const HELM_VERSION: &str = "v4.3.1";
 /// As in `tests/setup`.
 const ARGO_EVENTS_VERSION: &str = "v1.9.11";
@@ -86,6 +88,11 @@ fn peer(name: &str) -> Result<PathBuf, String> {
 /// etcd.
 pub fn etcd() -> Result<PathBuf, String> {
     cached(&format!("etcd-{ETCD_VERSION}"))
+}
+
+/// The linter of GitHub workflows.
+pub fn actionlint() -> Result<PathBuf, String> {
+    cached(&format!("actionlint-{ACTIONLINT_VERSION}"))
 }
 
 /// A program of Prometheus: `prometheus` or `promtool`, from the `PATH` or the cache.

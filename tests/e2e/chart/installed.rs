@@ -151,9 +151,9 @@ async fn uninstall_keeps_jobs(release: &Release<'_>, user: &User) {
 }
 
 /// Requests a Job and waits for its outcome.
-async fn complete(user: &User, template: &str, foo: &str) {
-    user.request(template, &json!({"foo": foo})).await;
-    assert_eq!(user.outcome(template, &format!("{template}-job-{foo}")).await["result"], "Complete");
+async fn complete(user: &User, template: &str, value: &str) {
+    user.request(template, &json!({"foo": value})).await;
+    assert_eq!(user.outcome(template, &format!("{template}-job-{value}")).await["result"], "Complete");
 }
 
 /// As step 1 of NOTES.txt says.

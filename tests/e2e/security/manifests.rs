@@ -72,12 +72,3 @@ fn every_shipped_template_limits_its_unfinished_jobs() {
         assert!(template.max_active.is_some(), "{file}: no maxActive");
     }
 }
-
-/// The layers of the image are archives without compression.
-#[test]
-fn image_of_the_dispatcher_has_the_public_ca_certificates() {
-    let image = or_skip!(paths::image("dispatcher"));
-    let image = String::from_utf8_lossy(&std::fs::read(image).unwrap()).into_owned();
-    assert!(image.contains("etc/ssl/certs/ca-certificates.crt"));
-    assert!(image.matches("-----BEGIN CERTIFICATE-----").count() > 100);
-}
