@@ -143,7 +143,7 @@ fn objects(text: &str) -> Result<Vec<Value>, String> {
 }
 
 async fn output(command: &mut Command) -> Result<String, String> {
-    let name = format!("{:?}", command.as_std().get_program());
+    let name = command.as_std().get_program().display().to_string();
     let output = timeout(TIMEOUT, command.kill_on_drop(true).output()).await;
     let output = output.map_err(|_| format!("{name}: no end after {TIMEOUT:?}"))?;
     let output = output.map_err(|error| format!("{name}: {error}"))?;

@@ -149,9 +149,9 @@ async fn uninstall_keeps_jobs(release: &Release<'_>, user: &User) {
 }
 
 /// Requests a Job and waits for its outcome.
-async fn complete(user: &User, template: &str, foo: &str) {
-    user.request(template, &json!({"foo": foo})).await;
-    assert_eq!(user.outcome(template, &format!("{template}-job-{foo}")).await["result"], "Complete");
+async fn complete(user: &User, template: &str, value: &str) {
+    user.request(template, &json!({"foo": value})).await;
+    assert_eq!(user.outcome(template, &format!("{template}-job-{value}")).await["result"], "Complete");
 }
 
 /// As step 1 of NOTES.txt says.
@@ -235,8 +235,10 @@ impl Network {
 async fn release_takes_over_what_kustomize_installed() {
     only_on_kubernetes!("the local cluster has no Deployments");
     let kubernetes = or_skip!(Kubernetes::shared().await);
+    or_skip!(kubernetes.folder().ok_or("images can be imported only into the cluster of the testbed"));
     let helm = or_skip!(Helm::of(kubernetes.kubeconfig_path()));
     let _exclusive = SHIPPED_NAMESPACES.lock().await;
+    kubernetes.import_image("dispatcher").await;
     let deploy = paths::workspace().join("deploy").display().to_string();
     kubernetes.kubectl(&["apply", "-k", &deploy]).await.unwrap();
     let release = ["--namespace", "dispatcher"];
@@ -246,6 +248,8 @@ async fn release_takes_over_what_kustomize_installed() {
     let refused = helm.run(&install).await.unwrap_err();
     assert!(refused.contains("cannot be imported into the current release"), "{refused}");
     helm.run(&[&install[..], &["--take-ownership", "--force-conflicts"]].concat()).await.unwrap();
+    let tested = helm.run(&[&["test", "dispatcher", "--timeout", "4m"][..], &release].concat()).await;
+    assert!(tested.is_err(), "the test succeeds without NATS: {tested:?}");
     let args = ["--namespace", "jobs", "get", "role", "dispatcher", "--output=json"];
     let role: Value = serde_json::from_str(&kubernetes.kubectl(&args).await.unwrap()).unwrap();
     assert_eq!(role["metadata"]["annotations"]["meta.helm.sh/release-name"], "dispatcher");
