@@ -4,6 +4,7 @@
 //! status events. `election` decides which replica leads. `contract` defines what other programs
 //! see. Callers pass in the time and random numbers; `clippy.toml` refuses everything else.
 
+pub mod console;
 pub mod contract;
 pub mod election;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     cancellation::enforcer::Enforcer,
     cli::Config,
     concurrency::ConcurrencyLimiter,
+    console::{Backend, Console},
     intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
     kube::refusals::Refusals,
     leader::Elector,
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) leadership: Leadership,
     pub(super) limiter: ConcurrencyLimiter,
     pub(super) retired: RetiredJobs,
+    pub(super) console: Option<Console>,
 }
 
 /// Starts all tasks. The newest group holds the sources of status events, the one before it the
@@ -63,7 +65,8 @@ pub(super) fn start_tasks(
     spawn_elector(&mut group, &prepared, &shared, leader);
     spawn_watch_side(&mut group, &prepared, &shared, &status);
     spawn_intake(&mut group, &mut prepared, &shared, &status);
-    spawn_nats_service(&mut group, &prepared, &shared);
+    let handler = spawn_nats_service(&mut group, &prepared, &shared);
+    spawn_console(&mut group, &prepared, &shared, handler);
     let templates: Vec<&str> = prepared.templates.keys().map(AsRef::as_ref).collect();
     tracing::info!(?templates, namespace = prepared.jobs.namespace(), "running");
     spawn_background(&mut group, prepared, &shared);
@@ -217,7 +220,11 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
 }
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
-fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
+fn spawn_nats_service(
+    group: &mut Spawner<'_>,
+    prepared: &Prepared,
+    shared: &Shared,
+) -> Arc<ServiceHandler> {
     let Prepared { connections, store, history, lookups, submitters, .. } = prepared;
     let max_waiters = shared.config.max_waiters.into();
     let waiters = Waiters::new(max_waiters, prepared.templates.len());
@@ -238,16 +245,39 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
         own_account_only: shared.config.submitters.cancel_own_account_only,
     };
     let handler = ServiceHandler { submit, cancel, history: history.clone(), lookups: lookups.clone() };
+    let handler = Arc::new(handler);
     let service = NatsService {
         receivers: connections.service.clone(),
         events: connections.events.clone(),
         sender: connections.main.clone(),
         templates: prepared.templates.clone(),
-        handler: Arc::new(handler),
+        handler: handler.clone(),
         max_waiters,
         health: shared.health.component("micro"),
     };
     group.spawn("service", |stop| service.run(stop));
+    handler
+}
+
+/// Opens the console, if it is on.
+fn spawn_console(
+    group: &mut Spawner<'_>,
+    prepared: &Prepared,
+    shared: &Shared,
+    handler: Arc<ServiceHandler>,
+) {
+    let Some(console) = &shared.console else { return };
+    let templates = prepared.templates.clone();
+    let backend = Backend {
+        templates: Arc::new(move || templates.values().cloned().collect()),
+        namespace: prepared.jobs.namespace().to_owned(),
+        limiter: shared.limiter.clone(),
+        metrics: shared.metrics.clone(),
+        health: shared.health.clone(),
+        scans: prepared.connections.scans.clone(),
+        handler,
+    };
+    group.spawn_until_stop("console", console.start(backend).run());
 }
 
 /// Starts the tasks that watch over the streams, the connection and the cancellations.

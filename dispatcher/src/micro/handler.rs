@@ -211,6 +211,30 @@ async fn answer_questions(
 }
 
 impl Handler {
+    /// The answer to a call.
+    ///
+    /// # Errors
+    /// Those of the endpoint.
+    pub(crate) async fn call(
+        &self,
+        verb: Verb,
+        template: &Template,
+        call: Call,
+    ) -> Result<Bytes, ServiceError> {
+        let Call { headers, payload, submitter } = call;
+        match verb {
+            Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,
+            Verb::Cancel => {
+                let target = api::parse_cancel(&payload)?;
+                self.cancel.cancel(template, &target, submitter).await
+            }
+            Verb::Get => {
+                let name = api::parse_get(&payload)?;
+                get(&self.history, &self.lookups, template, &name).await
+            }
+        }
+    }
+
     /// Handles a call and answers it. The place is held until the answer is sent, so that the
     /// answers in memory are bounded too.
     async fn handle(
@@ -220,19 +244,7 @@ impl Handler {
         place: Place,
         answerer: &Answerer,
     ) {
-        let Call { headers, payload, submitter } = call;
-        let template = &*endpoint.template;
-        let answer: Result<Bytes, ServiceError> = match endpoint.verb {
-            Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,
-            Verb::Cancel => match api::parse_cancel(&payload) {
-                Ok(target) => self.cancel.cancel(template, &target, submitter).await,
-                Err(error) => Err(error),
-            },
-            Verb::Get => match api::parse_get(&payload) {
-                Ok(name) => get(&self.history, &self.lookups, template, &name).await,
-                Err(error) => Err(error),
-            },
-        };
+        let answer = self.call(endpoint.verb, &endpoint.template, call).await;
         endpoint.count(caller.received.elapsed(), answer.as_ref().err());
         if let Err(error) = &answer {
             tracing::debug!(subject = endpoint.subject, error = error.text(), "call refused");
