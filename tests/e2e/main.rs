@@ -16,6 +16,7 @@ mod cancellation;
 mod clients;
 mod cluster;
 mod concurrency_limit;
+mod console;
 mod copied_jobs;
 mod costs;
 mod dashboard_svg;
