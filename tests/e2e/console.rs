@@ -84,8 +84,13 @@ async fn jobs_appear_and_change_without_a_reload_and_open_by_click_and_key() {
     env.request(r#"{"foo":"good"}"#).await;
     env.request(r#"{"foo":"bad","fail":true}"#).await;
     browser.until_text("#rows .row", "simple-job-bad").await;
-    browser.until("both outcomes", "['Complete', 'Failed'].every((state) => \
-        [...document.querySelectorAll('#rows .state')].some((e) => e.textContent === state))").await;
+    browser
+        .until(
+            "both outcomes",
+            "['Complete', 'Failed'].every((state) => \
+        [...document.querySelectorAll('#rows .state')].some((e) => e.textContent === state))",
+        )
+        .await;
     assert_eq!(browser.evaluate("document.querySelectorAll('#rows .row').length").await, 2);
 
     // By click: the attempts with their logs, the events, and commands to copy.
@@ -140,7 +145,8 @@ async fn open_panel_follows_its_job() {
     browser.until_text("#rows .row", "live").await;
     browser.click("#rows .row").await;
     browser.until_text("#detail .events summary", "ADDED").await;
-    let attempt = json!({"attempt": {"pod": "pod-1", "reason": "Error", "exitCode": 3, "logTail": "disk full"}});
+    let attempt =
+        json!({"attempt": {"pod": "pod-1", "reason": "Error", "exitCode": 3, "logTail": "disk full"}});
     store_events(&env, std::iter::once(stored_event("live", "ATTEMPT", &attempt))).await;
     browser.until_text("#detail .attempt .log", "disk full").await;
     browser.until_text("#rows .attempts", "1").await;
@@ -170,7 +176,9 @@ async fn hostile_texts_stay_text() {
         browser.until_text("#detail .log", hidden).await;
     }
     for opened in ["#detail .events details", "#detail .attempt"] {
-        browser.evaluate(&format!("document.querySelectorAll('{opened}').forEach((e) => e.open = true)")).await;
+        browser
+            .evaluate(&format!("document.querySelectorAll('{opened}').forEach((e) => e.open = true)"))
+            .await;
     }
     let raw = "document.body.innerText.includes('\\u202e')";
     assert_eq!(browser.evaluate(raw).await, false, "the page shows a raw direction override");
@@ -236,7 +244,12 @@ async fn page_connects_again_to_a_restarted_dispatcher() {
     browser.until_text("#connection", "live").await;
     browser.until_text("#rows .name", "meanwhile").await;
     browser.until_text("#rows .name", "before").await;
-    assert_eq!(dispatcher.terminate().await, Some(0), "an open page delays the end: {}", dispatcher.log_end());
+    assert_eq!(
+        dispatcher.terminate().await,
+        Some(0),
+        "an open page delays the end: {}",
+        dispatcher.log_end()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,9 +357,15 @@ async fn page_fits_on_a_desk_and_on_a_phone_in_light_and_dark() {
     browser.until_text("#count", "24 of 24 Jobs").await;
     env.outcome("simple-job-report-18").await;
     browser.fill("#filter", "").await;
-    browser.until("the failed Job", "[...document.querySelectorAll('#rows .row')].some((e) => \
-        e.textContent.includes('report-18') && e.textContent.includes('Failed'))").await;
-    let failed = "[...document.querySelectorAll('#rows .row')].find((e) => e.textContent.includes('report-18'))";
+    browser
+        .until(
+            "the failed Job",
+            "[...document.querySelectorAll('#rows .row')].some((e) => \
+        e.textContent.includes('report-18') && e.textContent.includes('Failed'))",
+        )
+        .await;
+    let failed =
+        "[...document.querySelectorAll('#rows .row')].find((e) => e.textContent.includes('report-18'))";
     browser.evaluate(&format!("{failed}.setAttribute('data-test', 'failed')")).await;
     browser.click("[data-test=failed]").await;
     browser.until_text("#detail .events summary", "OUTCOME").await;

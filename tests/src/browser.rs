@@ -80,7 +80,7 @@ impl Answers {
             }
             message.clear();
         }
-        // Whoever waits gets an error.
+        // Every waiting call fails.
         self.lock().waiting.clear();
     }
 
@@ -238,7 +238,8 @@ impl Browser {
         };
         for kind in ["keyDown", "keyUp"] {
             let text = if kind == "keyDown" { text } else { "" };
-            let params = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            let params =
+                json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
             self.call("Input.dispatchKeyEvent", params).await;
         }
     }

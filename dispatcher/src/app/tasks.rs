@@ -220,11 +220,7 @@ fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Share
 }
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
-fn spawn_nats_service(
-    group: &mut Spawner<'_>,
-    prepared: &Prepared,
-    shared: &Shared,
-) -> Arc<ServiceHandler> {
+fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> Arc<ServiceHandler> {
     let Prepared { connections, store, history, lookups, submitters, .. } = prepared;
     let max_waiters = shared.config.max_waiters.into();
     let waiters = Waiters::new(max_waiters, prepared.templates.len());

@@ -136,7 +136,10 @@ mod tests {
                 std::fs::write(&file, content).unwrap();
             }
             let error = settings.writer().unwrap_err().to_string();
-            assert!(error.starts_with("DISPATCHER_CONSOLE_TOKEN_FILE: ") && error.contains(expected), "{error}");
+            assert!(
+                error.starts_with("DISPATCHER_CONSOLE_TOKEN_FILE: ") && error.contains(expected),
+                "{error}"
+            );
             assert!(!error.contains("0123456789"), "the error shows the token: {error}");
         }
         std::fs::write(&file, " 0123456789abcdef\n").unwrap();

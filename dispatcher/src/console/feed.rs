@@ -20,7 +20,7 @@ use crate::{
 const FIRST_MESSAGES: u64 = 4 * MAX_ROWS as u64;
 /// How often the viewers get the changes of the board.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the state of the templates is read while somebody watches.
+/// How often the state of the templates is read while there are viewers.
 const TEMPLATES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the feed checks that the stream was not recreated.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);

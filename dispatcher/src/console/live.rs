@@ -1,4 +1,4 @@
-//! The board and its viewers: applies messages, and sends what changed to every viewer at once.
+//! The board and its viewers: applies messages, and sends the changes to all viewers.
 //!
 //! A frame is encoded once for all viewers. A viewer that reads too slowly misses frames, and then
 //! reads the board again. Nothing here waits for a viewer.
@@ -72,7 +72,7 @@ impl Live {
         self.lock().board.apply(sequence, payload);
     }
 
-    /// Tells the viewers whether the board is current: `None`, or why it is not.
+    /// Sends to the viewers whether the board is current: `None`, or the reason why it is not.
     pub(super) fn set_problem(&self, problem: Option<String>) {
         let mut state = self.lock();
         if state.problem != problem {
@@ -81,7 +81,7 @@ impl Live {
         }
     }
 
-    /// Tells the viewers about the templates, if something has changed.
+    /// Sends the state of the templates to the viewers, if it has changed.
     pub(super) fn set_templates(&self, templates: &impl Serialize) {
         let frame = frame("templates", templates);
         let mut state = self.lock();
@@ -91,7 +91,7 @@ impl Live {
         }
     }
 
-    /// Whether somebody watches.
+    /// Whether a viewer is connected.
     pub(super) fn has_viewers(&self) -> bool {
         self.frames.receiver_count() > 0
     }
@@ -100,7 +100,7 @@ impl Live {
     pub(super) fn flush(&self) {
         let mut state = self.lock();
         while let Some(delta) = state.board.take_delta(FRAME_ROWS) {
-            // A viewer begins with the lock held: without one, nobody needs these changes.
+            // A viewer joins under the same lock, so a later one finds these changes on the board.
             if self.has_viewers() {
                 let _ = self.frames.send(delta_frame(&delta));
             }

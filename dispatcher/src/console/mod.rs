@@ -130,7 +130,8 @@ impl Console {
     /// # Errors
     /// 503 while the dispatcher starts.
     fn backend(&self) -> Result<&Backend, Failure> {
-        let starting = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Starting", "the dispatcher is starting");
+        let starting =
+            || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Starting", "the dispatcher is starting");
         self.0.backend.get().ok_or_else(starting)
     }
 }

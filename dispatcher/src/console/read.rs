@@ -84,7 +84,8 @@ impl Newest {
 }
 
 fn event(message: &Stored) -> Value {
-    let text = || Value::String(String::from_utf8_lossy(&message.payload).chars().take(MAX_PAYLOAD).collect());
+    let text =
+        || Value::String(String::from_utf8_lossy(&message.payload).chars().take(MAX_PAYLOAD).collect());
     let event = serde_json::from_slice(&message.payload).unwrap_or_else(|_| text());
     json!({"sequence": message.sequence, "stored": rfc3339(message.time), "event": event})
 }
@@ -102,7 +103,8 @@ pub(super) async fn dead_letters(
 ) -> Result<Response, Failure> {
     let (browser, _place) = browser(&console).await?;
     let read = with_deadline(DEADLINE, browser.dead_letters(query.before, MAX_LETTERS)).await;
-    let (found, next) = read.map_err(|e| Failure::unavailable(e.to_string()))?.map_err(Failure::unavailable)?;
+    let (found, next) =
+        read.map_err(|e| Failure::unavailable(e.to_string()))?.map_err(Failure::unavailable)?;
     let letters: Vec<Value> = found.iter().filter_map(letter).collect();
     Ok(json_response(StatusCode::OK, &json!({"letters": letters, "next": next})))
 }
@@ -171,13 +173,17 @@ mod tests {
         let shown = event(&stored("s", "", b"\xff{<script>".to_vec()));
         assert_eq!(shown["event"], "\u{fffd}{<script>");
         let shown = letter(&stored("jobs.simple.rejected.3", "", vec![0xff; 2 * MAX_PAYLOAD])).unwrap();
-        assert_eq!((shown["isText"].clone(), shown["payloadSize"].clone()), (false.into(), (2 * MAX_PAYLOAD).into()));
+        assert_eq!(
+            (shown["isText"].clone(), shown["payloadSize"].clone()),
+            (false.into(), (2 * MAX_PAYLOAD).into())
+        );
         assert!(shown["payload"].as_str().unwrap().chars().count() <= MAX_PAYLOAD);
     }
 
     #[test]
     fn dead_letter_shows_its_reason_and_the_size_of_the_whole_payload() {
-        let headers = "NATS/1.0\r\nJob-Error: Refused\r\nJob-Error-Message: <b>no\r\nJob-Payload-Size: 90\r\n\r\n";
+        let headers =
+            "NATS/1.0\r\nJob-Error: Refused\r\nJob-Error-Message: <b>no\r\nJob-Payload-Size: 90\r\n\r\n";
         let shown = letter(&stored("jobs.simple.rejected.3", headers, b"{}".to_vec())).unwrap();
         assert_eq!((shown["reason"].as_str(), shown["message"].as_str()), (Some("Refused"), Some("<b>no")));
         assert_eq!((shown["requestSeq"].as_u64(), shown["payloadSize"].as_u64()), (Some(3), Some(90)));

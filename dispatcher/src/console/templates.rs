@@ -38,7 +38,7 @@ struct Status {
     limit: Option<u32>,
 }
 
-/// Tells the viewers the state of the templates.
+/// Sends the state of the templates to the viewers.
 pub(super) fn send(console: &Console) {
     if let Some(backend) = console.0.backend.get() {
         console.0.live.set_templates(&statuses(backend));
@@ -80,7 +80,8 @@ impl TemplateQuery {
     /// # Errors
     /// 404 if no template has this name.
     pub(super) fn find(&self, backend: &Backend) -> Result<Arc<Template>, Failure> {
-        let found = (backend.templates)().into_iter().find(|template| template.name.as_ref() == self.template);
+        let found =
+            (backend.templates)().into_iter().find(|template| template.name.as_ref() == self.template);
         found.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "NotFound", "no template has this name"))
     }
 }

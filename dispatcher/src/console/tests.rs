@@ -158,7 +158,11 @@ async fn action_needs_the_token_and_a_content_type_that_no_form_can_send() {
     let good = ("authorization", bearer.as_str());
     assert_eq!(status(&console, Method::POST, path, &[good, good, json]).await, 401, "two tokens");
     for form in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"] {
-        assert_eq!(status(&console, Method::POST, path, &[good, ("content-type", form)]).await, 415, "{form}");
+        assert_eq!(
+            status(&console, Method::POST, path, &[good, ("content-type", form)]).await,
+            415,
+            "{form}"
+        );
     }
     assert_eq!(status(&console, Method::POST, path, &[good]).await, 415);
     let foreign = [good, json, ("origin", "https://evil.example")];

@@ -47,14 +47,13 @@ pub(super) async fn live(
     };
     let mode = console.0.mode.as_str();
     let version = env!("CARGO_PKG_VERSION");
-    let hello =
-        frame("hello", &json!({"mode": mode, "namespace": backend.namespace, "version": version}));
+    let hello = frame("hello", &json!({"mode": mode, "namespace": backend.namespace, "version": version}));
     templates::send(&console);
     connection.release_place();
     let frames = frames(console, connection, place, hello);
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
-        // The page opens its connection again, and the server can close this one at once.
+        // No other request follows on this connection.
         (header::CONNECTION, "close"),
     ];
     Ok((headers, Body::from_stream(frames)).into_response())

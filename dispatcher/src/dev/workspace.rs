@@ -74,12 +74,13 @@ impl Workspace {
             Err(error) => Err(DevError::setting(format!("cannot read the number of a port: {error}"))),
         };
         let Directories { store, kubeconfig, temporary, lock } = directories;
-        let token = match settings.console {
-            ConsoleMode::Write => Some(Token::generate(temporary.path()).map_err(|error| {
-                DevError::setting(format!("--console: cannot write the token: {error}"))
-            })?),
-            ConsoleMode::Off | ConsoleMode::Read => None,
-        };
+        let token =
+            match settings.console {
+                ConsoleMode::Write => Some(Token::generate(temporary.path()).map_err(|error| {
+                    DevError::setting(format!("--console: cannot write the token: {error}"))
+                })?),
+                ConsoleMode::Off | ConsoleMode::Read => None,
+            };
         let workspace = Self {
             nats_port: port(&nats)?,
             api_port: port(&api)?,
@@ -204,7 +205,8 @@ mod tests {
         let [a, b] = folders.each_ref().map(|folder| Token::generate(folder.path()).unwrap());
         assert!(a.text.len() == 64 && a.text != b.text);
         assert_eq!(std::fs::read_to_string(&a.file).unwrap(), a.text);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&a.file).unwrap().permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&a.file).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -1,8 +1,8 @@
-//! The board: the newest Jobs, and the changes since the viewers were told the last ones.
+//! The board: the newest Jobs, and the changes since the last delta.
 //!
 //! A viewer reads the pages of the board, and applies every delta that was made since it began. It
-//! keeps a row whose sequence is higher than the received one. Then it shows the board, whatever
-//! happened between two pages.
+//! keeps a row whose sequence is higher than the received one. So it shows the same rows as the
+//! board, also if the board changes between two pages.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -69,7 +69,7 @@ pub struct Row {
     pub request_id: RequestId,
     /// What the Job does.
     pub state: RowState,
-    /// Why, if an event says so.
+    /// The reason of the stall or of the outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many pods have ended.
@@ -195,9 +195,10 @@ impl Brief {
         let sum = |succeeded: i64, failed: i64| {
             u32::try_from(succeeded.max(0).saturating_add(failed.max(0))).unwrap_or(u32::MAX)
         };
-        let of_status = self.status.as_ref().map_or(0, |status| {
-            sum(status.succeeded.unwrap_or(0), status.failed.unwrap_or(0))
-        });
+        let of_status = self
+            .status
+            .as_ref()
+            .map_or(0, |status| sum(status.succeeded.unwrap_or(0), status.failed.unwrap_or(0)));
         let of_outcome = self.outcome.as_ref().map_or(0, |outcome| sum(outcome.succeeded, outcome.failed));
         of_status.max(of_outcome)
     }
