@@ -175,6 +175,7 @@ async fn hostile_texts_stay_text() {
     for hidden in ["\\u202e", "\\u001b"] {
         browser.until_text("#detail .log", hidden).await;
     }
+    browser.until_text("#detail dd", "</pre><script>").await;
     for opened in ["#detail .events details", "#detail .attempt"] {
         browser
             .evaluate(&format!("document.querySelectorAll('{opened}').forEach((e) => e.open = true)"))
@@ -219,7 +220,9 @@ async fn ten_thousand_jobs_are_as_few_elements_as_a_screen_shows() {
     browser.click("#board").await;
     browser.press("Escape").await;
     browser.press("End").await;
-    browser.until_text("#rows [aria-selected=true] .name", "job-500").await;
+    let last =
+        "document.querySelector('#rows [aria-selected=true]')?.getAttribute('aria-posinset') === '10000'";
+    browser.until("the last row", last).await;
     assert!(browser.evaluate(rows).await.as_u64().unwrap() < 80);
     browser.fill("#filter", "job-1049").await;
     browser.until_text("#count", "11 of 10000 Jobs").await;

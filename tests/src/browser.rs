@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -17,7 +18,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::paths;
-use crate::wait::{TIMEOUT, until};
+use crate::wait::until;
+
+/// How long the browser may take for anything, on a busy machine too.
+const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// The flags of every headless Chromium.
 pub const FLAGS: [&str; 12] = [
@@ -253,6 +257,9 @@ impl Browser {
     pub async fn fill(&self, selector: &str, text: &str) {
         self.click(selector).await;
         self.evaluate(&format!("document.querySelector({}).select()", json!(selector))).await;
+        if text.is_empty() {
+            self.evaluate("document.execCommand('delete')").await;
+        }
         self.type_text(text).await;
     }
 

@@ -20,7 +20,7 @@ export function element(tag, attributes = {}, ...children) {
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value !== undefined && value !== null) made.setAttribute(name, value);
   }
-  made.append(...children.flat().filter((child) => child !== undefined && child !== null && child !== false)
+  made.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false)
     .map((child) => child instanceof Node ? child : visible(child)));
   return made;
 }
