@@ -312,6 +312,17 @@ async fn request_is_submitted_and_cancelled_with_the_token_only() {
     assert_eq!(browser.evaluate(&attack).await, "refused");
 }
 
+/// Reads the live board without a browser until it contains this text.
+pub(crate) fn until_board_contains(address: &str, expected: &str) {
+    let (mut stream, mut board) = view(address);
+    let mut buffer = [0; 4096];
+    while !board.contains(expected) {
+        let read = stream.read(&mut buffer).unwrap_or_else(|error| panic!("{error}: {board}"));
+        assert!(read > 0, "the board ended: {board}");
+        board += &String::from_utf8_lossy(&buffer[..read]);
+    }
+}
+
 /// Opens the live board without a browser; the first bytes of the answer.
 fn view(address: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -374,7 +385,7 @@ async fn page_fits_on_a_desk_and_on_a_phone_in_light_and_dark() {
     browser.until_text("#detail .events summary", "OUTCOME").await;
     let folder = std::env::var_os(PICTURES).map(|folder| paths::workspace().join(folder));
     for (name, width, height, dark) in
-        [("light", 1280, 800, false), ("dark", 1280, 800, true), ("phone", 390, 780, true)]
+        [("light", 1040, 600, false), ("dark", 1040, 600, true), ("phone", 390, 780, true)]
     {
         browser.resize(width, height).await;
         browser.prefer_dark(dark).await;

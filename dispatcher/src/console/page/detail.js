@@ -127,7 +127,7 @@ function attemptsOf(events) {
   const attempts = new Map();
   for (const { event } of events) {
     for (const attempt of [event.attempt, ...(event.outcome?.attempts ?? [])]) {
-      if (attempt) attempts.set(`${attempt.pod}/${attempt.finishedAt ?? ""}`, { ...attempts.get(attempt.pod), ...attempt });
+      if (attempt) attempts.set(attempt.pod, { ...attempts.get(attempt.pod), ...attempt });
     }
   }
   return [...attempts.values()];
@@ -153,7 +153,7 @@ function drawEvent({ sequence, stored, event }) {
     .map((name) => `${name} ${status[name]}`);
   const summary = [parts.result, parts.pod, parts.reason, ...counts].filter(Boolean).join(" · ");
   return element("li", {}, element("details", { "data-key": `event-${sequence}` },
-    element("summary", {}, element("b", {}, event?.type ?? "?"), ` ${summary} `, element("time", {}, event?.time ?? stored)),
+    element("summary", {}, element("time", {}, event?.time ?? stored), element("b", {}, event?.type ?? "?"), ` ${summary}`),
     element("pre", { class: "json" }, JSON.stringify(event, null, 2))));
 }
 

@@ -43,9 +43,9 @@ function draw(letter) {
   const subject = `jobs.${letter.template}.rejected.${letter.requestSeq}`;
   return element("li", { class: "letter" }, element("details", {},
     element("summary", {},
+      element("time", { title: letter.stored }, age(letter.stored)),
       element("b", { class: "reason" }, letter.reason ?? "?"), ` ${letter.template} `,
       letter.name && element("span", { class: "name" }, letter.name),
-      element("time", { title: letter.stored }, age(letter.stored)),
       element("span", { class: "message" }, letter.message ?? "")),
     element("dl", {}, facts.filter(([, value]) => value)
       .map(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))])),

@@ -15,7 +15,6 @@ use crate::attempts::{delays, end_all};
 use crate::environment::{Installation, Jobs, Run, control_plane, until_synced};
 use crate::report::at;
 
-const ROUNDS: usize = 3;
 const VIEWERS: usize = 50;
 
 /// One side and its measurements.
@@ -32,7 +31,7 @@ struct Side {
 }
 
 pub(crate) async fn run(run: &Run) -> Result<(), String> {
-    let burst = run.size.burst;
+    let (burst, rounds) = (run.size.burst, run.size.rounds.min(3));
     let kubernetes = control_plane().await?;
     kubernetes.freeze("scheduler").await;
     let side = |name, console, viewers| {
@@ -41,8 +40,8 @@ pub(crate) async fn run(run: &Run) -> Result<(), String> {
     };
     let mut sides =
         [side("no console", "off", 0), side("no viewer", "read", 0), side("50 viewers", "read", VIEWERS)];
-    println!("the pods of {burst} Jobs end concurrently; {ROUNDS} alternate rounds\n");
-    for round in 0..=ROUNDS {
+    println!("the pods of {burst} Jobs end concurrently; {rounds} alternate rounds\n");
+    for round in 0..=rounds {
         for side in &mut sides {
             side.measure(run, &kubernetes, burst, round > 0).await?;
         }
@@ -73,6 +72,7 @@ impl Side {
         let (ended, stored) = end_all(&installation, burst).await?;
         let cpu = process::cpu_time(pid)?.saturating_sub(before);
         // The first round is a warm-up.
+        println!("    {}: {burst} Jobs, {:.2} s of CPU time", self.name, cpu.as_secs_f64());
         if counts {
             self.attempts.extend(delays(&ended, stored.get("ATTEMPT"), "ATTEMPT")?);
             self.outcomes.extend(delays(&ended, stored.get("OUTCOME"), "OUTCOME")?);
