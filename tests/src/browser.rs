@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by the Chrome DevTools Protocol over a pipe.
+//! A headless Chromium, driven by the Chrome `DevTools` Protocol over a pipe.
 //!
 //! The browser ends when this is dropped, or when the test process dies: its pipe closes then.
 

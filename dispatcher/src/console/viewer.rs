@@ -85,17 +85,16 @@ fn frames(
     let first = [hello, reset_frame(), first].concat();
     let state = (viewer, Some(Bytes::from(first)));
     stream::unfold(state, |(mut viewer, first)| async move {
-        let frame = match first {
-            Some(first) => first,
-            None => {
-                let connection = viewer.connection.clone();
-                tokio::select! {
-                    frame = viewer.next() => frame,
-                    () = connection.stopped() => return None,
-                }
+        let connection = viewer.connection.clone();
+        let frame = if let Some(first) = first {
+            first
+        } else {
+            tokio::select! {
+                frame = viewer.next() => frame,
+                () = connection.stopped() => return None,
             }
         };
-        viewer.connection.extend();
+        connection.extend();
         Some((Ok(frame), (viewer, None)))
     })
 }
@@ -107,16 +106,12 @@ impl Viewer {
                 let (rows, next) = self.console.0.live.page(before);
                 // Other tasks go between the pages of many viewers.
                 tokio::task::yield_now().await;
-                match next {
-                    Some(before) => {
-                        self.next = Next::Page(Some(before));
-                        rows
-                    }
-                    None => {
-                        self.next = Next::Changes;
-                        [rows, complete_frame()].concat().into()
-                    }
+                if next.is_some() {
+                    self.next = Next::Page(next);
+                    return rows;
                 }
+                self.next = Next::Changes;
+                [rows, complete_frame()].concat().into()
             }
             Next::Changes => match timeout(HEARTBEAT, self.changes.recv()).await {
                 Ok(Ok(frame)) => {

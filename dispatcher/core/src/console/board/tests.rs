@@ -119,7 +119,8 @@ fn a_cleared_board_resets_its_viewers_and_starts_again_from_any_sequence() {
 #[derive(Default)]
 struct Viewer {
     rows: BTreeMap<u64, Row>,
-    next: Option<Option<u64>>,
+    /// The next page to read has the rows before this id.
+    next: Option<u64>,
 }
 
 impl Viewer {
@@ -134,15 +135,15 @@ impl Viewer {
 
     fn read_page(&mut self, board: &Board) {
         if let Some(before) = self.next {
-            let page = board.page(before, 2);
+            let page = board.page(Some(before), 2);
             self.put(page.rows);
-            self.next = page.next.map(Some);
+            self.next = page.next;
         }
     }
 
     fn apply(&mut self, delta: Delta) {
         match delta {
-            Delta::Reset => *self = Self { next: Some(None), ..Self::default() },
+            Delta::Reset => *self = Self { next: Some(u64::MAX), ..Self::default() },
             Delta::Changes { rows, removed } => {
                 self.put(rows);
                 removed.iter().for_each(|id| drop(self.rows.remove(id)));
@@ -183,7 +184,7 @@ proptest! {
         for (at, step) in steps.into_iter().enumerate() {
             if at == joins_at {
                 in_flight.clear();
-                viewer.next = Some(None);
+                viewer.next = Some(u64::MAX);
             }
             match step {
                 Step::Event { name, uid, ends } => {
@@ -206,7 +207,7 @@ proptest! {
         }
         if viewer.next.is_none() && viewer.rows.is_empty() {
             in_flight.clear();
-            viewer.next = Some(None);
+            viewer.next = Some(u64::MAX);
         }
         while viewer.next.is_some() {
             viewer.read_page(&board);
