@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{
-    console::{Console, templates},
+    console::{state::Console, templates},
     nats::{connection::Connection, definitions::JOB_STATUS, scan::call},
     retry::backoff,
 };

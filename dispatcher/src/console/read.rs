@@ -20,7 +20,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::SemaphorePermit;
 
 use crate::{
-    console::{Console, Failure, json_response},
+    console::{
+        answer::{Failure, json_response},
+        state::Console,
+    },
     nats::browse::{Browser, Stored},
     retry::with_deadline,
 };

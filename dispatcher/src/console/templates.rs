@@ -11,12 +11,12 @@ use dispatcher_core::template::Template;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    console::{Backend, Console, Failure, json_response},
+    console::{
+        answer::{Failure, json_response},
+        state::{Backend, Console},
+    },
     telemetry::metrics::QueueSample,
 };
-
-/// Reads the templates that are served now.
-pub(crate) type TemplateSource = Arc<dyn Fn() -> Vec<Arc<Template>> + Send + Sync>;
 
 /// One template.
 #[derive(Serialize)]

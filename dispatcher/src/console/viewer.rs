@@ -26,8 +26,9 @@ use tokio::{
 use crate::{
     admin::Connection,
     console::{
-        Console, Failure, MAX_VIEWERS,
+        answer::Failure,
         live::{complete_frame, frame, is_reset, reset_frame},
+        state::{Console, MAX_VIEWERS},
         templates,
     },
 };

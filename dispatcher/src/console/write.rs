@@ -24,7 +24,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     cli::console::current_token,
-    console::{Console, Failure, templates::TemplateQuery},
+    console::{answer::Failure, state::Console, templates::TemplateQuery},
     micro::{api::Verb, call::Call},
 };
 

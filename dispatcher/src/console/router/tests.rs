@@ -1,10 +1,16 @@
 use std::path::Path;
 
-use axum::{body::to_bytes, http::Method};
+use axum::{
+    body::{Body, to_bytes},
+    http::Method,
+};
 use tower::ServiceExt;
 
 use super::*;
-use crate::admin::Connection as AdminConnection;
+use crate::{
+    admin::Connection as AdminConnection,
+    cli::{ConsoleMode, ConsoleSettings},
+};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
