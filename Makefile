@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
-	chaos-table soak hostile fuzz dashboard-picture demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
+	chaos-table soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -38,7 +38,7 @@ dev-build:
 	cargo build --package dispatcher --package simple-job --package dispatcher-demo
 
 # WHAT: some of creation pinned replicas single life calls attempts live frozen finished history, or
-# sync or observed. SIZE=small is a quick run. BASELINE: another dispatcher's program.
+# sync, observed or viewers. SIZE=small is a quick run. BASELINE: another dispatcher's program.
 bench: setup ## run the benchmarks: make bench [WHAT="creation life"] [SIZE=small] [BASELINE=path]
 	@cargo build --quiet --release --workspace --bins
 	@SIZE=$(SIZE) BASELINE=$(BASELINE) target/release/bench $(WHAT)
@@ -109,6 +109,10 @@ release-dry-run: ## build a release into target/artifacts/; CHECK=1 builds it tw
 dashboard-picture: setup build ## run the system for two minutes and draw its dashboard into docs/images/
 	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet \
 		--workspace --test e2e -- --nocapture observability::dashboard_queries
+
+console-pictures: setup build ## draw the console in light, dark and on a phone into docs/images/
+	@TEST_CLUSTER=local CONSOLE_PICTURES=docs/images cargo test --quiet \
+		--workspace --test e2e -- --nocapture console::page_fits
 
 clean: ## delete target/ (not the cache that all checkouts share)
 	cargo clean

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::server::Connection;
 use crate::{
     cli::StartError,
     telemetry::{

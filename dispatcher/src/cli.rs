@@ -1,5 +1,6 @@
 //! The command line: every setting by flag or environment variable.
 
+pub(crate) mod console;
 #[cfg(feature = "dev")]
 mod dev;
 mod errors;
@@ -19,6 +20,7 @@ use clap_complete::Shell;
 pub use self::dev::{DevSettings, Image};
 use self::values::{address, label, number};
 pub use self::{
+    console::{ConsoleMode, ConsoleSettings},
     errors::describe,
     manual::{completions, man_pages},
     nats::Nats,
@@ -175,6 +177,10 @@ pub struct Config {
         value_parser = address
     )]
     pub admin_addr: SocketAddr,
+
+    /// The console.
+    #[command(flatten)]
+    pub console: ConsoleSettings,
 
     /// Format of the log lines on stderr. `RUST_LOG` sets the level (default: `info`).
     #[arg(

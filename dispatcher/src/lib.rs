@@ -19,6 +19,7 @@ pub mod check;
 pub mod cli;
 mod clock;
 mod concurrency;
+mod console;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod intake;

@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 8] = [
     &["leader", "cancellation"],
     &["status"],
     &["intake", "watch"],
-    &["micro", "admin"],
+    &["micro", "admin", "console"],
     &["app", "check"],
     &["dev", "lib", "main"],
 ];

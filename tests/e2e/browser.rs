@@ -1,7 +1,6 @@
 //! Web pages of other origins in a real Chromium, against `dispatcher dev`: they start no program,
 //! request no Job and read nothing. A second server records what the browser really sends.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,6 +9,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::{get, post};
+use dispatcher_tests::browser::{FLAGS, chromium};
 use dispatcher_tests::helper::{Helper, Program};
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{only_on_local, or_skip, paths, until};
@@ -24,28 +24,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::dev::Dev;
 
 const PAGE: &str = include_str!("browser/attack.html");
-const FLAGS: [&str; 12] = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    // Every name of this zone is this machine, as after a DNS rebinding.
-    "--host-resolver-rules=MAP *.example 127.0.0.1",
-    "--password-store=basic",
-];
-
-/// The Chromium of this machine.
-fn chromium() -> Result<PathBuf, String> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = names.into_iter().find_map(|name| paths::program(name).ok());
-    found.ok_or_else(|| "no Chromium on the PATH; install it with tests/setup".to_owned())
-}
 
 /// A web server that ends when this is dropped.
 struct Web {

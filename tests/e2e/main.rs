@@ -17,6 +17,7 @@ mod chart;
 mod clients;
 mod cluster;
 mod concurrency_limit;
+mod console;
 mod copied_jobs;
 mod costs;
 mod dashboard_svg;

@@ -21,6 +21,7 @@
 
 pub mod attacks;
 pub mod bare;
+pub mod browser;
 pub mod chaos;
 pub mod checker;
 pub mod dispatcher;

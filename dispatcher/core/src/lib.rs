@@ -2,8 +2,10 @@
 //!
 //! `template` and `request` turn a message into a Job. `status` turns observed Jobs and pods into
 //! status events. `election` decides which replica leads. `contract` defines what other programs
-//! see. Callers pass in the time and random numbers; `clippy.toml` refuses everything else.
+//! see. `console` keeps the board of Jobs. Callers pass in the time and random numbers; `clippy.toml`
+//! refuses everything else.
 
+pub mod console;
 pub mod contract;
 pub mod election;
 #[cfg(test)]

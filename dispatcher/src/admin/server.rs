@@ -1,7 +1,8 @@
 //! An HTTP/1.1 server for few and short requests: bounded connections, each with time-outs.
 //!
 //! A client that sends slowly or not at all loses its connection. A client address has a share of
-//! the connections, so that one address cannot take those of the kubelet.
+//! the connections, so that one address cannot take those of the kubelet. A handler whose response
+//! never ends uses [`Connection`].
 
 use std::{
     collections::HashMap,
@@ -15,8 +16,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -30,7 +32,7 @@ const MAX_HEADERS: usize = 8192;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a handler may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection lives, also while its client reads slowly.
+/// How long a connection lives, also while its client reads slowly, unless a handler extends it.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after a failed `accept`: no file descriptors are left, or the client is gone.
 const ACCEPT_DELAY: Duration = Duration::from_millis(50);
@@ -50,12 +52,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                         continue;
                     };
                     let (router, stop) = (router.clone(), stop.clone());
+                    let (own, expired) = Connection::new(admitted, stop.clone());
                     connections.spawn(async move {
-                        let served = timeout(CONNECTION_TIMEOUT, connection(stream, router, stop)).await;
-                        if served.is_err() {
-                            tracing::debug!(%peer, "connection to the admin server took too long");
+                        tokio::select! {
+                            () = connection(stream, (router, own), stop) => {}
+                            () = expired => tracing::debug!(%peer, "connection to the admin server took too long"),
                         }
-                        drop(admitted);
                     });
                 }
                 Err(error) => {
@@ -68,9 +70,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    let respond =
-        service_fn(move |request: hyper::Request<Incoming>| respond(router.clone(), request.map(Body::new)));
+async fn connection(stream: TcpStream, (router, own): (Router, Connection), stop: CancellationToken) {
+    let respond = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(own.clone());
+        respond(router.clone(), request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -89,7 +94,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     }
 }
 
-/// No route reads a body; a request with one gets its answer, and its connection is closed.
+/// A request whose body no route reads gets its answer, and its connection is closed.
 async fn respond(
     router: Router,
     request: Request,
@@ -99,6 +104,56 @@ async fn respond(
         Ok(Ok(response)) => response,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     })
+}
+
+/// The connection of a request, for handlers whose response never ends. An extension of the request.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    deadline: Arc<watch::Sender<Instant>>,
+    place: Arc<Mutex<Option<Admitted>>>,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    /// The connection, and a future that ends when its time is over.
+    fn new(place: Admitted, stop: CancellationToken) -> (Self, impl Future<Output = ()>) {
+        let deadline = Arc::new(watch::Sender::new(Instant::now() + CONNECTION_TIMEOUT));
+        let mut changes = deadline.subscribe();
+        let expired = async move {
+            loop {
+                let end = *changes.borrow_and_update();
+                tokio::select! {
+                    () = sleep_until(end) => return,
+                    changed = changes.changed() => if changed.is_err() {
+                        return sleep_until(end).await;
+                    },
+                }
+            }
+        };
+        (Self { deadline, place: Arc::new(Mutex::new(Some(place))), stop }, expired)
+    }
+
+    /// Gives the place of the connection to others. The caller bounds such connections itself.
+    pub(crate) fn release_place(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// The client has read: the connection lives for another [`CONNECTION_TIMEOUT`].
+    pub(crate) fn extend(&self) {
+        self.deadline.send_replace(Instant::now() + CONNECTION_TIMEOUT);
+    }
+
+    /// Ends when the server stops: a response that never ends must end then.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// A connection of no server, for tests.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        let deadline = Arc::new(watch::Sender::new(Instant::now()));
+        Self { deadline, place: Arc::default(), stop: CancellationToken::new() }
+    }
 }
 
 /// The open connections by address.
@@ -139,7 +194,7 @@ impl Drop for Admitted {
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::{Extension, routing::get};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -166,9 +221,20 @@ mod tests {
         let stop = CancellationToken::new();
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
-            .route("/slow", get(std::future::pending::<&'static str>));
+            .route("/slow", get(std::future::pending::<&'static str>))
+            .route("/endless", get(endless));
         let task = tokio::spawn(serve(listener, router, stop.clone()));
         (address, stop, task)
+    }
+
+    /// A response that never ends, in pieces of 64 KiB as fast as the client reads.
+    async fn endless(Extension(connection): Extension<Connection>) -> Body {
+        connection.release_place();
+        let pieces = futures::stream::repeat_with(move || {
+            connection.extend();
+            Ok::<_, std::convert::Infallible>(vec![b'x'; 64 * 1024])
+        });
+        Body::from_stream(pieces)
     }
 
     /// Sends bytes and returns what the server sends until it closes the connection.
@@ -216,6 +282,37 @@ mod tests {
         let (address, ..) = server().await;
         let answer = exchange(address, b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn responses_that_never_end_take_no_connection_from_other_requests() {
+        let (address, ..) = server().await;
+        let mut endless = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut first = [0; 15];
+            timeout(Duration::from_secs(60), stream.read_exact(&mut first)).await.unwrap().unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200 OK");
+            endless.push(stream);
+        }
+        let answer = exchange(address, b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_ends_unless_its_client_reads() {
+        let place = OpenConnections::default().admit(peer(1)).unwrap();
+        let (connection, expired) = Connection::new(place, CancellationToken::new());
+        let expired = tokio::spawn(expired);
+        let begin = Instant::now();
+        for _ in 0..10 {
+            sleep(CONNECTION_TIMEOUT / 2).await;
+            assert!(!expired.is_finished());
+            connection.extend();
+        }
+        expired.await.unwrap();
+        assert!(begin.elapsed() >= CONNECTION_TIMEOUT * 6, "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

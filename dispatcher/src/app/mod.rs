@@ -27,6 +27,7 @@ use crate::{
     },
     cli::{Config, StartError},
     concurrency::ConcurrencyLimiter,
+    console::Console,
     leadership::{Leadership, leadership},
     retry::backoff,
     supervisor::Supervisor,
@@ -86,10 +87,12 @@ async fn run_on(
     let limiter = ConcurrencyLimiter::default();
     let metrics = Metrics::new(health.clone(), leader_status.clone(), limiter.clone());
     let spans = Spans::from_env()?;
+    let console = Console::new(&config.console)?;
 
     let mut supervisor = Supervisor::default();
     let listener = admin::listen(config.admin_addr).await?;
     let router = admin::router(health.clone(), Arc::new(leader_status), metrics.clone());
+    let router = router.merge(console.as_ref().map(Console::router).unwrap_or_default());
     supervisor.group(LAST_STEPS).spawn("admin", |stop| admin::serve(listener, router, stop));
 
     let prepared = tokio::select! {
@@ -105,6 +108,7 @@ async fn run_on(
         leadership,
         limiter,
         retired: RetiredJobs::default(),
+        console,
     };
     start_tasks(&mut supervisor, prepared, shared, leader);
     start.ready();

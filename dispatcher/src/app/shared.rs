@@ -3,6 +3,7 @@
 use crate::{
     cli::Config,
     concurrency::ConcurrencyLimiter,
+    console::Console,
     leadership::Leadership,
     telemetry::{health::Health, metrics::Metrics, spans::Spans},
     watch::retired::RetiredJobs,
@@ -18,4 +19,5 @@ pub(super) struct Shared {
     pub(super) leadership: Leadership,
     pub(super) limiter: ConcurrencyLimiter,
     pub(super) retired: RetiredJobs,
+    pub(super) console: Option<Console>,
 }

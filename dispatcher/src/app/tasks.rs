@@ -19,6 +19,7 @@ use crate::{
         start::{IntakeParts, Prepared},
     },
     cancellation::enforcer::Enforcer,
+    console::Backend,
     kube::refusals::Refusals,
     leader::Elector,
     leadership::LeaderHandle,
@@ -62,7 +63,8 @@ pub(super) fn start_tasks(
     let mut group = supervisor.group(REQUESTS);
     spawn_elector(&mut group, &prepared, &shared, leader);
     spawn_watch_side(&mut group, &prepared, &shared, &status);
-    spawn_nats_service(&mut group, &prepared, &shared);
+    let handler = spawn_nats_service(&mut group, &prepared, &shared);
+    spawn_console(&mut group, &prepared, &shared, handler);
     let templates: Vec<String> = prepared.templates.names().iter().map(ToString::to_string).collect();
     tracing::info!(?templates, namespace = prepared.parts.client.namespace(), "running");
     spawn_cancellation(&mut group, &prepared, &shared);
@@ -245,7 +247,7 @@ fn spawn_templates(
 }
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
-fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
+fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> Arc<ServiceHandler> {
     let Prepared { connections, history, lookups, parts, .. } = prepared;
     let IntakeParts { client, store, submitters, cancellations, .. } = parts;
     let max_waiters = shared.config.max_waiters.into();
@@ -268,16 +270,39 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
         own_account_only: shared.config.submitters.cancel_own_account_only,
     };
     let handler = ServiceHandler { submit, cancel, history: history.clone(), lookups: lookups.clone() };
+    let handler = Arc::new(handler);
     let service = NatsService {
         receivers: connections.service.clone(),
         events: connections.events.clone(),
         sender: connections.main.clone(),
         templates: prepared.templates.clone(),
-        handler: Arc::new(handler),
+        handler: handler.clone(),
         max_waiters,
         health: shared.health.component("micro"),
     };
     group.spawn("service", |stop| service.run(stop));
+    handler
+}
+
+/// Opens the console, if it is on.
+fn spawn_console(
+    group: &mut Spawner<'_>,
+    prepared: &Prepared,
+    shared: &Shared,
+    handler: Arc<ServiceHandler>,
+) {
+    let Some(console) = &shared.console else { return };
+    let templates = prepared.templates.clone();
+    let backend = Backend {
+        templates: Arc::new(move || templates.in_use()),
+        namespace: prepared.parts.client.namespace().to_owned(),
+        limiter: shared.limiter.clone(),
+        metrics: shared.metrics.clone(),
+        health: shared.health.clone(),
+        scans: prepared.connections.scans.clone(),
+        handler,
+    };
+    group.spawn_until_stop("console", console.start(backend).run());
 }
 
 /// Starts the tasks that complete cancellations.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 
-use crate::cli::templates::Templates;
+use crate::cli::{console::ConsoleMode, templates::Templates};
 
 /// The settings of `dispatcher dev`.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +20,10 @@ pub struct DevSettings {
     /// Port of the dispatcher's `/readyz` and `/metrics` on 127.0.0.1; 0 for any free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub admin_port: u16,
+
+    /// What the console can do. `write` generates a token, and prints the address that contains it.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = ConsoleMode::Read)]
+    pub console: ConsoleMode,
 
     /// Keep no streams: `JetStream` uses a directory that is removed at the end. Default: off.
     #[arg(long)]
@@ -101,6 +105,7 @@ mod tests {
         let settings = parse(&[]).unwrap();
         assert_eq!((settings.nats_port, settings.api_port, settings.admin_port), (4222, 8001, 0));
         assert_eq!((settings.temporary, settings.time_scale), (false, 1.0));
+        assert_eq!(settings.console, ConsoleMode::Read);
         assert_eq!(settings.sleep_seconds, Duration::from_secs(1));
     }
 

@@ -13,6 +13,9 @@ pub(super) struct Facts<'a> {
     /// The file with the credentials for the API.
     pub(super) kubeconfig: &'a Path,
     pub(super) admin_port: u16,
+    pub(super) has_console: bool,
+    /// The token of a console that can write.
+    pub(super) token: Option<&'a str>,
     /// The process id of the dispatcher.
     pub(super) pid: i32,
     pub(super) templates: &'a [String],
@@ -31,11 +34,15 @@ pub(super) fn text(facts: &Facts<'_>) -> String {
     let mut text = format!(
         "Ready after {:.1} s: NATS on nats://127.0.0.1:{nats_port}, the Kubernetes API on \
          https://127.0.0.1:{api_port},\nthe dispatcher on http://127.0.0.1:{admin_port}/readyz. \
-         Templates: {}.\nKubeconfig: {}\n\n",
+         Templates: {}.\nKubeconfig: {}\n",
         took.as_secs_f64(),
         templates.join(", "),
         facts.kubeconfig.display(),
     );
+    if let Some(line) = console(facts) {
+        text += &line;
+    }
+    text.push('\n');
     for (command, comment) in commands(facts) {
         // Writing to a `String` cannot fail.
         let _ = match comment {
@@ -50,6 +57,13 @@ pub(super) fn text(facts: &Facts<'_>) -> String {
         None => "\nNothing is kept. Ctrl-C stops everything.\n".to_owned(),
     };
     text
+}
+
+/// The address of the console. The page keeps the token, and no server gets the part after `#`.
+fn console(facts: &Facts<'_>) -> Option<String> {
+    let address = format!("http://127.0.0.1:{}/console/", facts.admin_port);
+    let token = facts.token.map(|token| format!("#token={token}")).unwrap_or_default();
+    facts.has_console.then(|| format!("Console: {address}{token}\n"))
 }
 
 /// The template of the shown commands.
@@ -98,6 +112,8 @@ mod tests {
             api_port: 8001,
             kubeconfig: Path::new("/data/kubeconfig"),
             admin_port: 8080,
+            has_console: true,
+            token: None,
             pid: 4711,
             templates,
             request: Some(r#"{"foo":"x"}"#),
@@ -112,6 +128,7 @@ mod tests {
 Ready after 1.2 s: NATS on nats://127.0.0.1:4222, the Kubernetes API on https://127.0.0.1:8001,
 the dispatcher on http://127.0.0.1:8080/readyz. Templates: other, simple.
 Kubeconfig: /data/kubeconfig
+Console: http://127.0.0.1:8080/console/
 
   nats sub 'jobs.simple.status.>'                                           # new status events
   nats req jobs.simple.create '{\"foo\":\"x\"}'                                 # request a Job
@@ -124,6 +141,15 @@ The streams are kept in /data; the Jobs are not kept.
 Ctrl-C stops everything.
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn address_of_a_console_that_can_write_has_the_token() {
+        let templates = ["simple".to_owned()];
+        let text = text(&Facts { token: Some("secret"), ..facts(&templates) });
+        assert!(text.contains("\nConsole: http://127.0.0.1:8080/console/#token=secret\n"), "{text}");
+        let text = super::text(&Facts { has_console: false, ..facts(&templates) });
+        assert!(!text.contains("Console"), "{text}");
     }
 
     #[test]

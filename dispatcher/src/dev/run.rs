@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::DevSettings,
+    cli::{ConsoleMode, DevSettings},
     dev::{
         DevError, NAMESPACE,
         banner::{self, Facts},
@@ -220,6 +220,10 @@ impl Environment {
         let mut command = Command::new(&self.own);
         command.args(["run", "--nats-url", nats_url, "--namespace", NAMESPACE, "--log-format", "json"]);
         command.arg("--admin-addr").arg(format!("127.0.0.1:{}", self.workspace.admin_port));
+        command.args(["--console", self.settings.console.as_str()]);
+        if let Some(token) = &self.workspace.token {
+            command.arg("--console-token-file").arg(&token.file);
+        }
         command.arg("--kubeconfig").arg(&self.workspace.kubeconfig);
         command.arg("--templates").arg(&self.settings.templates.folder);
         // With a constant name, a restarted dispatcher reacquires its own Lease immediately.
@@ -251,6 +255,8 @@ impl Environment {
             api_port,
             kubeconfig: &self.workspace.kubeconfig,
             admin_port,
+            has_console: self.settings.console != ConsoleMode::Off,
+            token: self.workspace.token.as_ref().map(|token| token.text.as_str()),
             pid,
             templates: &self.templates,
             request: self.request.as_deref(),

@@ -1,15 +1,20 @@
 //! The ports and directories of one run, acquired before anything starts.
 
 use std::{
-    fs::{File, TryLockError},
-    io,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write},
     net::{Ipv4Addr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use tempfile::TempDir;
+use uuid::Uuid;
 
-use crate::{cli::DevSettings, dev::DevError};
+use crate::{
+    cli::{ConsoleMode, DevSettings},
+    dev::DevError,
+};
 
 /// The ports and directories of one run.
 pub(super) struct Workspace {
@@ -22,10 +27,30 @@ pub(super) struct Workspace {
     pub(super) kubeconfig: PathBuf,
     /// Whether the directory of `JetStream` is kept.
     pub(super) kept: bool,
+    /// The token of a console that can write.
+    pub(super) token: Option<Token>,
     /// Removed at the end.
     pub(super) temporary: TempDir,
     /// Locks the kept directory until the end.
     _lock: Option<File>,
+}
+
+/// A token, and the file that contains it.
+pub(super) struct Token {
+    pub(super) text: String,
+    pub(super) file: PathBuf,
+}
+
+impl Token {
+    /// Generates a token, in a new file that only this user can read.
+    fn generate(folder: &Path) -> io::Result<Self> {
+        let text = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let file = folder.join("console-token");
+        let mut open = OpenOptions::new();
+        open.write(true).create_new(true).mode(0o600);
+        open.open(&file)?.write_all(text.as_bytes())?;
+        Ok(Self { text, file })
+    }
 }
 
 impl Workspace {
@@ -49,6 +74,13 @@ impl Workspace {
             Err(error) => Err(DevError::setting(format!("cannot read the number of a port: {error}"))),
         };
         let Directories { store, kubeconfig, temporary, lock } = directories;
+        let token =
+            match settings.console {
+                ConsoleMode::Write => Some(Token::generate(temporary.path()).map_err(|error| {
+                    DevError::setting(format!("--console: cannot write the token: {error}"))
+                })?),
+                ConsoleMode::Off | ConsoleMode::Read => None,
+            };
         let workspace = Self {
             nats_port: port(&nats)?,
             api_port: port(&api)?,
@@ -56,6 +88,7 @@ impl Workspace {
             store,
             kubeconfig,
             kept: !settings.temporary,
+            token,
             temporary,
             _lock: lock,
         };
@@ -164,6 +197,17 @@ mod tests {
         assert_eq!(at(None, Some("/h")), Some("/h/.local/share/dispatcher/dev".into()));
         assert_eq!(at(Some(""), Some("/h")), Some("/h/.local/share/dispatcher/dev".into()));
         assert_eq!(at(None, None), None);
+    }
+
+    #[test]
+    fn every_token_is_new_and_private() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [a, b] = folders.each_ref().map(|folder| Token::generate(folder.path()).unwrap());
+        assert!(a.text.len() == 64 && a.text != b.text);
+        assert_eq!(std::fs::read_to_string(&a.file).unwrap(), a.text);
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&a.file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// An operation that each template has an endpoint for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Submit,
     Cancel,
     Get,
@@ -34,7 +34,7 @@ pub(super) enum Verb {
 impl Verb {
     pub(super) const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Get];
 
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Submit => "submit",
             Self::Cancel => "cancel",

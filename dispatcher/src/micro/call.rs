@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::micro::error::{ErrorCode, ServiceError};
 
 /// The largest call, in bytes of payload and headers: as large as a request in `JOBS`.
-pub(super) const MAX_CALL: usize = 64 * 1024;
+pub(crate) const MAX_CALL: usize = 64 * 1024;
 /// The headers that a call may have. Others are ignored and not kept.
 const HEADERS: [&str; 5] = [NATS_MSG_ID, JOB_WAIT, JOB_WAIT_TIMEOUT, TRACEPARENT, TRACESTATE];
 
@@ -35,12 +35,12 @@ impl Caller {
 
 /// A received call.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// The headers of [`HEADERS`].
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Bytes,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
     /// Who sent the call, if the server added it.
-    pub(super) submitter: Option<Submitter>,
+    pub(crate) submitter: Option<Submitter>,
 }
 
 impl Call {

@@ -250,6 +250,30 @@ async fn answer_questions(
 }
 
 impl Handler {
+    /// The answer to a call.
+    ///
+    /// # Errors
+    /// Those of the endpoint.
+    pub(crate) async fn call(
+        &self,
+        verb: Verb,
+        template: &Template,
+        call: Call,
+    ) -> Result<Bytes, ServiceError> {
+        let Call { headers, payload, submitter } = call;
+        match verb {
+            Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,
+            Verb::Cancel => {
+                let target = api::parse_cancel(&payload)?;
+                self.cancel.cancel(template, &target, submitter).await
+            }
+            Verb::Get => {
+                let name = api::parse_get(&payload)?;
+                get(&self.history, &self.lookups, template, &name).await
+            }
+        }
+    }
+
     /// Handles a call and answers it. The place is held until the answer is sent, so that the
     /// answers in memory are bounded too.
     async fn handle(
@@ -261,7 +285,7 @@ impl Handler {
     ) {
         let answer = match entry {
             Some(entry) if endpoint.verb != Verb::Submit || !entry.deleting => {
-                self.answer(&entry.template, endpoint.verb, call).await
+                self.call(endpoint.verb, &entry.template, call).await
             }
             _ => Err(deleted(&endpoint.template)),
         };
@@ -271,21 +295,6 @@ impl Handler {
         }
         answerer.send(&caller, answer).await;
         drop(place);
-    }
-
-    async fn answer(&self, template: &Template, verb: Verb, call: Call) -> Result<Bytes, ServiceError> {
-        let Call { headers, payload, submitter } = call;
-        match verb {
-            Verb::Submit => self.submit.submit(template, &headers, payload, submitter).await,
-            Verb::Cancel => match api::parse_cancel(&payload) {
-                Ok(target) => self.cancel.cancel(template, &target, submitter).await,
-                Err(error) => Err(error),
-            },
-            Verb::Get => match api::parse_get(&payload) {
-                Ok(name) => get(&self.history, &self.lookups, template, &name).await,
-                Err(error) => Err(error),
-            },
-        }
     }
 }
 

@@ -16,9 +16,9 @@ pub(crate) mod places;
 pub(crate) mod submit;
 
 mod answer;
-mod api;
-mod call;
+pub(crate) mod api;
+pub(crate) mod call;
 mod discovery;
 mod endpoint;
-mod error;
+pub(crate) mod error;
 pub(crate) mod waiters;

@@ -1,5 +1,6 @@
 //! NATS: the connection, the definitions of streams and consumers, and one accessor per stream.
 
+pub(crate) mod browse;
 pub(crate) mod cancellation_bucket;
 pub(crate) mod connect;
 pub(crate) mod connection;

@@ -37,6 +37,11 @@ impl ServedTemplates {
         self.0.borrow().get(name).cloned()
     }
 
+    /// The versions in use, sorted by name.
+    pub(crate) fn in_use(&self) -> Vec<Arc<Template>> {
+        self.0.borrow().entries().map(|(_, entry)| entry.template.clone()).collect()
+    }
+
     /// The names, sorted.
     pub(crate) fn names(&self) -> Vec<TemplateName> {
         self.0.borrow().entries().map(|(name, _)| name.clone()).collect()

@@ -12,6 +12,7 @@ use super::config_folder::{
     ConfigFolder, client, create_reader_consumer, create_streams, options, password_env, passwords,
     send_operation,
 };
+use crate::console::until_board_contains;
 use crate::service_client::call_service;
 
 /// The prefix of the dispatcher's `JetStream` API in the account of the readers.
@@ -183,6 +184,25 @@ async fn dispatcher_without_provisioning_uses_each_granted_permission() {
     assert_eq!(dispatcher.terminate().await, Some(0));
     assert_eq!(violations(&env.nats), Vec::<String>::new());
     assert_each_is_used(&env.nats, "dispatcher-no-provision");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn console_needs_no_further_permission() {
+    let env = or_skip!(password_env(ConfigFolder::new().by_password("accounts.conf").await).await);
+    let dispatcher = env.dispatcher().env("DISPATCHER_CONSOLE", "read").start().await;
+    let rejected = env.request("{}").await;
+    env.dead_letter(rejected).await;
+    env.request(r#"{"foo":"shown","name":"shown"}"#).await;
+    env.until_last("shown", "OUTCOME").await;
+    for (path, expected) in [
+        ("/console/api/history?template=simple&name=shown", "\"OUTCOME\""),
+        ("/console/api/dead-letters", "\"InvalidRequest\""),
+    ] {
+        let (status, body) = dispatcher.get(path).await.unwrap();
+        assert!(status == 200 && body.contains(expected), "{path}: {status} {body}");
+    }
+    until_board_contains(dispatcher.admin_url.trim_start_matches("http://"), "\"state\":\"Complete\"");
+    assert_eq!(violations(&env.nats), Vec::<String>::new());
 }
 
 /// Used only after the connection was lost during a scan, when its consumer is looked up and

@@ -198,6 +198,13 @@ pub fn parse_status_subject(subject: &str) -> Option<(TemplateName, JobName)> {
     Some((TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?))
 }
 
+/// Parses `jobs.<template>.rejected.<seq>`, the subject of a dead letter; `None` for any other one.
+#[must_use]
+pub fn parse_dead_letter_subject(subject: &str) -> Option<(TemplateName, u64)> {
+    let (template, sequence) = subject.strip_prefix("jobs.")?.split_once(".rejected.")?;
+    Some((TemplateName::try_from(template).ok()?, sequence.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -246,6 +253,16 @@ mod tests {
         assert!(parse_status_subject("jobs.simple.status.a-1").is_some());
         for other in ["jobs.simple.status._rejected", "jobs.simple.create", "jobs.simple.status.a.b", "x"] {
             assert_eq!(parse_status_subject(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_subjects_of_dead_letters_are_parsed() {
+        let template = TemplateName::try_from("simple").unwrap();
+        let subject = template.dead_letter_subject(17);
+        assert_eq!(parse_dead_letter_subject(&subject), Some((template, 17)));
+        for other in ["jobs.simple.rejected.x", "jobs.simple.status.17", "jobs.A.rejected.1", ""] {
+            assert_eq!(parse_dead_letter_subject(other), None, "{other}");
         }
     }
 

@@ -55,6 +55,10 @@ impl Queues {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(template.clone(), sample);
     }
 
+    pub(super) fn get(&self, template: &TemplateName) -> Option<QueueSample> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(template).copied().flatten()
+    }
+
     fn samples(&self, labels: &TemplateLabels) -> Vec<(ByTemplate, Option<QueueSample>)> {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_template = |(template, sample): (_, &Option<QueueSample>)| {

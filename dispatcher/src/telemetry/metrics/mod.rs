@@ -101,6 +101,11 @@ impl Metrics {
         self.0.queues.set(template, sample);
     }
 
+    /// The last sample of a template's queue; `None` if there is none, or sampling failed.
+    pub(crate) fn queue(&self, template: &TemplateName) -> Option<QueueSample> {
+        self.0.queues.get(template)
+    }
+
     /// Counts a log of a failed pod that could not be read.
     pub(crate) fn log_read_failed(&self) {
         self.0.instruments.log_read_failures.inc();

@@ -23,7 +23,7 @@ use crate::report::{Goal, Results, Row, at};
 use crate::requests;
 
 /// A time per Job, by its name.
-type Times = BTreeMap<String, SystemTime>;
+pub(crate) type Times = BTreeMap<String, SystemTime>;
 
 pub(crate) async fn run(run: &Run) -> Result<Results, String> {
     let burst = run.size.burst;
@@ -53,7 +53,7 @@ pub(crate) async fn run(run: &Run) -> Result<Results, String> {
 
 /// Requests the Jobs, and ends their pods once all exist. Returns when each ended, and when the last
 /// event of each type was stored.
-async fn end_all(
+pub(crate) async fn end_all(
     installation: &Installation,
     burst: usize,
 ) -> Result<(Times, BTreeMap<String, Times>), String> {
@@ -105,7 +105,7 @@ async fn events(installation: &Installation, burst: usize) -> Result<BTreeMap<St
 }
 
 /// The seconds from the end of each pod until the event.
-fn delays(ended: &Times, stored: Option<&Times>, type_: &str) -> Result<Vec<f64>, String> {
+pub(crate) fn delays(ended: &Times, stored: Option<&Times>, type_: &str) -> Result<Vec<f64>, String> {
     let delay = |(job, start): (&String, &SystemTime)| {
         let stored = stored.and_then(|times| times.get(job)).ok_or_else(|| format!("{job}: no {type_}"))?;
         Ok(stored.duration_since(*start).unwrap_or_default().as_secs_f64())

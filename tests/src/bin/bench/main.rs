@@ -22,6 +22,7 @@ mod size;
 mod start;
 mod states;
 mod sync;
+mod viewers;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ const ALL: [&str; 11] = [
     "history",
 ];
 /// Those that print a table and have no goals.
-const PRINTED: [&str; 2] = ["sync", "observed"];
+const PRINTED: [&str; 3] = ["sync", "observed", "viewers"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -120,6 +121,7 @@ async fn benchmark(name: &str, run: &Run) -> Result<Results, String> {
         "history" => start::history(run).await,
         "sync" => sync::run(run).await.map(|()| Results::default()),
         "observed" => observed::run(run).await.map(|()| Results::default()),
+        "viewers" => viewers::run(run).await.map(|()| Results::default()),
         _ => Err("no such benchmark".to_owned()),
     }
 }
