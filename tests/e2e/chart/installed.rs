@@ -81,6 +81,8 @@ async fn release_is_installed_tested_upgraded_rolled_back_and_uninstalled() {
     or_skip!(kubernetes.folder().ok_or("images can be imported only into the cluster of the testbed"));
     let helm = or_skip!(Helm::of(kubernetes.kubeconfig_path()));
     kubernetes.import_image("dispatcher").await;
+    // Other tests of the cluster use the CRD, so it belongs to no release.
+    kubernetes.create_crds(&paths::workspace().join("deploy/base/crd.yaml")).await.unwrap();
     let nats = Nats::process().await;
     let user = User::new(nats.client().await);
     let network = Network::open(kubernetes, &nats).await;
@@ -215,6 +217,7 @@ impl Network {
         json!({
             "nats": {"url": format!("nats://{}:{}", hosts[1], self.nats.address.port())},
             "jobs": {"namespace": {"name": JOBS}},
+            "crds": {"enabled": false},
             "hostAliases": [{"ip": self.api.address.ip(), "hostnames": hosts}],
             "extraEnv": [
                 {"name": "KUBERNETES_SERVICE_HOST", "value": hosts[0]},
@@ -239,8 +242,8 @@ async fn release_takes_over_what_kustomize_installed() {
     let helm = or_skip!(Helm::of(kubernetes.kubeconfig_path()));
     let _exclusive = SHIPPED_NAMESPACES.lock().await;
     kubernetes.import_image("dispatcher").await;
-    let deploy = paths::workspace().join("deploy").display().to_string();
-    kubernetes.kubectl(&["apply", "-k", &deploy]).await.unwrap();
+    let deploy = paths::workspace().join("deploy");
+    kubernetes.kubectl(&["apply", "-k", &deploy.display().to_string()]).await.unwrap();
     let release = ["--namespace", "dispatcher"];
     let chart = chart().display().to_string();
     // Helm never takes over objects that it did not create, unless it is told to.
@@ -257,6 +260,5 @@ async fn release_takes_over_what_kustomize_installed() {
         .await
         .unwrap();
     // Waits: the next holder of the lock applies the same namespaces.
-    let left = ["delete", "--ignore-not-found", "--timeout=120s", "-k", &deploy];
-    kubernetes.kubectl(&left).await.unwrap();
+    kubernetes.delete_overlay(&deploy).await.unwrap();
 }

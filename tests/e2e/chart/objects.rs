@@ -146,7 +146,9 @@ async fn switches_remove_their_objects_only() {
         (json!({"jobs": {"quota": {"enabled": false}}}), &["ResourceQuota"]),
         (json!({"jobs": {"limitRange": {"enabled": false}}}), &["LimitRange"]),
         (json!({"jobs": {"namespace": {"create": false}}}), &["Namespace"]),
-        (json!({"rbac": {"create": false}}), &["Role", "RoleBinding"]),
+        (json!({"crds": {"enabled": false}}), &["CustomResourceDefinition"]),
+        (json!({"jobTemplates": {"aggregateRoles": false}}), &["ClusterRole"]),
+        (json!({"rbac": {"create": false}}), &["Role", "RoleBinding", "ClusterRole"]),
         (json!({"podDisruptionBudget": {"enabled": false}}), &["PodDisruptionBudget"]),
     ] {
         let left = rendered(&helm, &values).await.unwrap();
@@ -170,7 +172,8 @@ async fn labels_annotations_and_scheduling_reach_the_pods() {
         "lease": {"name": "other", "namespace": "leases"},
     });
     let objects = rendered(&helm, &values).await.unwrap();
-    for object in &objects {
+    // All releases of a cluster share the CustomResourceDefinition.
+    for object in objects.iter().filter(|object| object["kind"] != "CustomResourceDefinition") {
         assert_eq!(object["metadata"]["labels"]["team"], "a", "{object}");
         assert_eq!(object["metadata"]["annotations"]["owner"], "b", "{object}");
     }
