@@ -173,6 +173,8 @@ def index(out, images):
 def list_files(path):
     files, manifest = contents(path)
     manifest = json.loads(files["blobs/" + manifest["digest"].replace(":", "/")])
+    if "layers" not in manifest:
+        raise ValueError(f"{path}: holds several architectures; expected the image of one")
     for layer in manifest["layers"]:
         content = gzip.decompress(files["blobs/" + layer["digest"].replace(":", "/")])
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
