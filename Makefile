@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
-	chaos-table soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config operator-rules schemas clean
+	chaos-table soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -17,7 +17,7 @@ setup: ## install what the tests need: packages, NATS, Kubernetes (once)
 build: ## build all programs
 	cargo build --workspace --bins
 
-images: setup build ## build the images of the dispatcher and simple-job into target/images/
+images: ## build the images of the dispatcher and simple-job into target/images/
 	@tests/images/build dispatcher simple-job
 	@ls -l --human-readable target/images/dispatcher.tar target/images/simple-job.tar
 
@@ -97,13 +97,14 @@ nats-config: build ## generate nats-config/ from the shipped templates
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
 
-operator-rules: ## generate the PrometheusRule resource from the alert rules
-	@cd deploy/observability && \
-		{ sed '/^spec:/q' operator/prometheusrule.yaml; sed -n '/^groups:/,$$p' rules.yaml | sed 's/^./  &/'; } \
-		>operator/new && mv operator/new operator/prometheusrule.yaml
+manifests: setup ## generate the manifests of deploy/ from the Helm chart in deploy/chart
+	@tests/manifests
 
 schemas: build ## generate the JSON Schemas of events, rejections and template files
 	target/debug/dispatcher schemas --output docs/schemas
+
+release-dry-run: ## build a release into target/artifacts/; CHECK=1 builds it twice and compares the bytes
+	@CHECK=$(CHECK) release/dry-run
 
 dashboard-picture: setup build ## run the system for two minutes and draw its dashboard into docs/images/
 	@TEST_CLUSTER=local DASHBOARD_PICTURE=docs/images/dashboard.svg cargo test --quiet \

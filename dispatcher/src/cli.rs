@@ -4,6 +4,7 @@ pub(crate) mod console;
 #[cfg(feature = "dev")]
 mod dev;
 mod errors;
+mod manual;
 mod nats;
 mod start_error;
 mod submitters;
@@ -13,6 +14,7 @@ mod values;
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 #[cfg(feature = "dev")]
 pub use self::dev::{DevSettings, Image};
@@ -20,10 +22,11 @@ use self::values::{address, label, number};
 pub use self::{
     console::{ConsoleMode, ConsoleSettings},
     errors::describe,
+    manual::{completions, man_pages},
     nats::Nats,
     start_error::StartError,
     submitters::SubmitterSettings,
-    templates::{Limits, Templates},
+    templates::{Limits, TemplateObjects, Templates},
 };
 
 /// Turns NATS messages into Kubernetes Jobs, and publishes their status events to NATS.
@@ -64,6 +67,16 @@ pub enum Command {
         /// print to stdout.
         #[arg(long, value_name = "DIRECTORY")]
         output: Option<PathBuf>,
+    },
+    /// Print the completions of a shell: `source <(dispatcher completions bash)`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages into a directory: one for the program and one for each subcommand.
+    Man {
+        /// The directory, which must exist.
+        directory: PathBuf,
     },
 }
 
@@ -111,6 +124,10 @@ pub struct Config {
     /// The templates.
     #[command(flatten)]
     pub templates: Templates,
+
+    /// The templates that are objects.
+    #[command(flatten)]
+    pub template_objects: TemplateObjects,
 
     /// The limits on Jobs.
     #[command(flatten)]

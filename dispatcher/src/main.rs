@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 use dispatcher::{
     app::{RunError, run},
     check::check,
-    cli::{Check, Cli, Command, LogFormat, StartError, check_environment, describe},
+    cli::{Check, Cli, Command, LogFormat, StartError, check_environment, completions, describe, man_pages},
     nats::{definitions, nack},
     templates,
 };
@@ -64,6 +64,11 @@ async fn run_command(command: Command) -> ExitCode {
         Command::NatsConfig { templates, nack, output } => {
             nats_config(&templates.folder, nack, output.as_deref()).map_err(RunError::Start)
         }
+        Command::Completions { shell } => {
+            print!("{}", completions(shell));
+            Ok(())
+        }
+        Command::Man { directory } => write_man_pages(&directory).map_err(RunError::Start),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -180,4 +185,13 @@ fn print_files(files: Vec<(String, Value)>, output: Option<&Path>) -> Result<(),
 
 fn write(path: &Path, content: &str) -> Result<(), StartError> {
     std::fs::write(path, content).map_err(|e| StartError::new("--output", format!("{}: {e}", path.display())))
+}
+
+fn write_man_pages(directory: &Path) -> Result<(), StartError> {
+    let error = |path: &Path, e: &std::io::Error| StartError::new("man", format!("{}: {e}", path.display()));
+    for (name, page) in man_pages().map_err(|e| error(directory, &e))? {
+        let path = directory.join(name);
+        std::fs::write(&path, page).map_err(|e| error(&path, &e))?;
+    }
+    Ok(())
 }

@@ -27,3 +27,4 @@ mod replicas;
 mod scale;
 mod scenario;
 mod soak;
+mod templates;

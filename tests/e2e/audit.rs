@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::attempts::{modified_template, terminate_pod};
+use crate::job_templates::{JobTemplates, install, template};
 use crate::service_client::call_service;
 use crate::single_jobs::{install_policy, remove_policy, until_event};
 
@@ -67,7 +68,10 @@ async fn role_grants_each_used_permission_and_no_other() {
     // The testbed itself has made calls as the dispatcher, to verify its permissions.
     let before = audit.log().len();
 
-    let dispatcher = env.dispatcher().templates(templates).start().await;
+    install(&kubernetes).await;
+    let dispatcher =
+        env.dispatcher().env("DISPATCHER_JOB_TEMPLATES", "true").templates(templates).start().await;
+    serve_a_job_template(&env).await;
     fail_a_job(&env).await;
     request_a_taken_name(&env).await;
     refuse_a_job_by_policy(&env).await;
@@ -81,8 +85,17 @@ async fn role_grants_each_used_permission_and_no_other() {
     let calls = rbac::calls(&audit.log()[before..], &env.namespace.user_of("dispatcher")).unwrap();
     let difference = rbac::compare(&granted, &calls);
     assert_eq!(difference.refused, [].into(), "denied to the dispatcher");
-    assert_eq!(difference.unused, [].into(), "granted in deploy/base/rbac.yaml and unused");
-    assert_eq!(difference.not_granted, [].into(), "used and not granted in deploy/base/rbac.yaml");
+    assert_eq!(difference.unused, [].into(), "granted in deploy/base and unused");
+    assert_eq!(difference.not_granted, [].into(), "used and not granted in deploy/base");
+}
+
+/// Reports the status of a template, and holds it until it is deleted.
+async fn serve_a_job_template(env: &TestEnv) {
+    let objects = JobTemplates::of(env);
+    objects.apply("greet", &template("greet", "")).await;
+    objects.until_ready("greet", "InUse").await;
+    objects.delete("greet").await;
+    objects.until_gone("greet").await;
 }
 
 /// Creates a Job, watches it and its pods, reads the pod's log (there is none here) and retires the

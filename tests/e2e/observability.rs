@@ -82,7 +82,7 @@ fn each_alert_has_a_runbook_section() {
 #[test]
 fn rules_of_the_prometheus_operator_equal_the_rules_file() {
     let (rules, resource) = (yaml("rules.yaml"), yaml("operator/prometheusrule.yaml"));
-    assert_eq!(resource["spec"], rules, "operator/prometheusrule.yaml is stale: run `make operator-rules`");
+    assert_eq!(resource["spec"], rules, "operator/prometheusrule.yaml is stale: run `make manifests`");
 }
 
 /// Each panel also queries the selected data source and job.

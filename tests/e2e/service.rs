@@ -118,13 +118,13 @@ async fn shipped_manifests_are_accepted_by_kubernetes() {
     only_on_kubernetes!("the local cluster has no Deployments");
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let _exclusive = SHIPPED_NAMESPACES.lock().await;
-    let folder = paths::workspace().join("deploy").display().to_string();
-    let applied = kubernetes.kubectl(&["apply", "-k", &folder]).await.unwrap();
+    let folder = paths::workspace().join("deploy");
+    let applied = kubernetes.kubectl(&["apply", "-k", &folder.display().to_string()]).await.unwrap();
     for object in
         ["namespace/jobs", "role.rbac.authorization.k8s.io/dispatcher", "deployment.apps/dispatcher"]
     {
         assert!(applied.contains(object), "{applied}");
     }
     // Waits: the next holder of the lock applies the same namespaces.
-    kubernetes.kubectl(&["delete", "--timeout=120s", "-k", &folder]).await.unwrap();
+    kubernetes.delete_overlay(&folder).await.unwrap();
 }

@@ -20,8 +20,7 @@ pub struct Docker {
 }
 
 /// The address of a running engine of the machine.
-#[must_use]
-pub fn running() -> Option<String> {
+fn running() -> Option<String> {
     match std::env::var("DOCKER_HOST") {
         Ok(host) if !host.is_empty() => Some(host),
         _ => UnixStream::connect("/var/run/docker.sock").is_ok().then(|| DEFAULT.to_owned()),

@@ -184,11 +184,24 @@ impl Kubernetes {
         }
     }
 
-    /// Creates CRDs from a file or a folder and waits until they are established.
+    /// Applies CRDs from a file or a folder and waits until they are established.
     pub async fn create_crds(&self, path: &Path) -> Result<(), String> {
         let path = path.display().to_string();
-        self.kubectl(&["create", "-f", &path]).await?;
+        self.kubectl(&["apply", "--server-side", "-f", &path]).await?;
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=120s", "-f", &path]).await.map(drop)
+    }
+
+    /// Deletes the objects of an overlay and waits until they are gone. It keeps the CRDs: other
+    /// tests of the cluster use them.
+    pub async fn delete_overlay(&self, overlay: &Path) -> Result<(), String> {
+        let mut objects = crate::manifests::kustomize(overlay).await?;
+        objects.retain(|object| object["kind"] != "CustomResourceDefinition");
+        let folder = self.temp_dir()?;
+        let file = folder.path().join("objects.json");
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        std::fs::write(&file, list.to_string()).map_err(|error| format!("{}: {error}", file.display()))?;
+        let file = file.display().to_string();
+        self.kubectl(&["delete", "--timeout=120s", "--ignore-not-found", "-f", &file]).await.map(drop)
     }
 
     /// Creates a namespace with the `ServiceAccounts` and Roles of `deploy/`.

@@ -33,6 +33,7 @@ pub mod kubernetes;
 #[cfg(test)]
 mod links;
 pub mod load_test;
+pub mod manifests;
 pub mod nack;
 pub mod nats;
 pub mod otlp;

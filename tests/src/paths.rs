@@ -11,6 +11,10 @@ const ETCD_VERSION: &str = "v3.6.16";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
+const ACTIONLINT_VERSION: &str = "v1.7.12";
+/// As in `tests/setup`.
+const HELM_VERSION: &str = "v4.3.1";
+/// As in `tests/setup`.
 const ARGO_EVENTS_VERSION: &str = "v1.9.11";
 /// As in `tests/setup`.
 const KEDA_VERSION: &str = "v2.21.0";
@@ -86,6 +90,11 @@ pub fn etcd() -> Result<PathBuf, String> {
     cached(&format!("etcd-{ETCD_VERSION}"))
 }
 
+/// The linter of GitHub workflows.
+pub fn actionlint() -> Result<PathBuf, String> {
+    cached(&format!("actionlint-{ACTIONLINT_VERSION}"))
+}
+
 /// A program of Prometheus: `prometheus` or `promtool`, from the `PATH` or the cache.
 pub fn prometheus(name: &str) -> Result<PathBuf, String> {
     program(name).or_else(|_| cached(&format!("prometheus/{name}")))
@@ -94,6 +103,11 @@ pub fn prometheus(name: &str) -> Result<PathBuf, String> {
 /// NACK's controller (`jetstream-controller`) or its CRDs (`crds.yaml`).
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
+}
+
+/// Helm.
+pub fn helm() -> Result<PathBuf, String> {
+    cached(&format!("helm-{HELM_VERSION}"))
 }
 
 /// The program that runs the benchmark of instructions under callgrind.

@@ -49,6 +49,7 @@ fn job(number: u64, resource_version: u64, status: Value) -> JobState {
         cancelled: false,
         creation_time: None,
         trace: None,
+        template_hash: None,
         submitter: None,
         status: JobStatus::from(status),
     }

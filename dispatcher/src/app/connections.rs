@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use async_nats::{Client, jetstream};
-use dispatcher_core::contract::names::TemplateName;
 use tokio::sync::watch;
 
 use crate::{
@@ -19,17 +18,11 @@ use crate::{
 
 /// How many connections receive the calls of the NATS service.
 const SERVICE: usize = 2;
-/// How many connections receive requests, at most. Further templates share them.
-const MAX_INTAKE: usize = 32;
-
 /// The connections of one process.
 pub(super) struct Connections {
     /// Publishes status events, dead letters, acks and answers, and calls `JetStream`. Receives
     /// only the answers of the server.
     pub(super) main: Connection,
-    /// Receive requests: one for each template, or [`MAX_INTAKE`] that the templates share. A poison
-    /// message ends only the connection of its template.
-    pub(super) intake: Vec<Connection>,
     /// Receive calls of the NATS service, in one queue group, on a thread of their own.
     pub(super) service: Vec<Connection>,
     /// Receives status events and rejections for waiting callers.
@@ -41,14 +34,13 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Opens all connections, for these templates. `reconnects` counts the reconnects of the main
-    /// one.
+    /// Opens all connections except those of the intake. `reconnects` counts the reconnects of the
+    /// main one.
     ///
     /// # Errors
     /// [`StartError`] with the setting that is wrong.
     pub(super) async fn open(
         settings: &Nats,
-        templates: &[TemplateName],
         (health, metrics): (&Health, &Metrics),
         reconnects: watch::Sender<u64>,
     ) -> Result<Self, StartError> {
@@ -68,17 +60,13 @@ impl Connections {
             keepers.push((name, keeper));
             Ok::<_, StartError>(connection)
         };
-        let mut intake = Vec::new();
-        for role in intake_roles(templates) {
-            intake.push(open(role, false).await?);
-        }
         let events = open("events".to_owned(), false).await?;
         let scans = open("scans".to_owned(), false).await?;
         let mut service = Vec::new();
         for number in 1..=SERVICE {
             service.push(open(format!("service {number}"), true).await?);
         }
-        Ok(Self { main, intake, service, events, scans, main_keeper, keepers })
+        Ok(Self { main, service, events, scans, main_keeper, keepers })
     }
 
     /// The client of the main connection.
@@ -97,31 +85,5 @@ impl Connections {
         for (name, keeper) in self.keepers {
             group.spawn_until_stop(name, keeper.run());
         }
-    }
-}
-
-/// The names of the connections that receive requests.
-fn intake_roles(templates: &[TemplateName]) -> Vec<String> {
-    if templates.len() > MAX_INTAKE {
-        return (1..=MAX_INTAKE).map(|number| format!("intake {number}")).collect();
-    }
-    templates.iter().map(|template| format!("intake {template}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn roles(templates: usize) -> Vec<String> {
-        let names = (1..=templates).map(|n| TemplateName::try_from(format!("t{n}").as_str()).unwrap());
-        intake_roles(&names.collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn each_template_has_a_connection_of_its_own_up_to_the_bound() {
-        assert_eq!(roles(2), ["intake t1", "intake t2"]);
-        assert_eq!(roles(MAX_INTAKE).len(), MAX_INTAKE);
-        let shared = roles(MAX_INTAKE + 1);
-        assert_eq!((shared.len(), shared[0].as_str()), (MAX_INTAKE, "intake 1"));
     }
 }

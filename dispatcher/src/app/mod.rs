@@ -3,8 +3,13 @@
 //! Shutdown order: not ready, stop pulling, finish the requests in progress, publish the pending
 //! status events, drain the connection, send the spans, stop the admin server.
 
+mod catalog;
 mod connections;
+mod deletion;
+mod objects;
 mod queue_sampler;
+mod serving;
+mod shared;
 mod start;
 mod tasks;
 
@@ -16,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     app::{
+        shared::Shared,
         start::Prepared,
-        tasks::{Shared, start_tasks, stop_tasks},
+        tasks::{start_tasks, stop_tasks},
     },
     cli::{Config, StartError},
     concurrency::ConcurrencyLimiter,

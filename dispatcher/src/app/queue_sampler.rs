@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::PullConsumer;
 use dispatcher_core::contract::names::TemplateName;
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -11,6 +10,7 @@ use crate::{
     nats::jobs_stream::JobsStream,
     retry::with_deadline,
     telemetry::metrics::{Metrics, QueueSample},
+    templates::served::ServedTemplates,
 };
 
 /// The pause between two rounds of samples.
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Samples the queues of all templates.
 pub(super) struct QueueSampler {
     pub(super) jobs: JobsStream,
-    pub(super) consumers: Vec<(TemplateName, PullConsumer)>,
+    pub(super) templates: ServedTemplates,
     pub(super) metrics: Metrics,
 }
 
@@ -29,8 +29,8 @@ impl QueueSampler {
     /// Samples until the caller drops the future.
     pub(super) async fn run(self) {
         loop {
-            for (template, consumer) in &self.consumers {
-                let sample = with_deadline(DEADLINE, self.sample(template, consumer)).await;
+            for template in &self.templates.names() {
+                let sample = with_deadline(DEADLINE, self.sample(template)).await;
                 let sample = sample.unwrap_or_else(|error| Err(error.to_string()));
                 if let Err(error) = &sample {
                     // The intake reports the same failure at /readyz.
@@ -42,8 +42,8 @@ impl QueueSampler {
         }
     }
 
-    async fn sample(&self, template: &TemplateName, consumer: &PullConsumer) -> Result<QueueSample, String> {
-        let info = consumer.get_info().await.map_err(|e| e.to_string())?;
+    async fn sample(&self, template: &TemplateName) -> Result<QueueSample, String> {
+        let info = self.jobs.queue(template).await?.ok_or("the consumer does not exist")?;
         // Acknowledged requests leave the work queue, so the first stored request is the oldest.
         let oldest = self.jobs.first_request(template, 1).await?;
         let age = |stored: OffsetDateTime| (OffsetDateTime::now_utc() - stored).as_seconds_f64();

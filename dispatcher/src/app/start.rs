@@ -1,13 +1,13 @@
 //! The start: checks every setting, connects, and provisions the streams. Each error is one line
 //! that names the setting.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, context::GetStreamErrorKind};
 use dispatcher_core::{
     contract::{names::TemplateName, submitter::Submitters},
     request::error::CallError,
-    template::Template,
+    template::{Template, TemplateError, catalog::Catalog},
 };
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -22,35 +22,47 @@ use crate::{
     nats::{
         cancellation_bucket::CancellationBucket,
         definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
-        provision::{Provision, Provisioned},
+        jobs_stream::JobsStream,
+        provision::{Provision, Provisioned, Queue},
         settings::is_unavailable,
         status_stream::StatusStream,
         watchdog::Watchdog,
     },
     shares::Shares,
     telemetry::{health::Health, metrics::Metrics},
-    templates,
+    templates::{self, folder::Folder, served::ServedTemplates},
 };
 
-/// The connections and stores that the tasks use.
-pub(super) struct Prepared {
-    pub(super) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+/// What the intake of every template needs.
+pub(super) struct IntakeParts {
     /// The Jobs of the namespace.
-    pub(super) jobs: JobClient,
-    pub(super) connections: Connections,
-    /// Changes after each reconnect to NATS.
-    pub(super) reconnects: watch::Receiver<u64>,
-    pub(super) watchdog: Watchdog,
+    pub(super) client: JobClient,
+    pub(super) jobs_stream: JobsStream,
+    pub(super) provision: Provision,
     pub(super) store: StatusStream,
     pub(super) poison: PoisonHandler,
-    pub(super) history: History,
-    pub(super) lookups: Lookups,
     pub(super) shares: Shares,
     pub(super) submitters: Arc<Submitters>,
     pub(super) cancellations: Cancellations,
     pub(super) dead_letters: DeadLetters,
+    /// Changes after each reconnect to NATS.
+    pub(super) reconnects: watch::Receiver<u64>,
+}
+
+/// The connections and stores that the tasks use.
+pub(super) struct Prepared {
+    pub(super) templates: ServedTemplates,
+    /// Changes the templates.
+    pub(super) catalog: watch::Sender<Arc<Catalog>>,
+    pub(super) folder: Folder,
+    pub(super) connections: Connections,
+    pub(super) watchdog: Watchdog,
+    pub(super) history: History,
+    pub(super) lookups: Lookups,
     pub(super) queue_sampler: QueueSampler,
-    pub(super) provisioned: Provisioned,
+    pub(super) parts: IntakeParts,
+    /// The queues of the templates that exist at the start.
+    pub(super) queues: BTreeMap<TemplateName, Queue>,
 }
 
 impl Prepared {
@@ -65,77 +77,102 @@ impl Prepared {
         health: &Health,
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
-        let templates = load_templates(config)?;
+        let mut folder = Folder::new(config.templates.folder.clone(), config.limits.policy());
+        let (catalog, templates) = ServedTemplates::of(read_templates(&mut folder, config)?);
         let submitters = Arc::new(config.submitters.load()?);
-        let jobs = connect_kubernetes(cluster, config).await?;
-        let namespace_uid = namespace_uid(&jobs).await?;
+        let client = connect_kubernetes(cluster, config).await?;
+        let namespace_uid = namespace_uid(&client).await?;
         let (reconnected, reconnects) = watch::channel(0);
-        let names: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
-        let open = Connections::open(&config.nats, &names, (health, metrics), reconnected.clone());
-        let connections = open.await?;
+        let connections = Connections::open(&config.nats, (health, metrics), reconnected.clone()).await?;
         let context = connections.jetstream();
         let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
-        let provisioned = match provision.run(&context, &names).await {
+        let Provisioned { jobs, consumers } = match provision.run(&context, &templates.names()).await {
             Ok(provisioned) => provisioned,
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => return Err(error.transient_if(!streams_answer(&context).await)),
         };
-        check_ttls(&templates, &provisioned)?;
+        check_ttls(&templates, &consumers)?;
 
         // The streams exist, so only a lost connection or server fails here.
         let nats_error = |message: String| StartError::new("NATS_URL", message).transient_if(true);
         let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
-        let poison = PoisonHandler { jobs: provisioned.jobs.clone(), dead_letters: dead_letters.clone() };
+        let poison = PoisonHandler { jobs: jobs.clone(), dead_letters: dead_letters.clone() };
         let bucket =
             CancellationBucket::open(context.clone(), &connections.scans).await.map_err(nats_error)?;
         let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
-        let templates = Arc::new(templates.into_iter().map(|t| (t.name.clone(), t)).collect());
-        metrics.set_templates(&templates);
+        let in_use = templates.catalog();
+        metrics.set_templates(in_use.entries().map(|(_, entry)| &*entry.template));
         let shares = Shares::new(config.concurrency.into());
-        let health = health.component("streams");
+        let watchdog = Watchdog {
+            context: context.clone(),
+            templates: templates.clone(),
+            health: health.component("streams"),
+            reconnects: reconnected,
+        };
+        let counted = templates.clone();
+        let count = Arc::new(move || counted.count());
+        let history = History::open(&context, &connections.scans).await.map_err(nats_error)?;
+        let store = StatusStream::open(context, &connections.scans).await;
         Ok(Self {
-            templates,
-            jobs,
-            reconnects,
-            watchdog: Watchdog {
-                context: context.clone(),
-                templates: names.clone(),
-                health,
-                reconnects: reconnected,
-            },
+            watchdog,
             queue_sampler: QueueSampler {
-                jobs: provisioned.jobs.clone(),
-                consumers: provisioned.consumers.clone(),
+                jobs: jobs.clone(),
+                templates: templates.clone(),
                 metrics: metrics.clone(),
             },
-            cancellations,
-            history: History::open(&context, &connections.scans).await.map_err(nats_error)?,
-            lookups: Lookups::new(provisioned.jobs.clone(), submitters.clone(), shares.clone(), names.len()),
-            shares,
-            submitters,
-            store: StatusStream::open(context, &connections.scans)
-                .await
-                .map_err(|e| nats_error(e.to_string()))?,
-            dead_letters,
-            poison,
-            provisioned,
+            history,
+            lookups: Lookups::new(jobs.clone(), submitters.clone(), shares.clone(), count),
+            parts: IntakeParts {
+                client,
+                jobs_stream: jobs,
+                provision,
+                store: store.map_err(|e| nats_error(e.to_string()))?,
+                poison,
+                shares,
+                submitters,
+                cancellations,
+                dead_letters,
+                reconnects,
+            },
+            templates,
+            catalog,
+            folder,
             connections,
+            queues: consumers,
         })
     }
 }
 
-fn load_templates(config: &Config) -> Result<Vec<Arc<Template>>, StartError> {
-    templates::load(&config.templates.folder, &config.limits.policy())
-        .map_err(|error| StartError::new("DISPATCHER_TEMPLATES", error.to_string()))
+/// The templates of the folder. Files that are not valid are reported later, if another template is.
+fn read_templates(folder: &mut Folder, config: &Config) -> Result<Catalog, StartError> {
+    let wrong = |error: TemplateError| StartError::new("DISPATCHER_TEMPLATES", error.to_string());
+    let files = match folder.read() {
+        Ok(files) => files,
+        Err(_) if config.template_objects.job_templates => BTreeMap::new(),
+        Err(error) => return Err(wrong(error)),
+    };
+    let (catalog, refused) = Catalog::default().update(&files);
+    for (_, entry) in catalog.entries() {
+        for warning in &entry.template.warnings {
+            let template = entry.template.name.as_ref();
+            tracing::warn!(template, field = warning.field, "{}", warning.message);
+        }
+    }
+    let is_empty = catalog.entries().next().is_none();
+    match refused.into_iter().next() {
+        Some((source, problems)) if is_empty && !config.template_objects.job_templates => {
+            Err(wrong(TemplateError { file: source.to_string(), problems }))
+        }
+        _ => Ok(catalog),
+    }
 }
 
 /// Checks each template's TTL against the `ack_wait` of its consumer, which an operator may have
 /// created with a longer one than the shipped configuration.
-fn check_ttls(templates: &[Arc<Template>], provisioned: &Provisioned) -> Result<(), StartError> {
-    for (name, consumer) in &provisioned.consumers {
-        let ack_wait = consumer.cached_info().config.ack_wait;
-        for template in templates.iter().filter(|template| template.name == *name) {
-            check_ttl(template, ack_wait)?;
+fn check_ttls(templates: &ServedTemplates, queues: &BTreeMap<TemplateName, Queue>) -> Result<(), StartError> {
+    for (name, queue) in queues {
+        if let Some(template) = templates.get(name) {
+            check_ttl(&template, queue.consumer.cached_info().config.ack_wait)?;
         }
     }
     Ok(())

@@ -1,37 +1,45 @@
 //! Wires the modules together: starts their tasks in two groups, and stops them in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::Client;
-use dispatcher_core::request::fair_concurrency::Flow;
-use tokio::{sync::watch, time::timeout};
+use dispatcher_core::{contract::names::TemplateName, template::catalog::Catalog};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use crate::{
-    app::start::Prepared,
+    app::{
+        catalog::CatalogKeeper,
+        deletion::Deletion,
+        objects::{ObjectClient, ObjectReporter},
+        serving::Serving,
+        shared::Shared,
+        start::{IntakeParts, Prepared},
+    },
     cancellation::enforcer::Enforcer,
-    cli::Config,
-    concurrency::ConcurrencyLimiter,
-    console::{Backend, Console},
-    intake::{breaker::TemplateBreaker, consumer::PullLoop, create::JobCreator, handler::Handler},
+    console::Backend,
     kube::refusals::Refusals,
     leader::Elector,
-    leadership::{LeaderHandle, Leadership},
+    leadership::LeaderHandle,
     micro::{
         cancel::CancelHandler,
         handler::{Handler as ServiceHandler, NatsService},
         submit::SubmitHandler,
         waiters::Waiters,
     },
+    nats::provision::Queue,
     status::{self, StatusHandle},
     supervisor::{Spawner, Supervisor},
-    telemetry::{health::Health, metrics::Metrics, spans::Spans},
+    templates::{folder::Folder, served::ServedTemplates},
     watch::{
         events::EventWatch,
+        job_templates::{self, JobTemplateWatch},
         jobs::JobWatch,
         labelled::LabelledJobWatch,
         pods::{PodWatch, SharedPods},
         retire::KubeCluster,
-        retired::RetiredJobs,
     },
 };
 
@@ -40,23 +48,14 @@ const REQUESTS: Duration = Duration::from_secs(20);
 /// How long the pending status events may take at shutdown, and how long the connection's drain.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// What all tasks share.
-pub(super) struct Shared {
-    pub(super) config: Config,
-    pub(super) health: Health,
-    pub(super) metrics: Metrics,
-    pub(super) spans: Spans,
-    pub(super) leadership: Leadership,
-    pub(super) limiter: ConcurrencyLimiter,
-    pub(super) retired: RetiredJobs,
-    pub(super) console: Option<Console>,
-}
+/// The completed deletions of templates that wait for the catalog.
+const DELETIONS: usize = 64;
 
 /// Starts all tasks. The newest group holds the sources of status events, the one before it the
 /// publisher.
 pub(super) fn start_tasks(
     supervisor: &mut Supervisor,
-    mut prepared: Prepared,
+    prepared: Prepared,
     shared: Shared,
     leader: LeaderHandle,
 ) {
@@ -64,12 +63,17 @@ pub(super) fn start_tasks(
     let mut group = supervisor.group(REQUESTS);
     spawn_elector(&mut group, &prepared, &shared, leader);
     spawn_watch_side(&mut group, &prepared, &shared, &status);
-    spawn_intake(&mut group, &mut prepared, &shared, &status);
     let handler = spawn_nats_service(&mut group, &prepared, &shared);
     spawn_console(&mut group, &prepared, &shared, handler);
-    let templates: Vec<&str> = prepared.templates.keys().map(AsRef::as_ref).collect();
-    tracing::info!(?templates, namespace = prepared.jobs.namespace(), "running");
-    spawn_background(&mut group, prepared, &shared);
+    let templates: Vec<String> = prepared.templates.names().iter().map(ToString::to_string).collect();
+    tracing::info!(?templates, namespace = prepared.parts.client.namespace(), "running");
+    spawn_cancellation(&mut group, &prepared, &shared);
+    let Prepared { templates, catalog, folder, connections, watchdog, queue_sampler, parts, queues, .. } =
+        prepared;
+    connections.spawn_keepers(&mut group);
+    group.spawn_until_stop("streams", watchdog.run());
+    group.spawn_until_stop("queue sampler", queue_sampler.run());
+    spawn_templates(&mut group, (folder, catalog, queues), (templates, parts), &shared, &status);
 }
 
 /// Stops the groups of [`start_tasks`]. A restart or another replica repeats aborted work.
@@ -89,7 +93,7 @@ pub(super) async fn stop_tasks(supervisor: &mut Supervisor, client: Client) {
 
 /// Starts the publisher of status events. It ends by itself once every handle is dropped.
 fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> StatusHandle {
-    let Prepared { jobs, templates, cancellations, store, .. } = prepared;
+    let Prepared { templates, parts: IntakeParts { client: jobs, cancellations, store, .. }, .. } = prepared;
     let refusals = Refusals::new(jobs.clone(), shared.metrics.clone());
     let cluster = Arc::new(KubeCluster::new(
         jobs.clone(),
@@ -110,14 +114,14 @@ fn spawn_status(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -
 
 fn spawn_elector(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, leader: LeaderHandle) {
     let health = shared.health.component("leader");
-    let elector = Elector::new(&prepared.jobs, &shared.config.lease, leader, health);
+    let elector = Elector::new(&prepared.parts.client, &shared.config.lease, leader, health);
     group.spawn("leader", |stop| elector.run(stop));
 }
 
 /// Starts the watches of Jobs, pods and Kubernetes Events. Pods are listed after Jobs, and Events
 /// after pods.
 fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, status: &StatusHandle) {
-    let Prepared { jobs, store, cancellations, reconnects, .. } = prepared;
+    let IntakeParts { client: jobs, store, cancellations, reconnects, .. } = &prepared.parts;
     let Shared { health, metrics, leadership, limiter, .. } = shared;
     let (jobs_list, jobs_listed) = watch::channel(0);
     let (pods_list, pods_listed) = watch::channel(0);
@@ -167,63 +171,88 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
     group.spawn_until_stop("watch", job_watch.run(jobs_list));
 }
 
-/// Starts one pull loop per template.
-fn spawn_intake(group: &mut Spawner<'_>, prepared: &mut Prepared, shared: &Shared, status: &StatusHandle) {
-    let api_prefix: Arc<str> = shared.config.nats.api_prefix().into();
-    let connections = prepared.connections.intake.clone();
-    let consumers = std::mem::take(&mut prepared.provisioned.consumers);
-    for ((name, consumer), intake) in consumers.into_iter().zip(connections.iter().cycle()) {
-        let Some(template) = prepared.templates.get(&name).cloned() else { continue };
-        let creator = JobCreator {
-            client: prepared.jobs.clone(),
-            store: prepared.store.clone(),
-            status: status.clone(),
-            metrics: shared.metrics.clone(),
+/// Starts the catalog of templates, one intake for each of them, and the reports to their objects.
+fn spawn_templates(
+    group: &mut Spawner<'_>,
+    sources: (Folder, watch::Sender<Arc<Catalog>>, BTreeMap<TemplateName, Queue>),
+    (templates, parts): (ServedTemplates, IntakeParts),
+    shared: &Shared,
+    status: &StatusHandle,
+) {
+    let (folder, catalog, provisioned) = sources;
+    let Shared { config, health, metrics, leadership, limiter, .. } = shared;
+    let (refused, refusals) = watch::channel(Arc::default());
+    let (served, served_now) = watch::channel(Arc::default());
+    let (deleted, deletions) = mpsc::channel(DELETIONS);
+    let (objects, client) = match config.template_objects.job_templates {
+        true => {
+            let api = job_templates::api(parts.client.client(), parts.client.namespace());
+            let (sender, objects) = watch::channel(None);
+            let watch = JobTemplateWatch {
+                api: api.clone(),
+                policy: config.limits.policy(),
+                objects: sender,
+                health: health.component("watch templates"),
+                metrics: metrics.clone(),
+            };
+            group.spawn_until_stop("watch templates", watch.run());
+            (Some(objects), Some(ObjectClient { api }))
+        }
+        false => (None, None),
+    };
+    if let (Some(objects), Some(client)) = (objects.clone(), client.clone()) {
+        let reporter = ObjectReporter {
+            client,
+            objects,
+            templates: templates.clone(),
+            refused: refusals,
+            served: served_now,
+            jobs: parts.jobs_stream.clone(),
+            limiter: limiter.clone(),
+            leadership: leadership.clone(),
+            health: health.component("template status"),
         };
-        let task = format!("intake {name}");
-        let health = shared.health.component(task.clone());
-        let breaker = TemplateBreaker::new(
-            name.clone(),
-            prepared.jobs.clone(),
-            health.clone(),
-            shared.config.concurrency.into(),
-            consumer.cached_info().config.max_ack_pending,
-        );
-        let handler = Handler {
-            template,
-            jobs: prepared.provisioned.jobs.clone(),
-            maybe_seen: prepared.provisioned.last_sequence,
-            creator,
-            breaker,
-            cancellations: prepared.cancellations.clone(),
-            dead_letters: prepared.dead_letters.clone(),
-            submitters: prepared.submitters.clone(),
-            status: status.clone(),
-            metrics: shared.metrics.clone(),
-            spans: shared.spans.clone(),
-        };
-        let pull = PullLoop {
-            intake: intake.clone(),
-            api_prefix: api_prefix.clone(),
-            consumer,
-            poison: prepared.poison.clone(),
-            may_create: !shared.config.no_provision,
-            handler: Arc::new(handler),
-            concurrency: shared.config.concurrency.into(),
-            share: prepared.shares.of(Flow::Requests(name)),
-            health,
-            reconnects: prepared.reconnects.clone(),
-            limiter: shared.limiter.clone(),
-        };
-        group.spawn(task, |stop| pull.run(stop));
+        group.spawn_until_stop("template status", reporter.run());
     }
+    let deletion = Deletion {
+        provision: parts.provision.clone(),
+        jobs: parts.jobs_stream.clone(),
+        templates: templates.clone(),
+        leadership: leadership.clone(),
+        objects: client,
+        deleted,
+        health: health.component("template deletion"),
+    };
+    group.spawn_until_stop("template deletion", deletion.run());
+    let keeper = CatalogKeeper {
+        folder,
+        objects,
+        deleted: deletions,
+        catalog,
+        refused,
+        health: health.component("templates"),
+        metrics: metrics.clone(),
+    };
+    group.spawn_until_stop("templates", keeper.run());
+    let serving = Serving {
+        parts,
+        shared: shared.clone(),
+        status: status.clone(),
+        templates,
+        provisioned,
+        served,
+        health: health.component("intake"),
+    };
+    group.spawn("intake", |stop| serving.run(stop));
 }
 
 /// Starts the endpoints `submit`, `cancel` and `get`.
 fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) -> Arc<ServiceHandler> {
-    let Prepared { connections, store, history, lookups, submitters, .. } = prepared;
+    let Prepared { connections, history, lookups, parts, .. } = prepared;
+    let IntakeParts { client, store, submitters, cancellations, .. } = parts;
     let max_waiters = shared.config.max_waiters.into();
-    let waiters = Waiters::new(max_waiters, prepared.templates.len());
+    let counted = prepared.templates.clone();
+    let waiters = Waiters::new(max_waiters, Arc::new(move || counted.count()));
     let max_wait = Duration::from_secs(shared.config.max_wait.into());
     let submit = SubmitHandler::new(
         (connections.client(), store.clone(), history.clone()),
@@ -233,8 +262,8 @@ fn spawn_nats_service(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Sha
         group.stop_token(),
     );
     let cancel = CancelHandler {
-        jobs: prepared.jobs.clone(),
-        cancellations: prepared.cancellations.clone(),
+        jobs: client.clone(),
+        cancellations: cancellations.clone(),
         limiter: shared.limiter.clone(),
         history: history.clone(),
         lookups: lookups.clone(),
@@ -265,8 +294,8 @@ fn spawn_console(
     let Some(console) = &shared.console else { return };
     let templates = prepared.templates.clone();
     let backend = Backend {
-        templates: Arc::new(move || templates.values().cloned().collect()),
-        namespace: prepared.jobs.namespace().to_owned(),
+        templates: Arc::new(move || templates.in_use()),
+        namespace: prepared.parts.client.namespace().to_owned(),
         limiter: shared.limiter.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
@@ -276,21 +305,19 @@ fn spawn_console(
     group.spawn_until_stop("console", console.start(backend).run());
 }
 
-/// Starts the tasks that watch over the streams, the connection and the cancellations.
-fn spawn_background(group: &mut Spawner<'_>, prepared: Prepared, shared: &Shared) {
-    let Prepared { jobs, connections, watchdog, store, cancellations, .. } = prepared;
+/// Starts the tasks that complete cancellations.
+fn spawn_cancellation(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared) {
+    let IntakeParts { client, store, cancellations, jobs_stream, .. } = &prepared.parts;
     let enforcer = Enforcer {
         cancellations: cancellations.clone(),
-        refusals: Refusals::new(jobs.clone(), shared.metrics.clone()),
-        client: jobs,
-        store,
-        jobs: prepared.provisioned.jobs,
+        refusals: Refusals::new(client.clone(), shared.metrics.clone()),
+        client: client.clone(),
+        store: store.clone(),
+        jobs: jobs_stream.clone(),
         health: shared.health.component("cancellation jobs"),
     };
     group.spawn_until_stop("cancellation jobs", enforcer.run());
     let health = shared.health.component("cancellation");
+    let cancellations = cancellations.clone();
     group.spawn_until_stop("cancellation", async move { cancellations.run(health).await });
-    connections.spawn_keepers(group);
-    group.spawn_until_stop("streams", watchdog.run());
-    group.spawn_until_stop("queue sampler", prepared.queue_sampler.run());
 }

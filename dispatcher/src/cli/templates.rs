@@ -66,3 +66,20 @@ pub struct Templates {
     )]
     pub folder: PathBuf,
 }
+
+/// Whether templates can be objects.
+#[derive(Debug, Clone, Args)]
+pub struct TemplateObjects {
+    /// Use the `JobTemplate` objects of the Jobs' namespace as templates, in addition to the files.
+    /// The directory of files may then be missing or empty. Default: off.
+    #[arg(
+        long = "job-templates",
+        env = "DISPATCHER_JOB_TEMPLATES",
+        value_name = "BOOLEAN",
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub job_templates: bool,
+}

@@ -164,7 +164,7 @@ impl PullLoop {
     /// Pulls at most one request per permit.
     async fn pull(&self, mut permits: Vec<Permit>, state: &mut PullState) {
         let acks = self.handler.jobs.context().clone();
-        let name = self.handler.template.name.consumer_name();
+        let name = self.handler.name.consumer_name();
         let consumer = (&*self.api_prefix, name.as_str());
         let asked = (state.limits.batch(permits.len()), state.limits.expires(PULL_EXPIRY));
         let pull = Pull::start(&self.intake, acks, consumer, asked);
@@ -267,11 +267,12 @@ impl PullLoop {
     /// limit gets at most one permit per reservation.
     async fn permits(&self, semaphore: &Arc<Semaphore>, limit: usize) -> Vec<Permit> {
         let permits = acquire(semaphore, limit, min_batch(self.concurrency)).await;
-        let template = &self.handler.template;
-        let reservations = match template.max_active.and_then(|max| usize::try_from(max.get()).ok()) {
+        let name = &self.handler.name;
+        let max_active = self.handler.version().template.max_active;
+        let reservations = match max_active.and_then(|max| usize::try_from(max.get()).ok()) {
             None => permits.iter().map(|_| None).collect(),
             Some(max) => {
-                let reservations = self.limiter.reserve(&template.name, max, permits.len()).await;
+                let reservations = self.limiter.reserve(name, max, permits.len()).await;
                 reservations.into_iter().map(Some).collect::<Vec<_>>()
             }
         };
@@ -281,8 +282,10 @@ impl PullLoop {
 
     /// After a failed pull: waits until the stream and the consumer answer.
     async fn recover(&self, error: &str, state: &mut PullState) {
-        let name = self.handler.template.name.consumer_name();
-        self.health.not_ready(format!("consumer {name}: {error}"));
+        let name = self.handler.name.consumer_name();
+        if !self.handler.version().deleting {
+            self.health.not_ready(format!("consumer {name}: {error}"));
+        }
         // The consumer answers, but refuses each pull: the delays grow over all of them.
         self.recover_after(backoff().skip(state.failed_pulls.saturating_sub(1)), state).await;
     }
@@ -311,7 +314,7 @@ impl PullLoop {
 
     /// Waits until the stream and the consumer answer, and the lost requests are found.
     async fn recover_after(&self, delays: impl Iterator<Item = Duration>, state: &mut PullState) {
-        let name = self.handler.template.name.consumer_name();
+        let name = self.handler.name.consumer_name();
         let stop = state.stop.clone();
         for delay in delays {
             let inbox = state.inbox.take();
@@ -321,7 +324,7 @@ impl PullLoop {
                 }
                 sleep(delay).await;
                 state.limits = self.ensure_consumer().await?;
-                let template = &self.handler.template.name;
+                let template = &self.handler.name;
                 self.poison.check(template, &self.consumer, &mut state.deliveries).await
             };
             match stop.run_until_cancelled(attempt).await {
@@ -334,6 +337,7 @@ impl PullLoop {
                     }
                     return;
                 }
+                Some(Err(_)) if self.handler.version().deleting => {}
                 Some(Err(error)) => {
                     self.health.not_ready(format!("consumer {name} of stream {JOBS}: {error}"));
                 }
@@ -343,7 +347,7 @@ impl PullLoop {
 
     /// Rejects the poison messages that are pending at start.
     async fn check_pending(&self, state: &mut PullState) {
-        let template = &self.handler.template.name;
+        let template = &self.handler.name;
         if let Err(error) = self.poison.check(template, &self.consumer, &mut state.deliveries).await {
             // Not a warning: a pull reports the same cause.
             tracing::debug!(%template, error, "search for poison messages failed");
@@ -359,7 +363,9 @@ impl PullLoop {
             Ok(Err(error)) => error,
             Err(error) => return Err(error.to_string()),
         };
-        if error.kind() != ConsumerInfoErrorKind::NotFound || !self.may_create {
+        // The consumer of a deleted template disappears with its queue.
+        let may_create = self.may_create && !self.handler.version().deleting;
+        if error.kind() != ConsumerInfoErrorKind::NotFound || !may_create {
             return Err(error.to_string());
         }
         let info = self.consumer.cached_info();
@@ -403,7 +409,7 @@ async fn reject_poison(
     sequence: u64,
     delivery: u64,
 ) -> Disposition {
-    match poison.reject_received(&handler.template.name, sequence, delivery).await {
+    match poison.reject_received(&handler.name, sequence, delivery).await {
         Ok(()) => Disposition::Rejected,
         Err(error) => Disposition::Retrying(error),
     }

@@ -13,6 +13,7 @@ use async_nats::{
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
+        names::TemplateName,
         rejection::{Reason, Rejection},
         submitter::{Submitter, Submitters},
         trace::{Trace, TraceContext},
@@ -24,9 +25,10 @@ use dispatcher_core::{
         error::{HandleError, Stage},
         job,
     },
-    template::Template,
+    template::{DeletionPolicy, Template},
 };
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::{
     cancellation::Cancellations,
@@ -54,10 +56,21 @@ const ACK_DEADLINE: Duration = Duration::from_secs(5);
 /// `HANDLE_DEADLINE` and `ACK_DEADLINE` it is below `ack_wait`.
 const REJECT_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Handles the requests of one template.
-pub(crate) struct Handler {
+/// A version of a template.
+#[derive(Clone)]
+pub(crate) struct Version {
     /// The template.
     pub template: Arc<Template>,
+    /// Whether the template is being deleted.
+    pub deleting: bool,
+}
+
+/// Handles the requests of one template.
+pub(crate) struct Handler {
+    /// The name of the template.
+    pub name: TemplateName,
+    /// The version of the template in use.
+    pub version: watch::Receiver<Version>,
     /// The stream of requests.
     pub jobs: JobsStream,
     /// The last sequence of `JOBS` at start. Another consumer or process may have handled the
@@ -90,6 +103,8 @@ struct End {
 
 /// A message with everything that can be read from it without failing.
 struct Delivery<'a> {
+    /// A change of the template concerns later deliveries.
+    version: Version,
     identity: Result<Identity, (Identity, Rejection)>,
     /// The trace in the request's headers.
     trace: Option<Trace>,
@@ -116,6 +131,11 @@ impl Delivery<'_> {
 }
 
 impl Handler {
+    /// The version of the template in use.
+    pub(crate) fn version(&self) -> Version {
+        self.version.borrow().clone()
+    }
+
     /// Handles one message and answers it: ack, nak with a delay, or term. A template with a
     /// concurrency limit passes a reservation.
     pub(crate) async fn handle(&self, message: Message, reservation: Option<Reservation>) -> Disposition {
@@ -123,7 +143,7 @@ impl Handler {
             Ok(delivery) => delivery,
             Err(error) => {
                 // Without a sequence, nothing can answer it.
-                tracing::debug!(template = %self.template.name, error, "message ignored");
+                tracing::debug!(template = %self.name, error, "message ignored");
                 return Disposition::Retrying(error);
             }
         };
@@ -148,7 +168,7 @@ impl Handler {
         };
         let disposition = self.answer(&delivery, end).await;
         self.breaker.ended(delivery.identity().sequence, &disposition);
-        self.metrics.handled(&self.template.name, &disposition, delivery.stored);
+        self.metrics.handled(&self.name, &disposition, delivery.stored);
         self.record_span(&delivery, &disposition);
         disposition
     }
@@ -173,7 +193,9 @@ impl Handler {
         let Ok(identity) = &delivery.identity else { return false };
         let payload = &delivery.message.payload;
         // An invalid request is rejected as such.
-        let Ok(request) = Request::parse(&self.template, identity.clone(), payload) else { return false };
+        let Ok(request) = Request::parse(&delivery.version.template, identity.clone(), payload) else {
+            return false;
+        };
         let message = format!(
             "the request failed {} times while others succeeded, and too many requests of the template fail; \
              last error: {reason}",
@@ -189,7 +211,7 @@ impl Handler {
     fn record_span(&self, delivery: &Delivery<'_>, disposition: &Disposition) {
         let queued = delivery.began.duration_since(delivery.stored.into()).unwrap_or_default();
         let span = DeliverySpan {
-            template: &self.template.name,
+            template: &self.name,
             identity: delivery.identity(),
             parent: delivery.trace.as_ref(),
             queued,
@@ -214,9 +236,10 @@ impl Handler {
         let delivered = Delivered { stream: &stream, sequence: info.stream_sequence, times: info.delivered };
         let identity = Identity::of(&envelope);
         let (Ok(Identity { id, .. }) | Err((Identity { id, .. }, _))) = &identity;
-        let request = (&self.template.name, id, &message.payload[..]);
+        let request = (&self.name, id, &message.payload[..]);
         let submitter = submitter_of(&self.submitters, request, message.headers.as_ref());
         Ok(Delivery {
+            version: self.version(),
             identity,
             submitter,
             context: self.spans.context(trace.as_ref(), &delivered),
@@ -241,7 +264,7 @@ impl Handler {
             reservation.bind(id);
         }
         if delivery.redelivered {
-            let stored = self.dead_letters.contains(&self.template.name, *sequence, delivery.stored);
+            let stored = self.dead_letters.contains(&self.name, *sequence, delivery.stored);
             if stored.await.map_err(HandleError::other)? {
                 return Ok(Disposition::Rejected);
             }
@@ -282,10 +305,12 @@ impl Handler {
         identity: &Identity,
     ) -> Result<CreateResult, HandleError> {
         let payload = &delivery.message.payload;
-        let request =
-            Request::parse(&self.template, identity.clone(), payload).map_err(HandleError::Permanent)?;
-        let mut job =
-            job::build(&request, &self.template, &delivery.context).map_err(HandleError::Permanent)?;
+        let Version { template, deleting } = &delivery.version;
+        let request = Request::parse(template, identity.clone(), payload).map_err(HandleError::Permanent)?;
+        if *deleting && template.deletion_policy == DeletionPolicy::Reject {
+            return Err(HandleError::Permanent(deleted(&request)));
+        }
+        let mut job = job::build(&request, template, &delivery.context).map_err(HandleError::Permanent)?;
         job::set_submitter(&mut job, delivery.submitter.as_ref());
         if self.is_cancelled(&request, delivery.submitter.as_ref()) {
             return Err(HandleError::Permanent(cancelled(&request)));
@@ -307,7 +332,7 @@ impl Handler {
         identity: &Identity,
         rejection: Rejection,
     ) -> Result<CreateResult, HandleError> {
-        let template = &self.template.name;
+        let template = &self.name;
         if let Some(name) = rejection.name.as_ref().filter(|_| !rejection.reason.is_from_lookup()) {
             let hash = Request::hash_of(template, &delivery.message.payload);
             let earlier = self.creator.find(template, name, identity, hash.as_deref()).await?;
@@ -327,7 +352,7 @@ impl Handler {
     async fn reject(&self, delivery: &Delivery<'_>, rejection: &Rejection) -> Result<(), String> {
         let identity = delivery.identity();
         tracing::debug!(
-            template = %self.template.name,
+            template = %self.name,
             request_id = %identity.id,
             request_seq = identity.sequence,
             reason = rejection.reason.as_str(),
@@ -335,7 +360,7 @@ impl Handler {
             "request rejected"
         );
         let dead_letter = DeadLetter {
-            template: &self.template.name,
+            template: &self.name,
             identity,
             stored: delivery.stored,
             payload: delivery.message.payload.clone(),
@@ -374,6 +399,11 @@ impl Handler {
         }
         disposition
     }
+}
+
+fn deleted(request: &Request) -> Rejection {
+    let message = format!("the template {} is deleted, and its deletion policy is Reject", request.template);
+    Rejection::new(Reason::TemplateDeleted, message).with_name(&request.name)
 }
 
 fn cancelled(request: &Request) -> Rejection {

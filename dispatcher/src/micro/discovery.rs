@@ -51,8 +51,8 @@ impl Question {
 pub(super) struct Discovery {
     pub(super) id: String,
     started: String,
-    endpoints: Vec<Arc<Endpoint>>,
-    /// `INFO` never changes: the last limit and its answer.
+    endpoints: Mutex<Vec<Arc<Endpoint>>>,
+    /// The last limit and its answer to `INFO`, which changes only with the endpoints.
     info: Mutex<Option<(usize, Bytes)>>,
 }
 
@@ -60,7 +60,17 @@ impl Discovery {
     /// The discovery of a replica that starts now.
     pub(super) fn new(endpoints: Vec<Arc<Endpoint>>) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        Self { id, started: now(), endpoints, info: Mutex::default() }
+        Self { id, started: now(), endpoints: Mutex::new(endpoints), info: Mutex::default() }
+    }
+
+    /// Replaces the endpoints, or describes changed ones.
+    pub(super) fn set(&self, endpoints: Vec<Arc<Endpoint>>) {
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
+        *self.info.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The answer, in at most `max_payload` bytes.
@@ -93,8 +103,9 @@ impl Discovery {
     }
 
     fn info(&self, with_schemas: bool) -> Value {
-        let endpoints = self.endpoints.iter().map(|endpoint| {
-            let metadata = if with_schemas { json!(endpoint.metadata) } else { json!({}) };
+        let endpoints = self.endpoints();
+        let endpoints = endpoints.iter().map(|endpoint| {
+            let metadata = if with_schemas { json!(endpoint.metadata()) } else { json!({}) };
             json!({"name": endpoint.name, "subject": endpoint.subject, "queue_group": NAME,
                 "metadata": metadata})
         });
@@ -112,13 +123,14 @@ impl Discovery {
 
     fn stats(&self) -> Value {
         let of = |endpoint: &Arc<Endpoint>| stats(&endpoint.name, &endpoint.subject, &endpoint.counts());
-        self.stats_of(self.endpoints.iter().map(of).collect())
+        self.stats_of(self.endpoints().iter().map(of).collect())
     }
 
     /// The sums of all templates.
     fn stats_by_verb(&self) -> Value {
+        let endpoints = self.endpoints();
         let sum = |verb: Verb| {
-            let of_verb = self.endpoints.iter().filter(|endpoint| endpoint.verb == verb);
+            let of_verb = endpoints.iter().filter(|endpoint| endpoint.verb == verb);
             let total =
                 of_verb.map(|endpoint| endpoint.counts()).fold(Counts::default(), |sum, next| Counts {
                     requests: sum.requests + next.requests,
@@ -172,8 +184,7 @@ mod tests {
         let endpoints = (0..templates).flat_map(|n| {
             let mut template = simple();
             template.name = format!("simple-{n}").as_str().try_into().unwrap();
-            let template = Arc::new(template);
-            Verb::ALL.map(|verb| Arc::new(Endpoint::new(template.clone(), verb)))
+            Verb::ALL.map(|verb| Arc::new(Endpoint::new(&template, verb)))
         });
         Discovery::new(endpoints.collect())
     }
@@ -223,7 +234,7 @@ mod tests {
     #[test]
     fn statistics_count_calls_and_name_the_last_error() {
         let discovery = discovery(1);
-        let endpoint = &discovery.endpoints[0];
+        let endpoint = &discovery.endpoints()[0];
         endpoint.count(Duration::from_nanos(10), None);
         endpoint.count(Duration::from_nanos(30), Some(&ServiceError::new(ErrorCode::BadRequest, "no")));
         let stats = answer(&discovery, Question::Stats, 1 << 20);

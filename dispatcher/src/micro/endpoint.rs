@@ -2,22 +2,22 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use dispatcher_core::template::Template;
+use dispatcher_core::{contract::names::TemplateName, template::Template};
 
 use crate::micro::{api::Verb, error::ServiceError};
 
 /// One operation of one template.
 pub(super) struct Endpoint {
-    pub(super) template: Arc<Template>,
+    pub(super) template: TemplateName,
     pub(super) verb: Verb,
     pub(super) name: String,
     pub(super) subject: String,
     /// The schemas of request and answer.
-    pub(super) metadata: HashMap<String, String>,
+    metadata: Mutex<HashMap<String, String>>,
     counts: Mutex<Counts>,
 }
 
@@ -33,15 +33,25 @@ pub(super) struct Counts {
 
 impl Endpoint {
     /// An endpoint without calls.
-    pub(super) fn new(template: Arc<Template>, verb: Verb) -> Self {
+    pub(super) fn new(template: &Template, verb: Verb) -> Self {
         Self {
             name: format!("{}-{}", verb.as_str(), template.name),
             subject: format!("jobs.{}.{}", template.name, verb.as_str()),
-            metadata: verb.metadata(&template),
-            template,
+            metadata: Mutex::new(verb.metadata(template)),
+            template: template.name.clone(),
             verb,
             counts: Mutex::default(),
         }
+    }
+
+    /// The schemas of request and answer.
+    pub(super) fn metadata(&self) -> HashMap<String, String> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Describes another version of the template.
+    pub(super) fn describe(&self, template: &Template) {
+        *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) = self.verb.metadata(template);
     }
 
     /// Counts a call.

@@ -70,6 +70,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::TooLarge => 413,
             Self::NotFound | Self::Queued => 404,
+            Self::Rejected(Reason::TemplateDeleted) => 410,
             Self::QueueFull => 429,
             Self::Rejected(Reason::RetriesExhausted) | Self::Overloaded | Self::NotReady => 503,
             Self::TimedOut => 504,

@@ -3,11 +3,14 @@
 //! The receiving loop never waits for NATS. It refuses or drops a call for which there is no place,
 //! so the buffers of the client library stay short.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use async_nats::Message;
 use bytes::Bytes;
-use dispatcher_core::{contract::names::TemplateName, template::Template};
+use dispatcher_core::{
+    contract::{names::TemplateName, rejection::Reason},
+    template::{Template, catalog::Entry},
+};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -35,6 +38,7 @@ use crate::{
     },
     nats::{connection::Connection, subscription},
     telemetry::health::Component,
+    templates::served::ServedTemplates,
 };
 
 /// How many calls are served concurrently, in addition to waiting ones.
@@ -52,7 +56,7 @@ pub(crate) struct NatsService {
     pub(crate) events: Connection,
     /// The connection that answers leave by.
     pub(crate) sender: Connection,
-    pub(crate) templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+    pub(crate) templates: ServedTemplates,
     pub(crate) handler: Arc<Handler>,
     /// How many callers may wait for an event.
     pub(crate) max_waiters: usize,
@@ -71,6 +75,19 @@ pub(crate) struct Handler {
 type Calls = SelectAll<BoxStream<'static, (Arc<Endpoint>, Message)>>;
 type Questions = SelectAll<BoxStream<'static, (Question, Message)>>;
 
+/// The open endpoints.
+#[derive(Default)]
+struct Open {
+    calls: Calls,
+    templates: BTreeMap<TemplateName, OpenTemplate>,
+}
+
+/// The endpoints of one template, until they are closed.
+struct OpenTemplate {
+    endpoints: Vec<Arc<Endpoint>>,
+    close: CancellationToken,
+}
+
 /// What bounds the calls in progress.
 struct Limits {
     places: Places,
@@ -81,28 +98,32 @@ impl NatsService {
     /// Serves until `stop` is cancelled, then answers the calls in flight.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let events = waiters::subscribe(&self.events).await;
-        let endpoints = self.endpoints();
-        let discovery = Arc::new(Discovery::new(endpoints.clone()));
-        let (mut calls, mut questions) = self.subscribe(endpoints, &discovery.id, &stop).await;
+        let mut open = Open::default();
+        let discovery = Arc::new(Discovery::new(Vec::new()));
+        self.follow_templates(&mut open, &discovery, &stop).await;
+        let mut questions = self.subscribe_to_discovery(&discovery.id, &stop).await;
+        let mut templates = self.templates.clone();
         let answerer = Answerer::new(self.sender.client());
+        let counted = self.templates.clone();
         let limits = Limits {
-            places: Places::new(CONCURRENCY + self.max_waiters, self.templates.len()),
+            places: Places::new(CONCURRENCY + self.max_waiters, Arc::new(move || counted.count())),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
         };
         let (asked, to_answer) = mpsc::channel(QUESTIONS);
         let mut tasks = JoinSet::new();
         let mut dispatching = pin!(waiters::dispatch(events, self.handler.submit.waiters.clone()));
-        let mut discovering = pin!(answer_questions(discovery, answerer.clone(), to_answer));
+        let mut discovering = pin!(answer_questions(discovery.clone(), answerer.clone(), to_answer));
         self.health.ready();
         loop {
             tokio::select! {
-                call = calls.next() => match call {
-                    Some((endpoint, message)) => {
-                        self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
-                    }
-                    // The dispatcher is stopping.
-                    None => break,
-                },
+                Some((endpoint, message)) = open.calls.next() => {
+                    self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
+                }
+                () = templates.changed(), if !stop.is_cancelled() => {
+                    self.follow_templates(&mut open, &discovery, &stop).await;
+                }
+                // The dispatcher is stopping, and every call that arrived has its task.
+                () = stop.cancelled(), if open.calls.is_empty() => break,
                 Some((question, message)) = questions.next() => {
                     let _ = asked.try_send((question, Caller::of(&message)));
                 }
@@ -116,30 +137,46 @@ impl NatsService {
         }
     }
 
-    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        let mut templates: Vec<_> = self.templates.values().cloned().collect();
-        templates.sort_by(|a, b| a.name.cmp(&b.name));
-        let of =
-            |template: Arc<Template>| Verb::ALL.map(|verb| Arc::new(Endpoint::new(template.clone(), verb)));
-        templates.into_iter().flat_map(of).collect()
+    /// Opens the endpoints of new templates, describes changed ones, and closes those of templates
+    /// that are gone.
+    async fn follow_templates(&self, open: &mut Open, discovery: &Discovery, stop: &CancellationToken) {
+        let catalog = self.templates.catalog();
+        open.templates.retain(|name, template| {
+            let is_served = catalog.get(name).is_some();
+            if !is_served {
+                template.close.cancel();
+            }
+            is_served
+        });
+        for (name, entry) in catalog.entries() {
+            if let Some(known) = open.templates.get(name) {
+                known.endpoints.iter().for_each(|endpoint| endpoint.describe(&entry.template));
+            } else {
+                let template = self.open(entry, &mut open.calls, stop.child_token()).await;
+                open.templates.insert(name.clone(), template);
+            }
+        }
+        discovery.set(open.templates.values().flat_map(|template| template.endpoints.clone()).collect());
     }
 
-    /// Subscribes to the endpoints and the discovery on each connection. The subscriptions end when
-    /// `stop` is cancelled, after the messages that have arrived.
-    async fn subscribe(
-        &self,
-        endpoints: Vec<Arc<Endpoint>>,
-        id: &str,
-        stop: &CancellationToken,
-    ) -> (Calls, Questions) {
-        let (mut calls, mut questions) = (SelectAll::new(), SelectAll::new());
+    /// Subscribes to the endpoints of a template on each connection. The subscriptions end when
+    /// `close` is cancelled, after the messages that have arrived.
+    async fn open(&self, entry: &Entry, calls: &mut Calls, close: CancellationToken) -> OpenTemplate {
+        let endpoints = Verb::ALL.map(|verb| Arc::new(Endpoint::new(&entry.template, verb))).to_vec();
         for receiver in &self.receivers {
             for endpoint in &endpoints {
                 let subject = in_group(endpoint.subject.clone(), NAME);
-                let messages = subscription::subscribe(receiver, subject, stop.clone()).await;
+                let messages = subscription::subscribe(receiver, subject, close.clone()).await;
                 let endpoint = endpoint.clone();
                 calls.push(messages.map(move |message| (endpoint.clone(), message)).boxed());
             }
+        }
+        OpenTemplate { endpoints, close }
+    }
+
+    async fn subscribe_to_discovery(&self, id: &str, stop: &CancellationToken) -> Questions {
+        let mut questions = SelectAll::new();
+        for receiver in &self.receivers {
             for question in Question::ALL {
                 for subject in question.subjects(id) {
                     // One connection of this replica answers.
@@ -149,7 +186,7 @@ impl NatsService {
                 }
             }
         }
-        (calls, questions)
+        questions
     }
 
     /// Handles a call in a new task, or refuses it if it is too large or too many are being served.
@@ -162,13 +199,15 @@ impl NatsService {
         tasks: &mut JoinSet<()>,
     ) {
         let caller = Caller::of(message);
-        let place = || limits.places.take(&endpoint.template.name).ok_or_else(overloaded);
+        let place = || limits.places.take(&endpoint.template).ok_or_else(overloaded);
         let admitted = Call::of(message).and_then(|call| Ok((call, place()?)));
         let answerer = answerer.clone();
         match admitted {
             Ok((call, place)) => {
-                let handler = self.handler.clone();
-                tasks.spawn(async move { handler.handle(&endpoint, (caller, call), place, &answerer).await });
+                let (handler, entry) = (self.handler.clone(), self.templates.entry(&endpoint.template));
+                tasks.spawn(async move {
+                    handler.handle((&endpoint, entry), (caller, call), place, &answerer).await;
+                });
             }
             Err(error) => {
                 endpoint.count(Duration::ZERO, Some(&error));
@@ -239,12 +278,17 @@ impl Handler {
     /// answers in memory are bounded too.
     async fn handle(
         &self,
-        endpoint: &Endpoint,
+        (endpoint, entry): (&Endpoint, Option<Entry>),
         (caller, call): (Caller, Call),
         place: Place,
         answerer: &Answerer,
     ) {
-        let answer = self.call(endpoint.verb, &endpoint.template, call).await;
+        let answer = match entry {
+            Some(entry) if endpoint.verb != Verb::Submit || !entry.deleting => {
+                self.call(endpoint.verb, &entry.template, call).await
+            }
+            _ => Err(deleted(&endpoint.template)),
+        };
         endpoint.count(caller.received.elapsed(), answer.as_ref().err());
         if let Err(error) = &answer {
             tracing::debug!(subject = endpoint.subject, error = error.text(), "call refused");
@@ -252,4 +296,9 @@ impl Handler {
         answerer.send(&caller, answer).await;
         drop(place);
     }
+}
+
+fn deleted(template: &TemplateName) -> ServiceError {
+    let message = format!("the template {template} is being deleted; it accepts no new requests");
+    ServiceError::new(ErrorCode::Rejected(Reason::TemplateDeleted), message)
 }

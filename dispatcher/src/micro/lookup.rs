@@ -33,7 +33,7 @@ use crate::{
     micro::{
         error::{ErrorCode, ServiceError},
         history::History,
-        places::{Place, Places},
+        places::{Place, Places, TemplateCount},
     },
     nats::{definitions::JOBS, headers::submitter_of, jobs_stream::JobsStream},
     retry::with_deadline,
@@ -79,12 +79,12 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Searches the requests of `JOBS`, which belong to this number of templates.
+    /// Searches the requests of `JOBS`.
     pub(crate) fn new(
         jobs: JobsStream,
         submitters: Arc<Submitters>,
         shares: Shares,
-        templates: usize,
+        templates: TemplateCount,
     ) -> Self {
         let places = Places::new(CONCURRENCY, templates);
         Self { jobs, submitters, places, shares, indexes: Arc::default() }

@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dispatcher_core::{contract::names::TemplateName, request::fair_share::FairShare};
 use tokio::sync::Notify;
 
+/// Returns the number of templates.
+pub(crate) type TemplateCount = Arc<dyn Fn() -> usize + Send + Sync>;
+
 /// Places that the callers of all templates share. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Shared>);
 
 struct Shared {
     share: Mutex<FairShare>,
+    templates: TemplateCount,
     freed: Notify,
 }
 
@@ -21,16 +25,17 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// `max` places for this number of templates.
-    pub(crate) fn new(max: usize, templates: usize) -> Self {
-        let share = Mutex::new(FairShare::new(max, templates));
-        Self(Arc::new(Shared { share, freed: Notify::new() }))
+    /// `max` places. The number of templates is read with each caller.
+    pub(crate) fn new(max: usize, templates: TemplateCount) -> Self {
+        let share = Mutex::new(FairShare::new(max));
+        Self(Arc::new(Shared { share, templates, freed: Notify::new() }))
     }
 
     /// A place for a caller of the template, unless the template has its share.
     pub(super) fn take(&self, template: &TemplateName) -> Option<Place> {
         let place = || Place { places: self.clone(), template: template.clone() };
-        self.lock().take(template).then(place)
+        let templates = (self.0.templates)();
+        self.lock().take(template, templates).then(place)
     }
 
     /// A place for a caller of the template, as soon as one is free.
@@ -72,7 +77,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn caller_waits_for_a_place_until_its_deadline() {
         let wait = Duration::from_secs(3);
-        let places = Places::new(1, 2);
+        let places = Places::new(1, Arc::new(|| 2));
         let template = TemplateName::try_from("a").unwrap();
         let held = places.take(&template).unwrap();
         assert!(timeout(wait, places.wait_for(&template)).await.is_err());

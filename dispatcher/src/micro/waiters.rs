@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     micro::{
         api::Wait,
-        places::{Place, Places},
+        places::{Place, Places, TemplateCount},
     },
     nats::{
         connection::Connection,
@@ -83,8 +83,8 @@ pub(super) struct Waiter {
 }
 
 impl Waiters {
-    /// Allows up to `max` waiting callers, which this number of templates share.
-    pub(crate) fn new(max: usize, templates: usize) -> Self {
+    /// Allows up to `max` waiting callers, which the templates share.
+    pub(crate) fn new(max: usize, templates: TemplateCount) -> Self {
         Self { table: Arc::default(), places: Places::new(max, templates) }
     }
 
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn callers_are_bounded_and_removed_when_dropped() {
-        let waiters = Waiters::new(2, 1);
+        let waiters = Waiters::new(2, Arc::new(|| 1));
         let first = register(&waiters, "a", Wait::Outcome).unwrap();
         let _second = register(&waiters, "a", Wait::Outcome).unwrap();
         assert!(register(&waiters, "b", Wait::Outcome).is_none());
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn waiting_callers_of_one_template_leave_places_for_another() {
-        let waiters = Waiters::new(10, 2);
+        let waiters = Waiters::new(10, Arc::new(|| 2));
         let loud: Vec<_> = std::iter::from_fn(|| register(&waiters, "loud", Wait::Outcome)).collect();
         assert_eq!(loud.len(), 5);
         assert!(register(&waiters, "other", Wait::Outcome).is_some());
@@ -237,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_caller_of_a_request_gets_its_event_and_no_other_caller_does() {
-        let waiters = Waiters::new(9, 1);
+        let waiters = Waiters::new(9, Arc::new(|| 1));
         let mut one = register(&waiters, "a", Wait::Created).unwrap();
         let mut two = register(&waiters, "a", Wait::Created).unwrap();
         let mut other = register(&waiters, "b", Wait::Created).unwrap();
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn caller_that_waits_for_the_outcome_gets_no_earlier_event() {
-        let waiters = Waiters::new(9, 1);
+        let waiters = Waiters::new(9, Arc::new(|| 1));
         let mut waiter = register(&waiters, "a", Wait::Outcome).unwrap();
         for _ in 0..100 {
             publish(&waiters, "a", EventType::Modified);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn slow_caller_blocks_no_other_and_leaves_no_entry() {
-        let waiters = Waiters::new(9, 1);
+        let waiters = Waiters::new(9, Arc::new(|| 1));
         let mut waiter = register(&waiters, "a", Wait::Created).unwrap();
         for _ in 0..100 {
             publish(&waiters, "a", EventType::Modified);

@@ -26,6 +26,10 @@ pub(crate) const JOB_CANCELS: &str = "KV_JOB_CANCELS";
 /// The subjects of the keys of that bucket.
 pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
 
+/// The only subject of `JOBS` while there is no template: without a subject, the server would use the
+/// stream's name. Clients may not publish to it.
+pub(crate) const NO_TEMPLATE: &str = dispatcher_core::contract::settings::NO_TEMPLATE;
+
 /// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
 pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
 
@@ -60,12 +64,13 @@ const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORT
 /// A full subject refuses new requests and drops none. The subject of an unknown template belongs
 /// to no stream, so its publisher gets an error.
 pub(crate) fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
+    let subjects: Vec<_> = templates.into_iter().map(TemplateName::create_subject).collect();
     Config {
         name: JOBS.to_owned(),
         description: Some(
             "Requests for Jobs: each message stays until its Job exists or it is rejected".to_owned(),
         ),
-        subjects: templates.into_iter().map(TemplateName::create_subject).collect(),
+        subjects: if subjects.is_empty() { vec![NO_TEMPLATE.to_owned()] } else { subjects },
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
@@ -243,7 +248,7 @@ mod tests {
         let streams = [jobs([]), job_status(), job_rejected(), job_cancels()];
         assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
         let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
-        for file in ["nats-config/server.conf", "deploy/with-nats/nats.conf"] {
+        for file in ["nats-config/server.conf", "deploy/nats/nats.conf"] {
             assert!(sum < max_file_store(file) * GIB, "{file}: {sum}");
         }
     }
@@ -251,10 +256,10 @@ mod tests {
     /// A tenth of the volume is left for the file system and the server's own files.
     #[test]
     fn the_store_of_with_nats_fits_its_volume() {
-        let text = shipped("deploy/with-nats/nats.yaml");
+        let text = shipped("deploy/nats/nats.yaml");
         let volume = text.lines().find_map(|line| line.trim().strip_prefix("storage: ")).unwrap();
         let volume: i64 = volume.strip_suffix("Gi").unwrap().parse().unwrap();
-        assert!(max_file_store("deploy/with-nats/nats.conf") * 10 <= volume * 9);
+        assert!(max_file_store("deploy/nats/nats.conf") * 10 <= volume * 9);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_nats::jetstream::{
-    self,
+    self, consumer,
     stream::{Info, RawMessage},
 };
 use serde_json::json;
@@ -16,6 +16,7 @@ use dispatcher_core::contract::names::TemplateName;
 use crate::nats::{
     definitions::JOBS,
     scan::{call, get_message},
+    settings,
 };
 
 /// The stream, for errors.
@@ -81,6 +82,16 @@ impl JobsStream {
             self.incarnation.set(now);
         }
         Ok(())
+    }
+
+    /// The state of a template's consumer; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub(crate) async fn queue(&self, template: &TemplateName) -> Result<Option<consumer::Info>, String> {
+        let subject = format!("CONSUMER.INFO.{JOBS}.{}", template.consumer_name());
+        let info = settings::info(&self.context, &subject).await.map_err(|e| e.to_string())?;
+        info.map(serde_json::from_value).transpose().map_err(|e| format!("unexpected information: {e}"))
     }
 
     /// The first stored request of a template at or after a sequence.

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream;
-use dispatcher_core::contract::{names::TemplateName, settings::Owner};
+use dispatcher_core::contract::settings::Owner;
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
@@ -18,6 +18,7 @@ use crate::{
         settings::{self, Checked, InfoError},
     },
     telemetry::health::Component,
+    templates::served::ServedTemplates,
 };
 
 const INTERVAL: Duration = Duration::from_secs(8);
@@ -31,7 +32,7 @@ pub(crate) struct Watchdog {
     /// `JetStream`.
     pub context: jetstream::Context,
     /// The templates, whose consumers are checked.
-    pub templates: Vec<TemplateName>,
+    pub templates: ServedTemplates,
     /// Ready while all streams exist and no setting is harmful.
     pub health: Component,
     /// Counts reconnects, and streams that were recreated.
@@ -82,8 +83,9 @@ impl Watchdog {
 
     async fn check(&self, created: &mut HashMap<String, Value>) -> Result<Found, InfoError> {
         let mut found = Found::default();
+        let templates = self.templates.names();
         for (owner, shipped) in [
-            (Owner::Requests, definitions::jobs(&self.templates)),
+            (Owner::Requests, definitions::jobs(&templates)),
             (Owner::StatusEvents, definitions::job_status()),
             (Owner::DeadLetters, definitions::job_rejected()),
             (Owner::Cancellations, definitions::job_cancels()),
@@ -98,7 +100,7 @@ impl Watchdog {
                 found.recreated = true;
             }
         }
-        for template in &self.templates {
+        for template in &templates {
             let name = template.consumer_name();
             let label = format!("consumer {name} of stream {JOBS}");
             // The intake recreates a missing consumer.

@@ -107,6 +107,11 @@ impl Component {
         }
     }
 
+    /// Removes the component: what it reports about is gone.
+    pub(crate) fn remove(&self) {
+        self.health.lock().remove(&self.name);
+    }
+
     /// Starts an operation that is retried until it succeeds or its caller abandons it.
     #[must_use]
     pub(crate) fn retry_guard(&self) -> RetryGuard<'_> {

@@ -4,6 +4,7 @@
 mod departures;
 mod ended_pods;
 pub(crate) mod events;
+pub(crate) mod job_templates;
 pub(crate) mod jobs;
 pub(crate) mod labelled;
 mod list_watch;

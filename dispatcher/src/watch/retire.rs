@@ -1,9 +1,6 @@
 //! The calls on Kubernetes that `status` needs: verify a deletion, retire a Job, read a log.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use dispatcher_core::{
     contract::{
@@ -23,7 +20,6 @@ use dispatcher_core::{
         outcome_label::{is_foreign, is_watched},
         pod_observation::PodState,
     },
-    template::Template,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -34,6 +30,7 @@ use crate::{
     nats::status_stream::{StatusStream, StoreError},
     status::{Change, Cluster, Deletion},
     telemetry::metrics::{Metrics, Operation},
+    templates::served::ServedTemplates,
     watch::{ended_pods::EndedPods, logs::Logs, retired::RetiredJobs},
 };
 
@@ -44,7 +41,7 @@ const MAX_CONFLICTS: usize = 5;
 pub(crate) struct KubeCluster {
     client: JobClient,
     logs: Arc<Logs>,
-    templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+    templates: ServedTemplates,
     cancellations: Cancellations,
     refusals: Refusals,
     store: StatusStream,
@@ -67,7 +64,7 @@ impl KubeCluster {
     /// label.
     pub(crate) fn new(
         client: JobClient,
-        templates: Arc<HashMap<TemplateName, Arc<Template>>>,
+        templates: ServedTemplates,
         cancellations: Cancellations,
         (refusals, metrics): (Refusals, Metrics),
         (store, retired): (StatusStream, RetiredJobs),

@@ -6,14 +6,14 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 /// Forwards connections until it is closed.
-pub(super) struct Forwarder {
-    pub(super) address: SocketAddr,
+pub(crate) struct Forwarder {
+    pub(crate) address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
 impl Forwarder {
     /// Listens on this machine's address towards a pod. Port 0 selects a free port.
-    pub(super) async fn open(pod: IpAddr, port: u16, target: String) -> Self {
+    pub(crate) async fn open(pod: IpAddr, port: u16, target: String) -> Self {
         // Connecting a UDP socket selects the local address and sends nothing.
         let probe = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         probe.connect((pod, 1)).await.unwrap();
@@ -36,7 +36,7 @@ impl Forwarder {
     }
 
     /// Stops forwarding and releases the port.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.tasks.shutdown().await;
     }
 }

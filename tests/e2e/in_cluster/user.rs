@@ -6,16 +6,16 @@ use dispatcher_tests::wait::TIMEOUT;
 use serde_json::Value;
 
 /// A user of the dispatcher.
-pub(super) struct User {
-    pub(super) jetstream: jetstream::Context,
+pub(crate) struct User {
+    pub(crate) jetstream: jetstream::Context,
 }
 
 impl User {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { jetstream: jetstream::new(client) }
     }
 
-    pub(super) async fn request(&self, template: &str, payload: &Value) {
+    pub(crate) async fn request(&self, template: &str, payload: &Value) {
         let sent =
             self.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
         sent.unwrap().await.expect("the request is not stored");
@@ -34,7 +34,7 @@ impl User {
     }
 
     /// Waits for an event of this type and returns it.
-    pub(super) async fn event(&self, template: &str, name: &str, type_: &str) -> Value {
+    pub(crate) async fn event(&self, template: &str, name: &str, type_: &str) -> Value {
         until(&format!("{type_} of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
             events.iter().find(|event| event["type"] == type_).cloned().ok_or(events)
@@ -43,7 +43,7 @@ impl User {
     }
 
     /// Waits for the outcome of a Job. It must be the only one, and the last event.
-    pub(super) async fn outcome(&self, template: &str, name: &str) -> Value {
+    pub(crate) async fn outcome(&self, template: &str, name: &str) -> Value {
         let events = until(&format!("the outcome of {name}"), TIMEOUT, || async {
             let events = self.history(template, name).await;
             let is_finished = events.last().is_some_and(|last| last["type"] == "OUTCOME");

@@ -52,8 +52,8 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let _exclusive = SHIPPED_NAMESPACES.lock().await;
     let folder = paths::temp_dir("admission").unwrap();
-    let base = paths::workspace().join("deploy/base").display().to_string();
-    kubernetes.kubectl(&["apply", "-k", &base]).await.unwrap();
+    let base = paths::workspace().join("deploy/base");
+    kubernetes.kubectl(&["apply", "-k", &base.display().to_string()]).await.unwrap();
     let privileged = json!([{"name": "x", "image": "simple-job:1", "securityContext": {"privileged": true}}]);
     let privileged = job_of(&changed("/spec/template/spec/containers", &privileged), "active");
     until("the policy to take effect", TIMEOUT, || async {
@@ -113,5 +113,5 @@ async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     let elsewhere =
         create_in(kubernetes, folder.path(), ADMINISTRATOR, &allowed, "--namespace=default").await;
     assert!(elsewhere.is_ok(), "{elsewhere:?}");
-    kubernetes.kubectl(&["delete", "--timeout=120s", "--ignore-not-found", "-k", &base]).await.unwrap();
+    kubernetes.delete_overlay(&base).await.unwrap();
 }

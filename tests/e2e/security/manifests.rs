@@ -1,13 +1,12 @@
 //! The objects of `deploy/` as kustomize builds them: limits, network policies, and the image.
 
-use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths};
+use dispatcher_tests::manifests::kustomize;
+use dispatcher_tests::{or_skip, paths};
 use serde_json::{Value, json};
 
 /// The objects of an overlay.
-async fn objects(kubernetes: &Kubernetes, overlay: &str) -> Vec<Value> {
-    let folder = paths::workspace().join("deploy").join(overlay).display().to_string();
-    let text = kubernetes.kubectl(&["kustomize", &folder]).await.unwrap();
-    text.split("\n---\n").map(|object| serde_saphyr::from_str(object).unwrap()).collect()
+async fn objects(overlay: &str) -> Vec<Value> {
+    kustomize(&paths::workspace().join("deploy").join(overlay)).await.unwrap()
 }
 
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
@@ -15,11 +14,10 @@ fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn shipped_network_policies_open_only_named_sources_and_dns() {
-    only_on_kubernetes!("kustomize comes with kubectl");
-    let kubernetes = or_skip!(Kubernetes::shared().await);
-    let objects = objects(kubernetes, "with-nats").await;
+    or_skip!(paths::kubernetes());
+    let objects = objects("with-nats").await;
     let jobs = &find(&objects, "NetworkPolicy", "jobs")["spec"];
     assert_eq!((&jobs["podSelector"], &jobs["policyTypes"]), (&json!({}), &json!(["Ingress", "Egress"])));
     assert_eq!(jobs["ingress"], Value::Null, "Jobs accept connections");
@@ -35,12 +33,11 @@ async fn shipped_network_policies_open_only_named_sources_and_dns() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn shipped_limits_are_the_settings_of_the_dispatcher() {
-    only_on_kubernetes!("kustomize comes with kubectl");
-    let kubernetes = or_skip!(Kubernetes::shared().await);
+    or_skip!(paths::kubernetes());
     for overlay in [".", "with-nats", "ha", "nats-tls", "examples/my-template"] {
-        let objects = objects(kubernetes, overlay).await;
+        let objects = objects(overlay).await;
         let limits = find(&objects, "ConfigMap", "dispatcher-limits")["data"].as_object().unwrap();
         for setting in [
             "ALLOWED_IMAGES",
@@ -74,13 +71,4 @@ fn every_shipped_template_limits_its_unfinished_jobs() {
         let template = dispatcher_core::template::Template::parse(&text).unwrap();
         assert!(template.max_active.is_some(), "{file}: no maxActive");
     }
-}
-
-/// The layers of the image are archives without compression.
-#[test]
-fn image_of_the_dispatcher_has_the_public_ca_certificates() {
-    let image = or_skip!(paths::image("dispatcher"));
-    let image = String::from_utf8_lossy(&std::fs::read(image).unwrap()).into_owned();
-    assert!(image.contains("etc/ssl/certs/ca-certificates.crt"));
-    assert!(image.matches("-----BEGIN CERTIFICATE-----").count() > 100);
 }

@@ -206,9 +206,10 @@ async fn console_needs_no_further_permission() {
 }
 
 /// Used only after the connection was lost during a scan, when its consumer is looked up and
-/// recreated, or on a server with the other form of ack subjects.
-const RARELY_USED: [&str; 4] = [
+/// recreated, on a server with the other form of ack subjects, or when a template is deleted.
+const RARELY_USED: [&str; 5] = [
     "$JS.ACK.*.*.JOBS.>",
+    "$JS.API.CONSUMER.DELETE.JOBS.*",
     "$JS.API.CONSUMER.INFO.JOB_STATUS.*",
     "$JS.API.CONSUMER.INFO.KV_JOB_CANCELS.*",
     "$JS.API.CONSUMER.DELETE.KV_JOB_CANCELS.*",

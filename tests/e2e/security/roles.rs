@@ -109,7 +109,12 @@ const ROLES: [Role; 4] = [
     },
     Role {
         user: "dispatcher",
-        publish: &["jobs.simple.status._rejected", "$JS.API.STREAM.INFO.JOBS", "_INBOX.administrator.x"],
+        publish: &[
+            "jobs.simple.status._rejected",
+            "$JS.API.STREAM.INFO.JOBS",
+            "$JS.API.CONSUMER.DELETE.JOBS.dispatcher-simple",
+            "_INBOX.administrator.x",
+        ],
         not_publish: &[
             "jobs.simple.status.x",
             "jobs.simple.cancelled",
@@ -120,7 +125,7 @@ const ROLES: [Role; 4] = [
             "$JS.API.STREAM.PURGE.JOBS",
             "$JS.API.STREAM.MSG.DELETE.JOB_STATUS",
             "$JS.API.STREAM.MSG.DELETE.JOB_REJECTED",
-            "$JS.API.CONSUMER.DELETE.JOBS.dispatcher-simple",
+            "$JS.API.CONSUMER.DELETE.JOB_REJECTED.x",
             "$JS.ACK.JOB_STATUS.reader.1.1.1.1.0",
             "anything.else",
         ],

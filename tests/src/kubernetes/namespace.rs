@@ -155,6 +155,7 @@ impl Names {
             }
         }
         objects.extend(read(&base.join("rbac.yaml"))?);
+        objects.extend(read(&base.join("job-templates.yaml"))?);
         objects.iter_mut().for_each(|object| self.rename(object));
         Ok(objects)
     }

@@ -79,6 +79,9 @@ pub struct StatusEvent {
     pub request_id: RequestId,
     /// The sequence of that request in `JOBS`.
     pub request_seq: u64,
+    /// On `ADDED` only: the hash of the template's version that the Job was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_hash: Option<String>,
     /// Who submitted that request, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Submitter>,

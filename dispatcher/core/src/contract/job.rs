@@ -41,7 +41,8 @@ pub const ANNOTATION_REQUEST_ID: &str = prefixed!("request-id");
 pub const ANNOTATION_REQUEST_SEQ: &str = prefixed!("request-seq");
 /// Annotation with the hash of the request.
 pub const ANNOTATION_REQUEST_HASH: &str = prefixed!("request-hash");
-
+/// Annotation with the hash of the template's version that the Job was made from.
+pub const ANNOTATION_TEMPLATE_HASH: &str = prefixed!("template-hash");
 /// Annotation with the submitter of the request, as JSON.
 pub const ANNOTATION_SUBMITTER: &str = prefixed!("submitter");
 
@@ -97,6 +98,8 @@ pub struct JobState {
     pub creation_time: Option<SystemTime>,
     /// The trace that the Job belongs to, from the annotations.
     pub trace: Option<Trace>,
+    /// The hash of the template's version, from the annotations.
+    pub template_hash: Option<Box<str>>,
     /// The submitter of the request, from the annotations.
     pub submitter: Option<Box<Submitter>>,
     /// The status.
@@ -154,6 +157,7 @@ impl JobState {
             cancelled: false,
             creation_time: creation_time(meta),
             trace: trace(meta),
+            template_hash: get(&meta.annotations, ANNOTATION_TEMPLATE_HASH).ok().map(String::into_boxed_str),
             submitter: submitter(meta).map(Box::new),
             status,
         })
@@ -206,6 +210,7 @@ impl JobState {
             cancelled: false,
             creation_time: None,
             trace: None,
+            template_hash: None,
             submitter: last.submitter.map(Box::new),
             status: JobStatus::published(last.status, last.status_truncated),
         }

@@ -35,11 +35,13 @@ pub enum Reason {
     /// The request failed repeatedly, while others of its template succeeded, and too many
     /// requests of the template fail.
     RetriesExhausted,
+    /// The template was deleted, and its deletion policy is `Reject`.
+    TemplateDeleted,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidName,
@@ -50,6 +52,7 @@ impl Reason {
         Self::Cancelled,
         Self::Refused,
         Self::RetriesExhausted,
+        Self::TemplateDeleted,
     ];
 
     /// The value on the wire.
@@ -66,6 +69,7 @@ impl Reason {
             Self::Cancelled => "Cancelled",
             Self::Refused => "Refused",
             Self::RetriesExhausted => "RetriesExhausted",
+            Self::TemplateDeleted => "TemplateDeleted",
         }
     }
 

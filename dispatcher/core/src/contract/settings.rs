@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+/// The subject of the stream of requests while there is no template.
+pub const NO_TEMPLATE: &str = "dispatcher.requests.none";
 /// The object that a configuration belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -269,6 +271,9 @@ fn without_empty(value: &Value) -> Value {
 fn request_subjects_only(subjects: &Value) -> bool {
     subjects.as_array().is_some_and(|subjects| {
         subjects.iter().all(|subject| {
+            if subject == NO_TEMPLATE {
+                return true;
+            }
             let template = subject.as_str().and_then(|s| s.strip_prefix("jobs.")?.strip_suffix(".create"));
             template.is_some_and(|name| crate::contract::names::TemplateName::try_from(name).is_ok())
         })

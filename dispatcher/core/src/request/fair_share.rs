@@ -12,24 +12,23 @@ use crate::contract::names::TemplateName;
 #[derive(Debug)]
 pub struct FairShare {
     max: usize,
-    /// `false` for a single template, which may hold every place.
-    is_shared: bool,
     held: HashMap<TemplateName, usize>,
     total: usize,
 }
 
 impl FairShare {
-    /// `max` places for this number of templates.
+    /// `max` places.
     #[must_use]
-    pub fn new(max: usize, templates: usize) -> Self {
-        Self { max, is_shared: templates > 1, held: HashMap::new(), total: 0 }
+    pub fn new(max: usize) -> Self {
+        Self { max, held: HashMap::new(), total: 0 }
     }
 
-    /// Takes a place. Returns `false` if the template has its share or every place is taken.
-    pub fn take(&mut self, template: &TemplateName) -> bool {
+    /// Takes a place. Returns `false` if the template has its share or every place is taken. A single
+    /// template may hold every place.
+    pub fn take(&mut self, template: &TemplateName, templates: usize) -> bool {
         let free = self.max.saturating_sub(self.total);
         let held = self.held.get(template).copied().unwrap_or(0);
-        if free == 0 || (self.is_shared && held >= free) {
+        if free == 0 || (templates > 1 && held >= free) {
             return false;
         }
         self.held.insert(template.clone(), held + 1);
@@ -64,31 +63,31 @@ mod tests {
         TemplateName::try_from(name).unwrap()
     }
 
-    fn take_all(share: &mut FairShare, name: &str) -> usize {
-        std::iter::from_fn(|| share.take(&template(name)).then_some(())).count()
+    fn take_all(share: &mut FairShare, name: &str, templates: usize) -> usize {
+        std::iter::from_fn(|| share.take(&template(name), templates).then_some(())).count()
     }
 
     #[test]
     fn flood_of_one_template_leaves_places_for_the_others() {
-        let mut share = FairShare::new(256, 3);
-        assert_eq!(take_all(&mut share, "loud"), 128);
-        assert_eq!(take_all(&mut share, "second"), 64);
-        assert!(take_all(&mut share, "third") > 0);
+        let mut share = FairShare::new(256);
+        assert_eq!(take_all(&mut share, "loud", 3), 128);
+        assert_eq!(take_all(&mut share, "second", 3), 64);
+        assert!(take_all(&mut share, "third", 3) > 0);
     }
 
     #[test]
     fn single_template_uses_every_place() {
-        let mut share = FairShare::new(7, 1);
-        assert_eq!(take_all(&mut share, "only"), 7);
+        let mut share = FairShare::new(7);
+        assert_eq!(take_all(&mut share, "only", 1), 7);
     }
 
     #[test]
     fn returned_place_is_free_again() {
-        let mut share = FairShare::new(1, 2);
-        assert!(share.take(&template("a")));
-        assert!(!share.take(&template("b")));
+        let mut share = FairShare::new(1);
+        assert!(share.take(&template("a"), 2));
+        assert!(!share.take(&template("b"), 2));
         share.give_back(&template("a"));
-        assert!(share.take(&template("b")));
+        assert!(share.take(&template("b"), 2));
     }
 
     proptest! {
@@ -96,12 +95,12 @@ mod tests {
         fn any_sequence_keeps_the_bound_and_counts_correctly(
             max in 0usize..20, steps in prop::collection::vec((any::<bool>(), 0usize..4), 0..200)
         ) {
-            let mut share = FairShare::new(max, 4);
+            let mut share = FairShare::new(max);
             let mut held = [0usize; 4];
             for (is_take, n) in steps {
                 let name = template(&format!("t{n}"));
                 if is_take {
-                    held[n] += usize::from(share.take(&name));
+                    held[n] += usize::from(share.take(&name, 4));
                 } else {
                     held[n] = held[n].saturating_sub(1);
                     share.give_back(&name);

@@ -6,7 +6,8 @@ use crate::{
     contract::{
         job::{
             ANNOTATION_JOB_NAME, ANNOTATION_REQUEST_HASH, ANNOTATION_REQUEST_ID, ANNOTATION_REQUEST_SEQ,
-            ANNOTATION_SUBMITTER, LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE, MANAGED_BY,
+            ANNOTATION_SUBMITTER, ANNOTATION_TEMPLATE_HASH, LABEL_MANAGED_BY, LABEL_NAME, LABEL_TEMPLATE,
+            MANAGED_BY,
         },
         rejection::{Reason, Rejection},
         submitter::Submitter,
@@ -37,6 +38,7 @@ pub fn build(request: &Request, template: &Template, context: &TraceContext) -> 
     });
     edit(&mut job, &["metadata", "annotations"], |annotations| {
         add_annotations(annotations, request, context.trace.as_ref());
+        annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), template.hash.as_str().into());
     });
     edit(&mut job, &["metadata", "labels"], |labels| add_labels(labels, request));
     edit(&mut job, &["spec", "template", "metadata", "labels"], |labels| add_labels(labels, request));
@@ -147,6 +149,7 @@ mod tests {
         assert_eq!(annotations["natsjobs.dev/request-id"], "id-1");
         assert_eq!(annotations["natsjobs.dev/request-seq"], "17");
         assert_eq!(annotations["natsjobs.dev/request-hash"], request.hash);
+        assert_eq!(annotations["natsjobs.dev/template-hash"], simple().hash);
         assert!(!annotations.contains_key("natsjobs.dev/outcome"));
         assert!(!annotations.contains_key("natsjobs.dev/traceparent"));
     }

@@ -99,6 +99,7 @@ impl CompactJob {
             cancelled: false,
             creation_time: None,
             trace: Trace::from_headers(parent.as_deref(), state.as_deref()),
+            template_hash: None,
             submitter,
             status: JobStatus::published(serde_json::from_str(status).ok()?, self.truncated),
         })

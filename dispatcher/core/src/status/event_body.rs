@@ -89,6 +89,11 @@ pub fn status_event(job: &JobState, last: &LastEvent, body: &EventBody, time: &s
         uid: job.uid.clone(),
         request_id: job.request_id.clone(),
         request_seq: job.request_seq,
+        template_hash: job
+            .template_hash
+            .as_deref()
+            .filter(|_| last.event == EventType::Added)
+            .map(str::to_owned),
         submitter: job.submitter.as_deref().cloned(),
         resource_version: last.resource_version.to_string(),
         time: time.to_owned(),

@@ -9,19 +9,20 @@ use jsonschema::Validator;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    contract::{names::TemplateName, prefixed},
+    contract::{hex::to_hex, names::TemplateName, prefixed},
     template::{
         parameters::DRAFT,
         problem::{self, Problem},
     },
 };
 
-/// The `apiVersion` of a template.
-const API_VERSION: &str = prefixed!("v1alpha1");
+/// The `apiVersion` of a template, as a file and as an object.
+pub const API_VERSION: &str = prefixed!("v1alpha1");
 /// The `kind` of a template.
-const KIND: &str = "JobTemplate";
+pub const KIND: &str = "JobTemplate";
 /// The longest name prefix, in bytes: it leaves room for a part that differs.
 const MAX_NAME_PREFIX: u16 = 40;
 /// The largest number of log lines that a template can set.
@@ -29,6 +30,8 @@ const MAX_LOG_LINES: u16 = 1000;
 /// The largest log tail, in bytes. An outcome contains the log tails of several attempts and must
 /// fit into a NATS message (1 MiB by default).
 const MAX_LOG_BYTES: u32 = 16 * 1024;
+/// The digits of a template's hash. A label or annotation value has room for them.
+const HASH_DIGITS: usize = 16;
 
 /// One type of Job: the parameters of a request, and the Job that a request becomes.
 #[derive(Deserialize, JsonSchema)]
@@ -47,6 +50,13 @@ pub(super) struct File {
     pub(super) metadata: Metadata,
     /// The template.
     pub(super) spec: Spec,
+}
+
+/// A file that satisfies the schema, and the hash of its spec.
+pub(super) struct Document {
+    pub(super) file: File,
+    /// The start of the SHA-256 of the spec, in hex, independent of white space and key order.
+    pub(super) hash: String,
 }
 
 /// The metadata of a template.
@@ -85,6 +95,10 @@ pub(super) struct Spec {
     /// The size of the log tail in the attempt of a failed pod; `false` for no log tail.
     #[serde(default)]
     pub(super) log_tail: LogTailSetting,
+    /// What happens to the queued requests when the template is deleted. Applies to `JobTemplate`
+    /// objects and to files that are removed while the dispatcher runs.
+    #[serde(default)]
+    pub(super) deletion_policy: DeletionPolicy,
     /// A `batch/v1` Job. Its string values may contain `${parameter}`.
     #[schemars(schema_with = "schema_of_job")]
     pub(super) job: Value,
@@ -96,6 +110,16 @@ pub(super) struct Spec {
 pub(super) struct Limits {
     /// The largest number of unfinished Jobs. Further requests wait in the stream.
     pub(super) max_active: Option<NonZeroU32>,
+}
+
+/// What happens to the queued requests of a deleted template.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They still become Jobs.
+    #[default]
+    Finish,
+    /// They become dead letters with the reason `TemplateDeleted`.
+    Reject,
 }
 
 /// The maximum size of a log tail, the last lines of a failed pod's log in its attempt.
@@ -206,14 +230,25 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(File).to
 static VALIDATOR: LazyLock<Result<Validator, String>> =
     LazyLock::new(|| jsonschema::options().offline().build(&SCHEMA).map_err(|error| error.to_string()));
 
-impl File {
-    /// Parses a file and validates it against the schema.
+impl Document {
+    /// Parses the text of a file.
+    ///
+    /// # Errors
+    /// As [`Self::of_value`], and if the text is not YAML.
     pub(super) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let one = |problem| vec![problem];
         // YAML 1.2: `n`, `off` and `yes` are strings.
         let options = serde_saphyr::options! { strict_booleans: true };
-        let value: Value = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|e| one(Problem::of_file(format!("not valid YAML: {e}"))))?;
+        let value = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|e| vec![Problem::of_file(format!("not valid YAML: {e}"))])?;
+        Self::of_value(value)
+    }
+
+    /// Validates a document against the schema.
+    ///
+    /// # Errors
+    /// The problems of the document.
+    pub(super) fn of_value(value: Value) -> Result<Self, Vec<Problem>> {
+        let one = |problem| vec![problem];
         let validator = VALIDATOR.as_ref().map_err(|e| one(Problem::of_file(e.clone())))?;
         let problems: Vec<Problem> = validator
             .iter_errors(&value)
@@ -224,7 +259,16 @@ impl File {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let hash = hash_of(value.get("spec"));
         serde_path_to_error::deserialize(value)
+            .map(|file| Self { file, hash })
             .map_err(|e| one(Problem::at(e.path().to_string(), e.inner().to_string())))
     }
+}
+
+fn hash_of(spec: Option<&Value>) -> String {
+    let mut spec = spec.cloned().unwrap_or_default();
+    spec.sort_all_objects();
+    let digest = to_hex(&Sha256::digest(spec.to_string()));
+    digest.chars().take(HASH_DIGITS).collect()
 }

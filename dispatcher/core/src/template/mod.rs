@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::{
     fields::Fields,
@@ -17,12 +17,14 @@ use crate::contract::names::{JobName, TemplateName};
 
 mod bounds;
 mod candidates;
+pub mod catalog;
 mod enumerations;
 mod fields;
 mod file;
 mod manifest;
 mod naming;
 pub(crate) mod object;
+pub mod object_status;
 mod parameter;
 mod parameters;
 mod pattern;
@@ -32,7 +34,7 @@ mod quantity;
 mod render;
 mod scalar;
 
-pub use file::{LogTail, schema};
+pub use file::{API_VERSION, DeletionPolicy, KIND, LogTail, schema};
 pub use parameters::{Parameters, RESERVED};
 pub use pattern::Pattern;
 pub use policy::{ImagePattern, Policy};
@@ -53,6 +55,10 @@ pub struct Template {
     pub max_active: Option<NonZeroU32>,
     /// How much of a pod's log its attempt carries; `None` for nothing.
     pub log_tail: Option<LogTail>,
+    /// What happens to the queued requests when the template is deleted.
+    pub deletion_policy: DeletionPolicy,
+    /// The start of the SHA-256 of the document, in hex. It identifies the version of the template.
+    pub hash: String,
     /// Fields of the manifest that this version does not know. They are passed through, since the
     /// cluster may know them.
     pub warnings: Vec<Problem>,
@@ -68,8 +74,23 @@ impl Template {
     /// # Errors
     /// All problems of the text, except those that others hide.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let file::File { metadata, spec, .. } = file::File::parse(text)?;
+        Self::of_document(file::Document::parse(text)?)
+    }
+
+    /// Validates a `JobTemplate` object of the API server. Of its metadata, only the name counts.
+    ///
+    /// # Errors
+    /// All problems of the object, except those that others hide.
+    pub fn of_object(name: &str, spec: &Value) -> Result<Self, Vec<Problem>> {
+        let document =
+            json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec});
+        Self::of_document(file::Document::of_value(document)?)
+    }
+
+    fn of_document(document: file::Document) -> Result<Self, Vec<Problem>> {
+        let file::Document { file: file::File { metadata, spec, .. }, hash } = document;
         Self::build(metadata.name, spec)
+            .map(|template| Self { hash, ..template })
             .map_err(|problems| problems.into_iter().map(|problem| problem.within("spec")).collect())
     }
 
@@ -94,6 +115,8 @@ impl Template {
                 ttl_seconds,
                 max_active: spec.limits.max_active,
                 log_tail: spec.log_tail.bounds(),
+                deletion_policy: spec.deletion_policy,
+                hash: String::new(),
                 warnings: found.warnings.into_iter().map(|warning| warning.within("spec")).collect(),
                 prefixes,
                 renderer: Renderer::new(&manifest),
@@ -141,6 +164,22 @@ impl Template {
     #[must_use]
     pub fn request_schema(&self) -> Value {
         self.parameters.request_schema(self.prefixes.own())
+    }
+
+    /// What decides the default name of a request: `spec.jobName`, and the default of each parameter
+    /// that it refers to. With the same rule, every version gives a request the same name.
+    #[must_use]
+    pub fn naming_rule(&self) -> String {
+        let conversions = self.job_name.references().map(|name| (name, self.parameters.conversion(name)));
+        json!({"jobName": format!("{:?}", self.job_name), "parameters": conversions.collect::<BTreeMap<_, _>>()})
+            .to_string()
+    }
+
+    /// Whether both behave in the same way: the same document, limits of the operator, and reserved
+    /// prefixes.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.hash, &self.prefixes, &self.policy)
+            == (&other.name, &other.hash, &other.prefixes, &other.policy)
     }
 
     /// Why no Job of this template can have the name; `None` if it can.

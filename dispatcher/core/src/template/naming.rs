@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The prefixes that the names of a template's Jobs must and must not have.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Prefixes {
     own: Option<String>,
     /// The prefixes of the other templates.
@@ -17,7 +17,7 @@ pub(super) struct Prefixes {
 }
 
 /// A prefix of a template.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reserved {
     prefix: String,
     template: TemplateName,

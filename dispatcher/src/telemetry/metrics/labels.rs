@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
-    sync::{Arc, OnceLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use dispatcher_core::contract::names::TemplateName;
@@ -56,10 +56,13 @@ pub(crate) enum Watched {
     Events,
     /// Jobs that are created with an outcome label.
     LabelledJobs,
+    /// `JobTemplate` objects.
+    JobTemplates,
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 4] = [Self::Jobs, Self::Pods, Self::Events, Self::LabelledJobs];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Jobs, Self::Pods, Self::Events, Self::LabelledJobs, Self::JobTemplates];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +70,7 @@ impl Watched {
             Self::Pods => "pods",
             Self::Events => "events",
             Self::LabelledJobs => "labelled_jobs",
+            Self::JobTemplates => "job_templates",
         }
     }
 }
@@ -169,32 +173,43 @@ type Templates = BTreeMap<TemplateName, (Label, Option<NonZeroU32>)>;
 
 /// The served templates; empty until they are loaded.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TemplateLabels(Arc<OnceLock<Templates>>);
+pub(super) struct TemplateLabels(Arc<RwLock<Templates>>);
 
 impl TemplateLabels {
-    /// Sets the templates. Only the first call has an effect.
-    pub(super) fn set(&self, templates: impl Iterator<Item = (TemplateName, Option<NonZeroU32>)>) {
-        let templates = templates.map(|(name, limit)| {
-            let label = Label::from(name.as_ref());
-            (name, (label, limit))
-        });
-        let _ = self.0.set(templates.collect());
+    /// Replaces the templates. Returns the labels of the new ones.
+    pub(super) fn set(
+        &self,
+        templates: impl Iterator<Item = (TemplateName, Option<NonZeroU32>)>,
+    ) -> Vec<Label> {
+        let next: Templates = templates
+            .map(|(name, limit)| {
+                let label = Label::from(name.as_ref());
+                (name, (label, limit))
+            })
+            .collect();
+        let mut served = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let added = next.iter().filter(|(name, _)| !served.contains_key(*name));
+        let added = added.map(|(_, (label, _))| label.clone()).collect();
+        *served = next;
+        added
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Templates> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The label of a template.
     pub(super) fn label(&self, template: &TemplateName) -> Label {
-        let served = self.0.get().and_then(|templates| templates.get(template));
-        served.map_or_else(|| OTHER_TEMPLATE.into(), |(label, _)| label.clone())
+        self.read().get(template).map_or_else(|| OTHER_TEMPLATE.into(), |(label, _)| label.clone())
     }
 
     /// The labels of all served templates.
     pub(super) fn labels(&self) -> Vec<Label> {
-        self.0.get().into_iter().flatten().map(|(_, (label, _))| label.clone()).collect()
+        self.read().values().map(|(label, _)| label.clone()).collect()
     }
 
     /// The concurrency limits of the templates that have one.
     pub(super) fn limits(&self) -> Vec<(Label, NonZeroU32)> {
-        let templates = self.0.get().into_iter().flatten();
-        templates.filter_map(|(_, (label, limit))| Some((label.clone(), (*limit)?))).collect()
+        self.read().values().filter_map(|(label, limit)| Some((label.clone(), (*limit)?))).collect()
     }
 }

@@ -11,7 +11,6 @@ mod instruments;
 mod labels;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -87,12 +86,12 @@ impl Metrics {
         Self(Arc::new(Inner { registry, instruments, templates, queues }))
     }
 
-    /// Sets the served templates, once, and creates all their series with the value 0, so that
+    /// Sets the served templates, and creates all series of new ones with the value 0, so that
     /// Prometheus sees the first event of each as an increase.
-    pub(crate) fn set_templates(&self, served: &HashMap<TemplateName, Arc<Template>>) {
+    pub(crate) fn set_templates<'a>(&self, served: impl IntoIterator<Item = &'a Template>) {
         let Inner { instruments, templates, .. } = &*self.0;
-        templates.set(served.values().map(|template| (template.name.clone(), template.max_active)));
-        for template in templates.labels() {
+        let served = served.into_iter().map(|template| (template.name.clone(), template.max_active));
+        for template in templates.set(served) {
             instruments.create_template_series(&template);
         }
     }

@@ -23,9 +23,9 @@ fn serving() -> Metrics {
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../deploy/templates/{name}.yaml"));
         let mut template = Template::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
         template.max_active = (name == "memory").then(|| 3.try_into().unwrap());
-        (template.name.clone(), Arc::new(template))
+        template
     };
-    metrics.set_templates(&["simple", "memory"].map(template).into());
+    metrics.set_templates(&["simple", "memory"].map(template));
     metrics.nats_opened("dispatcher intake");
     metrics
 }

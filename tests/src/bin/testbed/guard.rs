@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use dispatcher_tests::{docker as engine, paths};
-use serde_json::{Value, json};
+use dispatcher_tests::paths;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,8 +29,8 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
         true => control_groups::make(folder.path()),
         false => Ok(()),
     };
-    let inner = groups
-        .and_then(|()| inside("kubernetes-inside", &[folder.path().as_os_str(), options.as_ref()], false));
+    let inner =
+        groups.and_then(|()| inside("kubernetes-inside", &[folder.path().as_os_str(), options.as_ref()]));
     let code = match inner {
         Ok(inner) => relay(inner).await,
         Err(error) => fail(&error),
@@ -39,11 +39,8 @@ pub(crate) async fn kubernetes(options: &str) -> ExitCode {
     code
 }
 
-/// `testbed docker`. A command runs with `DOCKER_HOST` set, even if the engine is the machine's.
-pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
-    if let (Some(command), Some(host)) = (command, engine::running()) {
-        return with_engine(command, &host).await;
-    }
+/// `testbed docker`.
+pub(crate) async fn docker() -> ExitCode {
     if !rustix::process::geteuid().is_root() {
         return fail("no container engine is running, and only root can start one");
     }
@@ -51,47 +48,24 @@ pub(crate) async fn docker(command: Option<&[&str]>) -> ExitCode {
         Ok(made) => made,
         Err(error) => return fail(&error),
     };
-    let code = docker_in(folder.path(), command).await;
+    let code = docker_in(folder.path()).await;
     leftovers::remove(folder.path()).await;
     code
 }
 
-async fn docker_in(folder: &Path, command: Option<&[&str]>) -> ExitCode {
+async fn docker_in(folder: &Path) -> ExitCode {
     let bridge = match docker::create_bridge(folder).await {
         Ok(bridge) => bridge,
         Err(error) => return fail(&error),
     };
-    let args = [folder.as_os_str(), bridge.as_ref()];
-    let mut inner = match inside("docker-inside", &args, command.is_some()) {
-        Ok(inner) => inner,
-        Err(error) => return fail(&error),
-    };
-    let Some(command) = command else { return relay(inner).await };
-    let mut line = String::new();
-    if let Some(stdout) = inner.stdout.take() {
-        let _ = BufReader::new(stdout).read_line(&mut line).await;
-    }
-    let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-    let code = if let Some(host) = ready["host"].as_str() {
-        with_engine(command, host).await
-    } else {
-        eprintln!("testbed: start a container engine: {}", ready["error"].as_str().unwrap_or(&line));
-        ExitCode::FAILURE
-    };
-    end(inner).await;
-    code
-}
-
-async fn with_engine(command: &[&str], host: &str) -> ExitCode {
-    let [program, args @ ..] = command else { return fail("no command") };
-    match Command::new(program).args(args).env("DOCKER_HOST", host).status().await {
-        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
-        Err(error) => fail(&format!("{program}: {error}")),
+    match inside("docker-inside", &[folder.as_os_str(), bridge.as_ref()]) {
+        Ok(inner) => relay(inner).await,
+        Err(error) => fail(&error),
     }
 }
 
 /// Starts the inner process; as root, in new namespaces.
-fn inside(verb: &str, args: &[&std::ffi::OsStr], read: bool) -> Result<Child, String> {
+fn inside(verb: &str, args: &[&std::ffi::OsStr]) -> Result<Child, String> {
     let own = std::env::current_exe().map_err(|error| format!("path of this program: {error}"))?;
     let mut command = match rustix::process::geteuid().is_root() {
         true => {
@@ -103,9 +77,6 @@ fn inside(verb: &str, args: &[&std::ffi::OsStr], read: bool) -> Result<Child, St
         false => Command::new(&own),
     };
     command.arg(verb).args(args).process_group(0).stdin(Stdio::piped());
-    if read {
-        command.stdout(Stdio::piped());
-    }
     command.spawn().map_err(|error| format!("testbed {verb}: {error}"))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! testbed kubernetes [OPTIONS]     a Kubernetes; OPTIONS is JSON, see `dispatcher_tests::Options`
-//! testbed docker [-- COMMAND...]   a container engine; if there is a COMMAND, until it exits
+//! testbed docker                   a container engine
 //! testbed nats PORT                a NATS server in a container, on this port
 //! testbed run PROGRAM              a program; JSON, see `dispatcher_tests::helper::Program`
 //! ```
@@ -43,15 +43,12 @@ fn main() -> ExitCode {
             ["kubernetes"] => guard::kubernetes("{\"node\":true}").await,
             ["kubernetes", options] => guard::kubernetes(options).await,
             ["kubernetes-inside", folder, options] => control_plane::serve(folder, options).await,
-            ["docker"] => guard::docker(None).await,
-            ["docker", "--", command @ ..] => guard::docker(Some(command)).await,
+            ["docker"] => guard::docker().await,
             ["docker-inside", folder, bridge] => docker::serve(folder, bridge).await,
             ["nats", port] => nats::serve(port).await,
             ["run", program] => run::serve(program).await,
             _ => {
-                eprintln!(
-                    "usage: testbed kubernetes [OPTIONS] | docker [-- COMMAND...] | nats PORT | run PROGRAM"
-                );
+                eprintln!("usage: testbed kubernetes [OPTIONS] | docker | nats PORT | run PROGRAM");
                 ExitCode::from(2)
             }
         }

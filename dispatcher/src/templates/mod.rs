@@ -1,4 +1,7 @@
-//! Loads template files with the operator's limits: at start, for `check`, and for printed definitions.
+//! The templates: files with the operator's limits, and the set that is in use.
+
+pub(crate) mod folder;
+pub(crate) mod served;
 
 use std::{
     fs, io,
@@ -72,6 +75,18 @@ pub(crate) fn load_file(
         problems.extend(others.iter().find_map(|other| template.name_conflict(other)));
     }
     if problems.is_empty() { Ok(template) } else { Err(in_file(problems)) }
+}
+
+/// The template, if the operator's limits and the consumer's `ack_wait` allow it.
+///
+/// # Errors
+/// Its problems.
+pub(crate) fn within_limits(
+    parsed: Result<Template, Vec<Problem>>,
+    policy: &Arc<Policy>,
+) -> Result<Template, Vec<Problem>> {
+    let template = parsed?.with_policy(policy.clone())?;
+    ttl_problem(&template, ACK_WAIT).map_or(Ok(template), |problem| Err(vec![problem]))
 }
 
 /// A Job must not expire before its request is acked, since a redelivery looks for it.
