@@ -13,6 +13,8 @@ export class Detail {
   #timer = null;
   #opener = null;
   #number = 0;
+  #cancelled = null;
+  #button = null;
 
   /** `cancel` makes the button that cancels a Job, if the console can. */
   constructor(store, cancel) {
@@ -80,7 +82,7 @@ export class Detail {
       element("div", { class: "title" }, element("h2", {}, row.name), close),
       element("p", { class: "note", role: "status" }, note),
       this.#facts(row, events),
-      this.#store.hello.mode === "write" && !isFinal(row.state) && this.#cancel(row),
+      this.#store.hello.mode === "write" && !isFinal(row.state) && this.#cancelOf(row),
       element("h3", {}, `Attempts (${attempts.length})`),
       attempts.length ? attempts.map((attempt, index) => drawAttempt(attempt, index === attempts.length - 1))
         : element("p", { class: "note" }, "No pod has ended."),
@@ -98,6 +100,15 @@ export class Detail {
     }
     if (focused) this.#panel.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     this.#panel.scrollTop = scroll;
+  }
+
+  // One button for each Job: a new event must not forget the first of its two clicks.
+  #cancelOf(row) {
+    if (this.#cancelled !== row.id) {
+      this.#cancelled = row.id;
+      this.#button = this.#cancel(row);
+    }
+    return this.#button;
   }
 
   #facts(row, events) {
