@@ -113,6 +113,9 @@ DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS: {{ include "dispatcher.text" $limits
 {{- if ne (empty .Values.submitterKey.secret) (empty .Values.submitterKey.key) -}}
 {{- fail "submitterKey.secret and submitterKey.key: set both or none" -}}
 {{- end -}}
+{{- if ne (empty .Values.consoleToken.secret) (empty .Values.consoleToken.key) -}}
+{{- fail "consoleToken.secret and consoleToken.key: set both or none" -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* Binds the Role `name` in `namespace` to the ServiceAccount of the dispatcher. */ -}}

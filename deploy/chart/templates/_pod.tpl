@@ -29,7 +29,7 @@ securityContext:
   runAsNonRoot: true
   runAsUser: 65532
   runAsGroup: 65532
-  {{- if or .Values.nats.credentials.secret .Values.nats.tls.secret .Values.submitterKey.secret }}
+  {{- if or .Values.nats.credentials.secret .Values.nats.tls.secret .Values.submitterKey.secret .Values.consoleToken.secret }}
   # This group may read the files of the Secrets.
   fsGroup: 65532
   {{- end }}
@@ -96,6 +96,10 @@ env:
   - name: DISPATCHER_SUBMITTER_KEY
     value: {{ printf "/etc/dispatcher/submitter/%s" . | toYaml }}
   {{- end }}
+  {{- with .Values.consoleToken.key }}
+  - name: DISPATCHER_CONSOLE_TOKEN_FILE
+    value: {{ printf "/etc/dispatcher/console/%s" . | toYaml }}
+  {{- end }}
   {{- with .Values.extraEnv }}{{ toYaml . | nindent 2 }}{{ end }}
 envFrom:
   - configMapRef:
@@ -125,6 +129,11 @@ volumeMounts:
     mountPath: /etc/dispatcher/submitter
     readOnly: true
   {{- end }}
+  {{- if .Values.consoleToken.secret }}
+  - name: console
+    mountPath: /etc/dispatcher/console
+    readOnly: true
+  {{- end }}
   {{- with .Values.extraVolumeMounts }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end -}}
 
@@ -149,6 +158,12 @@ volumeMounts:
 - name: submitter
   secret:
     secretName: {{ .Values.submitterKey.secret | toYaml }}
+    defaultMode: 288 # 0440
+{{- end }}
+{{- if .Values.consoleToken.secret }}
+- name: console
+  secret:
+    secretName: {{ .Values.consoleToken.secret | toYaml }}
     defaultMode: 288 # 0440
 {{- end }}
 {{- with .Values.extraVolumes }}

@@ -78,7 +78,7 @@ async fn contradicting_values_are_refused() {
 }
 
 /// The values that set the variables which `settings` does not have.
-const ELSEWHERE: [(&str, &str); 22] = [
+const ELSEWHERE: [(&str, &str); 23] = [
     ("NATS_URL", "nats.url"),
     ("NATS_CREDS", "nats.credentials.creds"),
     ("NATS_NKEY", "nats.credentials.nkey"),
@@ -100,6 +100,7 @@ const ELSEWHERE: [(&str, &str); 22] = [
     ("DISPATCHER_ALLOWED_CSI_DRIVERS", "limits.allowedCSIDrivers"),
     ("DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS", "limits.defaultActiveDeadlineSeconds"),
     ("DISPATCHER_SUBMITTER_KEY", "submitterKey"),
+    ("DISPATCHER_CONSOLE_TOKEN_FILE", "consoleToken"),
     // The probes and the PodMonitor use its port.
     ("DISPATCHER_ADMIN_ADDR", "fixed"),
 ];
