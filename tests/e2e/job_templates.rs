@@ -213,6 +213,26 @@ async fn apply_refuses_what_the_api_server_can_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn object_cannot_exceed_the_limits_of_the_operator() {
+    only_on_kubernetes!("the local cluster has no custom resources");
+    let (env, objects, folder) = or_skip!(environment().await);
+    let limited = dispatcher(&env, &folder).env("DISPATCHER_ALLOWED_IMAGES", "other:*");
+    let dispatcher = limited.start().await;
+    objects.apply("image", &template("image", "")).await;
+    let mut host = template("host", "");
+    host["spec"]["job"]["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+    objects.apply("host", &host).await;
+    for (name, field) in [("image", "image"), ("host", "hostNetwork")] {
+        let status = objects.until_ready(name, "Invalid").await;
+        let message = status["conditions"][0]["message"].as_str().unwrap();
+        assert!(message.contains(field), "{message}");
+        assert!(status["hash"].is_null());
+        assert!(publish(&env, name, json!({"who": "a"})).await.is_err(), "no subject exists for {name}");
+    }
+    assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deletion_finishes_the_queue_or_rejects_it() {
     only_on_kubernetes!("the local cluster has no custom resources");
     let (env, objects, folder) = or_skip!(environment().await);
