@@ -213,6 +213,22 @@ async fn apply_refuses_what_the_api_server_can_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deleted_object_without_a_valid_version_disappears() {
+    only_on_kubernetes!("the local cluster has no custom resources");
+    let (env, objects, folder) = or_skip!(environment().await);
+    let dispatcher = dispatcher(&env, &folder).start().await;
+    objects.apply("greet", &template("greet", "")).await;
+    objects.until_ready("greet", "InUse").await;
+    assert_eq!(dispatcher.terminate().await, Some(0));
+    let job = json!({"job": {"metadata": {"labels": {"team": "${undeclared}"}}}});
+    objects.patch_spec("greet", job).await.unwrap();
+    dispatcher.restart().await;
+    objects.until_ready("greet", "Invalid").await;
+    objects.delete("greet").await;
+    objects.until_gone("greet").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn object_cannot_exceed_the_limits_of_the_operator() {
     only_on_kubernetes!("the local cluster has no custom resources");
     let (env, objects, folder) = or_skip!(environment().await);

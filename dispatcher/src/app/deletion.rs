@@ -10,7 +10,10 @@ use dispatcher_core::{
     contract::names::TemplateName,
     template::catalog::{Entry, Source},
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use crate::{
     app::objects::ObjectClient,
@@ -18,6 +21,7 @@ use crate::{
     nats::{jobs_stream::JobsStream, provision::Provision},
     telemetry::health::Component,
     templates::served::ServedTemplates,
+    watch::job_templates::{FINALIZER, JobTemplates},
 };
 
 /// The pause between two rounds.
@@ -32,8 +36,8 @@ pub(super) struct Deletion {
     pub(super) jobs: JobsStream,
     pub(super) templates: ServedTemplates,
     pub(super) leadership: Leadership,
-    /// The objects, if they are used.
-    pub(super) objects: Option<ObjectClient>,
+    /// The objects, if they are used, and their last state.
+    pub(super) objects: Option<(ObjectClient, watch::Receiver<JobTemplates>)>,
     /// Receives each template whose deletion is complete.
     pub(super) deleted: mpsc::Sender<TemplateName>,
     pub(super) health: Component,
@@ -55,6 +59,11 @@ impl Deletion {
                     Err(error) => problems.push(format!("deletion of template {name}: {error}")),
                 }
             }
+            for name in self.unused_objects() {
+                if let Err(error) = self.release_unused(&name).await {
+                    problems.push(format!("deletion of JobTemplate {name}: {error}"));
+                }
+            }
             self.health.warnings(problems);
             self.health.ready();
             sleep(INTERVAL).await;
@@ -66,14 +75,47 @@ impl Deletion {
         let waits = matches!(entry.source, Source::File(_)) && began.elapsed() < FILE_GRACE;
         if waits || !self.leadership.is_ours() {
             // The leader has removed the consumer.
-            return Ok(self.jobs.queue(name).await?.is_none());
+            return self.provision.is_removed(&self.jobs, name).await;
         }
         if !self.provision.remove(&self.jobs, name).await? {
             return Ok(false);
         }
-        if let (Source::Object(object), Some(objects)) = (&entry.source, &self.objects) {
-            objects.release(object).await?;
+        if let (Source::Object(object), Some((client, _))) = (&entry.source, &self.objects) {
+            client.release(object).await?;
         }
         Ok(true)
+    }
+
+    /// The deleted objects that wait for their finalizer although no version of them is in use: the
+    /// last one was not valid when this process started.
+    fn unused_objects(&self) -> Vec<String> {
+        let Some((_, observed)) = &self.objects else { return Vec::new() };
+        let (catalog, observed) = (self.templates.catalog(), observed.borrow().clone());
+        let objects = observed.iter().flat_map(|objects| objects.iter());
+        let is_unused = |name: &str| {
+            let source = Source::Object(name.to_owned());
+            !catalog.entries().any(|(_, entry)| entry.source == source)
+        };
+        let waits = objects.filter(|(name, object)| {
+            object.document.deleting
+                && object.finalizers.iter().any(|finalizer| finalizer == FINALIZER)
+                && is_unused(name)
+        });
+        waits.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Removes the finalizer of an unused object, if its queue is empty.
+    async fn release_unused(&self, name: &str) -> Result<(), String> {
+        let Some((client, _)) = self.objects.as_ref().filter(|_| self.leadership.is_ours()) else {
+            return Ok(());
+        };
+        // A file may define the template; then the queue is in use.
+        if let Ok(template) = TemplateName::try_from(name)
+            && self.templates.entry(&template).is_none()
+            && !self.provision.remove(&self.jobs, &template).await?
+        {
+            return Err("requests are queued, and no version is valid: correct the template".to_owned());
+        }
+        client.release(name).await
     }
 }

@@ -219,7 +219,7 @@ fn spawn_templates(
         jobs: parts.jobs_stream.clone(),
         templates: templates.clone(),
         leadership: leadership.clone(),
-        objects: client,
+        objects: client.zip(objects.clone()),
         deleted,
         health: health.component("template deletion"),
     };

@@ -125,10 +125,11 @@ impl Provision {
     /// If the server refuses or does not answer.
     pub(crate) async fn remove(&self, jobs: &JobsStream, template: &TemplateName) -> Result<bool, String> {
         let context = jobs.context();
-        let is_empty = |info: &consumer::Info| info.num_pending == 0 && info.num_ack_pending == 0;
         match jobs.queue(template).await? {
             None => return Ok(true),
-            Some(info) if !is_empty(&info) || self.verify_only => return Ok(false),
+            Some(info) if !is_empty(&info) => return Ok(false),
+            // An administrator removes the queue.
+            Some(_) if self.verify_only => return Ok(true),
             Some(_) => {}
         }
         self.set_subject(context, template, false).await?;
@@ -145,6 +146,20 @@ impl Provision {
         }
         tracing::info!(%template, "the template's subject and consumer are removed");
         Ok(true)
+    }
+
+    /// Whether the leader has removed the queue of a template; with `--no-provision`, whether it is
+    /// empty.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub(crate) async fn is_removed(
+        &self,
+        jobs: &JobsStream,
+        template: &TemplateName,
+    ) -> Result<bool, String> {
+        let queue = jobs.queue(template).await?;
+        Ok(queue.is_none_or(|info| self.verify_only && is_empty(&info)))
     }
 
     /// Adds the subject of a template to `JOBS`, or removes it.
@@ -284,6 +299,10 @@ impl Provision {
         }
         Ok(consumer)
     }
+}
+
+fn is_empty(queue: &consumer::Info) -> bool {
+    queue.num_pending == 0 && queue.num_ack_pending == 0
 }
 
 /// The server's information about a stream, if it exists.
