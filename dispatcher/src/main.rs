@@ -65,7 +65,7 @@ async fn run_command(command: Command) -> ExitCode {
             nats_config(&templates.folder, nack, output.as_deref()).map_err(RunError::Start)
         }
         Command::Completions { shell } => {
-            print!("{}", completions(shell));
+            print!("{}", completions(shell, Cli::command()));
             Ok(())
         }
         Command::Man { directory } => write_man_pages(&directory).map_err(RunError::Start),
@@ -189,7 +189,7 @@ fn write(path: &Path, content: &str) -> Result<(), StartError> {
 
 fn write_man_pages(directory: &Path) -> Result<(), StartError> {
     let error = |path: &Path, e: &std::io::Error| StartError::new("man", format!("{}: {e}", path.display()));
-    for (name, page) in man_pages().map_err(|e| error(directory, &e))? {
+    for (name, page) in man_pages(Cli::command()).map_err(|e| error(directory, &e))? {
         let path = directory.join(name);
         std::fs::write(&path, page).map_err(|e| error(&path, &e))?;
     }

@@ -2,17 +2,15 @@
 
 use std::io;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::cli::Cli;
-
-/// The script that completes the subcommands, flags and values in a shell.
+/// The script that completes the subcommands, flags and values of a command line in a shell.
 #[must_use]
-pub fn completions(shell: Shell) -> String {
+pub fn completions(shell: Shell, mut command: Command) -> String {
     let mut script = vec![];
-    clap_complete::generate(shell, &mut Cli::command(), "dispatcher", &mut script);
+    clap_complete::generate(shell, &mut command, "dispatcher", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -20,8 +18,8 @@ pub fn completions(shell: Shell) -> String {
 ///
 /// # Errors
 /// If a page cannot be rendered.
-pub fn man_pages() -> io::Result<Vec<(String, String)>> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+pub fn man_pages(command: Command) -> io::Result<Vec<(String, String)>> {
+    let mut command = command.disable_help_subcommand(true);
     // Sets the names of the subcommands' pages.
     command.build();
     let mut pages = vec![];
@@ -39,9 +37,10 @@ fn render(command: &Command, pages: &mut Vec<(String, String)>) -> io::Result<()
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
+    use clap::{CommandFactory, ValueEnum};
 
     use super::*;
+    use crate::cli::Cli;
 
     /// The text of a page without the escapes of roff.
     fn text(page: &str) -> String {
@@ -50,7 +49,7 @@ mod tests {
 
     #[test]
     fn every_subcommand_has_a_man_page_with_all_its_flags_and_variables() {
-        let pages = man_pages().unwrap();
+        let pages = man_pages(Cli::command()).unwrap();
         let command = Cli::command();
         let main = text(&pages[0].1);
         assert_eq!(pages[0].0, "dispatcher.1");
@@ -73,14 +72,14 @@ mod tests {
     #[test]
     fn man_pages_contain_no_value_of_the_environment() {
         let Ok(path) = std::env::var("PATH") else { return };
-        assert!(man_pages().unwrap().iter().all(|(_, page)| !text(page).contains(&path)));
-        assert_eq!(man_pages().unwrap(), man_pages().unwrap());
+        assert!(man_pages(Cli::command()).unwrap().iter().all(|(_, page)| !text(page).contains(&path)));
+        assert_eq!(man_pages(Cli::command()).unwrap(), man_pages(Cli::command()).unwrap());
     }
 
     #[test]
     fn completions_of_every_shell_contain_every_subcommand_and_flag() {
         for shell in Shell::value_variants() {
-            let script = completions(*shell);
+            let script = completions(*shell, Cli::command());
             for subcommand in Cli::command().get_subcommands() {
                 assert!(script.contains(subcommand.get_name()), "{shell}: {}", subcommand.get_name());
                 let flags = subcommand.get_opts().filter_map(clap::Arg::get_long);
