@@ -9,7 +9,8 @@ use kube::api::ListParams;
 
 use crate::scenario::{Scenario, repeat};
 
-const REQUESTS: usize = 1_000;
+/// The requests during each version, and the versions: 1,000 requests.
+const REQUESTS: usize = 200;
 const VERSIONS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,29 +20,28 @@ async fn template_is_changed_and_broken_while_replicas_are_killed() {
         let file = scenario.templates.path().join("simple.yaml");
         let shipped = std::fs::read_to_string(&file).unwrap();
         let mut valid = BTreeSet::from([Template::parse(&shipped).unwrap().hash]);
-        let ((), ()) = tokio::join!(scenario.load(0, REQUESTS), async {
-            for version in 1..=VERSIONS {
-                let changed =
-                    shipped.replacen("spec:\n", &format!("spec:\n  logTail: {{lines: {version}}}\n"), 1);
-                let hash = Template::parse(&changed).unwrap().hash;
+        for version in 0..VERSIONS {
+            let lines = version + 1;
+            let changed = shipped.replacen("spec:\n", &format!("spec:\n  logTail: {{lines: {lines}}}\n"), 1);
+            let hash = Template::parse(&changed).unwrap().hash;
+            valid.insert(hash.clone());
+            let killed = random.usize(0..2);
+            tokio::join!(scenario.load(version * REQUESTS, REQUESTS), async {
                 replace(&file, &changed);
                 for replica in replicas(scenario) {
-                    until("the changed template", TIMEOUT, || async {
-                        replica.log().contains(&hash).then_some(())
-                    })
-                    .await;
+                    let log = || async { replica.log().contains(&hash).then_some(()) };
+                    until("the changed template", TIMEOUT, log).await;
                 }
-                valid.insert(hash);
-                let killed = replicas(scenario)[random.usize(0..2)];
+                let killed = replicas(scenario)[killed];
                 killed.kill().await;
                 killed.keep_running().await;
                 replace(&file, "kind: [");
                 for replica in replicas(scenario) {
                     until_refused(replica).await;
                 }
-            }
-            replace(&file, &shipped);
-        });
+            });
+        }
+        replace(&file, &shipped);
         scenario.until_works("after").await;
         for job in scenario.env.namespace.jobs.list(&ListParams::default()).await.unwrap() {
             let annotations = job.metadata.annotations.unwrap_or_default();
