@@ -294,9 +294,12 @@ async fn request_is_submitted_and_cancelled_with_the_token_only() {
     browser.click("[data-view=jobs]").await;
     browser.until_text("#rows .row", "simple-job-by-console").await;
     browser.click("#rows .row").await;
-    browser.click("#detail .cancel").await;
-    browser.until_text("#detail .cancel", "Really cancel?").await;
-    browser.click("#detail .cancel").await;
+    let is_asked = "document.querySelector('#detail .cancel').textContent === 'Really cancel?'";
+    browser.click_until("#detail .cancel", is_asked).await;
+    // The button is disabled at the second click, and disappears with the end of the Job.
+    let is_sent = "(() => { const button = document.querySelector('#detail .cancel'); \
+                   return !button || button.disabled || button.textContent !== 'Really cancel?' })()";
+    browser.click_until("#detail .cancel", is_sent).await;
     assert_eq!(env.outcome("simple-job-by-console").await["result"], "Cancelled");
     browser.until_text("#rows .state", "Cancelled").await;
     assert!(!dispatcher.log().contains(TOKEN), "the log contains the token");

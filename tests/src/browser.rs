@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use crate::paths;
 use crate::wait::until;
 
+/// How many times a click is repeated that a redrawn page missed.
+const CLICKS: usize = 20;
 /// How long the browser may take for anything, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
@@ -227,6 +229,21 @@ impl Browser {
                 json!({"type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", params).await;
         }
+    }
+
+    /// Clicks until the JavaScript expression `effect` is true: a page that redraws the element between
+    /// the press and the release of the button gets no click.
+    ///
+    /// # Panics
+    /// If many clicks have no effect.
+    pub async fn click_until(&self, selector: &str, effect: &str) {
+        for _ in 0..CLICKS {
+            self.click(selector).await;
+            if self.evaluate(effect).await == true {
+                return;
+            }
+        }
+        panic!("{CLICKS} clicks on {selector} without the effect {effect}");
     }
 
     /// Presses a key, such as `Enter`, `ArrowDown` or `/`.
