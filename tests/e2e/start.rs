@@ -104,3 +104,12 @@ async fn api_server_that_rejects_the_credentials_ends_the_start() {
     let builder = env.dispatcher().env("KUBECONFIG", &kubeconfig);
     assert_refused(builder, "KUBECONFIG", "rejects the credentials").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_dispatcher_stops_without_aborting_a_task() {
+    let env = or_skip!(TestEnv::start().await);
+    let dispatcher = env.dispatcher().start().await;
+    assert_eq!(dispatcher.terminate().await, Some(0));
+    let log = dispatcher.log();
+    assert!(log.contains("\"stopped\"") && !log.contains("aborted"), "{log}");
+}

@@ -116,8 +116,11 @@ impl NatsService {
         self.health.ready();
         loop {
             tokio::select! {
-                Some((endpoint, message)) = open.calls.next() => {
-                    self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
+                // `None` once the last endpoint is closed; then the next turn can stop.
+                call = open.calls.next(), if !open.calls.is_empty() => {
+                    if let Some((endpoint, message)) = call {
+                        self.serve(endpoint, &message, &answerer, &limits, &mut tasks);
+                    }
                 }
                 () = templates.changed(), if !stop.is_cancelled() => {
                     self.follow_templates(&mut open, &discovery, &stop).await;
