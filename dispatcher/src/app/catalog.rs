@@ -1,16 +1,12 @@
 //! Keeps the catalog of templates up to date with the files and the `JobTemplate` objects.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use dispatcher_core::{
     contract::names::TemplateName,
     template::{
         Template,
-        catalog::{Catalog, Document, Refused, Source},
+        catalog::{Catalog, Refused},
     },
 };
 use tokio::{
@@ -48,18 +44,22 @@ pub(super) struct CatalogKeeper {
 impl CatalogKeeper {
     /// Follows the sources until the caller drops the future.
     pub(super) async fn run(mut self) {
-        let mut files = BTreeMap::new();
-        let mut folder_problem: Option<String>;
-        let mut removed = BTreeSet::new();
+        let mut folder_problem: Option<String> = None;
+        let (mut is_due, mut removed) = (true, None);
         loop {
-            let read = self.folder.read();
-            match read {
-                Ok(found) => (files, folder_problem) = (found, None),
+            let problem = match self.folder.read() {
+                Ok(is_changed) => {
+                    is_due |= is_changed;
+                    None
+                }
                 // A folder is empty while a volume is replaced: the files of before count.
-                Err(error) => folder_problem = self.objects.is_none().then(|| error.to_string()),
+                Err(error) => self.objects.is_none().then(|| error.to_string()),
+            };
+            is_due |= problem != folder_problem;
+            folder_problem = problem;
+            if is_due {
+                self.update(removed.take().as_ref(), folder_problem.as_deref());
             }
-            self.update(&files, &removed, folder_problem.as_deref());
-            removed.clear();
             let changed = async {
                 if let Some(objects) = &mut self.objects
                     && objects.changed().await.is_ok()
@@ -68,21 +68,19 @@ impl CatalogKeeper {
                 }
                 std::future::pending::<()>().await;
             };
-            tokio::select! {
-                () = sleep(INTERVAL) => {}
-                () = changed => {}
-                Some(name) = self.deleted.recv() => drop(removed.insert(name)),
-            }
+            is_due = tokio::select! {
+                () = sleep(INTERVAL) => false,
+                () = changed => true,
+                Some(name) = self.deleted.recv() => {
+                    removed = Some(name);
+                    true
+                }
+            };
         }
     }
 
-    fn update(
-        &self,
-        files: &BTreeMap<Source, Document>,
-        removed: &BTreeSet<TemplateName>,
-        folder_problem: Option<&str>,
-    ) {
-        let mut all = files.clone();
+    fn update(&self, removed: Option<&TemplateName>, folder_problem: Option<&str>) {
+        let mut all = self.folder.documents();
         if let Some(objects) = &self.objects {
             let objects = objects.borrow();
             if objects.is_none() {
@@ -92,17 +90,15 @@ impl CatalogKeeper {
             all.extend(documents(&objects));
         }
         let before = self.catalog.borrow().clone();
-        let (next, refused) = before.without(removed).update(&all);
+        let (next, refused) = without(&before, removed).update(&all);
         self.report(&before, &next, &refused, folder_problem);
         self.metrics.set_templates(next.entries().map(|(_, entry)| &*entry.template));
         if is_changed(&before, &next) {
             self.catalog.send_replace(Arc::new(next));
         }
-        self.refused.send_if_modified(|current| {
-            let changed = **current != refused;
-            *current = Arc::new(refused);
-            changed
-        });
+        if **self.refused.borrow() != refused {
+            self.refused.send_replace(Arc::new(refused));
+        }
         self.health.ready();
     }
 
@@ -129,6 +125,10 @@ impl CatalogKeeper {
         });
         self.health.warnings(refused.chain(folder.map(str::to_owned)).collect());
     }
+}
+
+fn without(catalog: &Catalog, removed: Option<&TemplateName>) -> Catalog {
+    removed.map_or_else(|| catalog.clone(), |name| catalog.without(name))
 }
 
 fn is_changed(before: &Catalog, next: &Catalog) -> bool {

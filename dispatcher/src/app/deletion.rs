@@ -21,7 +21,7 @@ use crate::{
     nats::{jobs_stream::JobsStream, provision::Provision},
     telemetry::health::Component,
     templates::served::ServedTemplates,
-    watch::job_templates::{FINALIZER, JobTemplates},
+    watch::job_templates::JobTemplates,
 };
 
 /// The pause between two rounds.
@@ -96,11 +96,8 @@ impl Deletion {
             let source = Source::Object(name.to_owned());
             !catalog.entries().any(|(_, entry)| entry.source == source)
         };
-        let waits = objects.filter(|(name, object)| {
-            object.document.deleting
-                && object.finalizers.iter().any(|finalizer| finalizer == FINALIZER)
-                && is_unused(name)
-        });
+        let waits =
+            objects.filter(|(name, object)| object.document.deleting && object.is_held && is_unused(name));
         waits.map(|(name, _)| name.clone()).collect()
     }
 

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use dispatcher_core::{
     contract::names::TemplateName,
     template::{
+        FINALIZER,
         catalog::{Refused, Source},
         object_status::ObjectState,
     },
@@ -23,10 +24,9 @@ use crate::{
     concurrency::ConcurrencyLimiter,
     kube::call,
     leadership::Leadership,
-    nats::jobs_stream::JobsStream,
-    telemetry::health::Component,
+    telemetry::{health::Component, metrics::Metrics},
     templates::served::ServedTemplates,
-    watch::job_templates::{FINALIZER, JobTemplateObject, JobTemplates},
+    watch::job_templates::{JobTemplateObject, JobTemplates},
 };
 
 /// The pause between two rounds of reports.
@@ -89,7 +89,8 @@ pub(super) struct ObjectReporter {
     pub(super) templates: ServedTemplates,
     pub(super) refused: watch::Receiver<Arc<Refused>>,
     pub(super) served: watch::Receiver<Arc<Served>>,
-    pub(super) jobs: JobsStream,
+    /// Has the last sample of each queue.
+    pub(super) metrics: Metrics,
     pub(super) limiter: ConcurrencyLimiter,
     pub(super) leadership: Leadership,
     /// Ready unless the API server refuses the reports.
@@ -122,9 +123,8 @@ impl ObjectReporter {
     }
 
     async fn report(&self, name: &str, object: &JobTemplateObject) -> Result<(), String> {
-        let state = self.state(name, object).await;
-        let is_held = object.finalizers.iter().any(|other| other == FINALIZER);
-        if state.hash.is_some() && !is_held && !object.document.deleting {
+        let state = self.state(name, object);
+        if state.hash.is_some() && !object.is_held && !object.document.deleting {
             self.client.hold(name).await?;
         }
         let status = state.status(&object.status, &now());
@@ -140,24 +140,20 @@ impl ObjectReporter {
         }
     }
 
-    async fn state(&self, name: &str, object: &JobTemplateObject) -> ObjectState {
+    fn state(&self, name: &str, object: &JobTemplateObject) -> ObjectState {
         let source = Source::Object(name.to_owned());
         let catalog = self.templates.catalog();
         let template = TemplateName::try_from(name).ok();
         let entry = template.as_ref().and_then(|name| catalog.get(name)).filter(|it| it.source == source);
         let problems = self.refused.borrow().get(&source).cloned().unwrap_or_default();
-        let queued = match (&template, entry) {
-            (Some(template), Some(_)) => self.jobs.queue(template).await.ok().flatten(),
-            _ => None,
-        };
-        let ack_pending = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let queue = entry.and_then(|entry| self.metrics.queue(&entry.template.name));
         ObjectState {
             generation: object.generation,
             problems,
             unserved: template.as_ref().and_then(|name| self.unserved(name)),
             deleting: object.document.deleting,
             hash: entry.map(|entry| entry.template.hash.clone()),
-            queued: queued.map(|info| info.num_pending.saturating_add(ack_pending(info.num_ack_pending))),
+            queued: queue.map(|queue| queue.pending.saturating_add(queue.ack_pending)),
             active: template.as_ref().map_or(0, |name| self.active(name)),
             limit: entry.and_then(|entry| entry.template.max_active).map(std::num::NonZeroU32::get),
         }

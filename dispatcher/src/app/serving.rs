@@ -6,11 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use dispatcher_core::{
     contract::names::TemplateName, request::fair_concurrency::Flow, template::catalog::Entry,
 };
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -68,8 +64,7 @@ struct Intake {
 /// A connection that receives requests.
 struct Receiver {
     connection: Connection,
-    templates: usize,
-    stop: CancellationToken,
+    close: CancellationToken,
 }
 
 #[derive(Default)]
@@ -78,7 +73,6 @@ struct Running {
     receivers: BTreeMap<usize, Receiver>,
     /// Ends with the name of a task that ended by itself.
     tasks: JoinSet<Result<(), String>>,
-    unserved: BTreeMap<TemplateName, String>,
 }
 
 impl Serving {
@@ -90,12 +84,12 @@ impl Serving {
         let mut running = Running::default();
         let mut templates = self.templates.clone();
         while !stop.is_cancelled() {
-            self.follow(&mut running, &stop).await;
-            let retry = Instant::now() + RETRY;
-            let waits = !running.unserved.is_empty();
+            let served = self.follow(&mut running, &stop).await;
+            let is_incomplete = served.values().any(Result::is_err);
+            self.report(served);
             tokio::select! {
                 () = templates.changed() => {}
-                () = sleep_until(retry), if waits => {}
+                () = sleep(RETRY), if is_incomplete => {}
                 Some(ended) = running.tasks.join_next() => {
                     ended.map_err(|error| error.to_string())??;
                 }
@@ -109,36 +103,35 @@ impl Serving {
     }
 
     /// Starts the intakes of new templates, passes on changes, and stops those of removed templates.
-    async fn follow(&mut self, running: &mut Running, stop: &CancellationToken) {
+    async fn follow(&mut self, running: &mut Running, stop: &CancellationToken) -> Served {
         let catalog = self.templates.catalog();
         let gone = |name: &TemplateName| catalog.get(name).is_none();
         let removed: Vec<_> = running.intakes.keys().filter(|name| gone(name)).cloned().collect();
         for name in removed {
             running.remove(&name);
         }
-        running.unserved.clear();
+        let mut served = Served::new();
         for (name, entry) in catalog.entries() {
-            if let Some(intake) = running.intakes.get(name) {
+            let result = if let Some(intake) = running.intakes.get(name) {
                 intake.version.send_replace(version(entry));
-                continue;
-            }
-            let started = stop.run_until_cancelled(self.start(entry, running, stop)).await;
-            if let Some(Err(error)) = started {
-                running.unserved.insert(name.clone(), error.to_string());
-            }
+                Ok(())
+            } else {
+                let started = stop.run_until_cancelled(self.start(entry, running, stop)).await;
+                started.unwrap_or(Ok(())).map_err(|error| error.to_string())
+            };
+            served.insert(name.clone(), result);
         }
-        let unserved = running.unserved.iter();
-        self.health
-            .warnings(unserved.map(|(name, e)| format!("template {name} is not served: {e}")).collect());
+        served
+    }
+
+    fn report(&self, served: Served) {
+        let unserved = served.iter().filter_map(|(name, result)| Some((name, result.as_ref().err()?)));
+        let warnings = unserved.map(|(name, error)| format!("template {name} is not served: {error}"));
+        self.health.warnings(warnings.collect());
         self.health.ready();
-        let served = running.intakes.keys().map(|name| (name.clone(), Ok(())));
-        let unserved = running.unserved.iter().map(|(name, error)| (name.clone(), Err(error.clone())));
-        let served: Served = served.chain(unserved).collect();
-        self.served.send_if_modified(|current| {
-            let changed = **current != served;
-            *current = Arc::new(served);
-            changed
-        });
+        if **self.served.borrow() != served {
+            self.served.send_replace(Arc::new(served));
+        }
     }
 
     async fn start(
@@ -154,37 +147,34 @@ impl Serving {
             let context = self.parts.jobs_stream.context();
             self.parts.provision.template(context, &name).await?
         };
-        let connection = self.receiver(&name, running, stop).await?;
+        let (number, connection) = self.receiver(&name, running, stop).await?;
         let (version, versions) = watch::channel(version(entry));
         let stop = stop.child_token();
-        if let Some(receiver) = running.receivers.get_mut(&connection) {
-            receiver.templates += 1;
-            let pull = self.pull_loop(queue, versions, &name, receiver.connection.clone());
-            let (task, stopped) = (format!("task `intake {name}` ended"), stop.clone());
+        let pull = self.pull_loop(queue, versions, &name, connection);
+        let (task, stopped) = (format!("task `intake {name}` ended"), stop.clone());
+        running.tasks.spawn(async move {
             let health = pull.health.clone();
-            running.tasks.spawn(async move {
-                pull.run(stopped.clone()).await;
-                health.remove();
-                if stopped.is_cancelled() { Ok(()) } else { Err(task) }
-            });
-        }
-        running.intakes.insert(name, Intake { version, stop, connection });
+            pull.run(stopped.clone()).await;
+            health.remove();
+            if stopped.is_cancelled() { Ok(()) } else { Err(task) }
+        });
+        running.intakes.insert(name, Intake { version, stop, connection: number });
         Ok(())
     }
 
-    /// The number of a connection for one more template: a new one, or the one with the fewest
+    /// A connection for one more template, with its number: a new one, or the one with the fewest
     /// templates.
     async fn receiver(
         &self,
         template: &TemplateName,
         running: &mut Running,
         stop: &CancellationToken,
-    ) -> Result<usize, StartError> {
-        if running.receivers.len() >= MAX_CONNECTIONS {
-            let fewest = running.receivers.iter().min_by_key(|(_, receiver)| receiver.templates);
-            if let Some((number, _)) = fewest {
-                return Ok(*number);
-            }
+    ) -> Result<(usize, Connection), StartError> {
+        if running.receivers.len() >= MAX_CONNECTIONS
+            && let Some((number, receiver)) =
+                running.receivers.iter().min_by_key(|(number, _)| running.templates_on(**number))
+        {
+            return Ok((*number, receiver.connection.clone()));
         }
         let number = running.receivers.keys().next_back().map_or(0, |last| last + 1);
         let role = format!("intake {template}");
@@ -211,8 +201,8 @@ impl Serving {
             health.remove();
             Ok(())
         });
-        running.receivers.insert(number, Receiver { connection, templates: 0, stop: close });
-        Ok(number)
+        running.receivers.insert(number, Receiver { connection: connection.clone(), close });
+        Ok((number, connection))
     }
 
     fn pull_loop(
@@ -268,15 +258,17 @@ impl Serving {
 }
 
 impl Running {
+    fn templates_on(&self, connection: usize) -> usize {
+        self.intakes.values().filter(|intake| intake.connection == connection).count()
+    }
+
     fn remove(&mut self, name: &TemplateName) {
         let Some(intake) = self.intakes.remove(name) else { return };
         intake.stop.cancel();
-        if let Some(receiver) = self.receivers.get_mut(&intake.connection) {
-            receiver.templates = receiver.templates.saturating_sub(1);
-            if receiver.templates == 0 {
-                receiver.stop.cancel();
-                self.receivers.remove(&intake.connection);
-            }
+        if self.templates_on(intake.connection) == 0
+            && let Some(receiver) = self.receivers.remove(&intake.connection)
+        {
+            receiver.close.cancel();
         }
     }
 }

@@ -147,7 +147,7 @@ impl Prepared {
 fn read_templates(folder: &mut Folder, config: &Config) -> Result<Catalog, StartError> {
     let wrong = |error: TemplateError| StartError::new("DISPATCHER_TEMPLATES", error.to_string());
     let files = match folder.read() {
-        Ok(files) => files,
+        Ok(_) => folder.documents(),
         Err(_) if config.template_objects.job_templates => BTreeMap::new(),
         Err(error) => return Err(wrong(error)),
     };

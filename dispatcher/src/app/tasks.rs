@@ -207,7 +207,7 @@ fn spawn_templates(
             templates: templates.clone(),
             refused: refusals,
             served: served_now,
-            jobs: parts.jobs_stream.clone(),
+            metrics: metrics.clone(),
             limiter: limiter.clone(),
             leadership: leadership.clone(),
             health: health.component("template status"),

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use dispatcher_core::template::ImagePattern;
 
 use crate::cli::values::number;
@@ -77,9 +77,9 @@ pub struct TemplateObjects {
         env = "DISPATCHER_JOB_TEMPLATES",
         value_name = "BOOLEAN",
         num_args = 0..=1,
-        default_value = "false",
+        default_value_t = false,
         default_missing_value = "true",
-        action = clap::ArgAction::Set
+        value_parser = BoolishValueParser::new()
     )]
     pub job_templates: bool,
 }

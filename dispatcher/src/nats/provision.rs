@@ -4,7 +4,7 @@
 //! to the operator. Adds the subjects of new templates, removes none, keeps every other field, and
 //! reads the result again.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write};
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -17,7 +17,7 @@ use dispatcher_core::{
     contract::{names::TemplateName, settings::Owner},
     request::ACK_WAIT,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::{
     cli::StartError,
@@ -27,7 +27,6 @@ use crate::{
         jobs_stream::JobsStream,
         settings,
     },
-    retry::with_deadline,
 };
 
 /// The oldest server with the required `JetStream` features (subject transforms).
@@ -39,8 +38,6 @@ const NO_SPACE: [ErrorCode; 3] = [
     ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
 ];
 
-/// The deadline of a change of a stream or consumer.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// The error for a stream or consumer that `--no-provision` does not find.
 const NOT_FOUND: &str = "not found, and --no-provision forbids to create it";
 
@@ -137,12 +134,11 @@ impl Provision {
             self.set_subject(context, template, true).await?;
             return Ok(false);
         }
-        let subject = format!("CONSUMER.DELETE.{JOBS}.{}", template.consumer_name());
-        let answer = with_deadline(DEADLINE, context.request(subject, &json!({}))).await;
-        match answer.map_err(|e| e.to_string())?.map_err(|e| e.to_string())? {
-            Response::<Value>::Ok(_) => {}
-            Response::Err { error } if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {}
-            Response::Err { error } => return Err(error.to_string()),
+        let deleted = context.delete_consumer_from_stream(template.consumer_name(), JOBS).await;
+        if let Err(error) = deleted
+            && !is_missing(&error)
+        {
+            return Err(chain(&error));
         }
         tracing::info!(%template, "the template's subject and consumer are removed");
         Ok(true)
@@ -183,12 +179,7 @@ impl Provision {
         if let Some(config) = config.as_object_mut() {
             config.insert("subjects".to_owned(), all.into());
         }
-        let request = context.request(format!("STREAM.UPDATE.{JOBS}"), &config);
-        let answer = with_deadline(DEADLINE, request).await.map_err(|e| e.to_string())?;
-        match answer.map_err(|e| chain(&e))? {
-            Response::<Value>::Ok(_) => Ok(()),
-            Response::Err { error } => Err(error.to_string()),
-        }
+        update_stream(context, JOBS, &config).await.map_err(|e| e.to_string())
     }
 
     async fn stream(
@@ -217,20 +208,13 @@ impl Provision {
             let message = format!("lacks {additions}, and --no-provision forbids to add it");
             return Err(StartError::new(setting, message));
         }
-        let answer = context.request(format!("STREAM.UPDATE.{}", expected.name), &update).await;
-        match answer.map_err(|e| StartError::new(setting.clone(), chain(&e)).transient_if(true))? {
-            Response::<Value>::Ok(_) => {}
-            Response::Err { error } => {
-                let away = settings::is_unavailable(error.error_code());
-                return Err(StartError::new(setting, error.to_string()).transient_if(away));
-            }
-        }
+        update_stream(context, &expected.name, &update).await?;
         // Another replica may have updated the stream at the same time, and the last update wins.
         let found = existing(context, &expected.name).await?;
         match self.update(&setting, &expected, found.get("config").unwrap_or(&Value::Null))? {
             None => typed(&setting, found),
             Some(_) => {
-                Err(StartError::new(setting, "was changed at the same time by another process; restart"))
+                Err(StartError::new(setting, "was changed at the same time by another process; try again"))
             }
         }
     }
@@ -311,6 +295,18 @@ async fn find(context: &jetstream::Context, name: &str) -> Result<Option<Value>,
     info.map_err(|e| e.at_start(format!("stream {name}")))
 }
 
+async fn update_stream(context: &jetstream::Context, name: &str, config: &Value) -> Result<(), StartError> {
+    let error = |message: String| StartError::new(format!("stream {name}"), message);
+    let answer = context.request(format!("STREAM.UPDATE.{name}"), config).await;
+    match answer.map_err(|e| error(chain(&e)).transient_if(true))? {
+        Response::<Value>::Ok(_) => Ok(()),
+        Response::Err { error: refused } => {
+            let away = settings::is_unavailable(refused.error_code());
+            Err(error(refused.to_string()).transient_if(away))
+        }
+    }
+}
+
 async fn existing(context: &jetstream::Context, name: &str) -> Result<Value, StartError> {
     let missing = || StartError::new(format!("stream {name}"), "was deleted during the start");
     find(context, name).await?.ok_or_else(missing)
@@ -342,14 +338,16 @@ fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
 fn consumer_error(setting: &str, error: &ConsumerError) -> StartError {
     let away = match error.kind() {
         // A missing consumer is created, except with `--no-provision`.
-        ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
-            return StartError::new(setting, NOT_FOUND);
-        }
+        _ if is_missing(error) => return StartError::new(setting, NOT_FOUND),
         ConsumerErrorKind::JetStream(error) => settings::is_unavailable(error.error_code()),
         ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request | ConsumerErrorKind::Other => true,
         ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => false,
     };
     StartError::new(setting, chain(error)).transient_if(away)
+}
+
+fn is_missing(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }
 
 fn subjects(config: &Value) -> Vec<String> {

@@ -1,5 +1,5 @@
-//! Reads the template files of a folder again and again, since a mounted `ConfigMap` changes without
-//! a restart.
+//! The template files of a folder, which can be read repeatedly: a mounted `ConfigMap` changes without a
+//! restart.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -35,31 +35,40 @@ impl Folder {
         Self { path, policy, read: BTreeMap::new() }
     }
 
-    /// Reads all files.
+    /// Reads all files. Returns whether a document has changed.
     ///
     /// # Errors
     /// If the folder cannot be read, or contains no template file. The files of before count then.
-    pub(crate) fn read(&mut self) -> Result<BTreeMap<Source, Document>, TemplateError> {
+    pub(crate) fn read(&mut self) -> Result<bool, TemplateError> {
+        let files = template_files(&self.path)?;
         let mut before = std::mem::take(&mut self.read);
-        let files = match template_files(&self.path) {
-            Ok(files) => files,
-            Err(error) => {
-                self.read = before;
-                return Err(error);
-            }
-        };
+        let mut is_changed = false;
         for path in files {
             let text = read(&path);
             let document = match before.remove(&path) {
                 Some(old) if old.text == text => old.document,
-                _ => self.parse(&text),
+                _ => {
+                    is_changed = true;
+                    self.parse(&text)
+                }
             };
             self.read.insert(path, File { text, document, missing: 0 });
         }
-        let missing = before.into_iter().map(|(path, old)| (path, File { missing: old.missing + 1, ..old }));
-        self.read.extend(missing.filter(|(_, file)| file.missing < MISSING_READS));
+        for (path, file) in before {
+            let missing = file.missing + 1;
+            if missing < MISSING_READS {
+                self.read.insert(path, File { missing, ..file });
+            } else {
+                is_changed = true;
+            }
+        }
+        Ok(is_changed)
+    }
+
+    /// The documents of the last read.
+    pub(crate) fn documents(&self) -> BTreeMap<Source, Document> {
         let source = |path: &PathBuf| Source::File(path.display().to_string());
-        Ok(self.read.iter().map(|(path, file)| (source(path), file.document.clone())).collect())
+        self.read.iter().map(|(path, file)| (source(path), file.document.clone())).collect()
     }
 
     fn parse(&self, text: &Result<String, Problem>) -> Document {
@@ -94,6 +103,21 @@ mod tests {
         found.iter().map(|(source, document)| (file(source), document.template.is_ok())).collect()
     }
 
+    fn read_names(folder: &mut Folder) -> Vec<(String, bool)> {
+        folder.read().unwrap();
+        names(&folder.documents())
+    }
+
+    #[test]
+    fn only_a_changed_file_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), SIMPLE).unwrap();
+        let mut watched = Folder::new(folder.path().to_owned(), Arc::default());
+        assert_eq!([watched.read().unwrap(), watched.read().unwrap()], [true, false]);
+        std::fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
+        assert_eq!([watched.read().unwrap(), watched.read().unwrap()], [true, false]);
+    }
+
     #[test]
     fn changed_added_and_removed_files_are_read_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -102,23 +126,25 @@ mod tests {
         assert!(watched.read().is_err(), "the folder has no template yet");
         write("a.yaml", SIMPLE);
         write("notes.txt", "ignored");
-        assert_eq!(names(&watched.read().unwrap()), [("a.yaml".to_owned(), true)]);
+        assert_eq!(read_names(&mut watched), [("a.yaml".to_owned(), true)]);
         write("a.yaml", "kind: [");
         write("b.yaml", SIMPLE);
-        let found = names(&watched.read().unwrap());
+        let found = read_names(&mut watched);
         assert_eq!(found, [("a.yaml".to_owned(), false), ("b.yaml".to_owned(), true)]);
         std::fs::remove_file(folder.path().join("a.yaml")).unwrap();
         for _ in 1..MISSING_READS {
-            assert_eq!(names(&watched.read().unwrap()).len(), 2, "it may be replaced");
+            assert_eq!(read_names(&mut watched).len(), 2, "it may be replaced");
         }
-        assert_eq!(names(&watched.read().unwrap()), [("b.yaml".to_owned(), true)]);
+        assert_eq!(read_names(&mut watched), [("b.yaml".to_owned(), true)]);
     }
 
     #[test]
     fn oversized_file_is_a_problem_of_that_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.yaml"), vec![b' '; (MAX_FILE + 1).try_into().unwrap()]).unwrap();
-        let found = Folder::new(folder.path().to_owned(), Arc::default()).read().unwrap();
+        let mut watched = Folder::new(folder.path().to_owned(), Arc::default());
+        assert!(watched.read().unwrap());
+        let found = watched.documents();
         let document = found.values().next().unwrap();
         assert!(document.template.as_ref().unwrap_err()[0].message.contains("at most 1048576 bytes"));
     }

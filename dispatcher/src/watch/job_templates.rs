@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dispatcher_core::template::{
-    API_VERSION, KIND, Policy, Template,
+    API_VERSION, FINALIZER, KIND, Policy, Template,
     catalog::{Document, Source},
 };
 use kube::{
@@ -26,9 +26,6 @@ use crate::{
     },
 };
 
-/// The finalizer of a template in use: its queue is finished or rejected before the object disappears.
-pub(crate) const FINALIZER: &str = "natsjobs.dev/queue";
-
 /// A `JobTemplate`, as it was last observed.
 #[derive(Debug, Clone)]
 pub(crate) struct JobTemplateObject {
@@ -36,8 +33,8 @@ pub(crate) struct JobTemplateObject {
     pub document: Document,
     /// The number of changes of the spec.
     pub generation: i64,
-    /// Its finalizers.
-    pub finalizers: Vec<String>,
+    /// Whether it has the finalizer of the dispatcher.
+    pub is_held: bool,
     /// The published status.
     pub status: Value,
 }
@@ -122,7 +119,7 @@ impl ObjectHandler {
         JobTemplateObject {
             document: Document { template, deleting: object.metadata.deletion_timestamp.is_some() },
             generation,
-            finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+            is_held: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
             status: object.data.get("status").cloned().unwrap_or_default(),
         }
     }

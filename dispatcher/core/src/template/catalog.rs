@@ -3,11 +3,7 @@
 //! A document is a file or a `JobTemplate` object. A document that is not valid changes nothing: its
 //! last valid version stays in use, and no other template is affected.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     contract::names::TemplateName,
@@ -105,17 +101,10 @@ impl Catalog {
             if document.template.as_ref().is_ok_and(is_removed) {
                 continue;
             }
-            let problems = match &document.template {
-                Ok(template) => match self.problems(&next, template, source) {
-                    problems if problems.is_empty() => {
-                        next.insert(template, source, document.deleting);
-                        continue;
-                    }
-                    problems => problems,
-                },
-                Err(problems) => problems.clone(),
-            };
-            refused.insert(source.clone(), problems);
+            match self.checked(&next, source, document) {
+                Ok(template) => next.insert(template, source, document.deleting),
+                Err(problems) => drop(refused.insert(source.clone(), problems)),
+            }
         }
         for (name, entry) in &self.entries {
             let document = documents.get(&entry.source);
@@ -125,22 +114,32 @@ impl Catalog {
         (next.with_reserved_prefixes(self), refused)
     }
 
-    /// The catalog without these templates, whose deletion is complete.
+    /// The catalog without a template, whose deletion is complete.
     #[must_use]
-    pub fn without(&self, names: &BTreeSet<TemplateName>) -> Self {
+    pub fn without(&self, name: &TemplateName) -> Self {
         let mut next = self.clone();
-        for name in names {
-            if let Some(entry) = next.entries.remove(name) {
-                if next.former.len() >= MAX_FORMER {
-                    next.former.pop_first();
-                }
-                next.former.insert(name.clone(), entry.template);
+        if let Some(entry) = next.entries.remove(name) {
+            if next.former.len() >= MAX_FORMER {
+                next.former.pop_first();
             }
+            next.former.insert(name.clone(), entry.template);
         }
         next
     }
 
-    /// Why the template cannot be used beside those in `next`.
+    /// The template of a document, if it can be used together with those in `next`.
+    fn checked<'a>(
+        &self,
+        next: &Self,
+        source: &Source,
+        document: &'a Document,
+    ) -> Result<&'a Template, Vec<Problem>> {
+        let template = document.template.as_ref().map_err(Clone::clone)?;
+        let problems = self.problems(next, template, source);
+        if problems.is_empty() { Ok(template) } else { Err(problems) }
+    }
+
+    /// Why the template cannot be used together with those in `next`.
     fn problems(&self, next: &Self, template: &Template, source: &Source) -> Vec<Problem> {
         let owner = next.entries.get(&template.name).or_else(|| self.entries.get(&template.name));
         if let Some(owner) = owner
@@ -228,7 +227,7 @@ mod tests {
         assert_ne!(hash(&first, "a"), hash(&second, "a"));
         let (third, _) = second.update(&BTreeMap::new());
         assert!(third.get(&name("a")).unwrap().deleting, "it stays until its queue is empty");
-        assert_eq!(third.without(&BTreeSet::from([name("a")])).entries().count(), 0);
+        assert_eq!(third.without(&name("a")).entries().count(), 0);
         let (back, _) = third.update(&one(&changed));
         assert!(!back.get(&name("a")).unwrap().deleting);
     }
@@ -270,7 +269,7 @@ mod tests {
         let (deleting, _) = first.update(&BTreeMap::new());
         let (_, refused) = deleting.update(&one(&changed));
         assert_eq!(refused.len(), 1, "also until its queue is empty");
-        let (_, refused) = deleting.without(&BTreeSet::from([name("a")])).update(&one(&changed));
+        let (_, refused) = deleting.without(&name("a")).update(&one(&changed));
         assert!(refused.is_empty());
     }
 

@@ -23,6 +23,9 @@ use crate::{
 pub const API_VERSION: &str = prefixed!("v1alpha1");
 /// The `kind` of a template.
 pub const KIND: &str = "JobTemplate";
+/// The finalizer of a `JobTemplate` in use: its queue is finished or rejected before the object
+/// disappears.
+pub const FINALIZER: &str = prefixed!("queue");
 /// The longest name prefix, in bytes: it leaves room for a part that differs.
 const MAX_NAME_PREFIX: u16 = 40;
 /// The largest number of log lines that a template can set.

@@ -34,7 +34,7 @@ mod quantity;
 mod render;
 mod scalar;
 
-pub use file::{API_VERSION, DeletionPolicy, KIND, LogTail, schema};
+pub use file::{API_VERSION, DeletionPolicy, FINALIZER, KIND, LogTail, schema};
 pub use parameters::{Parameters, RESERVED};
 pub use pattern::Pattern;
 pub use policy::{ImagePattern, Policy};
