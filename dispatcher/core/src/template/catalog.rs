@@ -107,8 +107,11 @@ impl Catalog {
             }
         }
         for (name, entry) in &self.entries {
-            let document = documents.get(&entry.source);
-            let deleting = document.is_none_or(|document| document.deleting);
+            // An invalid document keeps its last valid version; one that defines another template does not.
+            let is_kept = |document: &Document| {
+                !document.deleting && document.template.as_ref().map_or(true, |now| now.name == *name)
+            };
+            let deleting = !documents.get(&entry.source).is_some_and(is_kept);
             next.entries.entry(name.clone()).or_insert_with(|| Entry { deleting, ..entry.clone() });
         }
         (next.with_reserved_prefixes(self), refused)
@@ -230,6 +233,15 @@ mod tests {
         assert_eq!(third.without(&name("a")).entries().count(), 0);
         let (back, _) = third.update(&one(&changed));
         assert!(!back.get(&name("a")).unwrap().deleting);
+    }
+
+    #[test]
+    fn document_that_defines_another_template_deletes_the_first() {
+        let (first, _) = Catalog::default().update(&one(&text("a")));
+        let (second, refused) = first.update(&one(&text("b")));
+        assert!(refused.is_empty(), "{refused:?}");
+        let deleting = |of: &str| second.get(&name(of)).unwrap().deleting;
+        assert_eq!((deleting("a"), deleting("b")), (true, false));
     }
 
     #[test]
