@@ -361,7 +361,7 @@ async fn viewers_are_bounded_and_take_no_connection_from_the_probes() {
 
 /// The pictures of the documentation, with `make console-pictures`.
 #[tokio::test(flavor = "multi_thread")]
-async fn page_fits_on_a_desk_and_on_a_phone_in_light_and_dark() {
+async fn page_fits_on_wide_and_narrow_screens_in_light_and_dark() {
     or_skip!(chromium());
     let env = or_skip!(TestEnv::start().await);
     let builder = env.dispatcher().env("DISPATCHER_CONSOLE", "read").sleep_seconds("0.2");

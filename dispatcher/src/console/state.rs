@@ -1,4 +1,4 @@
-//! What the console shares: its settings, the board, the bounds, and what it reads and calls.
+//! The state that the routes of the console share: settings, board, bounds, and connections.
 
 use std::{
     path::PathBuf,

@@ -107,7 +107,7 @@ impl Component {
         }
     }
 
-    /// Removes the component: what it reports about is gone.
+    /// Removes the component, because its subject no longer exists.
     pub(crate) fn remove(&self) {
         self.health.lock().remove(&self.name);
     }

@@ -33,7 +33,7 @@ const MAX_LOG_LINES: u16 = 1000;
 /// The largest log tail, in bytes. An outcome contains the log tails of several attempts and must
 /// fit into a NATS message (1 MiB by default).
 const MAX_LOG_BYTES: u32 = 16 * 1024;
-/// The digits of a template's hash. A label or annotation value has room for them.
+/// The length of a template's hash, in hexadecimal digits.
 const HASH_DIGITS: usize = 16;
 
 /// One type of Job: the parameters of a request, and the Job that a request becomes.

@@ -166,8 +166,8 @@ impl Template {
         self.parameters.request_schema(self.prefixes.own())
     }
 
-    /// What decides the default name of a request: `spec.jobName`, and the default of each parameter
-    /// that it refers to. With the same rule, every version gives a request the same name.
+    /// The part of the template that decides the default name of a request: `spec.jobName`, and the
+    /// default of each parameter that it refers to. With the same rule, every version gives a request the same name.
     #[must_use]
     pub fn naming_rule(&self) -> String {
         let conversions = self.job_name.references().map(|name| (name, self.parameters.conversion(name)));

@@ -173,7 +173,7 @@ impl Parameters {
         if parameter.truthy { is_truthy(value).then(|| "true".to_owned()) } else { scalar::text(value).ok() }
     }
 
-    /// What decides the text of a parameter, besides the value in the request.
+    /// The fields of a parameter that decide its text, in addition to the value in the request.
     pub(super) fn conversion(&self, name: &str) -> Value {
         let parameter = self.declared.get(name);
         parameter.map_or(Value::Null, |it| json!({"default": it.default, "truthy": it.truthy}))
