@@ -2,13 +2,15 @@
 
 use dispatcher_tests::dispatcher::Builder;
 use dispatcher_tests::job_controller::managed_template;
-use dispatcher_tests::test_env::{TestEnv, header};
+use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
 use dispatcher_tests::{Kubernetes, only_on_kubernetes, or_skip, paths, until};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
+
+use crate::templates::rejection;
 
 /// Installs the CRD.
 pub(crate) async fn install(kubernetes: &Kubernetes) {
@@ -107,12 +109,6 @@ async fn environment() -> Result<(TestEnv, JobTemplates, tempfile::TempDir), Str
     Ok((env, objects, paths::temp_dir("no-templates")?))
 }
 
-async fn publish(env: &TestEnv, template: &str, payload: Value) -> Result<u64, String> {
-    let subject = format!("jobs.{template}.create");
-    let ack = env.jetstream.publish(subject, payload.to_string().into()).await.map_err(|e| e.to_string())?;
-    ack.await.map(|ack| ack.sequence).map_err(|e| e.to_string())
-}
-
 /// Waits for the first event of a Job and returns it.
 async fn added(env: &TestEnv, template: &str, name: &str) -> Value {
     let subject = format!("jobs.{template}.status.{name}");
@@ -132,7 +128,7 @@ async fn template_is_added_changed_and_deleted_without_a_restart() {
 
     objects.apply("greet", &template("greet", "")).await;
     let first = objects.until_ready("greet", "InUse").await;
-    publish(&env, "greet", json!({"who": "a"})).await.unwrap();
+    env.publish_to("greet", json!({"who": "a"})).await.unwrap();
     let event = added(&env, "greet", "greet-a").await;
     assert_eq!(event["templateHash"], first["hash"], "{event}");
     let job = env.job("greet-a").await;
@@ -145,17 +141,17 @@ async fn template_is_added_changed_and_deleted_without_a_restart() {
     let second = objects.until_ready("greet", "InUse").await;
     assert_ne!(first["hash"], second["hash"]);
     assert_eq!(second["limit"], 7);
-    publish(&env, "greet", json!({"who": "b"})).await.unwrap();
+    env.publish_to("greet", json!({"who": "b"})).await.unwrap();
     assert_eq!(added(&env, "greet", "greet-b").await["templateHash"], second["hash"]);
 
     objects.delete("greet").await;
     objects.until_gone("greet").await;
-    assert!(publish(&env, "greet", json!({"who": "c"})).await.is_err(), "the subject is removed");
+    assert!(env.publish_to("greet", json!({"who": "c"})).await.is_err(), "the subject is removed");
     let mut jobs = env.jetstream.get_stream("JOBS").await.unwrap();
     assert_eq!(jobs.info().await.unwrap().config.subjects, ["dispatcher.requests.none"]);
     objects.apply("greet", &template("greet", "")).await;
     objects.until_ready("greet", "InUse").await;
-    publish(&env, "greet", json!({"who": "d"})).await.unwrap();
+    env.publish_to("greet", json!({"who": "d"})).await.unwrap();
     added(&env, "greet", "greet-d").await;
 }
 
@@ -179,7 +175,7 @@ async fn invalid_change_keeps_the_last_valid_version_and_disturbs_no_other_templ
     assert!(message.contains("spec.job") && message.contains("undeclared"), "{message}");
     assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200);
     for name in ["good", "other"] {
-        publish(&env, name, json!({"who": "a"})).await.unwrap();
+        env.publish_to(name, json!({"who": "a"})).await.unwrap();
         let event = added(&env, name, &format!("{name}-a")).await;
         if name == "good" {
             assert_eq!(event["templateHash"], valid["hash"]);
@@ -243,7 +239,7 @@ async fn object_cannot_exceed_the_limits_of_the_operator() {
         let message = status["conditions"][0]["message"].as_str().unwrap();
         assert!(message.contains(field), "{message}");
         assert!(status["hash"].is_null());
-        assert!(publish(&env, name, json!({"who": "a"})).await.is_err(), "no subject exists for {name}");
+        assert!(env.publish_to(name, json!({"who": "a"})).await.is_err(), "no subject exists for {name}");
     }
     assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200);
 }
@@ -257,9 +253,9 @@ async fn deletion_finishes_the_queue_or_rejects_it() {
         let more = format!("  limits: {{maxActive: 1}}\n  deletionPolicy: {policy}\n");
         objects.apply(name, &template(name, &more)).await;
         objects.until_ready(name, "InUse").await;
-        publish(&env, name, json!({"who": "first"})).await.unwrap();
+        env.publish_to(name, json!({"who": "first"})).await.unwrap();
         added(&env, name, &format!("{name}-first")).await;
-        let queued = publish(&env, name, json!({"who": "second"})).await.unwrap();
+        let queued = env.publish_to(name, json!({"who": "second"})).await.unwrap();
         objects.delete(name).await;
         objects.until_ready(name, "Deleting").await;
         // The limit keeps the second request in the queue until the first Job ends.
@@ -268,10 +264,7 @@ async fn deletion_finishes_the_queue_or_rejects_it() {
         if policy == "Finish" {
             added(&env, name, "finish-second").await;
         } else {
-            let stream = env.jetstream.get_stream_no_info("JOB_REJECTED").await.unwrap();
-            let subject = format!("jobs.{name}.rejected.{queued}");
-            let dead_letter = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
-            assert_eq!(header(&dead_letter, "Job-Error"), "TemplateDeleted");
+            assert_eq!(rejection(&env, name, queued).await.0, "TemplateDeleted");
             assert!(env.namespace.jobs.get_opt("reject-second").await.unwrap().is_none());
         }
     }
@@ -288,7 +281,7 @@ async fn changed_folder_is_read_without_a_restart() {
     let file = folder.path().join("greet.yaml");
     std::fs::write(&file, template("greet", "").to_string()).unwrap();
     let sent =
-        until("the subject of the new template", TIMEOUT, || publish(&env, "greet", json!({"who": "a"})))
+        until("the subject of the new template", TIMEOUT, || env.publish_to("greet", json!({"who": "a"})))
             .await;
     assert!(sent > 0);
     let first = added(&env, "greet", "greet-a").await;
@@ -300,7 +293,7 @@ async fn changed_folder_is_read_without_a_restart() {
         if verbose.contains("greet.yaml is not in use") { Ok(()) } else { Err(verbose) }
     })
     .await;
-    publish(&env, "greet", json!({"who": "b"})).await.unwrap();
+    env.publish_to("greet", json!({"who": "b"})).await.unwrap();
     assert_eq!(added(&env, "greet", "greet-b").await["templateHash"], first["templateHash"]);
     assert_eq!(dispatcher.get("/readyz").await.unwrap().0, 200);
 }

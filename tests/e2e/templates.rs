@@ -69,12 +69,6 @@ fn shipped(name: &str) -> PathBuf {
     paths::workspace().join("deploy").join(name)
 }
 
-/// Publishes a request for a template and returns its sequence.
-async fn request(env: &TestEnv, template: &str, payload: Value) -> u64 {
-    let sent = env.jetstream.publish(format!("jobs.{template}.create"), payload.to_string().into()).await;
-    sent.unwrap().await.expect("the request is not stored").sequence
-}
-
 /// Waits for the outcome of a Job and returns it.
 async fn outcome(env: &TestEnv, template: &str, name: &str) -> Value {
     let subject = format!("jobs.{template}.status.{name}");
@@ -88,7 +82,7 @@ async fn outcome(env: &TestEnv, template: &str, name: &str) -> Value {
 }
 
 /// Waits for the dead letter of a request and returns its `Job-Error` and `Job-Error-Message`.
-async fn rejection(env: &TestEnv, template: &str, sequence: u64) -> (String, String) {
+pub(crate) async fn rejection(env: &TestEnv, template: &str, sequence: u64) -> (String, String) {
     let subject = format!("jobs.{template}.rejected.{sequence}");
     until(&format!("the dead letter of request {sequence}"), TIMEOUT, || async {
         let stream = env.jetstream.get_stream_no_info("JOB_REJECTED").await.map_err(|e| e.to_string())?;
@@ -115,8 +109,8 @@ async fn added_template_file_works_after_a_restart() {
     std::fs::write(folder.path().join("greet.yaml"), GREET).unwrap();
     assert_eq!(dispatcher.terminate().await, Some(0));
     dispatcher.restart().await;
-    request(&env, "greet", json!({"who": "you", "times": 3.0, "loud": true})).await;
-    request(&env, "greet", json!({"who": "me"})).await;
+    env.publish_to("greet", json!({"who": "you", "times": 3.0, "loud": true})).await.unwrap();
+    env.publish_to("greet", json!({"who": "me"})).await.unwrap();
     for (who, times, loud) in [("you", "3", Some("true")), ("me", "1", None)] {
         let name = format!("greet-{who}");
         assert_eq!(outcome(&env, "greet", &name).await["result"], "Complete");
@@ -136,7 +130,7 @@ async fn invalid_parameters_are_rejected_by_field() {
     let env = or_skip!(TestEnv::start().await);
     let folder = folder(&[("greet.yaml", GREET)]);
     let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
-    let sequence = request(&env, "greet", json!({"who": "a", "times": 10, "loud": "yes"})).await;
+    let sequence = env.publish_to("greet", json!({"who": "a", "times": 10, "loud": "yes"})).await.unwrap();
     let (reason, message) = rejection(&env, "greet", sequence).await;
     assert_eq!(reason, "InvalidRequest");
     for fragment in ["`loud`", "boolean", "`times`", "10", "9"] {
@@ -154,13 +148,13 @@ async fn operator_limits_apply_to_every_template() {
         .env("DISPATCHER_ALLOWED_SERVICE_ACCOUNTS", "job")
         .env("DISPATCHER_DEFAULT_ACTIVE_DEADLINE_SECONDS", "300");
     let _dispatcher = dispatcher.start().await;
-    let sequence = request(&env, "greet", json!({"who": "a", "image": "forbidden:1"})).await;
+    let sequence = env.publish_to("greet", json!({"who": "a", "image": "forbidden:1"})).await.unwrap();
     let (reason, message) = rejection(&env, "greet", sequence).await;
     assert_eq!(reason, "Refused");
     for fragment in ["containers[0].image", "\"forbidden:1\"", "simple-job:*"] {
         assert!(message.contains(fragment), "{fragment}: {message}");
     }
-    request(&env, "greet", json!({"who": "b"})).await;
+    env.publish_to("greet", json!({"who": "b"})).await.unwrap();
     assert_eq!(env.job("greet-b").await.spec.unwrap().active_deadline_seconds, Some(300));
     assert_eq!(outcome(&env, "greet", "greet-b").await["result"], "Complete");
     // A fixed value of a template is checked at start.
@@ -256,7 +250,7 @@ async fn other_fields_of_a_job_are_passed_through() {
         .replace("labels: {team: \"${who}\"}", "labels: {kueue.x-k8s.io/queue-name: \"${who}\"}");
     let folder = folder(&[("greet.yaml", &text)]);
     let _dispatcher = env.dispatcher().templates(folder.path()).start().await;
-    request(&env, "greet", json!({"who": "batch"})).await;
+    env.publish_to("greet", json!({"who": "batch"})).await.unwrap();
     let job = env.job("greet-batch").await;
     assert_eq!(job.metadata.labels.as_ref().unwrap()["kueue.x-k8s.io/queue-name"], "batch");
     let spec = serde_json::to_value(job.spec.unwrap()).unwrap();
@@ -292,7 +286,7 @@ async fn field_that_only_the_cluster_knows_reaches_the_job() {
     let dispatcher = env.dispatcher().templates(folder.path()).start().await;
     let field = "spec.job.spec.template.spec.hostnameOverride";
     assert!(dispatcher.log().contains(field), "no warning: {}", dispatcher.log());
-    request(&env, "greet", json!({"who": "me"})).await;
+    env.publish_to("greet", json!({"who": "me"})).await.unwrap();
     env.job("greet-me").await;
     let resource = ApiResource::erase::<Job>(&());
     let jobs: Api<DynamicObject> =
@@ -320,12 +314,12 @@ async fn name_without_the_prefix_of_the_template_is_rejected() {
             "names that start with `greet-` belong to the template",
         ),
     ] {
-        let sequence = request(&env, template, fields).await;
+        let sequence = env.publish_to(template, fields).await.unwrap();
         let (reason, found) = rejection(&env, template, sequence).await;
         assert_eq!(reason, "InvalidName");
         assert!(found.contains(message), "{found}");
     }
-    request(&env, "greet", json!({"who": "a", "name": "greet-b"})).await;
+    env.publish_to("greet", json!({"who": "a", "name": "greet-b"})).await.unwrap();
     assert_eq!(outcome(&env, "greet", "greet-b").await["result"], "Complete");
 }
 
@@ -343,8 +337,8 @@ async fn memory_job_is_killed_above_its_limit_and_completes_below_it() {
     let env = or_skip!(TestEnv::start().await);
     let _dispatcher = env.dispatcher().start().await;
     let bytes = |foo: &str, alloc: &str| json!({"foo": foo, "reqBytes": "16Mi", "limBytes": "64Mi", "allocBytes": alloc});
-    request(&env, "memory", bytes("much", "256Mi")).await;
-    request(&env, "memory", bytes("little", "16Mi")).await;
+    env.publish_to("memory", bytes("much", "256Mi")).await.unwrap();
+    env.publish_to("memory", bytes("little", "16Mi")).await.unwrap();
     let much = outcome(&env, "memory", "memory-job-much").await;
     assert_eq!((&much["result"], &much["reason"]), (&json!("Failed"), &json!("BackoffLimitExceeded")));
     assert_eq!(terminated(&env, "memory-job-much").await, (137, "OOMKilled".to_owned()));

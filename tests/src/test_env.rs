@@ -105,6 +105,16 @@ impl TestEnv {
         ack.unwrap().await.expect("JOBS stores the request").sequence
     }
 
+    /// Publishes a request for a template and returns its stream sequence.
+    ///
+    /// # Errors
+    /// If no stream stores it.
+    pub async fn publish_to(&self, template: &str, payload: Value) -> Result<u64, String> {
+        let subject = format!("jobs.{template}.create");
+        let ack = self.jetstream.publish(subject, payload.to_string().into()).await;
+        ack.map_err(|e| e.to_string())?.await.map(|ack| ack.sequence).map_err(|e| e.to_string())
+    }
+
     /// All stored status messages of a Job, oldest first.
     ///
     /// # Panics
