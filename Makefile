@@ -96,6 +96,9 @@ check: ## check formatting, lints and dependencies
 nats-config: build ## generate nats-config/ from the shipped templates
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
+	for prefix in blue green; do \
+		target/debug/dispatcher nats-config --roles --prefix $$prefix --output nats-config/prefixes/$$prefix && \
+		find nats-config/prefixes/$$prefix -type f ! -name dispatcher.conf -delete; done
 
 manifests: setup ## generate the manifests of deploy/ from the Helm chart in deploy/chart
 	@tests/manifests
