@@ -110,7 +110,7 @@ pub struct Nats {
     pub key: Option<PathBuf>,
 
     /// Prefix of the dispatcher's inbox subjects, which only the dispatcher should be allowed to
-    /// subscribe to. Default: `_INBOX.dispatcher`, with DISPATCHER_PREFIX `_INBOX.<prefix>_dispatcher`.
+    /// subscribe to. Default: `_INBOX.dispatcher`, with a prefix `_INBOX.<prefix>_dispatcher`.
     #[arg(
         id = "nats_inbox_prefix",
         long = "nats-inbox-prefix",
