@@ -2,7 +2,7 @@
 # compiler (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers,
 # root on Debian.
 
-.PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
+.PHONY: help setup build images test-images test test-oldest-kubernetes demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
 	chaos-table upgrade-test soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
@@ -26,6 +26,11 @@ test-images: setup build ## build the images that the tests run
 
 test: test-images ## run all tests: unit tests, then end to end on the local cluster and on Kubernetes
 	@tests/run
+
+test-oldest-kubernetes: test-images ## run the end-to-end suite on the oldest supported Kubernetes (a build of some minutes, once)
+	@tests/setup oldest
+	@TEST_KUBERNETES=oldest TEST_CLUSTER=kubernetes RUST_TEST_THREADS=4 PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/dispatcher/bin" \
+		cargo test --workspace --no-fail-fast --test e2e
 
 demo: dev-build ## run a short demo: NATS, a local cluster and the dispatcher
 	@target/debug/demo

@@ -16,7 +16,9 @@ const REQUESTS: usize = 300;
 #[tokio::test(flavor = "multi_thread")]
 async fn upgraded_rolled_back_and_upgraded_again() {
     let Some(previous) = std::env::var_os("PREVIOUS_DISPATCHER").map(PathBuf::from) else {
-        println!("not run without PREVIOUS_DISPATCHER: `make upgrade-test` builds another version and sets it");
+        println!(
+            "not run without PREVIOUS_DISPATCHER: `make upgrade-test` builds another version and sets it"
+        );
         return;
     };
     let this = paths::built("dispatcher").unwrap();

@@ -11,6 +11,7 @@
 mod answers;
 mod attempts;
 mod audit;
+mod backup;
 mod browser;
 mod cancellation;
 mod chart;

@@ -7,7 +7,11 @@ use sha2::{Digest, Sha256};
 /// As in `tests/setup`.
 const KUBERNETES_VERSION: &str = "v1.37.2";
 /// As in `tests/setup`.
+const OLDEST_KUBERNETES_VERSION: &str = "v1.30.14";
+/// As in `tests/setup`.
 const ETCD_VERSION: &str = "v3.6.16";
+/// As in `tests/setup`.
+const NATS_CLI_VERSION: &str = "v0.5.0";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
@@ -54,9 +58,15 @@ pub fn built(name: &str) -> Result<PathBuf, String> {
 }
 
 /// The binary with all components of Kubernetes and `kubectl`. The first argument selects one.
+/// `TEST_KUBERNETES=oldest` selects the oldest supported version.
 pub fn kubernetes() -> Result<PathBuf, String> {
-    let digest = module_hash("tests/kubernetes")?;
-    cached(&format!("kubernetes-{KUBERNETES_VERSION}-{digest}"))
+    let (folder, version) = match std::env::var("TEST_KUBERNETES").as_deref() {
+        Ok("oldest") => ("tests/kubernetes-oldest", OLDEST_KUBERNETES_VERSION),
+        Ok(other) if !other.is_empty() => return Err(format!("TEST_KUBERNETES={other:?}: not `oldest`")),
+        _ => ("tests/kubernetes", KUBERNETES_VERSION),
+    };
+    let digest = module_hash(folder)?;
+    cached(&format!("kubernetes-{version}-{digest}"))
 }
 
 /// The start of the hash over a Go module with one source file, as in `tests/setup`.
@@ -103,6 +113,11 @@ pub fn prometheus(name: &str) -> Result<PathBuf, String> {
 /// NACK's controller (`jetstream-controller`) or its CRDs (`crds.yaml`).
 pub fn nack(name: &str) -> Result<PathBuf, String> {
     cached(&format!("nack-{NACK_VERSION}/{name}"))
+}
+
+/// The `nats` CLI.
+pub fn nats_cli() -> Result<PathBuf, String> {
+    cached(&format!("nats-cli-{NATS_CLI_VERSION}"))
 }
 
 /// Helm.

@@ -7,10 +7,7 @@ use dispatcher_core::contract::nats_names::NatsNames;
 /// The files that contain subjects and streams of the dispatcher.
 const ROLES: [(&str, &str); 6] = [
     ("dispatcher.conf", include_str!("../../../nats-config/roles/dispatcher.conf")),
-    (
-        "dispatcher-no-provision.conf",
-        include_str!("../../../nats-config/roles/dispatcher-no-provision.conf"),
-    ),
+    ("dispatcher-no-provision.conf", include_str!("../../../nats-config/roles/dispatcher-no-provision.conf")),
     ("reader.conf", include_str!("../../../nats-config/roles/reader.conf")),
     ("reader-imports.conf", include_str!("../../../nats-config/roles/reader-imports.conf")),
     ("submitter.conf", include_str!("../../../nats-config/roles/submitter.conf")),
@@ -53,9 +50,8 @@ fn subject(names: &NatsNames, subject: &str) -> String {
     let tokens = subject.split('.').map(|token| {
         let name = renamed.iter().find(|(from, _)| token == *from).map(|(_, to)| to.clone());
         // The service in `$SRV.*.dispatcher`, and the inboxes in `_INBOX.dispatcher.>`.
-        let name = name.or_else(|| {
-            (!is_ours && token == plain.service()).then(|| names.service().to_owned())
-        });
+        let name =
+            name.or_else(|| (!is_ours && token == plain.service()).then(|| names.service().to_owned()));
         name.unwrap_or_else(|| token.to_owned())
     });
     let prefix = names.prefix().filter(|_| is_ours).map(str::to_owned);
@@ -81,7 +77,10 @@ mod tests {
             ("dispatcher.event.*.*", "blue.dispatcher.event.*.*"),
             ("$JS.API.STREAM.INFO.JOBS", "$JS.API.STREAM.INFO.blue_JOBS"),
             ("$JS.API.CONSUMER.MSG.NEXT.JOB_STATUS.*", "$JS.API.CONSUMER.MSG.NEXT.blue_JOB_STATUS.*"),
-            ("JS.DISPATCHER.API.DIRECT.GET.JOB_REJECTED.>", "JS.DISPATCHER.API.DIRECT.GET.blue_JOB_REJECTED.>"),
+            (
+                "JS.DISPATCHER.API.DIRECT.GET.JOB_REJECTED.>",
+                "JS.DISPATCHER.API.DIRECT.GET.blue_JOB_REJECTED.>",
+            ),
             ("$JS.API.STREAM.PURGE.KV_JOB_CANCELS", "$JS.API.STREAM.PURGE.KV_blue_JOB_CANCELS"),
             ("$KV.JOB_CANCELS.>", "$KV.blue_JOB_CANCELS.>"),
             ("$SRV.*.dispatcher.*", "$SRV.*.blue_dispatcher.*"),

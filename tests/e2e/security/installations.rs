@@ -82,11 +82,8 @@ async fn two_dispatchers_share_an_account_by_prefixes() {
     both_run_the_same_requests(&nats, &namespaces).await;
 
     let administrator = options("administrator").connect(&nats.url).await.unwrap();
-    let mut streams: Vec<String> = jetstream::new(administrator.clone())
-        .stream_names()
-        .map(|name| name.unwrap())
-        .collect()
-        .await;
+    let mut streams: Vec<String> =
+        jetstream::new(administrator.clone()).stream_names().map(|name| name.unwrap()).collect().await;
     streams.sort();
     let mut expected: Vec<String> = INSTALLATIONS
         .iter()
@@ -131,10 +128,8 @@ async fn two_dispatchers_share_an_account_by_prefixes() {
 async fn two_dispatchers_in_two_accounts_have_the_same_streams() {
     let namespaces = or_skip!(namespaces().await);
     let nats = ConfigFolder::new().by_password("clusters.conf").await;
-    let _dispatchers = [
-        start(&nats, &namespaces[0], "blue", "").await,
-        start(&nats, &namespaces[1], "green", "").await,
-    ];
+    let _dispatchers =
+        [start(&nats, &namespaces[0], "blue", "").await, start(&nats, &namespaces[1], "green", "").await];
 
     both_run_the_same_requests(&nats, &namespaces).await;
 
