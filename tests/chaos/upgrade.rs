@@ -28,7 +28,6 @@ async fn upgraded_rolled_back_and_upgraded_again() {
         let replica = async |program: &PathBuf| scenario.replica().program(program).start().await;
         let second = replica(&previous).await;
         scenario.load(0, REQUESTS).await;
-        let mut stopped = vec![];
         let mut running = vec![second];
         for (rollout, program) in [&this, &previous, &this].into_iter().enumerate() {
             let from = (rollout + 1) * REQUESTS;
@@ -42,10 +41,11 @@ async fn upgraded_rolled_back_and_upgraded_again() {
                 for old in &running {
                     assert_eq!(old.terminate().await, Some(0), "{}", old.log_end());
                 }
-                stopped.extend(std::mem::replace(&mut running, Vec::from(new)));
+                running = Vec::from(new);
             });
         }
         scenario.until_works("after").await;
+        scenario.replicas = running;
     })
     .await;
 }
