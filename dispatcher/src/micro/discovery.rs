@@ -148,7 +148,8 @@ impl Discovery {
     }
 }
 
-fn wildcard(verb: Verb) -> String {
+/// The subjects of a verb, of all templates.
+pub(crate) fn wildcard(verb: Verb) -> String {
     format!("jobs.*.{}", verb.as_str())
 }
 

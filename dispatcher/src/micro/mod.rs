@@ -18,7 +18,7 @@ pub(crate) mod submit;
 mod answer;
 pub(crate) mod api;
 pub(crate) mod call;
-mod discovery;
+pub(crate) mod discovery;
 mod endpoint;
 pub(crate) mod error;
 pub(crate) mod waiters;

@@ -191,6 +191,12 @@ impl TemplateName {
     }
 }
 
+/// Parses `jobs.<template>.create`, the subject of requests; `None` for any other subject.
+#[must_use]
+pub fn parse_create_subject(subject: &str) -> Option<TemplateName> {
+    TemplateName::try_from(subject.strip_prefix("jobs.")?.strip_suffix(".create")?).ok()
+}
+
 /// Parses `jobs.<template>.status.<name>`; `None` for any other subject.
 #[must_use]
 pub fn parse_status_subject(subject: &str) -> Option<(TemplateName, JobName)> {

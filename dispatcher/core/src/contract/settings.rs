@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::contract::names::parse_create_subject;
+
 /// The subject of the stream of requests while there is no template.
 pub const NO_TEMPLATE: &str = "dispatcher.requests.none";
 /// The object that a configuration belongs to.
@@ -274,8 +276,7 @@ fn request_subjects_only(subjects: &Value) -> bool {
             if subject == NO_TEMPLATE {
                 return true;
             }
-            let template = subject.as_str().and_then(|s| s.strip_prefix("jobs.")?.strip_suffix(".create"));
-            template.is_some_and(|name| crate::contract::names::TemplateName::try_from(name).is_ok())
+            subject.as_str().is_some_and(|subject| parse_create_subject(subject).is_some())
         })
     })
 }

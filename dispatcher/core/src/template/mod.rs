@@ -31,6 +31,7 @@ mod pattern;
 mod policy;
 mod problem;
 mod quantity;
+mod references;
 mod render;
 mod scalar;
 
@@ -39,6 +40,7 @@ pub use parameters::{Parameters, RESERVED};
 pub use pattern::Pattern;
 pub use policy::{ImagePattern, Policy};
 pub use problem::{Problem, TemplateError, type_of};
+pub use references::References;
 
 /// A valid template.
 #[derive(Debug, Clone)]
@@ -205,6 +207,12 @@ impl Template {
     pub fn with_reserved_prefixes(mut self, all: &[(TemplateName, String)]) -> Self {
         self.prefixes.reserve(&self.name, all);
         self
+    }
+
+    /// The names of objects that the pods need.
+    #[must_use]
+    pub fn references(&self) -> References {
+        References::of(&self.manifest)
     }
 
     /// The prefix of the names of the template's Jobs; empty if it has none.
