@@ -92,7 +92,10 @@ async fn connect_to(settings: &Nats, url: &str) -> (Server, Option<Connection>) 
         version: info.version,
         max_payload: u64::try_from(info.max_payload).unwrap_or(u64::MAX),
         is_encrypted: info.tls_required || has_certificates || matches!(scheme, Some("tls" | "wss")),
-        sends_secret: settings.user.is_some() || settings.token.is_some() || settings.token_file.is_some(),
+        sends_secret: settings.user.is_some()
+            || settings.token.is_some()
+            || settings.token_file.is_some()
+            || url.contains('@'),
         requires_login: info.auth_required,
         is_local: is_local(&shown),
         round_trip: round_trip(&connected).await,
@@ -153,7 +156,8 @@ impl Connection {
     /// The limits of the account, for streams with this number of replicas.
     pub(super) async fn account(&self, replicas: u64) -> Account {
         let subject = format!("{}.INFO", self.api_prefix);
-        let ask = self.jetstream.request("INFO".to_owned(), &json!({}));
+        let query = json!({});
+        let ask = self.jetstream.request("INFO".to_owned(), &query);
         // A denied call has no answer. The server's error about it comes before the own message.
         let denied = async {
             let _ = round_trip(&self.client).await;

@@ -44,7 +44,14 @@ struct List {
 }
 
 impl List {
-    fn add(&mut self, direction: Direction, subject: String, needed: Needed, test: Test, payload: &'static str) {
+    fn add(
+        &mut self,
+        direction: Direction,
+        subject: String,
+        needed: Needed,
+        test: Test,
+        payload: &'static str,
+    ) {
         self.all.push(Tested { permission: Permission { direction, subject, needed, test }, payload });
     }
 
@@ -125,7 +132,8 @@ fn permissions(settings: &Nats, template: Option<&TemplateName>) -> Vec<Tested> 
         list.subscribe(&wildcard(verb), of_template(&wildcard(verb)));
     }
     list.subscribe("$SRV.>", "$SRV.PING".to_owned());
-    let republished = definitions::job_status().republish.map(|republish| republish.source).unwrap_or_default();
+    let republished =
+        definitions::job_status().republish.map(|republish| republish.source).unwrap_or_default();
     list.subscribe(&republished, republished.clone());
     list.all
 }
@@ -202,7 +210,8 @@ mod tests {
 
     /// The lines of a shipped role.
     fn shipped(role: &str) -> BTreeSet<(Direction, String)> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../nats-config/roles/{role}.conf"));
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("../nats-config/roles/{role}.conf"));
         let text = std::fs::read_to_string(path).unwrap();
         let lines: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
         let text = lines.join("\n");
@@ -210,7 +219,10 @@ mod tests {
         let subjects = |direction, text: &str| -> Vec<_> {
             text.split('"').skip(1).step_by(2).map(|subject| (direction, subject.to_owned())).collect()
         };
-        [subjects(Direction::Publish, publish), subjects(Direction::Subscribe, subscribe)].concat().into_iter().collect()
+        [subjects(Direction::Publish, publish), subjects(Direction::Subscribe, subscribe)]
+            .concat()
+            .into_iter()
+            .collect()
     }
 
     #[test]
@@ -232,7 +244,10 @@ mod tests {
             let writes = ["CREATE", "UPDATE", "DELETE", "PURGE"].iter().any(|verb| subject.contains(verb));
             assert_eq!(tested.payload, if writes { UNPARSABLE } else { "" }, "{subject}");
             assert!(serde_json::from_str::<serde_json::Value>(tested.payload).is_err(), "{subject}");
-            assert!(!subject.contains('*') || tested.permission.direction == Direction::Subscribe, "{subject}");
+            assert!(
+                !subject.contains('*') || tested.permission.direction == Direction::Subscribe,
+                "{subject}"
+            );
         }
     }
 
@@ -240,7 +255,8 @@ mod tests {
     fn subjects_of_a_template_in_use_are_tested() {
         let template = TemplateName::try_from("simple").unwrap();
         let all = permissions(&settings(), Some(&template));
-        let tests = |subject: &str| all.iter().any(|tested| tested.permission.test == Test::By(subject.to_owned()));
+        let tests =
+            |subject: &str| all.iter().any(|tested| tested.permission.test == Test::By(subject.to_owned()));
         assert!(tests(&template.create_subject()) && tests("jobs.simple.submit"));
     }
 }

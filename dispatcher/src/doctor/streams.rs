@@ -165,7 +165,8 @@ impl Expected<'_> {
 
     /// The queues of the templates in use, and those of others in the stream of requests.
     async fn queues(&self, jobs: &Value, all: &mut Streams) {
-        let limit = jobs.pointer("/config/max_msgs_per_subject").and_then(Value::as_u64).filter(|max| *max > 0);
+        let limit =
+            jobs.pointer("/config/max_msgs_per_subject").and_then(Value::as_u64).filter(|max| *max > 0);
         let subjects = provision::subjects(jobs.get("config").unwrap_or(&Value::Null));
         let in_stream = subjects.iter().filter_map(|subject| parse_create_subject(subject));
         let unused = in_stream.filter(|template| !self.templates.contains_key(template));
@@ -216,7 +217,9 @@ impl Expected<'_> {
         let ack_wait = Duration::from_nanos(nanos);
         let ttl = self.templates.get(template).and_then(|template| ttl_problem(template, ack_wait));
         let harmful = checked.harmful.into_iter();
-        let harmful = harmful.chain(provision::ack_wait_problem(ack_wait)).chain(ttl.map(|problem| problem.to_string()));
+        let harmful = harmful
+            .chain(provision::ack_wait_problem(ack_wait))
+            .chain(ttl.map(|problem| problem.to_string()));
         consumers::Details {
             harmful: harmful.collect(),
             warnings: checked.warnings,

@@ -294,7 +294,8 @@ impl Provision {
         let info = info.map_err(|e| e.at_start(&setting))?.unwrap_or_default();
         verify(context, &setting, Owner::Consumer, &expected, &info)?;
         let found = &consumer.cached_info().config;
-        ack_wait_problem(found.ack_wait).map_or(Ok(consumer), |problem| Err(StartError::new(setting, problem)))
+        ack_wait_problem(found.ack_wait)
+            .map_or(Ok(consumer), |problem| Err(StartError::new(setting, problem)))
     }
 }
 

@@ -1,7 +1,10 @@
 //! The API server, the namespace, and its objects that decide what happens to Jobs.
 
+use std::cmp::Ordering;
+
 use crate::{
     doctor::{Finding, Section, links},
+    template::compare_quantities,
     versions,
 };
 
@@ -181,6 +184,12 @@ pub struct Exhausted {
     pub hard: String,
 }
 
+/// Whether a quantity has reached its limit.
+#[must_use]
+pub fn is_reached(used: &str, hard: &str) -> bool {
+    compare_quantities(used, hard).is_some_and(Ordering::is_ge)
+}
+
 /// What is known about the quotas of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Quotas {
@@ -287,6 +296,12 @@ mod tests {
         );
         assert_judged(admission(&Admission::Missing), Severity::Warning, "deploy/base/admission.yaml");
         assert_judged(admission(&Admission::Forbidden), Severity::Skipped, "");
+    }
+
+    #[test]
+    fn quantities_are_compared_by_value() {
+        assert!(is_reached("20k", "20k") && is_reached("20000", "20k") && is_reached("2Gi", "1Gi"));
+        assert!(!is_reached("19999", "20k") && !is_reached("0", "500") && !is_reached("x", "x"));
     }
 
     #[test]

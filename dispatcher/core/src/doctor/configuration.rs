@@ -38,7 +38,8 @@ impl Unusable {
     #[must_use]
     pub fn of(problems: &[Problem]) -> Self {
         let concerns = |prefixes: &[&str]| {
-            let is_about = |problem: &Problem| prefixes.iter().any(|prefix| problem.setting.starts_with(prefix));
+            let is_about =
+                |problem: &Problem| prefixes.iter().any(|prefix| problem.setting.starts_with(prefix));
             problems.iter().filter(|problem| !problem.message.starts_with(UNKNOWN)).any(is_about)
         };
         Self {

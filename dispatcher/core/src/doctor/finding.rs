@@ -79,6 +79,7 @@ impl Section {
     }
 
     /// A check that was not made, and why.
+    #[must_use]
     pub fn skipped(self, subject: impl Into<String>, reason: impl Into<String>) -> Finding {
         self.finding(Severity::Skipped, subject, reason)
     }

@@ -79,8 +79,8 @@ fn refused(url: &str, refusal: &Refusal, is_any_connected: bool) -> Finding {
         }
         login => {
             let advice = format!(
-                "check {login}: the file must be readable and contain a login of the role `dispatcher`, \
-                 which the server must know"
+                "check {login}: its file must be readable, and the server must know this login and give it the \
+                 role `dispatcher`"
             );
             (advice, links::NATS_PERMISSIONS)
         }
@@ -243,7 +243,7 @@ mod tests {
             ("NATS_URL", "does the host name resolve"),
             ("NATS_CA", "authority that signed"),
             ("NATS_CERT", "NATS_CERT and NATS_KEY"),
-            ("NATS_CREDS", "check NATS_CREDS: the file must be readable"),
+            ("NATS_CREDS", "check NATS_CREDS: its file must be readable"),
         ] {
             let found = of(Err(refusal(setting)));
             assert_eq!(found[0].severity, Severity::Error);

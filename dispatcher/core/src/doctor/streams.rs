@@ -252,5 +252,11 @@ pub fn overlaps(overlaps: &[Overlap]) -> Vec<Finding> {
     overlaps.iter().flat_map(overlap).collect()
 }
 
+/// The finding about the number of dead letters.
+#[must_use]
+pub fn dead_letters(count: u64) -> Finding {
+    S.ok("dead letters", format!("{count} rejected requests are kept"))
+}
+
 #[cfg(test)]
 mod tests;

@@ -159,13 +159,13 @@ pub fn reference_findings(references: &[Reference], namespace: &str) -> Vec<Find
             .map(|reference| reference.name.as_str())
             .collect();
         if !hidden.is_empty() {
-            let (kind, resource) = kind.names();
+            let (_, resource) = kind.names();
             let reason = format!(
                 "the Role of the dispatcher does not permit to read {resource}. An administrator checks {} with \
                  `kubectl --namespace {namespace} get {resource}`",
                 hidden.join(", ")
             );
-            found.push(S.skipped(format!("referenced {kind}s"), reason));
+            found.push(S.skipped(format!("referenced {resource}"), reason));
         }
     }
     found

@@ -4,7 +4,7 @@
 //! string values of the *parsed* manifest, so that no parameter can add a key or change a type.
 //! A template is validated once, at start: it then renders for every valid request.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -220,6 +220,12 @@ impl Template {
     pub fn name_prefix(&self) -> &str {
         self.prefixes.own()
     }
+}
+
+/// Compares two Kubernetes quantities by value; `None` if one of them is no quantity.
+#[must_use]
+pub fn compare_quantities(a: &str, b: &str) -> Option<Ordering> {
+    quantity::Quantity::parse(a).zip(quantity::Quantity::parse(b)).map(|(a, b)| a.cmp(&b))
 }
 
 fn job_name(text: &str, parameters: &Parameters) -> Result<Pattern, String> {
