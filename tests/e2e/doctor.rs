@@ -27,13 +27,17 @@ async fn env() -> Result<TestEnv, String> {
 }
 
 /// Everything in NATS that a write would change.
-async fn stored(context: &jetstream::Context) -> BTreeMap<String, String> {
+async fn stored(context: &jetstream::Context) -> BTreeMap<String, Value> {
     let mut streams = context.streams();
     let mut stored = BTreeMap::new();
     while let Some(info) = streams.next().await {
         let info = info.unwrap();
-        let state = (info.state.last_sequence, info.state.messages, info.state.consumer_count);
-        stored.insert(info.config.name.clone(), format!("{state:?} {:?} {:?}", info.created, info.config));
+        let (name, config) = (info.config.name.clone(), serde_json::to_value(&info.config).unwrap());
+        let state = &info.state;
+        // The other streams have ephemeral consumers, which end by themselves.
+        let consumers = (name == "JOBS").then_some(state.consumer_count);
+        let state = json!([state.last_sequence, state.messages, consumers, info.created.to_string()]);
+        stored.insert(name, json!([config, state]));
     }
     stored
 }
@@ -51,6 +55,9 @@ async fn healthy_setup_has_no_errors_and_stays_unchanged() {
         assert_eq!(dispatcher.terminate().await, Some(0));
         let sequence = env.request(r#"{"foo":"b"}"#).await;
         assert!(sequence > 0);
+        // A purge would remove it.
+        let kept = env.jetstream.publish("$KV.JOB_CANCELS.kept", "{}".into()).await.unwrap();
+        kept.await.unwrap();
         let before = stored(&env.jetstream).await;
 
         let report = env.dispatcher().templates(&templates).doctor().await;

@@ -44,7 +44,6 @@ impl Report {
     ///
     /// # Panics
     /// If there is none.
-    #[must_use]
     pub fn find(&self, severity: &str, section: &str, subject: &str) -> &Value {
         let found = self
             .of_severity(severity)

@@ -154,13 +154,18 @@ async fn kubernetes(config: &Config) -> KubernetesFacts {
         lease: config.lease.name.clone(),
         job_templates: config.template_objects.job_templates,
     };
-    let (facts, references) = tokio::join!(
-        Cluster::read(&client, &place, clock),
-        templates::look_up(&catalog, &client, &config.namespace),
-    );
+    let references = async {
+        if server.is_local_cluster() {
+            let reason = "the cluster of `dispatcher dev` runs Jobs without them";
+            return vec![Section::Templates.skipped("referenced objects", reason)];
+        }
+        let found = templates::look_up(&catalog, &client, &config.namespace).await;
+        template_rules::reference_findings(&found, &config.namespace)
+    };
+    let (facts, references) = tokio::join!(Cluster::read(&client, &place, clock), references);
     let uid = facts.uid.clone();
     findings.extend(cluster_findings(facts, &place));
-    findings.extend(template_rules::reference_findings(&references, &config.namespace));
+    findings.extend(references);
     KubernetesFacts { findings, uid, clock, catalog }
 }
 
@@ -269,4 +274,29 @@ fn clock_findings(readings: &[Reading]) -> Vec<Finding> {
     let unread: Vec<_> =
         readings.iter().filter(|(_, reading)| reading.is_none()).map(|(of, _)| *of).collect();
     clock::findings(&read, &unread)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use dispatcher_core::doctor::links;
+
+    /// The anchor of a heading, as GitHub and mdBook make it.
+    fn anchor(heading: &str) -> String {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    }
+
+    #[test]
+    fn every_page_that_findings_refer_to_exists() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for link in links::ALL {
+            let (file, expected) = link.split_once('#').unwrap_or((link, ""));
+            let text = fs::read_to_string(repository.join(file)).unwrap_or_else(|e| panic!("{link}: {e}"));
+            let mut headings = text.lines().filter(|line| line.starts_with('#'));
+            assert!(expected.is_empty() || headings.any(|line| anchor(line) == expected), "{link}");
+        }
+    }
 }

@@ -93,7 +93,15 @@ pub fn findings(account: &Account, missing: &[MissingStream], templates: usize) 
         consumers(limits, templates),
     ];
     let found: Vec<_> = found.into_iter().flatten().collect();
-    if found.is_empty() { vec![S.ok(SUBJECT, summary(limits))] } else { found }
+    let mut found = if found.is_empty() { vec![S.ok(SUBJECT, summary(limits))] } else { found };
+    if limits.max_storage.is_none() && !missing.is_empty() {
+        let reason = format!(
+            "clients cannot see max_file_store, and the missing streams reserve {}",
+            bytes(missing.iter().map(|stream| stream.max_bytes).sum())
+        );
+        found.push(S.skipped("store of the server", reason));
+    }
+    found
 }
 
 fn summary(limits: &Limits) -> String {
@@ -188,6 +196,7 @@ mod tests {
 
     fn only(limits: Limits, missing: &[MissingStream]) -> Finding {
         let mut found = findings(&Account::Known(limits), missing, 2);
+        found.retain(|finding| finding.severity != Severity::Skipped);
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
     }
@@ -205,7 +214,17 @@ mod tests {
 
     #[test]
     fn account_without_limits_is_fine() {
-        assert_eq!(only(Limits::default(), &missing()).severity, Severity::Ok);
+        assert_eq!(only(Limits::default(), &[]).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn store_of_the_server_is_not_visible_to_clients() {
+        let found = findings(&Account::Known(Limits::default()), &missing(), 2);
+        assert_eq!(
+            (found[1].severity, found[1].subject.as_str()),
+            (Severity::Skipped, "store of the server")
+        );
+        assert!(found[1].message.ends_with("reserve 2.0 GiB"), "{found:?}");
     }
 
     #[test]

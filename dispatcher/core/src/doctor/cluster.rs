@@ -28,6 +28,15 @@ pub enum Server {
     Unreachable(String),
 }
 
+impl Server {
+    /// Whether this is the cluster of `dispatcher dev`, which ignores ServiceAccounts, Secrets and
+    /// PriorityClasses.
+    #[must_use]
+    pub fn is_local_cluster(&self) -> bool {
+        matches!(self, Self::Version { text, .. } if text.ends_with("-local-cluster"))
+    }
+}
+
 /// The finding about the API server.
 #[must_use]
 pub fn server(server: &Server) -> Finding {
@@ -258,6 +267,7 @@ mod tests {
             text: format!("v1.{minor}.0"),
         };
         assert_judged(server(&version("33")), Severity::Ok, "");
+        assert!(!version("33").is_local_cluster());
         assert_judged(server(&version("29")), Severity::Error, "update the cluster");
         assert_judged(server(&Server::NoConfiguration(text("x"))), Severity::Error, "set KUBECONFIG");
         assert_judged(server(&Server::Unreachable(text("x"))), Severity::Error, "server address");
