@@ -1,7 +1,7 @@
 //! `dispatcher doctor`: a healthy set-up has no errors; each broken one has its finding and advice.
 //! It changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::jetstream;
 use dispatcher_tests::job_controller::managed_template;
@@ -34,12 +34,23 @@ async fn stored(context: &jetstream::Context) -> BTreeMap<String, Value> {
         let info = info.unwrap();
         let (name, config) = (info.config.name.clone(), serde_json::to_value(&info.config).unwrap());
         let state = &info.state;
-        // The other streams have ephemeral consumers, which end by themselves.
-        let consumers = (name == "JOBS").then_some(state.consumer_count);
-        let state = json!([state.last_sequence, state.messages, consumers, info.created.to_string()]);
+        let state = json!([state.last_sequence, state.messages, info.created.to_string()]);
         stored.insert(name, json!([config, state]));
     }
     stored
+}
+
+/// The consumers of all streams.
+async fn consumers(context: &jetstream::Context) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
+        let stream = context.get_stream(stream).await.unwrap();
+        let mut names = stream.consumer_names();
+        while let Some(name) = names.next().await {
+            found.insert(name.unwrap());
+        }
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,11 +70,14 @@ async fn healthy_setup_has_no_errors_and_stays_unchanged() {
         let kept = env.jetstream.publish("$KV.JOB_CANCELS.kept", "{}".into()).await.unwrap();
         kept.await.unwrap();
         let before = stored(&env.jetstream).await;
+        let consumers_before = consumers(&env.jetstream).await;
 
         let report = env.dispatcher().templates(&templates).doctor().await;
 
         assert_eq!(report.code, Some(0), "{report:#?}");
         assert_eq!(stored(&env.jetstream).await, before);
+        // Ephemeral consumers of the dispatcher end by themselves.
+        assert!(consumers(&env.jetstream).await.is_subset(&consumers_before));
         report.assert(("warning", "kubernetes", "Lease"), "no dispatcher is running", "look at its pods");
         let queue = report.find("ok", "streams", "consumer dispatcher-simple");
         assert!(queue["message"].as_str().unwrap().starts_with("1 requests wait"), "{queue}");
@@ -97,19 +111,37 @@ async fn running_dispatcher_is_the_leader_and_there_is_no_warning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn setup_before_the_first_start_is_healthy_and_nothing_is_created() {
-    let env = or_skip!(env().await);
+    for version in NATS_VERSIONS {
+        let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
+        let env = TestEnv::new(Nats::process_of_version(version).await, namespace).await;
+        let report = env.dispatcher().doctor().await;
+        assert_eq!(report.code, Some(0), "{report:#?}");
+        let jobs = report.find("ok", "streams", "stream JOBS");
+        assert_eq!(jobs["message"], "does not exist; the start creates it");
+        assert_eq!(stored(&env.jetstream).await, BTreeMap::new());
+        let report = env.dispatcher().arg("--no-provision").doctor().await;
+        let missing = "and --no-provision forbids to create it";
+        let create = "nats stream add --config DIRECTORY/JOBS.json";
+        report.assert(("error", "streams", "stream JOBS"), missing, create);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_replica_in_a_cluster_is_named_and_the_streams_stay_unchanged() {
+    let namespace = or_skip!(Kubernetes::shared().await).namespace().await;
+    let env = TestEnv::new(Nats::cluster().await, namespace).await;
+    for stream in ["JOBS", "JOB_STATUS", "JOB_REJECTED", "KV_JOB_CANCELS"] {
+        let mut config = shipped_config(stream);
+        config["num_replicas"] = if stream == "JOBS" { 1.into() } else { 3.into() };
+        env.create_stream(&config).await;
+    }
+    env.request(r#"{"foo":"a"}"#).await;
+    let before = stored(&env.jetstream).await;
     let report = env.dispatcher().doctor().await;
     assert_eq!(report.code, Some(0), "{report:#?}");
-    let jobs = report.find("ok", "streams", "stream JOBS");
-    assert_eq!(jobs["message"], "does not exist; the start creates it");
-    assert_eq!(stored(&env.jetstream).await, BTreeMap::new());
-    let report = env.dispatcher().arg("--no-provision").doctor().await;
-    let missing = "and --no-provision forbids to create it";
-    report.assert(
-        ("error", "streams", "stream JOBS"),
-        missing,
-        "nats stream add --config DIRECTORY/JOBS.json",
-    );
+    assert_eq!(stored(&env.jetstream).await, before);
+    report.assert(("warning", "streams", "stream JOBS"), "1 replica", "nats stream edit JOBS --replicas 3");
+    assert_eq!(report.of_severity("ok").iter().filter(|found| found["section"] == "nats").count(), 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +160,12 @@ async fn shipped_role_suffices_and_hides_only_the_limits_of_the_account() {
         .filter(|finding| finding["section"] == "nats-permissions")
         .map(|finding| finding["subject"].clone())
         .collect();
-    assert_eq!(untested, ["publish to jobs.*.rejected.*", "publish to jobs.*.status._rejected"]);
+    let expected = [
+        "publish to $JS.API.STREAM.PURGE.KV_JOB_CANCELS",
+        "publish to jobs.*.rejected.*",
+        "publish to jobs.*.status._rejected",
+    ];
+    assert_eq!(untested, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

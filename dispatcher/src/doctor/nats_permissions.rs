@@ -3,7 +3,7 @@
 //! The server checks a permission before anything else, and reports a violation to the client. So
 //! each test is a message that has no effect if it is allowed: a call of the `JetStream` API that cannot
 //! be parsed or is about a consumer that does not exist, a message that expects another stream, or a
-//! subject that nobody receives.
+//! subject that nobody receives. Permissions without such a message are not tested.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -110,7 +110,10 @@ fn permissions(settings: &Nats, template: Option<&TemplateName>) -> Vec<Tested> 
         list.read(&format!("CONSUMER.MSG.NEXT.{stream}.*"));
         list.read(&format!("CONSUMER.INFO.{stream}.*"));
     }
-    list.write(&format!("STREAM.PURGE.{JOB_CANCELS}"), Needed::Always);
+    // nats-server 2.10.26 purges the whole stream if it cannot parse the filter.
+    let purge = format!("{}.STREAM.PURGE.{JOB_CANCELS}", list.api);
+    let purges = "is not tested: the call would purge the stream";
+    list.add(Direction::Publish, purge, Needed::Always, Test::Impossible(purges), "");
     let names = format!("{}.STREAM.NAMES", list.api);
     list.publish(&names, Needed::Better("other streams on the subjects of status events are not found"), "");
     // Messages.
@@ -241,7 +244,8 @@ mod tests {
         let template = TemplateName::try_from("simple").unwrap();
         for tested in permissions(&settings(), Some(&template)) {
             let Test::By(subject) = &tested.permission.test else { continue };
-            let writes = ["CREATE", "UPDATE", "DELETE", "PURGE"].iter().any(|verb| subject.contains(verb));
+            let writes = ["CREATE", "UPDATE", "DELETE"].iter().any(|verb| subject.contains(verb));
+            assert!(!subject.contains("PURGE"), "{subject}");
             assert_eq!(tested.payload, if writes { UNPARSABLE } else { "" }, "{subject}");
             assert!(serde_json::from_str::<serde_json::Value>(tested.payload).is_err(), "{subject}");
             assert!(
