@@ -141,7 +141,6 @@ async fn single_replica_in_a_cluster_is_named_and_the_streams_stay_unchanged() {
     assert_eq!(report.code, Some(0), "{report:#?}");
     assert_eq!(stored(&env.jetstream).await, before);
     report.assert(("warning", "streams", "stream JOBS"), "1 replica", "nats stream edit JOBS --replicas 3");
-    assert_eq!(report.of_severity("ok").iter().filter(|found| found["section"] == "nats").count(), 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +225,7 @@ async fn nats_with_jetstream(setting: &str) -> Nats {
     let file = folder.path().join("nats.conf");
     let users = r#"[{user: u, password: ""}]"#;
     // The testbed itself waits for JetStream, by its own account.
-    let tests = r#"T {jetstream: enabled, users: [{user: t, password: t}]}"#;
+    let tests = "T {jetstream: enabled, users: [{user: t, password: t}]}";
     let config =
         format!("accounts {{A {{jetstream: {setting}, users: {users}}}, {tests}}}\nno_auth_user: u\n");
     std::fs::write(&file, config).unwrap();
@@ -513,7 +512,7 @@ async fn administrator_sees_quotas_policies_and_referenced_objects() {
     let folder = paths::temp_dir("doctor").unwrap();
     let simple = std::fs::read_to_string(paths::workspace().join("deploy/templates/simple.yaml")).unwrap();
     let template = simple
-        .replace("serviceAccountName: job", "serviceAccountName: nobody\n          priorityClassName: high");
+        .replace("serviceAccountName: job", "serviceAccountName: absent\n          priorityClassName: high");
     std::fs::write(folder.path().join("simple.yaml"), template).unwrap();
 
     let admin = kubernetes.kubeconfig_path().display().to_string();
@@ -530,7 +529,7 @@ async fn administrator_sees_quotas_policies_and_referenced_objects() {
     let excess = ("warning", "kubernetes-permissions", "excess");
     report.assert(excess, "may read Secrets", "a ServiceAccount of its own");
     report.assert(
-        ("error", "templates", "ServiceAccount nobody"),
+        ("error", "templates", "ServiceAccount absent"),
         "does not exist",
         "create it in the namespace",
     );
@@ -539,7 +538,7 @@ async fn administrator_sees_quotas_policies_and_referenced_objects() {
         "does not exist",
         "kubectl get priorityclasses",
     );
-    // The dispatcher's own account sees none of them, and says so.
+    // The account of the dispatcher may read none of them.
     let report = env.dispatcher().templates(folder.path()).doctor().await;
     for (section, subject) in [
         ("kubernetes", "admission policy"),

@@ -26,7 +26,7 @@ impl Report {
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let report: Value =
             serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
-        assert_eq!(stderr, "", "printed beside the report");
+        assert_eq!(stderr, "", "printed besides the report");
         let findings = report["findings"].as_array().cloned().expect("a list of findings");
         let report = Self { code: output.status.code(), findings };
         // 1 if and only if there is an error.

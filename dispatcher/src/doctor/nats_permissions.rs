@@ -3,7 +3,7 @@
 //! The server checks a permission before anything else, and reports a violation to the client. So
 //! each test is a message that has no effect if it is allowed: a call of the `JetStream` API that cannot
 //! be parsed or is about a consumer that does not exist, a message that expects another stream, or a
-//! subject that nobody receives. Permissions without such a message are not tested.
+//! subject without a receiver. Permissions without such a message are not tested.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -188,7 +188,7 @@ async fn send(client: &Client, tested: &[Tested]) -> Result<(), String> {
                 let sent = client.publish_with_headers(subject.clone(), headers.clone(), (*payload).into());
                 sent.await.map_err(|error| error.to_string())?;
             }
-            // Dropped at once, which unsubscribes.
+            // Dropping it unsubscribes.
             Direction::Subscribe => {
                 drop(client.subscribe(subject.clone()).await.map_err(|error| error.to_string())?);
             }

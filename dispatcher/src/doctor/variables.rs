@@ -38,7 +38,7 @@ pub fn without_wrong_variables(args: &[OsString]) -> Option<DoctorSettings> {
 }
 
 /// The command, whose subcommand `doctor` does not read these variables. The variables of NATS
-/// require each other, so that none is read if one is wrong.
+/// require each other: if one is wrong, all are ignored.
 fn without(command: ClapCommand, variables: &[String]) -> ClapCommand {
     const NATS: &str = "NATS_";
     let is_nats = variables.iter().any(|name| name.starts_with(NATS));

@@ -11,7 +11,7 @@ pub(super) const NEARLY_FULL: f64 = 0.8;
 /// A scan of a stream needs a consumer for a moment.
 const MIN_CONSUMERS: u64 = 100;
 
-/// What is known about the account.
+/// The account, as far as it can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
     /// The server answered.

@@ -29,8 +29,8 @@ pub enum Server {
 }
 
 impl Server {
-    /// Whether this is the cluster of `dispatcher dev`, which ignores ServiceAccounts, Secrets and
-    /// PriorityClasses.
+    /// Whether this is the cluster of `dispatcher dev`, which ignores `ServiceAccounts`, Secrets and
+    /// `PriorityClasses`.
     #[must_use]
     pub fn is_local_cluster(&self) -> bool {
         matches!(self, Self::Version { text, .. } if text.ends_with("-local-cluster"))
@@ -112,7 +112,7 @@ pub fn namespace(state: &Namespace, name: &str) -> Finding {
     }
 }
 
-/// The CustomResourceDefinition of `JobTemplate` objects.
+/// The `CustomResourceDefinition` of `JobTemplate` objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Crd {
     /// It serves the version that the dispatcher uses.
@@ -125,7 +125,7 @@ pub enum Crd {
     Unknown(String),
 }
 
-/// The finding about the CustomResourceDefinition, whose version should be `api_version`.
+/// The finding about the `CustomResourceDefinition`, whose version should be `api_version`.
 #[must_use]
 pub fn crd(crd: &Crd, api_version: &str) -> Finding {
     let subject = "CustomResourceDefinition of JobTemplates";
@@ -182,7 +182,7 @@ pub fn admission(state: &Admission) -> Finding {
     }
 }
 
-/// One resource of a ResourceQuota that is exhausted.
+/// One resource of a `ResourceQuota` that is exhausted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exhausted {
     /// The quota.
@@ -199,7 +199,7 @@ pub fn is_reached(used: &str, hard: &str) -> bool {
     compare_quantities(used, hard).is_some_and(Ordering::is_ge)
 }
 
-/// What is known about the quotas of the namespace.
+/// The quotas of the namespace, as far as they can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Quotas {
     /// Those that are exhausted, of this number.

@@ -11,7 +11,7 @@ const UNKNOWN: &str = "unknown setting";
 pub struct Problem {
     /// The flag or variable.
     pub setting: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
 }
 

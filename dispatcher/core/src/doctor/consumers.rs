@@ -1,5 +1,5 @@
-//! The queues: the consumer and the waiting requests of each template, and what is left of templates
-//! that no longer exist.
+//! The queues: the consumer and the waiting requests of each template, and the queues of templates that
+//! no longer exist.
 
 use std::time::Duration;
 

@@ -107,11 +107,11 @@ impl Section {
 pub struct Finding {
     /// The group of the check.
     pub section: Section,
-    /// What it means.
+    /// The severity.
     pub severity: Severity,
-    /// What was checked: a server, a stream, a permission, a file.
+    /// The checked object: a server, a stream, a permission, a file.
     pub subject: String,
-    /// What was found.
+    /// The observation.
     pub message: String,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]

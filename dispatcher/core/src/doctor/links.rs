@@ -16,7 +16,7 @@ pub const RBAC: &str = "docs/install.md#permissions";
 pub const TEMPLATES: &str = "docs/templates.md";
 /// `JobTemplate` objects.
 pub const JOB_TEMPLATES: &str = "docs/templates.md#templates-as-objects";
-/// What is wrong with a clock.
+/// Effects of a wrong clock.
 pub const CLOCKS: &str = "docs/troubleshooting.md#clocks";
 /// Missing streams.
 pub const MISSING_STREAMS: &str = "docs/troubleshooting.md#missing-streams-and-consumers";

@@ -50,7 +50,7 @@ pub struct Connected {
     pub round_trip: Option<Duration>,
 }
 
-/// The findings about the servers, the JetStream API included.
+/// The findings about the servers.
 #[must_use]
 pub fn findings(servers: &[Server], inbox_prefix: &str) -> Vec<Finding> {
     let is_any_connected = servers.iter().any(|server| server.connection.is_ok());

@@ -20,7 +20,7 @@ pub enum Direction {
 pub enum Needed {
     /// Always.
     Always,
-    /// The dispatcher works without it; the text is what it then does not do.
+    /// The dispatcher works without it, but less well; the text names the effect.
     Better(&'static str),
     /// To create this stream or its parts. Without `--no-provision` only.
     ToProvision(String),
@@ -29,7 +29,7 @@ pub enum Needed {
 /// How a permission is tested without a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
-    /// By this subject: a message that the server or a stream refuses, or that nobody receives.
+    /// By this subject: a message that the server or a stream refuses, or that has no receiver.
     By(String),
     /// Not at all, for this reason.
     Impossible(&'static str),

@@ -232,20 +232,18 @@ pub struct Overlap {
 #[must_use]
 pub fn overlaps(overlaps: &[Overlap]) -> Vec<Finding> {
     let overlap = |Overlap { subject, stream, is_republished, others }: &Overlap| {
-        let finding = |other: &String| match is_republished {
-            false => {
-                let message = format!("captures {subject}, which {stream} needs");
-                let advice = format!(
-                    "remove the subject from it (`nats stream edit {other} --subjects ...`), or delete it: \
-                     NATS refuses two streams on one subject"
-                );
-                S.error(format!("stream {other}"), message).advise(advice).see(links::STREAMS)
-            }
-            true => {
+        let finding = |other: &String| {
+            if *is_republished {
                 let message = format!("captures {subject} and loses events");
                 let advice = format!("remove these subjects from it, and let it source {stream} instead");
-                S.warning(format!("stream {other}"), message).advise(advice).see(links::COPIES)
+                return S.warning(format!("stream {other}"), message).advise(advice).see(links::COPIES);
             }
+            let message = format!("captures {subject}, which {stream} needs");
+            let advice = format!(
+                "remove the subject from it (`nats stream edit {other} --subjects ...`), or delete it: NATS \
+                 refuses two streams on one subject"
+            );
+            S.error(format!("stream {other}"), message).advise(advice).see(links::STREAMS)
         };
         others.iter().map(finding).collect::<Vec<_>>()
     };
