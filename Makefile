@@ -3,7 +3,7 @@
 # root on Debian.
 
 .PHONY: help setup build images test-images test demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
-	chaos-table soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
+	chaos-table upgrade-test soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
 unexport CARGO_TARGET_DIR
@@ -64,6 +64,11 @@ chaos: test-images chaos-build ## run the chaos suite: make chaos [RUNS=20] [SCE
 chaos-build:
 	cargo build --quiet --profile chaos --workspace --bins
 
+# PREVIOUS: a tag or commit. Default: the newest tag before this commit.
+upgrade-test: test-images chaos-build ## upgrade and roll back under load: make upgrade-test [PREVIOUS=revision] [RUNS=3] [CLUSTER=local]
+	@previous=$$(tests/previous $(PREVIOUS)) && PREVIOUS_DISPATCHER=$$previous \
+		CHAOS_RUNS=$(or $(RUNS),3) TEST_CLUSTER=$(CLUSTER) cargo test --profile chaos --workspace --test chaos -- upgrade --nocapture
+
 chaos-table: build ## write the results of `make chaos` into docs/fault-table.md
 	@target/debug/chaos-table
 
@@ -96,6 +101,9 @@ check: ## check formatting, lints and dependencies
 nats-config: build ## generate nats-config/ from the shipped templates
 	target/debug/dispatcher nats-config --output nats-config
 	target/debug/dispatcher nats-config --nack --output nats-config
+	for prefix in blue green; do \
+		target/debug/dispatcher nats-config --roles --prefix $$prefix --output nats-config/prefixes/$$prefix && \
+		find nats-config/prefixes/$$prefix -type f ! -name dispatcher.conf -delete; done
 
 manifests: setup ## generate the manifests of deploy/ from the Helm chart in deploy/chart
 	@tests/manifests

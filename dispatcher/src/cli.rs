@@ -15,9 +15,11 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use dispatcher_core::contract::nats_names::NatsNames;
 
 #[cfg(feature = "dev")]
 pub use self::dev::{DevSettings, Image};
+use self::nats::prefixed;
 use self::values::{address, label, number};
 pub use self::{
     console::{ConsoleMode, ConsoleSettings},
@@ -62,10 +64,24 @@ pub enum Command {
         /// The templates.
         #[command(flatten)]
         templates: Templates,
+        /// Prefix of the subjects and the streams. Default: none.
+        #[arg(
+            long = "prefix",
+            env = "DISPATCHER_PREFIX",
+            value_name = "PREFIX",
+            default_value = "",
+            hide_default_value = true,
+            value_parser = prefixed
+        )]
+        names: NatsNames,
         /// Print them as resources of NACK (the `JetStream` controller), for `kubectl apply`.
         /// Default: off.
         #[arg(long)]
         nack: bool,
+        /// Print the permissions of the roles instead, for the configuration of a NATS server.
+        /// Default: off.
+        #[arg(long, conflicts_with = "nack")]
+        roles: bool,
         /// Write one file per object into this directory, or `nack.yaml` with --nack. Default:
         /// print to stdout.
         #[arg(long, value_name = "DIRECTORY")]

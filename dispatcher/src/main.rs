@@ -16,10 +16,10 @@ use dispatcher::{
         completions, describe, man_pages,
     },
     doctor,
-    nats::{definitions, nack},
+    nats::{definitions, nack, roles},
     templates,
 };
-use dispatcher_core::contract::{names::TemplateName, schemas};
+use dispatcher_core::contract::{names::TemplateName, nats_names::NatsNames, schemas};
 use serde_json::Value;
 use tokio::{
     runtime::Builder,
@@ -77,8 +77,11 @@ async fn run_command(command: Command) -> ExitCode {
         Command::Schemas { output } => {
             print_files(schemas::files(), output.as_deref()).map_err(RunError::Start)
         }
-        Command::NatsConfig { templates, nack, output } => {
-            nats_config(&templates.folder, nack, output.as_deref()).map_err(RunError::Start)
+        Command::NatsConfig { names, roles: true, output, .. } => {
+            print_roles(&names, output.as_deref()).map_err(RunError::Start)
+        }
+        Command::NatsConfig { templates, names, nack, output, .. } => {
+            nats_config(&templates.folder, &names, nack, output.as_deref()).map_err(RunError::Start)
         }
         Command::Completions { shell } => {
             print!("{}", completions(shell, Cli::command()));
@@ -186,19 +189,35 @@ fn print_check(settings: &Check) -> ExitCode {
     if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_SETTING) }
 }
 
-fn nats_config(folder: &Path, as_nack: bool, output: Option<&Path>) -> Result<(), StartError> {
+fn nats_config(
+    folder: &Path,
+    names: &NatsNames,
+    as_nack: bool,
+    output: Option<&Path>,
+) -> Result<(), StartError> {
     let templates = templates::load(folder, &Arc::default())
         .map_err(|e| StartError::new("DISPATCHER_TEMPLATES", e.to_string()))?;
     let templates: Vec<TemplateName> = templates.iter().map(|t| t.name.clone()).collect();
     if !as_nack {
-        return print_files(definitions::files(&templates), output);
+        return print_files(definitions::files(names, &templates), output);
     }
     let nack_error = |e: &dyn std::error::Error| StartError::new("--nack", e.to_string());
-    let resources = nack::resources(&templates).map_err(|e| nack_error(&e))?;
+    let resources = nack::resources(names, &templates).map_err(|e| nack_error(&e))?;
     let yaml = serde_saphyr::to_string_multiple(&resources).map_err(|e| nack_error(&e))?;
     match output {
         None => print!("{yaml}"),
         Some(folder) => write(&folder.join("nack.yaml"), &yaml)?,
+    }
+    Ok(())
+}
+
+/// Prints the permissions of the roles, or writes each into a directory.
+fn print_roles(names: &NatsNames, output: Option<&Path>) -> Result<(), StartError> {
+    for (name, content) in roles::files(names) {
+        match output {
+            None => println!("# {name}\n{content}"),
+            Some(folder) => write(&folder.join(name), &content)?,
+        }
     }
     Ok(())
 }

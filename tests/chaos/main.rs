@@ -28,3 +28,4 @@ mod scale;
 mod scenario;
 mod soak;
 mod templates;
+mod upgrade;

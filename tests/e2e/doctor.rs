@@ -144,6 +144,21 @@ async fn single_replica_in_a_cluster_is_named_and_the_streams_stay_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_with_a_prefix_are_checked() {
+    let env = or_skip!(env().await);
+    let blue = || env.dispatcher().env("DISPATCHER_PREFIX", "blue");
+    let report = blue().doctor().await;
+    assert_eq!(report.find("ok", "streams", "blue_JOBS")["message"], "does not exist; the start creates it");
+    assert_eq!(blue().start().await.terminate().await, Some(0));
+    let report = blue().doctor().await;
+    assert_eq!(report.code, Some(0), "{report:#?}");
+    let streams = ["blue_JOBS", "blue_JOB_STATUS", "blue_JOB_REJECTED", "KV_blue_JOB_CANCELS"];
+    for stream in streams {
+        report.find("ok", "streams", stream);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shipped_role_suffices_and_hides_only_the_limits_of_the_account() {
     let env = or_skip!(password_env(ConfigFolder::new().by_password("accounts.conf").await).await);
     assert_eq!(env.dispatcher().start().await.terminate().await, Some(0));

@@ -4,6 +4,7 @@
 mod admission;
 mod certificates;
 pub(crate) mod config_folder;
+mod installations;
 pub(crate) mod jwt;
 mod logins;
 mod manifests;

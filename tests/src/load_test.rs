@@ -1,5 +1,6 @@
 //! A dispatcher under load, with a recorder that checks the guarantees at the end.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -47,9 +48,21 @@ impl LoadTest {
     /// # Panics
     /// If the dispatcher or the recorder does not start.
     pub async fn new(env: TestEnv) -> Self {
+        Self::of(env, |builder| builder).await
+    }
+
+    /// Starts another program, such as an older version, in this environment.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub async fn of_program(env: TestEnv, program: PathBuf) -> Self {
+        Self::of(env, |builder| builder.program(program)).await
+    }
+
+    async fn of(env: TestEnv, configure: impl FnOnce(Builder) -> Builder) -> Self {
         env.create_streams_without_deduplication().await;
         let (folder, templates) = managed_template();
-        let dispatcher = env.dispatcher().templates(templates).start().await;
+        let dispatcher = configure(env.dispatcher().templates(templates)).start().await;
         let (nats, kube) = (env.nats.client().await, env.namespace.client.clone());
         let recorder = Recorder::start(nats, kube, &env.namespace.name).await.unwrap();
         recorder.expect_ttl("simple", Some(600));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, context::GetStreamErrorKind};
 use dispatcher_core::{
-    contract::{names::TemplateName, submitter::Submitters},
+    contract::{names::TemplateName, nats_names::NatsNames, submitter::Submitters},
     request::error::CallError,
     template::{Template, TemplateError, catalog::Catalog},
 };
@@ -21,7 +21,6 @@ use crate::{
     micro::{history::History, lookup::Lookups},
     nats::{
         cancellation_bucket::CancellationBucket,
-        definitions::{JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
         jobs_stream::JobsStream,
         provision::{Provision, Provisioned, Queue},
         settings::is_unavailable,
@@ -85,34 +84,41 @@ impl Prepared {
         let (reconnected, reconnects) = watch::channel(0);
         let connections = Connections::open(&config.nats, (health, metrics), reconnected.clone()).await?;
         let context = connections.jetstream();
-        let provision = Provision { verify_only: config.no_provision, adopt: config.adopt, namespace_uid };
+        let names = config.nats.names.clone();
+        let provision = Provision {
+            names: names.clone(),
+            verify_only: config.no_provision,
+            adopt: config.adopt,
+            namespace_uid,
+        };
         let Provisioned { jobs, consumers } = match provision.run(&context, &templates.names()).await {
             Ok(provisioned) => provisioned,
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => return Err(error.transient_if(!streams_answer(&context).await)),
+            Err(error) => return Err(error.transient_if(!streams_answer(&context, &names).await)),
         };
         check_ttls(&templates, &consumers)?;
 
         // The streams exist, so only a lost connection or server fails here.
         let nats_error = |message: String| StartError::new("NATS_URL", message).transient_if(true);
-        let dead_letters = DeadLetters::open(context.clone(), metrics.clone()).await.map_err(nats_error)?;
+        let dead_letters = DeadLetters::open(context.clone(), names.clone(), metrics.clone()).await;
+        let dead_letters = dead_letters.map_err(nats_error)?;
         let poison = PoisonHandler { jobs: jobs.clone(), dead_letters: dead_letters.clone() };
-        let bucket =
-            CancellationBucket::open(context.clone(), &connections.scans).await.map_err(nats_error)?;
-        let cancellations = Cancellations::open(bucket).await.map_err(nats_error)?;
+        let bucket = CancellationBucket::open(context.clone(), names.clone(), &connections.scans).await;
+        let cancellations = Cancellations::open(bucket.map_err(nats_error)?).await.map_err(nats_error)?;
         let in_use = templates.catalog();
         metrics.set_templates(in_use.entries().map(|(_, entry)| &*entry.template));
         let shares = Shares::new(config.concurrency.into());
         let watchdog = Watchdog {
             context: context.clone(),
+            names: names.clone(),
             templates: templates.clone(),
             health: health.component("streams"),
             reconnects: reconnected,
         };
         let counted = templates.clone();
         let count = Arc::new(move || counted.count());
-        let history = History::open(&context, &connections.scans).await.map_err(nats_error)?;
-        let store = StatusStream::open(context, &connections.scans).await;
+        let history = History::open(&context, names.clone(), &connections.scans).await.map_err(nats_error)?;
+        let store = StatusStream::open(context, names, &connections.scans).await;
         Ok(Self {
             watchdog,
             queue_sampler: QueueSampler {
@@ -213,7 +219,7 @@ async fn namespace_uid(jobs: &JobClient) -> Result<String, StartError> {
 }
 
 /// Whether `JetStream` answers for every stream. If not, a server or the leader of a stream is away.
-async fn streams_answer(context: &jetstream::Context) -> bool {
+async fn streams_answer(context: &jetstream::Context, names: &NatsNames) -> bool {
     let answers = async |stream: &str| match context.get_stream(stream).await {
         Ok(_) => true,
         Err(error) => match error.kind() {
@@ -221,7 +227,8 @@ async fn streams_answer(context: &jetstream::Context) -> bool {
             _ => false,
         },
     };
-    join_all([JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS].map(answers)).await.into_iter().all(|ok| ok)
+    let streams = [names.jobs(), names.job_status(), names.job_rejected(), names.job_cancels()];
+    join_all(streams.map(answers)).await.into_iter().all(|ok| ok)
 }
 
 /// Whether the API server may come back without a change by an operator. A certificate that does not

@@ -136,6 +136,7 @@ mod tests {
             ("DISPATCHER_LEASE_NAME", "a.b", "1 to 63 characters"),
             ("DISPATCHER_LEASE_NAMESPACE", "a_b", "1 to 63 characters"),
             ("DISPATCHER_CANCEL_OWN_ACCOUNT_ONLY", "maybe", "boolean"),
+            ("DISPATCHER_PREFIX", "a.b", "at most 32 characters"),
             ("NATS_INBOX_PREFIX", "a b", "a subject without wildcards"),
         ] {
             let error = error_of(variable, value).expect(variable);

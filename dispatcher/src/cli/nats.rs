@@ -6,6 +6,7 @@
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
+use dispatcher_core::contract::nats_names::NatsNames;
 
 /// The settings of the connection to NATS.
 #[derive(Clone, Args)]
@@ -109,16 +110,15 @@ pub struct Nats {
     pub key: Option<PathBuf>,
 
     /// Prefix of the dispatcher's inbox subjects, which only the dispatcher should be allowed to
-    /// subscribe to.
+    /// subscribe to. Default: `_INBOX.dispatcher`, with a prefix `_INBOX.<prefix>_dispatcher`.
     #[arg(
         id = "nats_inbox_prefix",
         long = "nats-inbox-prefix",
         env = "NATS_INBOX_PREFIX",
         value_name = "SUBJECT",
-        default_value = "_INBOX.dispatcher",
         value_parser = literal_subject
     )]
-    pub inbox_prefix: String,
+    pub inbox_prefix: Option<String>,
 
     /// `JetStream` domain of the streams, if they are behind a leaf node. Default: the server's own.
     #[arg(
@@ -141,6 +141,19 @@ pub struct Nats {
         value_parser = literal_subject
     )]
     pub js_api_prefix: String,
+
+    /// Prefix of the subjects, the streams and the NATS service, such as `blue`: several
+    /// installations can share an account. Default: none.
+    #[arg(
+        id = "prefix",
+        long = "prefix",
+        env = "DISPATCHER_PREFIX",
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true,
+        value_parser = prefixed
+    )]
+    pub names: NatsNames,
 }
 
 // Keeps secrets out of logs.
@@ -160,6 +173,12 @@ impl Nats {
         }
     }
 
+    /// The prefix of the dispatcher's inbox subjects.
+    #[must_use]
+    pub fn inbox_prefix(&self) -> String {
+        self.inbox_prefix.clone().unwrap_or_else(|| format!("_INBOX.{}", self.names.service()))
+    }
+
     /// The setting of the credentials, for the error of a server that refuses them.
     #[must_use]
     pub fn credential(&self) -> &'static str {
@@ -172,6 +191,14 @@ impl Nats {
         ];
         settings.iter().find(|(is_set, _)| *is_set).map_or("NATS_USER", |(_, setting)| setting)
     }
+}
+
+/// The names with a prefix. An empty text is no prefix.
+pub(super) fn prefixed(text: &str) -> Result<NatsNames, String> {
+    if text.is_empty() {
+        return Ok(NatsNames::default());
+    }
+    NatsNames::with_prefix(text).map_err(|e| e.to_string())
 }
 
 fn domain(text: &str) -> Result<String, String> {
@@ -236,9 +263,20 @@ mod tests {
 
     #[test]
     fn inbox_prefix_is_a_subject_without_wildcards() {
-        assert_eq!(parse(&[]).unwrap().inbox_prefix, "_INBOX.dispatcher");
+        assert_eq!(parse(&[]).unwrap().inbox_prefix(), "_INBOX.dispatcher");
+        assert_eq!(parse(&["--prefix", "blue"]).unwrap().inbox_prefix(), "_INBOX.blue_dispatcher");
+        assert_eq!(parse(&["--nats-inbox-prefix", "_INBOX.x"]).unwrap().inbox_prefix(), "_INBOX.x");
         for bad in ["", "_INBOX.", "_INBOX.*", "_INBOX.>", "a b"] {
             assert!(parse(&["--nats-inbox-prefix", bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn prefix_is_one_token_or_empty() {
+        assert_eq!(parse(&["--prefix", "blue"]).unwrap().names.jobs(), "blue_JOBS");
+        assert_eq!(parse(&["--prefix", ""]).unwrap().names.jobs(), "JOBS");
+        for bad in ["a.b", "jobs", "A", "*"] {
+            assert!(parse(&["--prefix", bad]).is_err(), "{bad:?}");
         }
     }
 

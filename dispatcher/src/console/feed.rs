@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{
     console::{state::Console, templates},
-    nats::{connection::Connection, definitions::JOB_STATUS, scan::call},
+    nats::{connection::Connection, scan::call},
     retry::backoff,
 };
 
@@ -49,9 +49,10 @@ impl Feed {
         let live = &self.console.0.live;
         let mut changes = self.scans.changes();
         changes.mark_unchanged();
-        let label = format!("stream {JOB_STATUS}");
+        let name = self.scans.names().job_status();
+        let label = format!("stream {name}");
         let context = self.scans.jetstream();
-        let mut stream = call(&label, context.get_stream(JOB_STATUS)).await?;
+        let mut stream = call(&label, context.get_stream(name)).await?;
         let info = stream.cached_info();
         let last = info.state.last_sequence;
         let seen = live.begin(info.created.unix_timestamp_nanos(), last);

@@ -12,7 +12,8 @@ use dispatcher_core::contract::{
     headers::{
         JOB_ERROR, JOB_ERROR_MESSAGE, JOB_NAME, JOB_PAYLOAD_SIZE, JOB_REQUEST_ID, JOB_SUBMITTER, value_of,
     },
-    names::{JobName, TemplateName, parse_dead_letter_subject},
+    names::{JobName, TemplateName},
+    nats_names::NatsNames,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ pub(super) async fn history(
     let name = JobName::try_from(query.name).map_err(|e| Failure::bad_request(e.to_string()))?;
     let (browser, _place) = browser(&console).await?;
     let mut events = Newest::default();
-    let subject = template.status_subject(&name);
+    let subject = browser.names().status_subject(&template, &name);
     let read = browser.status_events(&subject, |message| events.add(message));
     let is_complete = match with_deadline(DEADLINE, read).await {
         Ok(read) => read.map(|()| true).map_err(Failure::unavailable)?,
@@ -108,13 +109,13 @@ pub(super) async fn dead_letters(
     let read = with_deadline(DEADLINE, browser.dead_letters(query.before, MAX_LETTERS)).await;
     let (found, next) =
         read.map_err(|e| Failure::unavailable(e.to_string()))?.map_err(Failure::unavailable)?;
-    let letters: Vec<Value> = found.iter().filter_map(letter).collect();
+    let letters: Vec<Value> = found.iter().filter_map(|message| letter(browser.names(), message)).collect();
     Ok(json_response(StatusCode::OK, &json!({"letters": letters, "next": next})))
 }
 
 /// A dead letter; `None` for a message that is none.
-fn letter(message: &Stored) -> Option<Value> {
-    let (template, request_seq) = parse_dead_letter_subject(&message.subject)?;
+fn letter(names: &NatsNames, message: &Stored) -> Option<Value> {
+    let (template, request_seq) = names.parse_dead_letter_subject(&message.subject)?;
     let header = |name| value_of(&message.headers, name);
     let kept = message.payload.get(..MAX_PAYLOAD).unwrap_or(&message.payload);
     let size = header(JOB_PAYLOAD_SIZE).and_then(|size| size.parse().ok()).unwrap_or(message.payload.len());
@@ -122,6 +123,8 @@ fn letter(message: &Stored) -> Option<Value> {
         "sequence": message.sequence,
         "template": template,
         "requestSeq": request_seq,
+        "subject": message.subject,
+        "stream": names.job_rejected(),
         "stored": rfc3339(message.time),
         "reason": header(JOB_ERROR),
         "message": header(JOB_ERROR_MESSAGE),
@@ -175,7 +178,9 @@ mod tests {
     fn payload_that_is_no_text_or_json_is_shown_as_far_as_possible() {
         let shown = event(&stored("s", "", b"\xff{<script>".to_vec()));
         assert_eq!(shown["event"], "\u{fffd}{<script>");
-        let shown = letter(&stored("jobs.simple.rejected.3", "", vec![0xff; 2 * MAX_PAYLOAD])).unwrap();
+        let shown =
+            letter(&NatsNames::default(), &stored("jobs.simple.rejected.3", "", vec![0xff; 2 * MAX_PAYLOAD]))
+                .unwrap();
         assert_eq!(
             (shown["isText"].clone(), shown["payloadSize"].clone()),
             (false.into(), (2 * MAX_PAYLOAD).into())
@@ -187,9 +192,10 @@ mod tests {
     fn dead_letter_shows_its_reason_and_the_size_of_the_whole_payload() {
         let headers =
             "NATS/1.0\r\nJob-Error: Refused\r\nJob-Error-Message: <b>no\r\nJob-Payload-Size: 90\r\n\r\n";
-        let shown = letter(&stored("jobs.simple.rejected.3", headers, b"{}".to_vec())).unwrap();
+        let shown = letter(&NatsNames::default(), &stored("jobs.simple.rejected.3", headers, b"{}".to_vec()))
+            .unwrap();
         assert_eq!((shown["reason"].as_str(), shown["message"].as_str()), (Some("Refused"), Some("<b>no")));
         assert_eq!((shown["requestSeq"].as_u64(), shown["payloadSize"].as_u64()), (Some(3), Some(90)));
-        assert!(letter(&stored("jobs.simple.other.3", headers, vec![])).is_none());
+        assert!(letter(&NatsNames::default(), &stored("jobs.simple.other.3", headers, vec![])).is_none());
     }
 }

@@ -48,7 +48,10 @@ pub(super) async fn live(
     };
     let mode = console.0.mode.as_str();
     let version = env!("CARGO_PKG_VERSION");
-    let hello = frame("hello", &json!({"mode": mode, "namespace": backend.namespace, "version": version}));
+    let names = backend.scans.names();
+    let nats = json!({"prefix": names.prefix(), "statusStream": names.job_status()});
+    let hello = json!({"mode": mode, "namespace": backend.namespace, "version": version, "nats": nats});
+    let hello = frame("hello", &hello);
     templates::send(&console);
     connection.release_place();
     let frames = frames(console, connection, place, hello);

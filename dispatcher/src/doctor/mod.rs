@@ -71,7 +71,7 @@ pub async fn examine(
     match nats {
         Err(reason) => findings.extend(not_checked(&NATS_SECTIONS, &reason)),
         Ok((servers, connection)) => {
-            findings.extend(nats_rules::findings(&servers, &config.nats.inbox_prefix));
+            findings.extend(nats_rules::findings(&servers, &config.nats.inbox_prefix()));
             let facts = match connection {
                 None => Err("there is no connection to NATS".to_owned()),
                 Some(connection) => {
@@ -204,6 +204,7 @@ async fn on_connection(
     let templates: BTreeMap<_, _> =
         catalog.entries().map(|(name, entry)| (name.clone(), Arc::clone(&entry.template))).collect();
     let expected = Expected {
+        names: config.nats.names.clone(),
         templates,
         namespace_uid,
         verify_only: config.no_provision,
@@ -248,11 +249,8 @@ fn stream_findings(streams: &Streams, expected: &Expected<'_>) -> Vec<Finding> {
     }
     findings.extend(streams.dead_letters.map(stream_rules::dead_letters));
     findings.extend(streams.queues.iter().flat_map(|queue| consumers::findings(queue, context.verify_only)));
-    findings.extend(consumers::leftovers(
-        crate::nats::definitions::JOBS,
-        &streams.leftovers,
-        streams.other_consumers,
-    ));
+    let jobs = expected.names.jobs();
+    findings.extend(consumers::leftovers(jobs, &streams.leftovers, streams.other_consumers));
     findings
 }
 

@@ -19,11 +19,7 @@ use futures::{StreamExt, future::join_all};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{
-    cli::Nats,
-    nats::{connect, definitions::JOBS},
-    retry::with_deadline,
-};
+use crate::{cli::Nats, nats::connect, retry::with_deadline};
 
 /// The deadline of one call.
 pub(super) const DEADLINE: Duration = Duration::from_secs(4);
@@ -64,6 +60,8 @@ pub(super) struct Connection {
     /// Whether the servers form a cluster.
     pub(super) is_clustered: bool,
     api_prefix: String,
+    /// The stream of requests.
+    jobs: String,
 }
 
 /// Connects to each server of the list. Returns what that showed, and the first connection.
@@ -107,6 +105,7 @@ async fn connect_to(settings: &Nats, url: &str) -> (Server, Option<Connection>) 
         denied,
         is_clustered: info.cluster.is_some(),
         api_prefix: settings.api_prefix(),
+        jobs: settings.names.jobs().to_owned(),
     };
     (Server { url: shown, connection: Ok(facts) }, Some(connection))
 }
@@ -134,7 +133,7 @@ pub(super) async fn round_trip(client: &Client) -> Option<Duration> {
 impl Connection {
     /// Whether `JetStream` answers about the streams.
     pub(super) async fn jetstream_state(&self) -> JetStream {
-        let call = format!("STREAM.INFO.{JOBS}");
+        let call = format!("STREAM.INFO.{}", self.jobs);
         let answer = with_deadline(DEADLINE, self.jetstream.request(call.clone(), &json!({}))).await;
         let is_denied = || self.denied.contains(&format!("{}.{call}", self.api_prefix));
         match answer {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::{Client, HeaderMap, header::NATS_EXPECTED_STREAM};
 use dispatcher_core::{
-    contract::names::TemplateName,
+    contract::{names::TemplateName, nats_names::NatsNames},
     doctor::permissions::{Direction, Needed, Permission, Test},
 };
 use tokio::time::sleep;
@@ -18,8 +18,7 @@ use uuid::Uuid;
 use crate::{
     cli::Nats,
     doctor::nats::{Connection, DEADLINE, round_trip},
-    micro::{api::Verb, discovery::wildcard},
-    nats::definitions::{self, CANCELS_SUBJECTS, JOB_CANCELS, JOB_REJECTED, JOB_STATUS, JOBS},
+    micro::api::Verb,
     retry::with_deadline,
 };
 
@@ -85,68 +84,66 @@ impl List {
 fn permissions(settings: &Nats, template: Option<&TemplateName>) -> Vec<Tested> {
     let nobody = format!("doctor-{}", Uuid::new_v4().simple());
     let template = template.map_or(nobody.clone(), ToString::to_string);
-    let of_template = |pattern: &str| pattern.replace('*', &template);
+    let names = &settings.names;
+    let (jobs, job_status, job_cancels) = (names.jobs(), names.job_status(), names.job_cancels());
     let mut list = List { api: settings.api_prefix(), nobody, all: vec![] };
-    for stream in [JOBS, JOB_STATUS, JOB_REJECTED, JOB_CANCELS] {
+    for stream in [jobs, job_status, names.job_rejected(), job_cancels] {
         list.read(&format!("STREAM.INFO.{stream}"));
         list.read(&format!("STREAM.MSG.GET.{stream}"));
         list.write(&format!("STREAM.CREATE.{stream}"), Needed::ToProvision(stream.to_owned()));
     }
-    for stream in [JOBS, JOB_STATUS] {
+    for stream in [jobs, job_status] {
         list.write(&format!("STREAM.UPDATE.{stream}"), Needed::ToProvision(stream.to_owned()));
     }
     // Requests.
-    list.read(&format!("CONSUMER.INFO.{JOBS}.*"));
-    list.read(&format!("CONSUMER.MSG.NEXT.{JOBS}.*"));
-    list.write(&format!("CONSUMER.CREATE.{JOBS}.>"), Needed::ToProvision(JOBS.to_owned()));
-    list.write(&format!("CONSUMER.DELETE.{JOBS}.*"), Needed::ToProvision(JOBS.to_owned()));
-    list.publish(&format!("$JS.ACK.{JOBS}.>"), Needed::Always, "");
+    list.read(&format!("CONSUMER.INFO.{jobs}.*"));
+    list.read(&format!("CONSUMER.MSG.NEXT.{jobs}.*"));
+    list.write(&format!("CONSUMER.CREATE.{jobs}.>"), Needed::ToProvision(jobs.to_owned()));
+    list.write(&format!("CONSUMER.DELETE.{jobs}.*"), Needed::ToProvision(jobs.to_owned()));
+    list.publish(&format!("$JS.ACK.{jobs}.>"), Needed::Always, "");
     let flagged = Needed::Better("acks fail on servers with `feature_flags { js_ack_fc_v2: true }`");
-    list.publish(&format!("$JS.ACK.*.*.{JOBS}.>"), flagged, "");
+    list.publish(&format!("$JS.ACK.*.*.{jobs}.>"), flagged, "");
     // Scans.
-    for stream in [JOB_STATUS, JOB_CANCELS] {
+    for stream in [job_status, job_cancels] {
         list.write(&format!("CONSUMER.CREATE.{stream}"), Needed::Always);
         list.write(&format!("CONSUMER.DELETE.{stream}.*"), Needed::Always);
         list.read(&format!("CONSUMER.MSG.NEXT.{stream}.*"));
         list.read(&format!("CONSUMER.INFO.{stream}.*"));
     }
     // nats-server 2.10.26 purges the whole stream if it cannot parse the filter.
-    let purge = format!("{}.STREAM.PURGE.{JOB_CANCELS}", list.api);
+    let purge = format!("{}.STREAM.PURGE.{job_cancels}", list.api);
     let purges = "is not tested: the call would purge the stream";
     list.add(Direction::Publish, purge, Needed::Always, Test::Impossible(purges), "");
-    let names = format!("{}.STREAM.NAMES", list.api);
-    list.publish(&names, Needed::Better("other streams on the subjects of status events are not found"), "");
+    let others = format!("{}.STREAM.NAMES", list.api);
+    list.publish(&others, Needed::Better("other streams on the subjects of status events are not found"), "");
     // Messages.
-    for subject in definitions::job_status().subjects {
-        list.publish(&subject, Needed::Always, "");
-    }
-    list.publish(CANCELS_SUBJECTS, Needed::Always, "");
-    add_notices(&mut list);
-    let create = any_template(TemplateName::create_subject);
-    let test = Test::By(of_template(&create));
+    let (events, _) = names.event_transform();
+    list.publish(&events, Needed::Always, "");
+    list.publish(&names.cancel_subject(">"), Needed::Always, "");
+    add_notices(&mut list, names);
+    let create = any_template(|template| names.create_subject(template));
+    let test = Test::By(create.replace('*', &template));
     list.add(Direction::Publish, create, Needed::Always, test, "");
     list.publish("_INBOX.>", Needed::Always, "");
     list.publish("_R_.>", Needed::Better("clients of other accounts get no answers"), "");
     // Subscriptions.
-    let inbox = format!("{}.>", settings.inbox_prefix);
+    let inbox = format!("{}.>", settings.inbox_prefix());
     let own = list.literal(&inbox);
     list.subscribe(&inbox, own);
     for verb in Verb::ALL {
-        list.subscribe(&wildcard(verb), of_template(&wildcard(verb)));
+        let verb = verb.as_str();
+        list.subscribe(&names.call_subject("*", verb), names.call_subject(&template, verb));
     }
     list.subscribe("$SRV.>", "$SRV.PING".to_owned());
-    let republished =
-        definitions::job_status().republish.map(|republish| republish.source).unwrap_or_default();
-    list.subscribe(&republished, republished.clone());
+    list.subscribe(&names.status_subjects(), names.status_subjects());
     list.all
 }
 
 /// Rejections reach plain subscribers, so that a test would be a visible message.
-fn add_notices(list: &mut List) {
+fn add_notices(list: &mut List, names: &NatsNames) {
     let visible = "is not tested: subscribers would receive the message";
-    let subjects = definitions::job_rejected().subjects.into_iter();
-    let notice = any_template(TemplateName::rejected_notice_subject);
-    for subject in subjects.chain([notice]) {
+    let notice = any_template(|template| names.rejected_notice_subject(template));
+    for subject in [names.dead_letter_subjects(), notice] {
         list.add(Direction::Publish, subject, Needed::Always, Test::Impossible(visible), "");
     }
 }
@@ -205,7 +202,11 @@ mod tests {
     use crate::cli::{Cli, Command};
 
     fn settings() -> Nats {
-        match Cli::parse_from(["dispatcher", "run"]).command {
+        settings_of(&[])
+    }
+
+    fn settings_of(args: &[&str]) -> Nats {
+        match Cli::parse_from([&["dispatcher", "run"], args].concat()).command {
             Command::Run(config) => config.nats,
             other => panic!("{other:?}"),
         }
@@ -213,19 +214,19 @@ mod tests {
 
     /// The lines of a shipped role.
     fn shipped(role: &str) -> BTreeSet<(Direction, String)> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("../nats-config/roles/{role}.conf"));
-        let text = std::fs::read_to_string(path).unwrap();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../nats-config/roles");
+        lines(&std::fs::read_to_string(folder.join(format!("{role}.conf"))).unwrap())
+    }
+
+    fn lines(text: &str) -> BTreeSet<(Direction, String)> {
         let lines: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
         let text = lines.join("\n");
         let (publish, subscribe) = text.split_once("\nsubscribe:").unwrap();
         let subjects = |direction, text: &str| -> Vec<_> {
             text.split('"').skip(1).step_by(2).map(|subject| (direction, subject.to_owned())).collect()
         };
-        [subjects(Direction::Publish, publish), subjects(Direction::Subscribe, subscribe)]
-            .concat()
-            .into_iter()
-            .collect()
+        let all = [subjects(Direction::Publish, publish), subjects(Direction::Subscribe, subscribe)];
+        all.concat().into_iter().collect()
     }
 
     #[test]
@@ -236,6 +237,16 @@ mod tests {
         assert_eq!(all.iter().map(line).collect::<BTreeSet<_>>(), shipped("dispatcher"));
         let others = all.iter().filter(|tested| !to_provision(tested)).map(line);
         assert_eq!(others.collect::<BTreeSet<_>>(), shipped("dispatcher-no-provision"));
+    }
+
+    #[test]
+    fn tested_permissions_of_a_prefix_are_those_of_its_roles() {
+        let settings = settings_of(&["--prefix", "blue"]);
+        let files = crate::nats::roles::files(&settings.names);
+        let (_, role) = files.into_iter().find(|(name, _)| *name == "dispatcher.conf").unwrap();
+        let all = permissions(&settings, None);
+        let line = |tested: &Tested| (tested.permission.direction, tested.permission.subject.clone());
+        assert_eq!(all.iter().map(line).collect::<BTreeSet<_>>(), lines(&role));
     }
 
     /// Neither a request of a template nor a call that changes a stream.
@@ -261,6 +272,6 @@ mod tests {
         let all = permissions(&settings(), Some(&template));
         let tests =
             |subject: &str| all.iter().any(|tested| tested.permission.test == Test::By(subject.to_owned()));
-        assert!(tests(&template.create_subject()) && tests("jobs.simple.submit"));
+        assert!(tests("jobs.simple.create") && tests("jobs.simple.submit"));
     }
 }

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, stream::Config};
 use dispatcher_core::{
-    contract::{
-        names::{TemplateName, parse_create_subject},
-        settings::Owner,
-    },
+    contract::{names::TemplateName, nats_names::NatsNames, settings::Owner},
     doctor::{
         account::MissingStream,
         consumers::{self, Leftover, Queue},
@@ -22,7 +19,7 @@ use time::OffsetDateTime;
 use crate::{
     doctor::nats::Connection,
     nats::{
-        definitions::{self, JOB_STATUS, JOBS},
+        definitions,
         provision::{self, Provision},
         scan::get_message,
         settings,
@@ -56,6 +53,8 @@ pub(super) struct Streams {
 
 /// What the facts are compared with.
 pub(super) struct Expected<'a> {
+    /// The names of the streams and subjects.
+    pub(super) names: NatsNames,
     /// The templates in use.
     pub(super) templates: BTreeMap<TemplateName, Arc<Template>>,
     /// The uid of the Jobs' namespace, if it is known.
@@ -79,7 +78,12 @@ impl Expected<'_> {
     pub(super) async fn read(&self) -> Streams {
         let names: Vec<_> = self.templates.keys().cloned().collect();
         let namespace_uid = self.namespace_uid.clone().unwrap_or_default();
-        let provision = Provision { verify_only: self.verify_only, adopt: self.adopt, namespace_uid };
+        let provision = Provision {
+            names: self.names.clone(),
+            verify_only: self.verify_only,
+            adopt: self.adopt,
+            namespace_uid,
+        };
         let mut expected = provision.streams(&names);
         if self.namespace_uid.is_none() {
             // Unknown, so it cannot be compared.
@@ -98,9 +102,8 @@ impl Expected<'_> {
         let subjects = expected.iter().flat_map(|(_, config)| {
             config.subjects.iter().map(|subject| (config.name.clone(), subject.clone(), false))
         });
-        let republished = definitions::job_status().republish.map(|republish| republish.source);
-        let republished = republished.map(|subject| (JOB_STATUS.to_owned(), subject, true));
-        self.overlaps(subjects.chain(republished).collect(), &mut all).await;
+        let republished = (self.names.job_status().to_owned(), self.names.status_subjects(), true);
+        self.overlaps(subjects.chain([republished]).collect(), &mut all).await;
         if let Some(jobs) = jobs {
             self.queues(&jobs, &mut all).await;
         }
@@ -168,12 +171,12 @@ impl Expected<'_> {
         let limit =
             jobs.pointer("/config/max_msgs_per_subject").and_then(Value::as_u64).filter(|max| *max > 0);
         let subjects = provision::subjects(jobs.get("config").unwrap_or(&Value::Null));
-        let in_stream = subjects.iter().filter_map(|subject| parse_create_subject(subject));
+        let in_stream = subjects.iter().filter_map(|subject| self.names.parse_create_subject(subject));
         let unused = in_stream.filter(|template| !self.templates.contains_key(template));
         let templates: Vec<_> = self.templates.keys().cloned().chain(unused).collect();
         let mut answers = stream::iter(templates)
             .map(|template| async move {
-                let subject = format!("CONSUMER.INFO.{JOBS}.{}", template.consumer_name());
+                let subject = format!("CONSUMER.INFO.{}.{}", self.names.jobs(), template.consumer_name());
                 let info = settings::info(self.jetstream(), &subject).await;
                 let oldest = match &info {
                     Ok(Some(info)) => self.oldest(&template, info).await,
@@ -197,13 +200,13 @@ impl Expected<'_> {
             let consumer = template.consumer_name();
             if self.templates.contains_key(&template) {
                 let template = template.to_string();
-                all.queues.push(Queue { stream: JOBS.to_owned(), template, consumer, found });
+                all.queues.push(Queue { stream: self.names.jobs().to_owned(), template, consumer, found });
             } else {
                 let requests = match found {
                     consumers::Found::Exists(details) => Some(details.waiting + details.in_progress),
                     _ => None,
                 };
-                let (subject, template) = (template.create_subject(), template.to_string());
+                let (subject, template) = (self.names.create_subject(&template), template.to_string());
                 all.leftovers.push(Leftover { template, subject, consumer, requests });
             }
         }
@@ -211,8 +214,8 @@ impl Expected<'_> {
     }
 
     fn consumer(&self, template: &TemplateName, info: &Value) -> consumers::Details {
-        let shipped = definitions::consumer(template);
-        let checked = settings::check(Owner::Consumer, &shipped, info, self.max_payload());
+        let shipped = definitions::consumer(&self.names, template);
+        let checked = settings::check(&self.names, Owner::Consumer, &shipped, info, self.max_payload());
         let nanos = info.pointer("/config/ack_wait").and_then(Value::as_u64).unwrap_or_default();
         let ack_wait = Duration::from_nanos(nanos);
         let ttl = self.templates.get(template).and_then(|template| ttl_problem(template, ack_wait));
@@ -233,8 +236,8 @@ impl Expected<'_> {
         if details.waiting + details.in_progress == 0 {
             return None;
         }
-        let query = json!({"seq": 1, "next_by_subj": template.create_subject()});
-        let message = get_message(self.jetstream(), JOBS, &query).await.ok()??;
+        let query = json!({"seq": 1, "next_by_subj": self.names.create_subject(template)});
+        let message = get_message(self.jetstream(), self.names.jobs(), &query).await.ok()??;
         (server_time(info)? - message.time).try_into().ok()
     }
 }
@@ -246,7 +249,7 @@ fn details(
     info: &Value,
     max_payload: usize,
 ) -> Details {
-    let checked = settings::check(owner, expected, info, max_payload);
+    let checked = settings::check(&provision.names, owner, expected, info, max_payload);
     let config = info.get("config").unwrap_or(&Value::Null);
     let update = match provision.update(&expected.name, expected, config) {
         Ok(None) => Update::None,

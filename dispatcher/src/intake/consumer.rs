@@ -33,7 +33,7 @@ use crate::{
         poison::PoisonHandler,
         pull::{Inbox, Pull, Pulled},
     },
-    nats::{connection::Connection, definitions::JOBS},
+    nats::connection::Connection,
     retry::{backoff, with_deadline},
     shares::FlowShare,
     telemetry::health::Component,
@@ -339,7 +339,8 @@ impl PullLoop {
                 }
                 Some(Err(_)) if self.handler.version().deleting => {}
                 Some(Err(error)) => {
-                    self.health.not_ready(format!("consumer {name} of stream {JOBS}: {error}"));
+                    let stream = self.handler.jobs.names().jobs();
+                    self.health.not_ready(format!("consumer {name} of stream {stream}: {error}"));
                 }
             }
         }
@@ -371,7 +372,8 @@ impl PullLoop {
         let info = self.consumer.cached_info();
         let config =
             pull::Config::try_from_consumer_config(info.config.clone()).map_err(|e| e.to_string())?;
-        let stream = self.handler.jobs.context().get_stream_no_info(JOBS).await;
+        let jobs = &self.handler.jobs;
+        let stream = jobs.context().get_stream_no_info(jobs.names().jobs()).await;
         let stream = stream.map_err(|e| e.to_string())?;
         let created = with_deadline(GRACE, stream.get_or_create_consumer(&info.name, config)).await;
         created.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;

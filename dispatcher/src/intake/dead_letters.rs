@@ -10,6 +10,7 @@ use dispatcher_core::{
             JOB_REQUEST_ID, JOB_REQUEST_SEQ, JOB_REQUEST_TIME, JOB_SUBMITTER, safe_value,
         },
         names::TemplateName,
+        nats_names::NatsNames,
         rejection::{RejectedNotice, RejectedType, Rejection},
         submitter::Submitter,
         trace::Trace,
@@ -28,6 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
     context: jetstream::Context,
+    names: NatsNames,
     stream: DeadLettersStream,
     metrics: Metrics,
 }
@@ -56,9 +58,13 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context, metrics: Metrics) -> Result<Self, String> {
-        let stream = DeadLettersStream::open(context.clone()).await?;
-        Ok(Self { context, stream, metrics })
+    pub(crate) async fn open(
+        context: jetstream::Context,
+        names: NatsNames,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
+        let stream = DeadLettersStream::open(context.clone(), names.clone()).await?;
+        Ok(Self { context, names, stream, metrics })
     }
 
     /// Stores the dead letter and publishes the notice. Remove the request only after that.
@@ -105,7 +111,8 @@ impl DeadLetters {
         let payload = serde_json::to_vec(&notice).unwrap_or_default();
         let mut headers = HeaderMap::new();
         put_trace(&mut headers, dead_letter.trace);
-        let (client, subject) = (self.context.client(), dead_letter.template.rejected_notice_subject());
+        let subject = self.names.rejected_notice_subject(dead_letter.template);
+        let client = self.context.client();
         if let Err(error) = client.publish_with_headers(subject, headers, payload.into()).await {
             tracing::debug!(%error, "notice of a rejection not published");
         }

@@ -212,6 +212,7 @@ impl Handler {
         let queued = delivery.began.duration_since(delivery.stored.into()).unwrap_or_default();
         let span = DeliverySpan {
             template: &self.name,
+            subject: &self.jobs.names().create_subject(&self.name),
             identity: delivery.identity(),
             parent: delivery.trace.as_ref(),
             queued,

@@ -21,7 +21,7 @@ use dispatcher_core::{
 
 use crate::{
     intake::dead_letters::{DeadLetter, DeadLetters},
-    nats::{definitions::JOBS, jobs_stream::JobsStream, scan::call},
+    nats::{jobs_stream::JobsStream, scan::call},
 };
 
 /// The maximum number of requests that one check reads: the default `max_ack_pending`.
@@ -153,15 +153,15 @@ impl PoisonHandler {
     /// confirmation.
     async fn ack(&self, position: Position<'_>, sequence: u64, ack: &'static str) -> Result<(), String> {
         let Position { template, delivery } = position;
-        let subject = ack_subject(&template.consumer_name(), sequence, delivery);
+        let subject = ack_subject(self.jobs.names().jobs(), &template.consumer_name(), sequence, delivery);
         call("ack", self.jobs.context().client().request(subject, ack.into())).await.map(drop)
     }
 }
 
 /// The ack subject of a delivery of a stored message. The server uses neither the number of
 /// deliveries nor the time and the number of pending messages.
-fn ack_subject(consumer: &str, sequence: u64, delivery: u64) -> String {
-    format!("$JS.ACK.{JOBS}.{consumer}.1.{sequence}.{delivery}.1.0")
+fn ack_subject(stream: &str, consumer: &str, sequence: u64, delivery: u64) -> String {
+    format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{delivery}.1.0")
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, String> {
@@ -196,7 +196,10 @@ mod tests {
 
     #[test]
     fn ack_subject_has_the_form_of_a_delivery() {
-        assert_eq!(ack_subject("dispatcher-simple", 7, 9), "$JS.ACK.JOBS.dispatcher-simple.1.7.9.1.0");
+        assert_eq!(
+            ack_subject("JOBS", "dispatcher-simple", 7, 9),
+            "$JS.ACK.JOBS.dispatcher-simple.1.7.9.1.0"
+        );
     }
 
     const DEADLINE: Duration = Duration::from_secs(20);

@@ -10,10 +10,7 @@ use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{
-    nats::{connection::Connection, definitions::JOBS},
-    retry::with_deadline,
-};
+use crate::{nats::connection::Connection, retry::with_deadline};
 
 /// The prefix of every ack subject.
 const ACK: &str = "$JS.ACK.";
@@ -88,7 +85,8 @@ impl Pull {
         let subscriber = client.subscribe(inbox.0.clone()).await.map_err(|e| e.to_string())?;
         let nanos = u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX);
         let query = json!({"batch": batch, "expires": nanos}).to_string();
-        let subject = format!("{api_prefix}.CONSUMER.MSG.NEXT.{JOBS}.{consumer}");
+        let stream = intake.names().jobs();
+        let subject = format!("{api_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}");
         let sent = client.publish_with_reply(subject, inbox.0.clone(), query.into()).await;
         sent.map_err(|e| e.to_string())?;
         Ok(Self { client, inbox, subscriber, remaining: batch, acks })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dispatcher_core::contract::nats_names::NatsNames;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,8 +20,6 @@ use crate::{
     },
 };
 
-/// The name of the service and of its queue group.
-pub(super) const NAME: &str = "dispatcher";
 /// The largest answer, in bytes, if the server allows it: the schemas of about 50 templates.
 const MAX_ANSWER: usize = 512 * 1024;
 const DESCRIPTION: &str = "Turns requests into Kubernetes Jobs and publishes their status";
@@ -37,18 +36,19 @@ impl Question {
     pub(super) const ALL: [Self; 3] = [Self::Ping, Self::Info, Self::Stats];
 
     /// The subjects: of all services, of this one, and of this replica.
-    pub(super) fn subjects(self, id: &str) -> [String; 3] {
+    pub(super) fn subjects(self, service: &str, id: &str) -> [String; 3] {
         let verb = match self {
             Self::Ping => "PING",
             Self::Info => "INFO",
             Self::Stats => "STATS",
         };
-        [format!("$SRV.{verb}"), format!("$SRV.{verb}.{NAME}"), format!("$SRV.{verb}.{NAME}.{id}")]
+        [format!("$SRV.{verb}"), format!("$SRV.{verb}.{service}"), format!("$SRV.{verb}.{service}.{id}")]
     }
 }
 
 /// Answers for one replica.
 pub(super) struct Discovery {
+    names: NatsNames,
     pub(super) id: String,
     started: String,
     endpoints: Mutex<Vec<Arc<Endpoint>>>,
@@ -58,9 +58,9 @@ pub(super) struct Discovery {
 
 impl Discovery {
     /// The discovery of a replica that starts now.
-    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>) -> Self {
+    pub(super) fn new(names: NatsNames, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        Self { id, started: now(), endpoints: Mutex::new(endpoints), info: Mutex::default() }
+        Self { names, id, started: now(), endpoints: Mutex::new(endpoints), info: Mutex::default() }
     }
 
     /// Replaces the endpoints, or describes changed ones.
@@ -94,7 +94,7 @@ impl Discovery {
     }
 
     fn document(&self, kind: &str, fields: Value) -> Value {
-        let mut document = json!({"type": format!("io.nats.micro.v1.{kind}_response"), "name": NAME,
+        let mut document = json!({"type": format!("io.nats.micro.v1.{kind}_response"), "name": self.names.service(),
             "id": self.id, "version": env!("CARGO_PKG_VERSION"), "metadata": {}});
         if let (Some(document), Value::Object(fields)) = (document.as_object_mut(), fields) {
             document.extend(fields);
@@ -106,14 +106,17 @@ impl Discovery {
         let endpoints = self.endpoints();
         let endpoints = endpoints.iter().map(|endpoint| {
             let metadata = if with_schemas { json!(endpoint.metadata()) } else { json!({}) };
-            json!({"name": endpoint.name, "subject": endpoint.subject, "queue_group": NAME,
+            json!({"name": endpoint.name, "subject": endpoint.subject, "queue_group": self.names.service(),
                 "metadata": metadata})
         });
         self.info_of(endpoints.collect())
     }
 
     fn info_by_verb(&self) -> Value {
-        let endpoint = |verb: Verb| json!({"name": verb.as_str(), "subject": wildcard(verb), "queue_group": NAME, "metadata": {}});
+        let endpoint = |verb: Verb| {
+            let (subject, group) = (self.wildcard(verb), self.names.service());
+            json!({"name": verb.as_str(), "subject": subject, "queue_group": group, "metadata": {}})
+        };
         self.info_of(Verb::ALL.into_iter().map(endpoint).collect())
     }
 
@@ -122,7 +125,8 @@ impl Discovery {
     }
 
     fn stats(&self) -> Value {
-        let of = |endpoint: &Arc<Endpoint>| stats(&endpoint.name, &endpoint.subject, &endpoint.counts());
+        let of =
+            |endpoint: &Arc<Endpoint>| self.counted(&endpoint.name, &endpoint.subject, &endpoint.counts());
         self.stats_of(self.endpoints().iter().map(of).collect())
     }
 
@@ -138,7 +142,7 @@ impl Discovery {
                     processing: sum.processing + next.processing,
                     last_error: String::new(),
                 });
-            stats(verb.as_str(), &wildcard(verb), &total)
+            self.counted(verb.as_str(), &self.wildcard(verb), &total)
         };
         self.stats_of(Verb::ALL.into_iter().map(sum).collect())
     }
@@ -146,20 +150,19 @@ impl Discovery {
     fn stats_of(&self, endpoints: Vec<Value>) -> Value {
         self.document("stats", json!({"started": self.started, "endpoints": endpoints}))
     }
-}
 
-/// The subjects of a verb, of all templates.
-pub(crate) fn wildcard(verb: Verb) -> String {
-    format!("jobs.*.{}", verb.as_str())
-}
+    fn wildcard(&self, verb: Verb) -> String {
+        self.names.call_subject("*", verb.as_str())
+    }
 
-fn stats(name: &str, subject: &str, counts: &Counts) -> Value {
-    let Counts { requests, errors, processing, last_error } = counts;
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let average = nanos(*processing).checked_div(*requests).unwrap_or(0);
-    json!({"name": name, "subject": subject, "queue_group": NAME, "num_requests": requests,
-        "num_errors": errors, "last_error": last_error, "processing_time": nanos(*processing),
-        "average_processing_time": average})
+    fn counted(&self, name: &str, subject: &str, counts: &Counts) -> Value {
+        let Counts { requests, errors, processing, last_error } = counts;
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let average = nanos(*processing).checked_div(*requests).unwrap_or(0);
+        json!({"name": name, "subject": subject, "queue_group": self.names.service(),
+            "num_requests": requests, "num_errors": errors, "last_error": last_error,
+            "processing_time": nanos(*processing), "average_processing_time": average})
+    }
 }
 
 /// The first form that fits, or the last one.
@@ -185,9 +188,9 @@ mod tests {
         let endpoints = (0..templates).flat_map(|n| {
             let mut template = simple();
             template.name = format!("simple-{n}").as_str().try_into().unwrap();
-            Verb::ALL.map(|verb| Arc::new(Endpoint::new(&template, verb)))
+            Verb::ALL.map(|verb| Arc::new(Endpoint::new(&NatsNames::default(), &template, verb)))
         });
-        Discovery::new(endpoints.collect())
+        Discovery::new(NatsNames::default(), endpoints.collect())
     }
 
     fn answer(discovery: &Discovery, question: Question, max_payload: usize) -> Value {

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use dispatcher_core::{contract::names::TemplateName, template::Template};
+use dispatcher_core::{
+    contract::{names::TemplateName, nats_names::NatsNames},
+    template::Template,
+};
 
 use crate::micro::{api::Verb, error::ServiceError};
 
@@ -33,10 +36,10 @@ pub(super) struct Counts {
 
 impl Endpoint {
     /// An endpoint without calls.
-    pub(super) fn new(template: &Template, verb: Verb) -> Self {
+    pub(super) fn new(names: &NatsNames, template: &Template, verb: Verb) -> Self {
         Self {
             name: format!("{}-{}", verb.as_str(), template.name),
-            subject: format!("jobs.{}.{}", template.name, verb.as_str()),
+            subject: names.call_subject(template.name.as_ref(), verb.as_str()),
             metadata: Mutex::new(verb.metadata(template)),
             template: template.name.clone(),
             verb,

@@ -27,7 +27,7 @@ use crate::{
         api::{self, Verb},
         call::{Call, Caller},
         cancel::CancelHandler,
-        discovery::{Discovery, NAME, Question},
+        discovery::{Discovery, Question},
         endpoint::Endpoint,
         error::{ErrorCode, ServiceError},
         history::History,
@@ -99,7 +99,7 @@ impl NatsService {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let events = waiters::subscribe(&self.events).await;
         let mut open = Open::default();
-        let discovery = Arc::new(Discovery::new(Vec::new()));
+        let discovery = Arc::new(Discovery::new(self.sender.names().clone(), Vec::new()));
         self.follow_templates(&mut open, &discovery, &stop).await;
         let mut questions = self.subscribe_to_discovery(&discovery.id, &stop).await;
         let mut templates = self.templates.clone();
@@ -111,7 +111,8 @@ impl NatsService {
         };
         let (asked, to_answer) = mpsc::channel(QUESTIONS);
         let mut tasks = JoinSet::new();
-        let mut dispatching = pin!(waiters::dispatch(events, self.handler.submit.waiters.clone()));
+        let mut dispatching =
+            pin!(waiters::dispatch(self.events.names().clone(), events, self.handler.submit.waiters.clone()));
         let mut discovering = pin!(answer_questions(discovery.clone(), answerer.clone(), to_answer));
         self.health.ready();
         loop {
@@ -165,10 +166,11 @@ impl NatsService {
     /// Subscribes to the endpoints of a template on each connection. The subscriptions end when
     /// `close` is cancelled, after the messages that have arrived.
     async fn open(&self, entry: &Entry, calls: &mut Calls, close: CancellationToken) -> OpenTemplate {
-        let endpoints = Verb::ALL.map(|verb| Arc::new(Endpoint::new(&entry.template, verb))).to_vec();
+        let names = self.sender.names();
+        let endpoints = Verb::ALL.map(|verb| Arc::new(Endpoint::new(names, &entry.template, verb))).to_vec();
         for receiver in &self.receivers {
             for endpoint in &endpoints {
-                let subject = in_group(endpoint.subject.clone(), NAME);
+                let subject = in_group(endpoint.subject.clone(), names.service());
                 let messages = subscription::subscribe(receiver, subject, close.clone()).await;
                 let endpoint = endpoint.clone();
                 calls.push(messages.map(move |message| (endpoint.clone(), message)).boxed());
@@ -181,7 +183,7 @@ impl NatsService {
         let mut questions = SelectAll::new();
         for receiver in &self.receivers {
             for question in Question::ALL {
-                for subject in question.subjects(id) {
+                for subject in question.subjects(self.sender.names().service(), id) {
                     // One connection of this replica answers.
                     let messages =
                         subscription::subscribe(receiver, in_group(subject, id), stop.clone()).await;

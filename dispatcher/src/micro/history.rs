@@ -14,6 +14,7 @@ use dispatcher_core::{
             JOB_ERROR, JOB_ERROR_MESSAGE, JOB_EVENT, JOB_REQUEST_HASH, JOB_REQUEST_ID, NATS_MSG_ID, value_of,
         },
         names::{JobName, RequestId, TemplateName},
+        nats_names::NatsNames,
         rejection::{Reason, Rejection},
     },
     request::Request,
@@ -23,7 +24,6 @@ use crate::{
     micro::api::Wait,
     nats::{
         connection::Connection,
-        definitions::{JOB_REJECTED, JOB_STATUS, JOBS},
         scan::StreamReader,
         status_stream::{LastMessage, StatusStream, StoreError},
     },
@@ -35,6 +35,7 @@ const DUPLICATE_AGE: Duration = Duration::from_secs(60 * 60);
 /// Reads `JOBS`, `JOB_STATUS` and `JOB_REJECTED`.
 #[derive(Clone)]
 pub(crate) struct History {
+    names: NatsNames,
     jobs: StreamReader,
     status: StreamReader,
     rejected: StreamReader,
@@ -81,12 +82,17 @@ impl History {
     ///
     /// # Errors
     /// A stream's name is invalid.
-    pub(crate) async fn open(context: &jetstream::Context, scans: &Connection) -> Result<Self, String> {
+    pub(crate) async fn open(
+        context: &jetstream::Context,
+        names: NatsNames,
+        scans: &Connection,
+    ) -> Result<Self, String> {
         let open = async |name| Ok::<_, String>(StreamReader::open(context, name).await?.scanning_on(scans));
         Ok(Self {
-            jobs: open(JOBS).await?,
-            status: open(JOB_STATUS).await?,
-            rejected: open(JOB_REJECTED).await?,
+            jobs: open(names.jobs()).await?,
+            status: open(names.job_status()).await?,
+            rejected: open(names.job_rejected()).await?,
+            names,
         })
     }
 
@@ -100,7 +106,7 @@ impl History {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<StreamMessage>, String> {
-        let last = self.status.last_message(&template.status_subject(name)).await?;
+        let last = self.status.last_message(&self.names.status_subject(template, name)).await?;
         Ok(last.filter(|message| event_type(&message.headers).is_some()))
     }
 
@@ -119,7 +125,7 @@ impl History {
             return Ok(wait.is_met_by(event_type(&last.headers)).then_some(last.payload));
         }
         let mut found = None;
-        let subject = query.template.status_subject(&query.name);
+        let subject = self.names.status_subject(&query.template, &query.name);
         let visit = |_: &str, headers: &HeaderMap, sequence| {
             if matches(headers) && wait.is_met_by(event_type(headers)) {
                 found = Some(sequence);
@@ -142,7 +148,7 @@ impl History {
         request_seq: u64,
         age: Duration,
     ) -> Result<Option<Rejected>, String> {
-        let subject = query.template.dead_letter_subject(request_seq);
+        let subject = self.names.dead_letter_subject(&query.template, request_seq);
         let Some(letter) = self.rejected.last_stored(&subject).await? else { return Ok(None) };
         let start = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let header = |name| value_of(&letter.headers, name);
@@ -176,8 +182,8 @@ impl History {
         let Query { template, name, id, .. } = query;
         if let Some(message) = self.jobs.message(sequence).await? {
             let stored_id = message.headers.get(NATS_MSG_ID).map(async_nats::HeaderValue::as_str);
-            let matches =
-                message.subject.as_str() == template.create_subject() && stored_id == Some(id.as_ref());
+            let matches = message.subject.as_str() == self.names.create_subject(template)
+                && stored_id == Some(id.as_ref());
             // A payload without a hash is not a JSON object, and this request is one.
             return Ok(match Request::hash_of(template, &message.payload) {
                 Some(hash) if matches => original(Some(&hash)),

@@ -35,7 +35,7 @@ use crate::{
         history::History,
         places::{Place, Places, TemplateCount},
     },
-    nats::{definitions::JOBS, headers::submitter_of, jobs_stream::JobsStream},
+    nats::{headers::submitter_of, jobs_stream::JobsStream},
     retry::with_deadline,
     shares::{InFlight, Shares},
 };
@@ -198,9 +198,10 @@ impl Lookups {
     /// # Errors
     /// The stream does not answer.
     pub(super) async fn last_sequence(&self) -> Result<u64, String> {
-        let stream = with_deadline(DEADLINE, self.jobs.context().get_stream(JOBS)).await;
-        let stream = stream.map_err(|e| format!("stream {JOBS}: {e}"))?;
-        let stream = stream.map_err(|e| format!("stream {JOBS}: {e}"))?;
+        let name = self.jobs.names().jobs();
+        let stream = with_deadline(DEADLINE, self.jobs.context().get_stream(name)).await;
+        let stream = stream.map_err(|e| format!("stream {name}: {e}"))?;
+        let stream = stream.map_err(|e| format!("stream {name}: {e}"))?;
         Ok(stream.cached_info().state.last_sequence)
     }
 

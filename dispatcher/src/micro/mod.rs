@@ -18,7 +18,7 @@ pub(crate) mod submit;
 mod answer;
 pub(crate) mod api;
 pub(crate) mod call;
-pub(crate) mod discovery;
+mod discovery;
 mod endpoint;
 pub(crate) mod error;
 pub(crate) mod waiters;

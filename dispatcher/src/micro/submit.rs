@@ -10,6 +10,7 @@ use bytes::Bytes;
 use dispatcher_core::{
     contract::{
         headers::NATS_MSG_ID,
+        nats_names::NatsNames,
         rejection::{Reason, Rejection},
         submitter::{SignedRequest, Submitter, Submitters},
         trace::TraceContext,
@@ -34,7 +35,6 @@ use crate::{
     },
     nats::{
         connection::Connection,
-        definitions::JOBS,
         headers::{put_trace, trace_of},
         status_stream::StatusStream,
     },
@@ -116,7 +116,7 @@ impl SubmitHandler {
             tracing::info!(%template, job = %name, request_id = %id, sequence, account, user, "submitted");
         }
         match waiter {
-            None => Ok(accepted(&stored)),
+            None => Ok(accepted(self.events.names(), &stored)),
             Some((waiter, wait, timeout)) => self.wait(waiter, &stored, wait, timeout).await,
         }
     }
@@ -200,23 +200,28 @@ impl SubmitHandler {
     ) -> Result<PublishAck, ServiceError> {
         let request =
             async_nats::Request::new().headers(headers).payload(payload).timeout(Some(TRY_DEADLINE));
-        match self.client.send_request(query.template.create_subject(), request).await {
+        let names = self.events.names();
+        let stream = names.jobs();
+        match self.client.send_request(names.create_subject(&query.template), request).await {
             Ok(answer) => match serde_json::from_slice(&answer.payload) {
                 Ok(Response::Ok(ack)) => Ok(ack),
-                Ok(Response::Err { error }) => Err(publish_error(&error)),
-                Err(error) => Err(ServiceError::not_ready(format!("stream {JOBS}: invalid PubAck: {error}"))),
+                Ok(Response::Err { error }) => Err(publish_error(stream, &error)),
+                Err(error) => {
+                    Err(ServiceError::not_ready(format!("stream {stream}: invalid PubAck: {error}")))
+                }
             },
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                let message = format!("stream {JOBS}: no stream captures the subject of {}", query.template);
+                let message =
+                    format!("stream {stream}: no stream captures the subject of {}", query.template);
                 Err(ServiceError::not_ready(message))
             }
             Err(error) if error.kind() == RequestErrorKind::TimedOut => {
                 let message = format!(
-                    "stream {JOBS}: no answer; the request may be stored. Retry with the same `{NATS_MSG_ID}`"
+                    "stream {stream}: no answer; the request may be stored. Retry with the same `{NATS_MSG_ID}`"
                 );
                 Err(ServiceError::new(ErrorCode::TimedOut, message))
             }
-            Err(error) => Err(ServiceError::not_ready(format!("stream {JOBS}: {error}"))),
+            Err(error) => Err(ServiceError::not_ready(format!("stream {stream}: {error}"))),
         }
     }
 
@@ -265,7 +270,7 @@ impl SubmitHandler {
                         Ok(Err(error)) => tracing::debug!(error, "cannot read the streams for a caller"),
                     }
                 }
-                () = sleep_until(end) => return Err(with_stored(timed_out(query, wait, timeout))),
+                () = sleep_until(end) => return Err(with_stored(timed_out(self.events.names(), query, wait, timeout))),
                 () = self.stop.cancelled() => {
                     let message = format!(
                         "the dispatcher is stopping; the request is stored. Retry with the same `{NATS_MSG_ID}`"
@@ -302,11 +307,11 @@ async fn next_read(ticks: &mut Interval, reconnects: &mut watch::Receiver<u64>) 
     }
 }
 
-fn accepted(stored: &Stored) -> Bytes {
+fn accepted(names: &NatsNames, stored: &Stored) -> Bytes {
     let Stored { query: Query { template, name, id, .. }, sequence, .. } = stored;
     let answer = json!({
         "name": name, "requestId": id, "requestSeq": sequence, "template": template,
-        "statusSubject": template.status_subject(name),
+        "statusSubject": names.status_subject(template, name),
     });
     answer.to_string().into()
 }
@@ -319,28 +324,28 @@ fn id_reused(query: &Query) -> ServiceError {
     Rejection::new(Reason::RequestIdReused, message).into()
 }
 
-fn timed_out(query: &Query, wait: Wait, timeout: Duration) -> ServiceError {
+fn timed_out(names: &NatsNames, query: &Query, wait: Wait, timeout: Duration) -> ServiceError {
     let message = format!(
         "`Job-Wait: {}` was not met within {} s; the request is stored, and its events are on {}",
         wait.as_str(),
         timeout.as_secs(),
-        query.template.status_subject(&query.name)
+        names.status_subject(&query.template, &query.name)
     );
     ServiceError::new(ErrorCode::TimedOut, message)
 }
 
 /// Classifies an error answer of the stream.
-fn publish_error(error: &jetstream::Error) -> ServiceError {
+fn publish_error(stream: &str, error: &jetstream::Error) -> ServiceError {
     let text = error.to_string();
     match error.error_code() {
         jetstream::ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
-            ServiceError::new(ErrorCode::TooLarge, format!("stream {JOBS}: {text}"))
+            ServiceError::new(ErrorCode::TooLarge, format!("stream {stream}: {text}"))
         }
         jetstream::ErrorCode::STREAM_STORE_FAILED if text.contains("maximum") => {
             let message = format!("the queue of this template is full; retry later: {text}");
             ServiceError::new(ErrorCode::QueueFull, message)
         }
-        _ => ServiceError::not_ready(format!("stream {JOBS}: {text}")),
+        _ => ServiceError::not_ready(format!("stream {stream}: {text}")),
     }
 }
 
@@ -350,7 +355,7 @@ mod tests {
 
     fn error_of(code: u64, description: &str) -> ServiceError {
         let error = json!({"code": 400, "err_code": code, "description": description});
-        publish_error(&serde_json::from_value(error).unwrap())
+        publish_error("JOBS", &serde_json::from_value(error).unwrap())
     }
 
     #[test]

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use dispatcher_core::contract::{
     event::EventType,
     headers::{JOB_EVENT, JOB_REQUEST_HASH, JOB_REQUEST_ID},
-    names::{RequestId, TemplateName, parse_status_subject},
+    names::{RequestId, TemplateName},
+    nats_names::NatsNames,
     rejection::RejectedNotice,
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -33,8 +34,6 @@ use crate::{
     retry::with_deadline,
 };
 
-/// Every status subject that `JOB_STATUS` republishes, and `_rejected`.
-const SUBJECTS: &str = "jobs.*.status.*";
 /// How many results are buffered for a caller.
 const BUFFER: usize = 2;
 
@@ -163,10 +162,10 @@ impl Drop for Waiter {
     }
 }
 
-/// Subscribes to status events and rejections. After it returns, only a lost connection loses
+/// Subscribes to every status subject that `JOB_STATUS` republishes, and to `_rejected`. After it returns, only a lost connection loses
 /// messages; callers then read the streams.
 pub(super) async fn subscribe(events: &Connection) -> BoxStream<'static, Message> {
-    let subject = Subject { name: SUBJECTS.to_owned(), queue_group: None };
+    let subject = Subject { name: events.names().status_subjects(), queue_group: None };
     let messages = subscription::subscribe(events, subject, CancellationToken::new()).await;
     if let Ok(Err(error)) = with_deadline(scan::DEADLINE, events.client().flush()).await {
         tracing::debug!(%error, "the client ended after it subscribed");
@@ -175,17 +174,17 @@ pub(super) async fn subscribe(events: &Connection) -> BoxStream<'static, Message
 }
 
 /// Passes messages to the waiting callers until the subscription ends.
-pub(super) async fn dispatch(mut messages: BoxStream<'static, Message>, waiters: Waiters) {
+pub(super) async fn dispatch(names: NatsNames, mut messages: BoxStream<'static, Message>, waiters: Waiters) {
     while let Some(message) = messages.next().await {
         if !waiters.is_empty() {
-            dispatch_one(&message, &waiters);
+            dispatch_one(&names, &message, &waiters);
         }
     }
 }
 
-fn dispatch_one(message: &Message, waiters: &Waiters) {
+fn dispatch_one(names: &NatsNames, message: &Message, waiters: &Waiters) {
     let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
-    if let Some((template, _)) = parse_status_subject(&message.subject) {
+    if let Some((template, _)) = names.parse_status_subject(&message.subject) {
         let Some(id) = header(JOB_REQUEST_ID).and_then(|id| RequestId::try_from(id).ok()) else { return };
         let event = header(JOB_EVENT).as_deref().and_then(EventType::parse);
         waiters.event(&template, &id, event, header(JOB_REQUEST_HASH).as_deref(), &message.payload);

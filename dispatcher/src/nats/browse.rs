@@ -5,13 +5,13 @@
 
 use async_nats::jetstream::{self, stream::RawMessage};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use dispatcher_core::contract::nats_names::NatsNames;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::nats::{
     connection::Connection,
-    definitions::{JOB_REJECTED, JOB_STATUS},
     scan::{call, get_message},
 };
 
@@ -38,6 +38,11 @@ impl Browser {
         Self(scans)
     }
 
+    /// The names of the installation.
+    pub(crate) fn names(&self) -> &NatsNames {
+        self.0.names()
+    }
+
     /// Passes the messages of a subject of `JOB_STATUS` to `each`, the oldest first.
     ///
     /// # Errors
@@ -51,7 +56,9 @@ impl Browser {
         let mut from = 1;
         loop {
             let query = json!({"seq": from, "next_by_subj": subject});
-            let Some(message) = get_message(&context, JOB_STATUS, &query).await? else { return Ok(()) };
+            let Some(message) = get_message(&context, self.0.names().job_status(), &query).await? else {
+                return Ok(());
+            };
             from = message.sequence.saturating_add(1);
             each(stored(message)?);
         }
@@ -68,19 +75,20 @@ impl Browser {
         max: u64,
     ) -> Result<(Vec<Stored>, Option<u64>), String> {
         let context = self.0.jetstream();
-        let stream = call(&format!("stream {JOB_REJECTED}"), context.get_stream(JOB_REJECTED)).await?;
+        let name = self.0.names().job_rejected();
+        let stream = call(&format!("stream {name}"), context.get_stream(name)).await?;
         let state = &stream.cached_info().state;
         let end = before.unwrap_or(u64::MAX).min(state.last_sequence.saturating_add(1));
         let begin = end.saturating_sub(max).max(state.first_sequence).max(1);
-        let reads = stream::iter((begin..end).rev()).map(|sequence| read(&context, sequence));
+        let reads = stream::iter((begin..end).rev()).map(|sequence| read(&context, name, sequence));
         let found: Vec<Option<Stored>> = reads.buffered(CONCURRENCY).try_collect().await?;
         let next = (begin > state.first_sequence && begin < end).then_some(begin);
         Ok((found.into_iter().flatten().collect(), next))
     }
 }
 
-async fn read(context: &jetstream::Context, sequence: u64) -> Result<Option<Stored>, String> {
-    get_message(context, JOB_REJECTED, &json!({"seq": sequence})).await?.map(stored).transpose()
+async fn read(context: &jetstream::Context, stream: &str, sequence: u64) -> Result<Option<Stored>, String> {
+    get_message(context, stream, &json!({"seq": sequence})).await?.map(stored).transpose()
 }
 
 fn stored(message: RawMessage) -> Result<Stored, String> {

@@ -50,7 +50,7 @@ pub(crate) async fn connect(
     let options = login(settings)
         .await?
         .name(name)
-        .custom_inbox_prefix(&settings.inbox_prefix)
+        .custom_inbox_prefix(settings.inbox_prefix())
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(10))
         .max_reconnects(None)

@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_nats::{Client, Event, jetstream};
+use dispatcher_core::contract::nats_names::NatsNames;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -39,6 +40,7 @@ const SHORT_LIFE: Duration = Duration::from_millis(50);
 /// A connection to NATS. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Connection {
+    names: NatsNames,
     current: watch::Receiver<Current>,
     changes: watch::Receiver<u64>,
     /// Keeps the thread that the client runs on, if it has its own.
@@ -52,6 +54,11 @@ struct Current {
 }
 
 impl Connection {
+    /// The names of the installation.
+    pub(crate) fn names(&self) -> &NatsNames {
+        &self.names
+    }
+
     /// The current client.
     pub(crate) fn client(&self) -> Client {
         self.current.borrow().client.clone()
@@ -100,7 +107,9 @@ pub(crate) async fn open(
     metrics.nats_opened(name);
     let jetstream = connect::jetstream(new.client.clone(), settings);
     let current = watch::Sender::new(Current { client: new.client, jetstream });
-    let connection = Connection { current: current.subscribe(), changes: changes.subscribe(), thread: None };
+    let names = settings.names.clone();
+    let connection =
+        Connection { names, current: current.subscribe(), changes: changes.subscribe(), thread: None };
     let keeper = Keeper {
         settings: settings.clone(),
         name: name.to_owned(),

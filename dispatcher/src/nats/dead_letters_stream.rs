@@ -15,13 +15,11 @@ use bytes::Bytes;
 use dispatcher_core::contract::{
     dead_letter::{AfterRefusal, Existing, StoredAt, after_refusal},
     names::TemplateName,
+    nats_names::NatsNames,
 };
 
 use crate::{
-    nats::{
-        definitions::JOB_REJECTED,
-        scan::{DEADLINE, StoredMessage, StreamReader},
-    },
+    nats::scan::{DEADLINE, StoredMessage, StreamReader},
     retry::with_deadline,
 };
 
@@ -33,6 +31,7 @@ const MAX_PUBLISHES: usize = 4;
 #[derive(Clone)]
 pub(crate) struct DeadLettersStream {
     context: jetstream::Context,
+    names: NatsNames,
     reader: StreamReader,
 }
 
@@ -41,9 +40,9 @@ impl DeadLettersStream {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context) -> Result<Self, String> {
-        let reader = StreamReader::open(&context, JOB_REJECTED).await?;
-        Ok(Self { context, reader })
+    pub(crate) async fn open(context: jetstream::Context, names: NatsNames) -> Result<Self, String> {
+        let reader = StreamReader::open(&context, names.job_rejected()).await?;
+        Ok(Self { context, names, reader })
     }
 
     /// Stores the dead letter of a request, once. `headers` contain the request's time.
@@ -57,14 +56,15 @@ impl DeadLettersStream {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), String> {
-        let subject = template.dead_letter_subject(request.sequence);
-        let failed = |e: &str| format!("stream {JOB_REJECTED}: dead letter {subject} not stored: {e}");
+        let subject = self.names.dead_letter_subject(template, request.sequence);
+        let stream = self.names.job_rejected();
+        let failed = |e: &str| format!("stream {stream}: dead letter {subject} not stored: {e}");
         let mut expected = 0;
         for _ in 0..MAX_PUBLISHES {
             let message = PublishMessage::build()
                 .payload(payload.clone())
                 .headers(headers.clone())
-                .expected_stream(JOB_REJECTED)
+                .expected_stream(stream)
                 .expected_last_subject_sequence(expected);
             match self.publish(&subject, message).await {
                 Ok(()) => return Ok(()),
@@ -96,7 +96,8 @@ impl DeadLettersStream {
     /// # Errors
     /// If the stream does not answer.
     pub(crate) async fn contains(&self, template: &TemplateName, request: StoredAt) -> Result<bool, String> {
-        let last = self.reader.last_stored(&template.dead_letter_subject(request.sequence)).await?;
+        let subject = self.names.dead_letter_subject(template, request.sequence);
+        let last = self.reader.last_stored(&subject).await?;
         Ok(last.as_ref().map(existing).is_some_and(|last| last.belongs_to(request)))
     }
 }

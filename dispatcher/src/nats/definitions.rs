@@ -11,24 +11,9 @@ use async_nats::jetstream::{
 use serde_json::Value;
 
 use dispatcher_core::{
-    contract::{names::TemplateName, settings},
+    contract::{names::TemplateName, nats_names::NatsNames, settings},
     request::ACK_WAIT,
 };
-
-/// The stream of requests.
-pub(crate) const JOBS: &str = "JOBS";
-/// The stream of status events.
-pub(crate) const JOB_STATUS: &str = "JOB_STATUS";
-/// The stream of dead letters.
-pub(crate) const JOB_REJECTED: &str = "JOB_REJECTED";
-/// The stream of the key-value bucket `JOB_CANCELS`.
-pub(crate) const JOB_CANCELS: &str = "KV_JOB_CANCELS";
-/// The subjects of the keys of that bucket.
-pub(crate) const CANCELS_SUBJECTS: &str = "$KV.JOB_CANCELS.>";
-
-/// The only subject of `JOBS` while there is no template: without a subject, the server would use the
-/// stream's name. Clients may not publish to it.
-pub(crate) const NO_TEMPLATE: &str = dispatcher_core::contract::settings::NO_TEMPLATE;
 
 /// Metadata key of `JOB_STATUS`: the uid of the Jobs' namespace.
 pub(crate) const NAMESPACE_UID: &str = dispatcher_core::contract::names::METADATA_NAMESPACE_UID;
@@ -63,14 +48,14 @@ const SHORTEST_DUPLICATE_WINDOW: Duration = Duration::from_nanos(settings::SHORT
 ///
 /// A full subject refuses new requests and drops none. The subject of an unknown template belongs
 /// to no stream, so its publisher gets an error.
-pub(crate) fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
-    let subjects: Vec<_> = templates.into_iter().map(TemplateName::create_subject).collect();
+pub(crate) fn jobs<'a>(names: &NatsNames, templates: impl IntoIterator<Item = &'a TemplateName>) -> Config {
+    let subjects: Vec<_> = templates.into_iter().map(|template| names.create_subject(template)).collect();
     Config {
-        name: JOBS.to_owned(),
+        name: names.jobs().to_owned(),
         description: Some(
             "Requests for Jobs: each message stays until its Job exists or it is rejected".to_owned(),
         ),
-        subjects: if subjects.is_empty() { vec![NO_TEMPLATE.to_owned()] } else { subjects },
+        subjects: if subjects.is_empty() { vec![names.no_template_subject()] } else { subjects },
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
@@ -84,20 +69,16 @@ pub(crate) fn jobs<'a>(templates: impl IntoIterator<Item = &'a TemplateName>) ->
 
 /// `JOB_STATUS`: status events arrive on an inner subject. The stream stores them under the public
 /// subject and republishes them to it, so that subscribers never receive a refused event.
-pub(crate) fn job_status() -> Config {
-    let public = "jobs.{{wildcard(1)}}.status.{{wildcard(2)}}";
-    let inner = "dispatcher.event.*.*";
+pub(crate) fn job_status(names: &NatsNames) -> Config {
+    let (inner, public) = names.event_transform();
     Config {
-        name: JOB_STATUS.to_owned(),
+        name: names.job_status().to_owned(),
         description: Some("Status events of each Job, its outcome last".to_owned()),
-        subjects: vec![inner.to_owned()],
-        subject_transform: Some(SubjectTransform {
-            source: inner.to_owned(),
-            destination: public.to_owned(),
-        }),
+        subjects: vec![inner.clone()],
+        subject_transform: Some(SubjectTransform { source: inner, destination: public.clone() }),
         republish: Some(Republish {
-            source: "jobs.*.status.*".to_owned(),
-            destination: public.to_owned(),
+            source: names.status_subjects(),
+            destination: public,
             headers_only: false,
         }),
         retention: RetentionPolicy::Limits,
@@ -112,11 +93,11 @@ pub(crate) fn job_status() -> Config {
 
 /// `JOB_REJECTED`: the dead letters, with the beginning of the payload and the reason in the headers.
 /// A full stream drops the oldest ones, so that no rejection has to wait.
-pub(crate) fn job_rejected() -> Config {
+pub(crate) fn job_rejected(names: &NatsNames) -> Config {
     Config {
-        name: JOB_REJECTED.to_owned(),
+        name: names.job_rejected().to_owned(),
         description: Some("Dead letters: rejected requests with the reason".to_owned()),
-        subjects: vec!["jobs.*.rejected.*".to_owned()],
+        subjects: vec![names.dead_letter_subjects()],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         max_age: 30 * DAY,
@@ -129,11 +110,11 @@ pub(crate) fn job_rejected() -> Config {
 }
 
 /// The stream of the key-value bucket `JOB_CANCELS`: cancellations until they are complete.
-pub(crate) fn job_cancels() -> Config {
+pub(crate) fn job_cancels(names: &NatsNames) -> Config {
     Config {
-        name: JOB_CANCELS.to_owned(),
+        name: names.job_cancels().to_owned(),
         description: Some("Cancellations until they are complete".to_owned()),
-        subjects: vec![CANCELS_SUBJECTS.to_owned()],
+        subjects: vec![names.cancel_subject(">")],
         retention: RetentionPolicy::Limits,
         // A full bucket refuses new cancellations and drops none.
         discard: DiscardPolicy::New,
@@ -161,7 +142,7 @@ fn base() -> Config {
 }
 
 /// The durable pull consumer of a template.
-pub(crate) fn consumer(template: &TemplateName) -> pull::Config {
+pub(crate) fn consumer(names: &NatsNames, template: &TemplateName) -> pull::Config {
     pull::Config {
         durable_name: Some(template.consumer_name()),
         name: Some(template.consumer_name()),
@@ -171,18 +152,18 @@ pub(crate) fn consumer(template: &TemplateName) -> pull::Config {
         ack_wait: ACK_WAIT,
         max_deliver: -1,
         max_ack_pending: 10_000,
-        filter_subject: template.create_subject(),
+        filter_subject: names.create_subject(template),
         ..pull::Config::default()
     }
 }
 
 /// Every stream and consumer by name, in the form that the `nats` CLI reads (`--config`).
 #[must_use]
-pub fn files(templates: &[TemplateName]) -> Vec<(String, Value)> {
-    let streams = [jobs(templates), job_status(), job_rejected(), job_cancels()];
+pub fn files(names: &NatsNames, templates: &[TemplateName]) -> Vec<(String, Value)> {
+    let streams = [jobs(names, templates), job_status(names), job_rejected(names), job_cancels(names)];
     let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), set_fields(stream))).collect();
-    files
-        .extend(templates.iter().map(|template| (template.consumer_name(), set_fields(&consumer(template)))));
+    let consumers = templates.iter().map(|template| (template.consumer_name(), consumer(names, template)));
+    files.extend(consumers.map(|(name, config)| (name, set_fields(&config))));
     files
 }
 
@@ -205,15 +186,16 @@ mod tests {
     fn shipped_definitions_are_harmless() {
         let template = TemplateName::try_from("simple").unwrap();
         let value = |config: &Config| serde_json::to_value(config).unwrap();
-        let consumer_config = serde_json::to_value(consumer(&template)).unwrap();
+        let names = NatsNames::default();
+        let consumer_config = serde_json::to_value(consumer(&names, &template)).unwrap();
         for (owner, shipped) in [
-            (Owner::Requests, value(&jobs([&template]))),
-            (Owner::StatusEvents, value(&job_status())),
-            (Owner::DeadLetters, value(&job_rejected())),
-            (Owner::Cancellations, value(&job_cancels())),
+            (Owner::Requests, value(&jobs(&names, [&template]))),
+            (Owner::StatusEvents, value(&job_status(&names))),
+            (Owner::DeadLetters, value(&job_rejected(&names))),
+            (Owner::Cancellations, value(&job_cancels(&names))),
             (Owner::Consumer, consumer_config),
         ] {
-            assert_eq!(findings(owner, &shipped, &shipped, 1 << 20), [], "{owner:?}");
+            assert_eq!(findings(&names, owner, &shipped, &shipped, 1 << 20), [], "{owner:?}");
         }
     }
 
@@ -227,7 +209,7 @@ mod tests {
     #[test]
     fn a_dead_letter_has_room_for_the_kept_payload_and_headers() {
         let payload = i32::try_from(dispatcher_core::contract::dead_letter::MAX_PAYLOAD).unwrap();
-        assert!(job_rejected().max_message_size >= payload + 8 * 1024);
+        assert!(job_rejected(&NatsNames::default()).max_message_size >= payload + 8 * 1024);
     }
 
     /// A file of the repository.
@@ -245,7 +227,8 @@ mod tests {
 
     #[test]
     fn the_streams_fit_the_stores_of_the_shipped_servers() {
-        let streams = [jobs([]), job_status(), job_rejected(), job_cancels()];
+        let names = NatsNames::default();
+        let streams = [jobs(&names, []), job_status(&names), job_rejected(&names), job_cancels(&names)];
         assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
         let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
         for file in ["nats-config/server.conf", "deploy/nats/nats.conf"] {

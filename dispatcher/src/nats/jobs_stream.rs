@@ -11,16 +11,12 @@ use async_nats::jetstream::{
 };
 use serde_json::json;
 
-use dispatcher_core::contract::names::TemplateName;
+use dispatcher_core::contract::{names::TemplateName, nats_names::NatsNames};
 
 use crate::nats::{
-    definitions::JOBS,
     scan::{call, get_message},
     settings,
 };
-
-/// The stream, for errors.
-const LABEL: &str = "stream JOBS";
 
 /// The name and creation time of the stream: another value once the stream is recreated.
 ///
@@ -44,20 +40,26 @@ impl StreamIncarnation {
 }
 
 fn incarnation(info: &Info) -> Arc<str> {
-    format!("{JOBS} {}", info.created.unix_timestamp_nanos()).into()
+    format!("{} {}", info.config.name, info.created.unix_timestamp_nanos()).into()
 }
 
 /// Access to `JOBS`.
 #[derive(Clone)]
 pub(crate) struct JobsStream {
     context: jetstream::Context,
+    names: NatsNames,
     incarnation: StreamIncarnation,
 }
 
 impl JobsStream {
     /// Access to the stream that has this information at start.
-    pub(crate) fn new(context: jetstream::Context, info: &Info) -> Self {
-        Self { context, incarnation: StreamIncarnation::of(info) }
+    pub(crate) fn new(context: jetstream::Context, names: NatsNames, info: &Info) -> Self {
+        Self { context, names, incarnation: StreamIncarnation::of(info) }
+    }
+
+    /// The names of the installation.
+    pub(crate) fn names(&self) -> &NatsNames {
+        &self.names
     }
 
     /// `JetStream`.
@@ -75,10 +77,11 @@ impl JobsStream {
     /// # Errors
     /// If the stream does not exist or does not answer.
     pub(crate) async fn refresh(&self) -> Result<(), String> {
-        let stream = call(LABEL, self.context.get_stream(JOBS)).await?;
+        let name = self.names.jobs();
+        let stream = call(&format!("stream {name}"), self.context.get_stream(name)).await?;
         let now = incarnation(stream.cached_info());
         if self.incarnation() != now {
-            tracing::warn!(stream = JOBS, "stream was recreated");
+            tracing::warn!(stream = name, "stream was recreated");
             self.incarnation.set(now);
         }
         Ok(())
@@ -89,7 +92,7 @@ impl JobsStream {
     /// # Errors
     /// If the server does not answer.
     pub(crate) async fn queue(&self, template: &TemplateName) -> Result<Option<consumer::Info>, String> {
-        let subject = format!("CONSUMER.INFO.{JOBS}.{}", template.consumer_name());
+        let subject = format!("CONSUMER.INFO.{}.{}", self.names.jobs(), template.consumer_name());
         let info = settings::info(&self.context, &subject).await.map_err(|e| e.to_string())?;
         info.map(serde_json::from_value).transpose().map_err(|e| format!("unexpected information: {e}"))
     }
@@ -103,7 +106,7 @@ impl JobsStream {
         template: &TemplateName,
         from: u64,
     ) -> Result<Option<RawMessage>, String> {
-        let query = json!({"seq": from, "next_by_subj": template.create_subject()});
-        get_message(&self.context, JOBS, &query).await
+        let query = json!({"seq": from, "next_by_subj": self.names.create_subject(template)});
+        get_message(&self.context, self.names.jobs(), &query).await
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod jobs_stream;
 pub mod nack;
 pub(crate) mod provision;
 pub(crate) mod receiver_thread;
+pub mod roles;
 pub mod scan;
 pub(crate) mod settings;
 pub(crate) mod status_stream;

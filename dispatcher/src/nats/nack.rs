@@ -2,10 +2,10 @@
 //!
 //! Pure. Converts each field of `nats-config/*.json`. A field without a counterpart is an error.
 
-use dispatcher_core::contract::names::TemplateName;
+use dispatcher_core::contract::{names::TemplateName, nats_names::NatsNames};
 use serde_json::{Map, Value, json};
 
-use crate::nats::definitions::{self, JOBS};
+use crate::nats::definitions;
 
 /// The API version of NACK's CRDs.
 const API_VERSION: &str = "jetstream.nats.io/v1beta2";
@@ -81,17 +81,17 @@ fn consumer_field(field: &str) -> Option<NackOutput> {
 ///
 /// # Errors
 /// [`UnsupportedField`] for the first field that NACK cannot express.
-pub fn resources(templates: &[TemplateName]) -> Result<Vec<Value>, UnsupportedField> {
-    let files = definitions::files(templates);
-    files.iter().map(|(name, config)| resource(name, config)).collect()
+pub fn resources(names: &NatsNames, templates: &[TemplateName]) -> Result<Vec<Value>, UnsupportedField> {
+    let files = definitions::files(names, templates);
+    files.iter().map(|(name, config)| resource(names, name, config)).collect()
 }
 
-fn resource(name: &str, config: &Value) -> Result<Value, UnsupportedField> {
+fn resource(names: &NatsNames, name: &str, config: &Value) -> Result<Value, UnsupportedField> {
     let is_consumer = config.get("durable_name").is_some();
     let mut spec = convert(name, config, if is_consumer { consumer_field } else { stream_field })?;
     spec.insert("preventDelete".to_owned(), true.into());
     if is_consumer {
-        spec.insert("streamName".to_owned(), JOBS.into());
+        spec.insert("streamName".to_owned(), names.jobs().into());
     }
     Ok(json!({
         "apiVersion": API_VERSION,
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn each_stream_and_consumer_has_a_resource() {
-        let resources = resources(&templates()).unwrap();
+        let resources = resources(&NatsNames::default(), &templates()).unwrap();
         let names: Vec<_> =
             resources.iter().map(|resource| resource["metadata"]["name"].as_str().unwrap()).collect();
         let streams = ["jobs", "job-status", "job-rejected", "kv-job-cancels"];
@@ -168,15 +168,16 @@ mod tests {
 
     #[test]
     fn an_unsupported_field_is_an_error() {
-        let error = resource("S", &json!({"name": "S", "mirror": {"name": "T"}})).unwrap_err();
+        let error =
+            resource(&NatsNames::default(), "S", &json!({"name": "S", "mirror": {"name": "T"}})).unwrap_err();
         assert_eq!(error.to_string(), r#"S: NACK has no field for mirror: {"name":"T"}"#);
         let republish = |headers_only: bool| json!({"republish": {"src": "a", "dest": "b", "headers_only": headers_only}});
         assert_eq!(
-            resource("S", &republish(false)).unwrap()["spec"]["republish"],
+            resource(&NatsNames::default(), "S", &republish(false)).unwrap()["spec"]["republish"],
             json!({"source": "a", "destination": "b"})
         );
-        assert!(resource("S", &republish(true)).is_err());
-        assert!(resource("S", &json!({"max_age": "a day"})).is_err());
+        assert!(resource(&NatsNames::default(), "S", &republish(true)).is_err());
+        assert!(resource(&NatsNames::default(), "S", &json!({"max_age": "a day"})).is_err());
     }
 
     #[test]

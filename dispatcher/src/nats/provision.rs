@@ -14,7 +14,7 @@ use async_nats::jetstream::{
     stream::{Config, ConsumerError, ConsumerErrorKind, Info},
 };
 use dispatcher_core::{
-    contract::{names::TemplateName, settings::Owner},
+    contract::{names::TemplateName, nats_names::NatsNames, settings::Owner},
     request::ACK_WAIT,
     versions,
 };
@@ -24,7 +24,7 @@ use crate::{
     cli::StartError,
     kube::chain,
     nats::{
-        definitions::{self, JOB_STATUS, JOBS, NAMESPACE_UID, NO_TEMPLATE},
+        definitions::{self, NAMESPACE_UID},
         jobs_stream::JobsStream,
         settings,
     },
@@ -43,6 +43,8 @@ const NOT_FOUND: &str = "not found, and --no-provision forbids to create it";
 /// How to treat the streams at start.
 #[derive(Debug, Clone)]
 pub(crate) struct Provision {
+    /// The names of the streams and subjects.
+    pub names: NatsNames,
     /// Verify only; create and change nothing (`--no-provision`).
     pub verify_only: bool,
     /// Take over a `JOB_STATUS` of another namespace (`--adopt`).
@@ -93,18 +95,20 @@ impl Provision {
             let last_sequence = jobs.state.last_sequence;
             consumers.insert(template.clone(), Queue { consumer, last_sequence });
         }
-        Ok(Provisioned { jobs: JobsStream::new(context.clone(), &jobs), consumers })
+        let jobs = JobsStream::new(context.clone(), self.names.clone(), &jobs);
+        Ok(Provisioned { jobs, consumers })
     }
 
     /// The streams that this dispatcher expects, the one of the requests first.
     pub(crate) fn streams(&self, templates: &[TemplateName]) -> [(Owner, Config); 4] {
-        let mut status = definitions::job_status();
+        let names = &self.names;
+        let mut status = definitions::job_status(names);
         status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
         [
-            (Owner::Requests, definitions::jobs(templates)),
+            (Owner::Requests, definitions::jobs(names, templates)),
             (Owner::StatusEvents, status),
-            (Owner::DeadLetters, definitions::job_rejected()),
-            (Owner::Cancellations, definitions::job_cancels()),
+            (Owner::DeadLetters, definitions::job_rejected(names)),
+            (Owner::Cancellations, definitions::job_cancels(names)),
         ]
     }
 
@@ -117,7 +121,7 @@ impl Provision {
         context: &jetstream::Context,
         template: &TemplateName,
     ) -> Result<Queue, StartError> {
-        let jobs = self.stream(context, Owner::Requests, definitions::jobs([template])).await?;
+        let jobs = self.stream(context, Owner::Requests, definitions::jobs(&self.names, [template])).await?;
         let consumer = self.consumer(context, template).await?;
         Ok(Queue { consumer, last_sequence: jobs.state.last_sequence })
     }
@@ -144,7 +148,7 @@ impl Provision {
             self.set_subject(context, template, true).await?;
             return Ok(false);
         }
-        let deleted = context.delete_consumer_from_stream(template.consumer_name(), JOBS).await;
+        let deleted = context.delete_consumer_from_stream(template.consumer_name(), self.names.jobs()).await;
         if let Err(error) = deleted
             && !is_missing(&error)
         {
@@ -175,21 +179,22 @@ impl Provision {
         template: &TemplateName,
         present: bool,
     ) -> Result<(), String> {
-        let found = existing(context, JOBS).await.map_err(|e| e.to_string())?;
+        let (stream, no_template) = (self.names.jobs(), self.names.no_template_subject());
+        let found = existing(context, stream).await.map_err(|e| e.to_string())?;
         let mut config = found.get("config").cloned().unwrap_or_default();
-        let subject = template.create_subject();
+        let subject = self.names.create_subject(template);
         let mut all = subjects(&config);
-        all.retain(|other| *other != subject && *other != NO_TEMPLATE);
+        all.retain(|other| *other != subject && *other != no_template);
         if present {
             all.push(subject);
         }
         if all.is_empty() {
-            all.push(NO_TEMPLATE.to_owned());
+            all.push(no_template);
         }
         if let Some(config) = config.as_object_mut() {
             config.insert("subjects".to_owned(), all.into());
         }
-        update_stream(context, JOBS, &config).await.map_err(|e| e.to_string())
+        update_stream(context, stream, &config).await.map_err(|e| e.to_string())
     }
 
     async fn stream(
@@ -210,7 +215,7 @@ impl Provision {
                 existing(context, &expected.name).await?
             }
         };
-        verify(context, &setting, owner, &expected, &found)?;
+        self.verify(context, &setting, owner, &expected, &found)?;
         let config = found.get("config").unwrap_or(&Value::Null);
         let Some(update) = self.update(&setting, &expected, config)? else { return typed(&setting, found) };
         if self.verify_only {
@@ -240,13 +245,13 @@ impl Provision {
         expected: &Config,
         found: &Value,
     ) -> Result<Option<Value>, StartError> {
-        let before = subjects(found);
+        let (before, no_template) = (subjects(found), self.names.no_template_subject());
         let is_new =
-            |subject: &&String| !before.contains(subject) && (before.is_empty() || *subject != NO_TEMPLATE);
+            |subject: &&String| !before.contains(subject) && (before.is_empty() || **subject != no_template);
         let new = expected.subjects.iter().filter(is_new);
-        let is_needed = |subject: &String| expected.subjects.contains(subject) || subject != NO_TEMPLATE;
+        let is_needed = |subject: &String| expected.subjects.contains(subject) || *subject != no_template;
         let after: Vec<_> = before.iter().filter(|subject| is_needed(subject)).chain(new).cloned().collect();
-        if expected.name == JOB_STATUS && after != expected.subjects {
+        if expected.name == self.names.job_status() && after != expected.subjects {
             let message = format!("subjects: found {before:?}, must be {:?}", expected.subjects);
             return Err(StartError::new(setting, message));
         }
@@ -256,7 +261,8 @@ impl Provision {
                 Some(other) if other != value && !self.adopt => {
                     let message = format!(
                         "metadata {key}: found {other}, this namespace is {value}: the stream belongs to \
-                         another cluster's Jobs; use another NATS account, or --adopt to take it over"
+                         another cluster's Jobs; use another DISPATCHER_PREFIX or NATS account, or --adopt to take \
+                         it over"
                     );
                     return Err(StartError::new(setting, message));
                 }
@@ -278,24 +284,42 @@ impl Provision {
         context: &jetstream::Context,
         template: &TemplateName,
     ) -> Result<PullConsumer, StartError> {
-        let (name, expected) = (template.consumer_name(), definitions::consumer(template));
-        let setting = format!("consumer {name} of stream {JOBS}");
+        let (name, expected) = (template.consumer_name(), definitions::consumer(&self.names, template));
+        let stream_name = self.names.jobs();
+        let setting = format!("consumer {name} of stream {stream_name}");
         let failed = |error: &ConsumerError| consumer_error(&setting, error);
         let consumer: PullConsumer = if self.verify_only {
-            let found = context.get_consumer_from_stream(&name, JOBS).await;
+            let found = context.get_consumer_from_stream(&name, stream_name).await;
             found.map_err(|e| failed(&e))?
         } else {
-            let stream = context.get_stream_no_info(JOBS).await;
+            let stream = context.get_stream_no_info(stream_name).await;
             let stream = stream.map_err(|e| StartError::new(setting.clone(), chain(&e)))?;
             let found = stream.get_or_create_consumer(&name, expected.clone()).await;
             found.map_err(|e| failed(&e))?
         };
-        let info = settings::info(context, &format!("CONSUMER.INFO.{JOBS}.{name}")).await;
+        let info = settings::info(context, &format!("CONSUMER.INFO.{stream_name}.{name}")).await;
         let info = info.map_err(|e| e.at_start(&setting))?.unwrap_or_default();
-        verify(context, &setting, Owner::Consumer, &expected, &info)?;
+        self.verify(context, &setting, Owner::Consumer, &expected, &info)?;
         let found = &consumer.cached_info().config;
         ack_wait_problem(found.ack_wait)
             .map_or(Ok(consumer), |problem| Err(StartError::new(setting, problem)))
+    }
+
+    /// Refuses settings that break a guarantee. The watchdog logs the warnings.
+    fn verify(
+        &self,
+        context: &jetstream::Context,
+        setting: &str,
+        owner: Owner,
+        expected: &impl serde::Serialize,
+        info: &Value,
+    ) -> Result<(), StartError> {
+        let max_payload = context.client().max_payload();
+        let checked = settings::check(&self.names, owner, expected, info, max_payload);
+        if checked.harmful.is_empty() {
+            return Ok(());
+        }
+        Err(StartError::new(setting, checked.harmful.join("; ")))
     }
 }
 
@@ -391,21 +415,6 @@ pub(crate) fn additions(found: &Value, update: &Value) -> String {
     subjects.chain(metadata).collect::<Vec<_>>().join(", ")
 }
 
-/// Refuses settings that break a guarantee. The watchdog logs the warnings.
-fn verify(
-    context: &jetstream::Context,
-    setting: &str,
-    owner: Owner,
-    expected: &impl serde::Serialize,
-    info: &Value,
-) -> Result<(), StartError> {
-    let checked = settings::check(owner, expected, info, context.client().max_payload());
-    if checked.harmful.is_empty() {
-        return Ok(());
-    }
-    Err(StartError::new(setting, checked.harmful.join("; ")))
-}
-
 fn check_server(version: &str) -> Result<(), StartError> {
     if !versions::is_too_old(version) {
         return Ok(());
@@ -419,11 +428,11 @@ mod tests {
     use super::*;
 
     fn provision(adopt: bool) -> Provision {
-        Provision { verify_only: false, adopt, namespace_uid: "here".into() }
+        Provision { names: NatsNames::default(), verify_only: false, adopt, namespace_uid: "here".into() }
     }
 
     fn status(uid: Option<&str>) -> Config {
-        let mut config = definitions::job_status();
+        let mut config = definitions::job_status(&NatsNames::default());
         config.metadata.extend(uid.map(|uid| (NAMESPACE_UID.to_owned(), uid.to_owned())));
         config
     }
@@ -436,8 +445,8 @@ mod tests {
     fn subjects_of_new_templates_are_added_and_none_is_removed() {
         let templates =
             |names: &[&str]| names.iter().map(|n| TemplateName::try_from(*n).unwrap()).collect::<Vec<_>>();
-        let found = definitions::jobs(&templates(&["old", "simple"]));
-        let expected = definitions::jobs(&templates(&["simple", "new"]));
+        let found = definitions::jobs(&NatsNames::default(), &templates(&["old", "simple"]));
+        let expected = definitions::jobs(&NatsNames::default(), &templates(&["simple", "new"]));
         let mut server = json(&found);
         server["placement"] = serde_json::json!({"unknown to the client library": true});
         let update = provision(false).update("s", &expected, &server).unwrap().unwrap();
@@ -460,7 +469,7 @@ mod tests {
 
     #[test]
     fn unanswered_requests_repeat_the_start() {
-        let expected = definitions::job_status();
+        let expected = definitions::job_status(&NatsNames::default());
         let answer = |code: u16| -> async_nats::jetstream::Error {
             serde_json::from_value(serde_json::json!({"code": 500, "err_code": code})).unwrap()
         };

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, ErrorCode, context::RequestErrorKind, response::Response};
-use dispatcher_core::contract::settings::{Owner, Severity, findings};
+use dispatcher_core::contract::{
+    nats_names::NatsNames,
+    settings::{Owner, Severity, findings},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -104,12 +107,18 @@ pub(crate) struct Checked {
 }
 
 /// Checks the configuration in `info`, an answer of [`info`].
-pub(crate) fn check(owner: Owner, shipped: &impl Serialize, info: &Value, max_payload: usize) -> Checked {
+pub(crate) fn check(
+    names: &NatsNames,
+    owner: Owner,
+    shipped: &impl Serialize,
+    info: &Value,
+    max_payload: usize,
+) -> Checked {
     let shipped = serde_json::to_value(shipped).unwrap_or(Value::Null);
     let found = info.get("config").unwrap_or(&Value::Null);
     let max_payload = u64::try_from(max_payload).unwrap_or(u64::MAX);
     let mut checked = Checked::default();
-    for finding in findings(owner, &shipped, found, max_payload) {
+    for finding in findings(names, owner, &shipped, found, max_payload) {
         match finding.severity {
             Severity::Harmful => checked.harmful.push(finding.to_string()),
             Severity::Warning => checked.warnings.push(finding.to_string()),

@@ -17,7 +17,8 @@ use dispatcher_core::{
         event::{EventType, StatusEvent},
         headers,
         job::JobState,
-        names::{JobName, RequestId, TemplateName, parse_status_subject},
+        names::{JobName, RequestId, TemplateName},
+        nats_names::NatsNames,
         trace::Trace,
     },
     status::{LastEvent, SubjectKey, SubjectState},
@@ -27,7 +28,6 @@ use crate::{
     kube::chain,
     nats::{
         connection::Connection,
-        definitions::JOB_STATUS,
         headers::{put_trace, trace_of},
         scan::{DEADLINE, StreamReader},
     },
@@ -76,7 +76,7 @@ pub(crate) enum StoreError {
     #[error("{0}")]
     Unknown(String),
     /// The last message of the subject, at this sequence, is not a status event.
-    #[error("stream {JOB_STATUS}: message {0} is not a status event")]
+    #[error("message {0} in the stream of status events is not a status event")]
     Foreign(u64),
 }
 
@@ -84,6 +84,7 @@ pub(crate) enum StoreError {
 #[derive(Clone)]
 pub(crate) struct StatusStream {
     context: jetstream::Context,
+    names: NatsNames,
     reader: StreamReader,
 }
 
@@ -92,9 +93,13 @@ impl StatusStream {
     ///
     /// # Errors
     /// If the stream's name is invalid.
-    pub(crate) async fn open(context: jetstream::Context, scans: &Connection) -> Result<Self, StoreError> {
-        let reader = StreamReader::open(&context, JOB_STATUS).await.map_err(StoreError::Unknown)?;
-        Ok(Self { context, reader: reader.scanning_on(scans) })
+    pub(crate) async fn open(
+        context: jetstream::Context,
+        names: NatsNames,
+        scans: &Connection,
+    ) -> Result<Self, StoreError> {
+        let reader = StreamReader::open(&context, names.job_status()).await.map_err(StoreError::Unknown)?;
+        Ok(Self { context, names, reader: reader.scanning_on(scans) })
     }
 
     /// The largest event that the server accepts, in bytes of JSON.
@@ -120,13 +125,15 @@ impl StatusStream {
             .payload(json)
             .headers(event_headers(event, state))
             .expected_last_subject_sequence(expected);
-        let subject = event.template.event_subject(&event.name);
+        let subject = self.names.event_subject(&event.template, &event.name);
+        let stream = self.names.job_status();
         let ack = async {
-            let sent = self.context.send_publish(subject, message).await.map_err(|e| store_error(&e))?;
-            sent.await.map_err(|e| store_error(&e))
+            let sent =
+                self.context.send_publish(subject, message).await.map_err(|e| store_error(stream, &e))?;
+            sent.await.map_err(|e| store_error(stream, &e))
         };
         let ack = with_deadline(2 * DEADLINE, ack).await;
-        let ack = ack.map_err(|e| StoreError::Unknown(publish_failed(&e.to_string())))?;
+        let ack = ack.map_err(|e| StoreError::Unknown(publish_failed(stream, &e.to_string())))?;
         Ok(ack?.sequence)
     }
 
@@ -140,7 +147,7 @@ impl StatusStream {
         template: &TemplateName,
         name: &JobName,
     ) -> Result<Option<LastMessage>, StoreError> {
-        let found = self.reader.last_message(&template.status_subject(name)).await;
+        let found = self.reader.last_message(&self.names.status_subject(template, name)).await;
         let Some(message) = found.map_err(StoreError::Unknown)? else { return Ok(None) };
         let foreign = || StoreError::Foreign(message.sequence);
         let last = last_event(&message.headers).ok_or_else(foreign)?;
@@ -181,7 +188,8 @@ impl StatusStream {
                 found = Some(header(map, headers::JOB_REQUEST_HASH));
             }
         };
-        let scanned = self.reader.scan(template.status_subject(name), DeliverPolicy::All, each).await;
+        let subject = self.names.status_subject(template, name);
+        let scanned = self.reader.scan(subject, DeliverPolicy::All, each).await;
         scanned.map_err(StoreError::Unknown)?;
         Ok(found)
     }
@@ -193,7 +201,7 @@ impl StatusStream {
     pub(crate) async fn open_subjects(&self) -> Result<HashMap<SubjectKey, SubjectState>, StoreError> {
         let mut open = HashMap::new();
         let each = |subject: &str, map: &HeaderMap, sequence| {
-            match (parse_status_subject(subject), last_event(map)) {
+            match (self.names.parse_status_subject(subject), last_event(map)) {
                 (Some(subject), Some(last)) if last.is_final() => {
                     // An earlier event of this subject may be in the map: if the client recreates
                     // the consumer mid-scan, the new one delivers all later messages of a subject.
@@ -203,22 +211,22 @@ impl StatusStream {
                     open.insert(subject, SubjectState { sequence, last: Some(last) });
                 }
                 _ if is_marker(map) => {}
-                _ => tracing::warn!(subject, sequence, "message in JOB_STATUS is not a status event"),
+                _ => tracing::warn!(subject, sequence, "stored message is not a status event"),
             }
         };
-        let subjects = "jobs.*.status.*".to_owned();
-        let scanned = self.reader.scan(subjects, DeliverPolicy::LastPerSubject, each).await;
+        let scanned =
+            self.reader.scan(self.names.status_subjects(), DeliverPolicy::LastPerSubject, each).await;
         scanned.map_err(StoreError::Unknown)?;
         Ok(open)
     }
 }
 
-fn publish_failed(error: &str) -> String {
-    format!("stream {JOB_STATUS}: publish: {error}")
+fn publish_failed(stream: &str, error: &str) -> String {
+    format!("stream {stream}: publish: {error}")
 }
 
-fn store_error(error: &PublishError) -> StoreError {
-    let text = publish_failed(&chain(error));
+fn store_error(stream: &str, error: &PublishError) -> StoreError {
+    let text = publish_failed(stream, &chain(error));
     let answer = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     match (error.kind(), answer.map(jetstream::Error::error_code)) {
         (PublishErrorKind::WrongLastSequence, _) => StoreError::Fenced,

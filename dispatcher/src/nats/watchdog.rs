@@ -8,13 +8,13 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream;
-use dispatcher_core::contract::settings::Owner;
+use dispatcher_core::contract::{nats_names::NatsNames, settings::Owner};
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
     nats::{
-        definitions::{self, JOBS},
+        definitions,
         settings::{self, Checked, InfoError},
     },
     telemetry::health::Component,
@@ -24,13 +24,13 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(8);
 /// Unanswered checks in a row that leave the component ready.
 const MAX_UNANSWERED: u32 = 1;
-/// The subjects of status events. `JOB_STATUS` does not capture them: it republishes to them.
-const STATUS_SUBJECTS: &str = "jobs.*.status.*";
 
 /// Checks the streams.
 pub(crate) struct Watchdog {
     /// `JetStream`.
     pub context: jetstream::Context,
+    /// The names of the streams and subjects.
+    pub names: NatsNames,
     /// The templates, whose consumers are checked.
     pub templates: ServedTemplates,
     /// Ready while all streams exist and no setting is harmful.
@@ -83,17 +83,17 @@ impl Watchdog {
 
     async fn check(&self, created: &mut HashMap<String, Value>) -> Result<Found, InfoError> {
         let mut found = Found::default();
-        let templates = self.templates.names();
+        let (names, templates) = (&self.names, self.templates.names());
         for (owner, shipped) in [
-            (Owner::Requests, definitions::jobs(&templates)),
-            (Owner::StatusEvents, definitions::job_status()),
-            (Owner::DeadLetters, definitions::job_rejected()),
-            (Owner::Cancellations, definitions::job_cancels()),
+            (Owner::Requests, definitions::jobs(names, &templates)),
+            (Owner::StatusEvents, definitions::job_status(names)),
+            (Owner::DeadLetters, definitions::job_rejected(names)),
+            (Owner::Cancellations, definitions::job_cancels(names)),
         ] {
             let label = format!("stream {}", shipped.name);
             let info = self.info(&label, &format!("STREAM.INFO.{}", shipped.name)).await?;
             let info = info.ok_or_else(|| InfoError::Refused(format!("{label}: not found")))?;
-            found.add(&label, settings::check(owner, &shipped, &info, self.max_payload()));
+            found.add(&label, settings::check(names, owner, &shipped, &info, self.max_payload()));
             let now = info.get("created").cloned().unwrap_or_default();
             if created.insert(shipped.name.clone(), now.clone()).is_some_and(|before| before != now) {
                 tracing::warn!(stream = shipped.name, "stream was recreated");
@@ -102,11 +102,15 @@ impl Watchdog {
         }
         for template in &templates {
             let name = template.consumer_name();
-            let label = format!("consumer {name} of stream {JOBS}");
+            let stream = names.jobs();
+            let label = format!("consumer {name} of stream {stream}");
             // The intake recreates a missing consumer.
-            if let Some(info) = self.info(&label, &format!("CONSUMER.INFO.{JOBS}.{name}")).await? {
-                let shipped = definitions::consumer(template);
-                found.add(&label, settings::check(Owner::Consumer, &shipped, &info, self.max_payload()));
+            if let Some(info) = self.info(&label, &format!("CONSUMER.INFO.{stream}.{name}")).await? {
+                let shipped = definitions::consumer(names, template);
+                found.add(
+                    &label,
+                    settings::check(names, Owner::Consumer, &shipped, &info, self.max_payload()),
+                );
             }
         }
         found.settings.warnings.extend(self.streams_on_status_subjects().await);
@@ -124,21 +128,23 @@ impl Watchdog {
         self.context.client().max_payload()
     }
 
-    /// Streams that capture the republished status events. They check the fence header of each event
-    /// against their own sequences, and drop events without an error.
+    /// Streams that capture the status events, which `JOB_STATUS` republishes. Such a stream checks
+    /// the fence header of each event against its own sequences, and drops events without an error.
     async fn streams_on_status_subjects(&self) -> Vec<String> {
-        match settings::streams_on(&self.context, STATUS_SUBJECTS).await {
-            Ok(names) => names.iter().map(|name| captures_status(name)).collect(),
-            Err(error) => vec![format!("the streams on {STATUS_SUBJECTS} cannot be listed: {error}")],
+        let subjects = self.names.status_subjects();
+        match settings::streams_on(&self.context, &subjects).await {
+            Ok(streams) => streams.iter().map(|stream| self.captures_status(stream)).collect(),
+            Err(error) => vec![format!("the streams on {subjects} cannot be listed: {error}")],
         }
     }
-}
 
-fn captures_status(stream: &str) -> String {
-    format!(
-        "stream {stream} captures {STATUS_SUBJECTS} and loses events: remove these subjects from it, and add \
-         the source JOB_STATUS instead"
-    )
+    fn captures_status(&self, stream: &str) -> String {
+        let (subjects, source) = (self.names.status_subjects(), self.names.job_status());
+        format!(
+            "stream {stream} captures {subjects} and loses events: remove these subjects from it, and add \
+             the source {source} instead"
+        )
+    }
 }
 
 impl Found {

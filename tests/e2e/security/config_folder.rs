@@ -33,8 +33,8 @@ impl ConfigFolder {
     pub(crate) fn new() -> Self {
         let folder = paths::temp_dir("nats-config").unwrap();
         let from = paths::workspace().join("nats-config");
-        std::fs::create_dir(folder.path().join("roles")).unwrap();
-        for part in ["", "roles"] {
+        for part in ["", "roles", "prefixes/blue", "prefixes/green"] {
+            std::fs::create_dir_all(folder.path().join(part)).unwrap();
             for entry in std::fs::read_dir(from.join(part)).unwrap() {
                 let file = entry.unwrap();
                 if file.path().extension().is_some_and(|extension| extension == "conf") {
@@ -102,6 +102,10 @@ pub(crate) fn passwords() -> Vec<(&'static str, String)> {
         entry("SYSTEM_PASSWORD", "system"),
         entry("ACME_PASSWORD", "acme"),
         entry("GLOBEX_PASSWORD", "globex"),
+        entry("BLUE_PASSWORD", "blue"),
+        entry("GREEN_PASSWORD", "green"),
+        entry("GREEN_ADMINISTRATOR_PASSWORD", "green-administrator"),
+        entry("CLIENT_PASSWORD", "client"),
     ]
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod hex;
 pub mod job;
 pub mod job_status;
 pub mod names;
+pub mod nats_names;
 pub mod object;
 pub mod rejection;
 pub mod schemas;

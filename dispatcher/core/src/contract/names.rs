@@ -1,4 +1,4 @@
-//! Validated names, and the subjects built from them.
+//! Validated names.
 //!
 //! A `TemplateName` and a `JobName` are RFC 1123 labels. Kubernetes requires that for pod names and
 //! label values, and such a label is always a single NATS subject token.
@@ -120,7 +120,7 @@ macro_rules! validated_name {
 }
 
 validated_name!(
-    /// The name of a template: the second token of every subject.
+    /// The name of a template: a token of every subject.
     TemplateName,
     is_label,
     NameError::NotALabel,
@@ -152,63 +152,11 @@ impl From<Uuid> for RequestId {
 }
 
 impl TemplateName {
-    /// The subject of requests for a Job of this template.
-    #[must_use]
-    pub fn create_subject(&self) -> String {
-        format!("jobs.{self}.create")
-    }
-
-    /// The subject of the dead letter of the request with this sequence in `JOBS`.
-    #[must_use]
-    pub fn dead_letter_subject(&self, request_seq: u64) -> String {
-        format!("jobs.{self}.rejected.{request_seq}")
-    }
-
-    /// The subject of rejection notices, for subscribers of `jobs.<template>.status.>`. No Job has
-    /// this name, since `_rejected` is not an RFC 1123 label.
-    #[must_use]
-    pub fn rejected_notice_subject(&self) -> String {
-        format!("jobs.{self}.status._rejected")
-    }
-
-    /// The subject under which `JOB_STATUS` stores and republishes the status events of a Job.
-    #[must_use]
-    pub fn status_subject(&self, name: &JobName) -> String {
-        format!("jobs.{self}.status.{name}")
-    }
-
-    /// The subject to which the dispatcher publishes the status events of a Job. `JOB_STATUS` maps
-    /// those it accepts to [`Self::status_subject`].
-    #[must_use]
-    pub fn event_subject(&self, name: &JobName) -> String {
-        format!("dispatcher.event.{self}.{name}")
-    }
-
     /// The durable consumer of this template's requests.
     #[must_use]
     pub fn consumer_name(&self) -> String {
         format!("dispatcher-{self}")
     }
-}
-
-/// Parses `jobs.<template>.create`, the subject of requests; `None` for any other subject.
-#[must_use]
-pub fn parse_create_subject(subject: &str) -> Option<TemplateName> {
-    TemplateName::try_from(subject.strip_prefix("jobs.")?.strip_suffix(".create")?).ok()
-}
-
-/// Parses `jobs.<template>.status.<name>`; `None` for any other subject.
-#[must_use]
-pub fn parse_status_subject(subject: &str) -> Option<(TemplateName, JobName)> {
-    let (template, name) = subject.strip_prefix("jobs.")?.split_once(".status.")?;
-    Some((TemplateName::try_from(template).ok()?, JobName::try_from(name).ok()?))
-}
-
-/// Parses `jobs.<template>.rejected.<seq>`, the subject of a dead letter; `None` for any other one.
-#[must_use]
-pub fn parse_dead_letter_subject(subject: &str) -> Option<(TemplateName, u64)> {
-    let (template, sequence) = subject.strip_prefix("jobs.")?.split_once(".rejected.")?;
-    Some((TemplateName::try_from(template).ok()?, sequence.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -244,43 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn subjects_match_the_protocol() {
-        let (template, name) = (TemplateName::try_from("simple").unwrap(), JobName::try_from("a-1").unwrap());
-        assert_eq!(template.create_subject(), "jobs.simple.create");
-        assert_eq!(template.dead_letter_subject(17), "jobs.simple.rejected.17");
-        assert_eq!(template.rejected_notice_subject(), "jobs.simple.status._rejected");
-        assert_eq!(template.status_subject(&name), "jobs.simple.status.a-1");
-        assert_eq!(template.event_subject(&name), "dispatcher.event.simple.a-1");
-        assert_eq!(template.consumer_name(), "dispatcher-simple");
-    }
-
-    #[test]
-    fn only_status_subjects_of_jobs_are_parsed() {
-        assert!(parse_status_subject("jobs.simple.status.a-1").is_some());
-        for other in ["jobs.simple.status._rejected", "jobs.simple.create", "jobs.simple.status.a.b", "x"] {
-            assert_eq!(parse_status_subject(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn only_subjects_of_dead_letters_are_parsed() {
-        let template = TemplateName::try_from("simple").unwrap();
-        let subject = template.dead_letter_subject(17);
-        assert_eq!(parse_dead_letter_subject(&subject), Some((template, 17)));
-        for other in ["jobs.simple.rejected.x", "jobs.simple.status.17", "jobs.A.rejected.1", ""] {
-            assert_eq!(parse_dead_letter_subject(other), None, "{other}");
-        }
+    fn consumer_has_the_name_of_its_template() {
+        assert_eq!(TemplateName::try_from("simple").unwrap().consumer_name(), "dispatcher-simple");
     }
 
     proptest! {
         #[test]
-        fn job_name_adds_no_subject_token_and_no_wildcard(text in ".{0,70}") {
+        fn job_name_is_one_token_without_wildcards(text in ".{0,70}") {
             if let Ok(name) = JobName::try_from(text) {
-                let template = TemplateName::try_from("simple").unwrap();
-                let subject = template.status_subject(&name);
-                prop_assert_eq!(subject.split('.').count(), 4);
-                prop_assert!(!subject.contains(['*', '>', ' ']));
-                prop_assert_eq!(parse_status_subject(&subject), Some((template, name)));
+                prop_assert!(!name.as_ref().contains(['.', '*', '>', ' ']));
             }
         }
     }

@@ -8,10 +8,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::contract::names::parse_create_subject;
+use crate::contract::nats_names::NatsNames;
 
-/// The subject of the stream of requests while there is no template.
-pub const NO_TEMPLATE: &str = "dispatcher.requests.none";
 /// The object that a configuration belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -85,20 +83,27 @@ pub const MAX_CANCELLATION: u64 = 4 * 1024;
 /// The longest history of one name that a search for a request id reads.
 const MAX_HISTORY: u64 = 10_000;
 
-/// The findings in a configuration. `shipped` is the definition of the dispatcher, `max_payload` the
-/// server's largest message in bytes.
+/// The findings in a configuration of the installation with these `names`. `shipped` is the
+/// definition of the dispatcher, `max_payload` the server's largest message in bytes.
 #[must_use]
-pub fn findings(owner: Owner, shipped: &Value, found: &Value, max_payload: u64) -> Vec<Finding> {
+pub fn findings(
+    names: &NatsNames,
+    owner: Owner,
+    shipped: &Value,
+    found: &Value,
+    max_payload: u64,
+) -> Vec<Finding> {
     let empty = Map::new();
     let fields = |value: &'_ Value| value.as_object().cloned().unwrap_or_default();
     let (shipped, found) = (fields(shipped), found.as_object().unwrap_or(&empty));
     // A field that the server leaves out can still differ from the shipped value.
     let absent = shipped.keys().filter(|field| !found.contains_key(*field));
-    let names = found.keys().chain(absent);
-    names.filter_map(|field| finding(owner, field, (&shipped, found), max_payload)).collect()
+    let fields = found.keys().chain(absent);
+    fields.filter_map(|field| finding(names, owner, field, (&shipped, found), max_payload)).collect()
 }
 
 fn finding(
+    names: &NatsNames,
     owner: Owner,
     field: &str,
     (shipped, found): (&Map<String, Value>, &Map<String, Value>),
@@ -110,13 +115,13 @@ fn finding(
         Owner::Consumer => consumer_rule(field),
         stream => stream_rule(stream, field, max_payload),
     };
-    let (severity, must) = rule.unwrap_or(Rule::Unknown).problem(shipped, found)?;
+    let (severity, must) = rule.unwrap_or(Rule::Unknown).problem(names, shipped, found)?;
     Some(Finding { severity, field: field.to_owned(), found: found.clone(), must })
 }
 
 impl Rule {
     /// What the value must be instead, unless it is harmless.
-    fn problem(&self, shipped: &Value, found: &Value) -> Option<(Severity, String)> {
+    fn problem(&self, names: &NatsNames, shipped: &Value, found: &Value) -> Option<(Severity, String)> {
         use Severity::{Harmful, Warning};
 
         let limit = found.as_u64().filter(|limit| *limit > 0);
@@ -145,8 +150,8 @@ impl Rule {
                 (limit.is_some_and(|limit| limit <= *most), Warning, format!("at most {most}"))
             }
             Self::RequestSubjects => {
-                let must = "subjects of templates, `jobs.<template>.create`";
-                (request_subjects_only(found), Harmful, must.to_owned())
+                let must = format!("subjects of templates, `{}`", names.call_subject("<template>", "create"));
+                (request_subjects_only(names, found), Harmful, must)
             }
         };
         (!harmless).then_some((severity, must))
@@ -270,15 +275,13 @@ fn without_empty(value: &Value) -> Value {
 
 /// A subject with a wildcard stores requests of templates that do not exist, and no
 /// dispatcher handles them.
-fn request_subjects_only(subjects: &Value) -> bool {
-    subjects.as_array().is_some_and(|subjects| {
-        subjects.iter().all(|subject| {
-            if subject == NO_TEMPLATE {
-                return true;
-            }
-            subject.as_str().is_some_and(|subject| parse_create_subject(subject).is_some())
-        })
-    })
+fn request_subjects_only(names: &NatsNames, subjects: &Value) -> bool {
+    let is_of_a_template = |subject: &str| {
+        subject == names.no_template_subject() || names.parse_create_subject(subject).is_some()
+    };
+    subjects
+        .as_array()
+        .is_some_and(|subjects| subjects.iter().all(|subject| subject.as_str().is_some_and(is_of_a_template)))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Unusable {
             problems.iter().filter(|problem| !problem.message.starts_with(UNKNOWN)).any(is_about)
         };
         Self {
-            nats: concerns(&["NATS_"]),
+            nats: concerns(&["NATS_", "DISPATCHER_PREFIX"]),
             kubernetes: concerns(&["KUBECONFIG", "DISPATCHER_NAMESPACE", "DISPATCHER_LEASE"]),
         }
     }

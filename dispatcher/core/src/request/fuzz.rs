@@ -14,7 +14,8 @@ use crate::{
     contract::{
         headers,
         job::{JobObject, JobState},
-        names::{TemplateName, is_label, parse_status_subject},
+        names::{TemplateName, is_label},
+        nats_names::NatsNames,
         rejection::{Reason, Rejection},
         trace::TraceContext,
     },
@@ -69,8 +70,9 @@ fn build(template: &Template, id: Option<&str>, payload: &[u8]) -> Result<(Reque
 fn check(input: &[u8]) -> u64 {
     let _ = poison::check_headers(input);
     let text = String::from_utf8_lossy(input);
-    if let Some((template, name)) = parse_status_subject(&text) {
-        assert_eq!(template.status_subject(&name), text);
+    let names = NatsNames::default();
+    if let Some((template, name)) = names.parse_status_subject(&text) {
+        assert_eq!(names.status_subject(&template, &name), text);
     }
     let end = input.iter().position(|byte| *byte == b'\n');
     let (head, payload) = end.map_or((&[][..], input), |end| (&input[..end], &input[end + 1..]));

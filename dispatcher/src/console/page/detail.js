@@ -93,7 +93,7 @@ export class Detail {
       earlier.length ? element("h3", {}, `Other Jobs of this name (${earlier.length} events)`) : null,
       earlier.length ? element("ol", { class: "events" }, earlier.map(drawEvent)) : null,
       element("h3", {}, "Commands"),
-      commands(row, this.#store.hello.namespace).map(command),
+      commands(row, this.#store.hello).map(command),
     ].flat().filter(Boolean));
     for (const found of this.#panel.querySelectorAll("details")) {
       if (opened.has(found.dataset.key)) found.open = true;
@@ -168,11 +168,12 @@ function drawEvent({ sequence, stored, event }) {
     element("pre", { class: "json" }, JSON.stringify(event, null, 2))));
 }
 
-function commands({ template, name }, namespace) {
+function commands({ template, name }, { namespace, nats }) {
+  const jobs = nats.prefix ? `${nats.prefix}.jobs` : "jobs";
   return [
-    `nats sub ${quoted(`jobs.${template}.status.${name}`)}`,
-    `nats stream get JOB_STATUS --last-for jobs.${template}.status.${name}`,
-    `nats req jobs.${template}.cancel ${quoted(JSON.stringify({ name }))}`,
+    `nats sub ${quoted(`${jobs}.${template}.status.${name}`)}`,
+    `nats stream get ${nats.statusStream} --last-for ${jobs}.${template}.status.${name}`,
+    `nats req ${jobs}.${template}.cancel ${quoted(JSON.stringify({ name }))}`,
     `kubectl --namespace ${namespace} get job ${name} --output yaml`,
     `kubectl --namespace ${namespace} describe job ${name}`,
     `kubectl --namespace ${namespace} logs --follow job/${name}`,

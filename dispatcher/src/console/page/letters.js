@@ -40,7 +40,6 @@ export class Letters {
 function draw(letter) {
   const facts = [["Request id", letter.requestId], ["Request sequence", letter.requestSeq], ["Submitter", letter.submitter],
     ["Stored", letter.stored], ["Payload", `${letter.payloadSize} bytes${letter.isText ? "" : ", not UTF-8"}`]];
-  const subject = `jobs.${letter.template}.rejected.${letter.requestSeq}`;
   return element("li", { class: "letter" }, element("details", {},
     element("summary", {},
       element("time", { title: letter.stored }, age(letter.stored)),
@@ -50,5 +49,5 @@ function draw(letter) {
     element("dl", {}, facts.filter(([, value]) => value)
       .map(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))])),
     element("pre", { class: "payload", tabindex: "0", "aria-label": "Payload" }, letter.payload),
-    command(`nats stream get JOB_REJECTED --last-for ${subject}`)));
+    command(`nats stream get ${letter.stream} --last-for ${letter.subject}`)));
 }

@@ -5,7 +5,7 @@ const RECONNECT = [1000, 2000, 5000, 10000, 30000];
 export class Store extends EventTarget {
   rows = new Map();
   templates = [];
-  hello = { mode: "read", namespace: "", version: "" };
+  hello = { mode: "read", namespace: "", version: "", nats: { prefix: null, statusStream: "JOB_STATUS" } };
   problem = null;
   connection = "connecting";
   complete = false;

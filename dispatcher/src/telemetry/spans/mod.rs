@@ -55,6 +55,8 @@ pub(crate) struct Delivered<'a> {
 pub(crate) struct DeliverySpan<'a> {
     /// The template.
     pub template: &'a TemplateName,
+    /// The subject of the request.
+    pub subject: &'a str,
     /// The request's id and sequence.
     pub identity: &'a Identity,
     /// The client's span, if the request names one.

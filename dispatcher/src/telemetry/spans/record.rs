@@ -49,14 +49,13 @@ fn hash_prefix<const N: usize>(words: &[&str]) -> [u8; N] {
 }
 
 pub(super) fn delivery(delivery: &DeliverySpan<'_>, own: &Trace) -> SpanData {
-    let DeliverySpan { template, identity, parent, queued, began, ended, disposition } = delivery;
-    let subject = template.create_subject();
+    let DeliverySpan { template, subject, identity, parent, queued, began, ended, disposition } = delivery;
     let queued = i64::try_from(queued.as_millis()).unwrap_or(i64::MAX);
     let attributes = vec![
         KeyValue::new("messaging.system", "nats"),
         KeyValue::new("messaging.operation.type", "process"),
         KeyValue::new("messaging.operation.name", "process"),
-        KeyValue::new("messaging.destination.name", subject.clone()),
+        KeyValue::new("messaging.destination.name", (*subject).to_owned()),
         KeyValue::new("messaging.message.id", identity.id.to_string()),
         KeyValue::new("dispatcher.template", template.to_string()),
         KeyValue::new("dispatcher.request.seq", i64::try_from(identity.sequence).unwrap_or(i64::MAX)),

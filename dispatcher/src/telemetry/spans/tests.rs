@@ -95,6 +95,7 @@ mod with_exporter {
         let (parent, now) = (request(), SystemTime::now());
         let delivery = DeliverySpan {
             template: &template,
+            subject: "jobs.simple.create",
             identity: &identity,
             parent: Some(&parent),
             queued: Duration::from_millis(1500),

@@ -43,7 +43,7 @@ fn shipped(owner: Owner) -> Value {
 fn with(owner: Owner, field: &str, value: Value) -> Vec<(Severity, String)> {
     let mut found = shipped(owner);
     found[field] = value;
-    let found = findings(owner, &shipped(owner), &found, MAX_PAYLOAD);
+    let found = findings(&NatsNames::default(), owner, &shipped(owner), &found, MAX_PAYLOAD);
     found.into_iter().map(|finding| (finding.severity, finding.to_string())).collect()
 }
 
@@ -68,7 +68,11 @@ fn assert_warning(owner: Owner, field: &str, value: &Value) {
 #[test]
 fn shipped_settings_are_harmless() {
     for owner in STREAMS.into_iter().chain([Owner::Consumer]) {
-        assert_eq!(findings(owner, &shipped(owner), &shipped(owner), MAX_PAYLOAD), [], "{owner:?}");
+        assert_eq!(
+            findings(&NatsNames::default(), owner, &shipped(owner), &shipped(owner), MAX_PAYLOAD),
+            [],
+            "{owner:?}"
+        );
     }
 }
 
@@ -217,7 +221,13 @@ fn consumer_settings_that_hide_or_delay_requests_are_harmful() {
 fn field_that_the_server_leaves_out_differs_from_the_shipped_one() {
     let mut found = shipped(Owner::StatusEvents);
     found.as_object_mut().unwrap().remove("republish");
-    let found = findings(Owner::StatusEvents, &shipped(Owner::StatusEvents), &found, MAX_PAYLOAD);
+    let found = findings(
+        &NatsNames::default(),
+        Owner::StatusEvents,
+        &shipped(Owner::StatusEvents),
+        &found,
+        MAX_PAYLOAD,
+    );
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].to_string().starts_with("republish: found null, must be {"), "{}", found[0]);
 }
