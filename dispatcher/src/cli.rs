@@ -23,7 +23,7 @@ use self::nats::prefixed;
 use self::values::{address, label, number};
 pub use self::{
     console::{ConsoleMode, ConsoleSettings},
-    errors::describe,
+    errors::{describe, variables},
     manual::{completions, man_pages},
     nats::Nats,
     start_error::StartError,
@@ -47,6 +47,9 @@ pub enum Command {
     Run(Box<Config>),
     /// Check template files without a cluster. Prints every problem; exits with 2 if there is one.
     Check(Check),
+    /// Check NATS, streams, permissions, templates and clocks with the settings of `dispatcher run`.
+    /// Changes nothing. Prints what to do; exits with 1 if there is an error.
+    Doctor(Box<DoctorSettings>),
     /// Run NATS, a local cluster and the service on this machine, for trials and development.
     #[cfg(feature = "dev")]
     Dev(Box<DevSettings>),
@@ -116,6 +119,31 @@ pub struct Check {
     /// The limits on Jobs.
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// The settings of `dispatcher doctor`: those of `dispatcher run`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorSettings {
+    /// The settings of the service.
+    #[command(flatten)]
+    pub config: Config,
+
+    /// Format of the report on stdout.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Text)]
+    pub output: OutputFormat,
+
+    /// The variables that were ignored, because their values are wrong.
+    #[arg(skip)]
+    pub problems: Vec<StartError>,
+}
+
+/// The format of the report of `dispatcher doctor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Readable text.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// The settings of `dispatcher run`.

@@ -22,6 +22,7 @@ mod concurrency;
 mod console;
 #[cfg(feature = "dev")]
 pub mod dev;
+pub mod doctor;
 mod intake;
 mod kube;
 mod leader;

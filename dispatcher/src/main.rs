@@ -1,12 +1,21 @@
 //! Parses arguments, sets up logs and signals, and returns the exit code.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{CommandFactory, Parser};
 use dispatcher::{
     app::{RunError, run},
     check::check,
-    cli::{Check, Cli, Command, LogFormat, StartError, check_environment, completions, describe, man_pages},
+    cli::{
+        Check, Cli, Command, DoctorSettings, LogFormat, OutputFormat, StartError, check_environment,
+        completions, describe, man_pages,
+    },
+    doctor,
     nats::{definitions, nack, roles},
     templates,
 };
@@ -29,7 +38,13 @@ const WORKER_THREADS: usize = 1;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return wrong_arguments(&error),
+        Err(error) => {
+            let arguments: Vec<_> = std::env::args_os().collect();
+            match doctor::without_wrong_variables(&arguments) {
+                Some(settings) => Cli { command: Command::Doctor(Box::new(settings)) },
+                None => return wrong_arguments(&error),
+            }
+        }
     };
     let mut runtime = Builder::new_multi_thread();
     if let Command::Run(_) = cli.command {
@@ -58,6 +73,7 @@ async fn run_command(command: Command) -> ExitCode {
             }
         }
         Command::Check(settings) => return print_check(&settings),
+        Command::Doctor(settings) => return examine(&settings).await,
         Command::Schemas { output } => {
             print_files(schemas::files(), output.as_deref()).map_err(RunError::Start)
         }
@@ -105,16 +121,36 @@ async fn run_dev(settings: dispatcher::cli::DevSettings) -> ExitCode {
     })
 }
 
-fn init_logs(format: LogFormat) -> Result<(), StartError> {
+/// Prints a report. Logs nothing.
+async fn examine(settings: &DoctorSettings) -> ExitCode {
+    // Fails only if a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let report = doctor::examine(settings, names, log_filter().err().into_iter().collect()).await;
+    let text = match settings.output {
+        OutputFormat::Text => doctor::text(&report),
+        OutputFormat::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
+    };
+    // Removes colours if stdout is not a terminal. A closed stdout does not change the result.
+    let _ = anstream::stdout().write_all(text.as_bytes());
+    if report.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The filter of `RUST_LOG`.
+fn log_filter() -> Result<EnvFilter, StartError> {
     let level = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = match level.as_str() {
+    match level.as_str() {
         // The dispatcher itself reports what these client libraries would log.
-        "" => EnvFilter::new("info,async_nats=error,kube=off"),
+        "" => Ok(EnvFilter::new("info,async_nats=error,kube=off")),
         level => EnvFilter::try_new(level).map_err(|error| {
             let message = format!("{error} (allowed: `error`, `warn`, `info`, `debug`, `trace`, `off`)");
             StartError::new(format!("RUST_LOG={}", level.escape_debug()), message)
-        })?,
-    };
+        }),
+    }
+}
+
+fn init_logs(format: LogFormat) -> Result<(), StartError> {
+    let filter = log_filter()?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

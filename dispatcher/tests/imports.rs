@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 8] = [
     &["status"],
     &["intake", "watch"],
     &["micro", "admin", "console"],
-    &["app", "check"],
+    &["app", "check", "doctor"],
     &["dev", "lib", "main"],
 ];
 

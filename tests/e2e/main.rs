@@ -24,6 +24,7 @@ mod costs;
 mod dashboard_svg;
 mod dead_letters;
 mod dev;
+mod doctor;
 mod faults;
 mod idempotency;
 mod in_cluster;

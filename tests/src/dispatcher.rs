@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::doctor::Report;
 use crate::helper::{Helper, Program};
 use crate::kubernetes::Namespace;
 use crate::nats::Nats;
@@ -73,6 +75,29 @@ impl Builder {
         self
     }
 
+    /// Runs `dispatcher doctor` with the same settings, to its end.
+    ///
+    /// # Panics
+    /// If it does not end, or does not print a report.
+    pub async fn doctor(self) -> Report {
+        let folder = paths::temp_dir("doctor").expect("a folder");
+        let templates = self.templates_in(folder.path()).expect("the templates are copied");
+        let path = self.program.map_or_else(|| paths::built("dispatcher"), Ok).expect("the program is built");
+        let mut command = Command::new(path);
+        command.arg("doctor").args(["--output", "json"]).args(self.args);
+        command.env("DISPATCHER_TEMPLATES", templates).envs(self.env).kill_on_drop(true);
+        let output = timeout(TIMEOUT, command.output()).await.expect("the doctor ends").expect("it starts");
+        Report::of(&output)
+    }
+
+    /// The folder of the templates; a copy of the shipped ones in `folder` by default.
+    fn templates_in(&self, folder: &Path) -> Result<PathBuf, String> {
+        match &self.templates {
+            Some(templates) => Ok(templates.clone()),
+            None => copy_templates(&folder.join("templates"), &self.sleep_seconds),
+        }
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -85,10 +110,7 @@ impl Builder {
     /// Like [`Builder::start`], with an error instead of a panic.
     pub async fn try_start(self) -> Result<Dispatcher, String> {
         let folder = paths::temp_dir("dispatcher")?;
-        let templates = match self.templates {
-            Some(templates) => templates,
-            None => copy_templates(&folder.path().join("templates"), &self.sleep_seconds)?,
-        };
+        let templates = self.templates_in(folder.path())?;
         let admin = format!("127.0.0.1:{}", ports::free());
         let log = folder.path().join("dispatcher.log");
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());

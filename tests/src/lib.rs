@@ -26,6 +26,7 @@ pub mod chaos;
 pub mod checker;
 pub mod dispatcher;
 pub mod docker;
+pub mod doctor;
 pub mod helper;
 pub mod idle_group;
 pub mod job_controller;

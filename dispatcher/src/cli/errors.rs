@@ -42,6 +42,14 @@ pub fn describe(
     .filter(|_| names.iter().any(|name| find(name).is_some_and(|setting| setting.get_env().is_some())))
 }
 
+/// The variables of the settings that the error names.
+#[must_use]
+pub fn variables(error: &clap::Error, command: &Command) -> Vec<String> {
+    let names = [ContextKind::InvalidArg, ContextKind::PriorArg].map(|kind| texts(error, kind));
+    let settings = names.iter().flatten().filter_map(|name| find(command, name));
+    settings.filter_map(|setting| Some(setting.get_env()?.to_string_lossy().into_owned())).collect()
+}
+
 /// Why the value is wrong.
 fn reason(error: &clap::Error) -> String {
     let allowed = texts(error, ContextKind::ValidValue);

@@ -16,6 +16,18 @@ impl StartError {
         Self { setting: setting.into(), message: message.replace('\n', " "), transient: false }
     }
 
+    /// The setting, perhaps with its value.
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        &self.setting
+    }
+
+    /// What is wrong, without the setting.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error, as one that passes without a change by an operator: NATS or the API server is
     /// away.
     #[must_use]

@@ -32,7 +32,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Get];
+    pub(crate) const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Get];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -139,7 +139,7 @@ fn setting_at_fault(settings: &Nats, error: &str) -> &'static str {
 }
 
 /// The server list without user names, passwords and tokens.
-fn without_credentials(urls: &[String]) -> String {
+pub(crate) fn without_credentials(urls: &[String]) -> String {
     let host = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         (None, Some((_, host))) => host.to_owned(),

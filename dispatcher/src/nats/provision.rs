@@ -4,7 +4,7 @@
 //! to the operator. Adds the subjects of new templates, removes none, keeps every other field, and
 //! reads the result again.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -16,6 +16,7 @@ use async_nats::jetstream::{
 use dispatcher_core::{
     contract::{names::TemplateName, nats_names::NatsNames, settings::Owner},
     request::ACK_WAIT,
+    versions,
 };
 use serde_json::{Map, Value};
 
@@ -29,8 +30,6 @@ use crate::{
     },
 };
 
-/// The oldest server with the required `JetStream` features (subject transforms).
-const OLDEST_SERVER: (u64, u64) = (2, 10);
 /// The server or the account has no space for a stream.
 const NO_SPACE: [ErrorCode; 3] = [
     ErrorCode::STORAGE_RESOURCES_EXCEEDED,
@@ -82,15 +81,14 @@ impl Provision {
     ) -> Result<Provisioned, StartError> {
         let server = context.client().server_info().version;
         check_server(&server)?;
-        if skips_messages(&server) {
+        if versions::skips_messages(&server) {
             tracing::warn!(server, "the NATS server can skip requests; update it to 2.10.26 or newer");
         }
-        let jobs = self.stream(context, Owner::Requests, definitions::jobs(&self.names, templates)).await?;
-        let mut status = definitions::job_status(&self.names);
-        status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
-        self.stream(context, Owner::StatusEvents, status).await?;
-        self.stream(context, Owner::DeadLetters, definitions::job_rejected(&self.names)).await?;
-        self.stream(context, Owner::Cancellations, definitions::job_cancels(&self.names)).await?;
+        let [(owner, jobs), others @ ..] = self.streams(templates);
+        let jobs = self.stream(context, owner, jobs).await?;
+        for (owner, config) in others {
+            self.stream(context, owner, config).await?;
+        }
         let mut consumers = BTreeMap::new();
         for template in templates {
             let consumer = self.consumer(context, template).await?;
@@ -99,6 +97,19 @@ impl Provision {
         }
         let jobs = JobsStream::new(context.clone(), self.names.clone(), &jobs);
         Ok(Provisioned { jobs, consumers })
+    }
+
+    /// The streams that this dispatcher expects, the one of the requests first.
+    pub(crate) fn streams(&self, templates: &[TemplateName]) -> [(Owner, Config); 4] {
+        let names = &self.names;
+        let mut status = definitions::job_status(names);
+        status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
+        [
+            (Owner::Requests, definitions::jobs(names, templates)),
+            (Owner::StatusEvents, status),
+            (Owner::DeadLetters, definitions::job_rejected(names)),
+            (Owner::Cancellations, definitions::job_cancels(names)),
+        ]
     }
 
     /// Creates or verifies the queue of one template: its subject of `JOBS` and its consumer.
@@ -225,7 +236,15 @@ impl Provision {
 
     /// The configuration of the stream with its additions, and with every other field as the server
     /// returned it; `None` if there are no additions.
-    fn update(&self, setting: &str, expected: &Config, found: &Value) -> Result<Option<Value>, StartError> {
+    ///
+    /// # Errors
+    /// If the stream has other subjects, or belongs to another namespace.
+    pub(crate) fn update(
+        &self,
+        setting: &str,
+        expected: &Config,
+        found: &Value,
+    ) -> Result<Option<Value>, StartError> {
         let (before, no_template) = (subjects(found), self.names.no_template_subject());
         let is_new =
             |subject: &&String| !before.contains(subject) && (before.is_empty() || **subject != no_template);
@@ -282,12 +301,8 @@ impl Provision {
         let info = info.map_err(|e| e.at_start(&setting))?.unwrap_or_default();
         self.verify(context, &setting, Owner::Consumer, &expected, &info)?;
         let found = &consumer.cached_info().config;
-        if found.ack_wait < ACK_WAIT {
-            let (found, least) = (found.ack_wait.as_secs(), ACK_WAIT.as_secs());
-            let message = format!("ack_wait: found {found} s, must be at least {least} s");
-            return Err(StartError::new(setting, message));
-        }
-        Ok(consumer)
+        ack_wait_problem(found.ack_wait)
+            .map_or(Ok(consumer), |problem| Err(StartError::new(setting, problem)))
     }
 
     /// Refuses settings that break a guarantee. The watchdog logs the warnings.
@@ -306,6 +321,12 @@ impl Provision {
         }
         Err(StartError::new(setting, checked.harmful.join("; ")))
     }
+}
+
+/// Why a consumer cannot have this `ack_wait`, if so.
+pub(crate) fn ack_wait_problem(found: Duration) -> Option<String> {
+    let (seconds, least) = (found.as_secs(), ACK_WAIT.as_secs());
+    (found < ACK_WAIT).then(|| format!("ack_wait: found {seconds} s, must be at least {least} s"))
 }
 
 fn is_empty(queue: &consumer::Info) -> bool {
@@ -373,7 +394,8 @@ fn is_missing(error: &ConsumerError) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }
 
-fn subjects(config: &Value) -> Vec<String> {
+/// The subjects of a stream's configuration.
+pub(crate) fn subjects(config: &Value) -> Vec<String> {
     let subjects = config.get("subjects").and_then(Value::as_array).into_iter().flatten();
     subjects.filter_map(Value::as_str).map(str::to_owned).collect()
 }
@@ -383,7 +405,7 @@ fn metadata(config: &Value) -> Map<String, Value> {
 }
 
 /// The additions of an update, for an error message.
-fn additions(found: &Value, update: &Value) -> String {
+pub(crate) fn additions(found: &Value, update: &Value) -> String {
     let (before, after) = (subjects(found), subjects(update));
     let subjects = after.iter().filter(|s| !before.contains(s)).map(|s| format!("subject {s}"));
     let (before, after) = (metadata(found), metadata(update));
@@ -393,23 +415,12 @@ fn additions(found: &Value, update: &Value) -> String {
     subjects.chain(metadata).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the server is a release of 2.10 whose consumers can skip a stored message (nats-server
-/// pull request 6526).
-fn skips_messages(version: &str) -> bool {
-    let patch = version.strip_prefix("2.10.").and_then(|rest| rest.split('-').next());
-    patch.and_then(|patch| patch.parse::<u64>().ok()).is_some_and(|patch| patch < 26)
-}
-
 fn check_server(version: &str) -> Result<(), StartError> {
-    let mut numbers = version.split('.').map_while(|part| part.parse::<u64>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST_SERVER => {
-            let (major, minor) = OLDEST_SERVER;
-            let message = format!("the server is {version}, {major}.{minor} or newer is needed");
-            Err(StartError::new("NATS_URL", message))
-        }
-        _ => Ok(()),
+    if !versions::is_too_old(version) {
+        return Ok(());
     }
+    let (major, minor) = versions::OLDEST_NATS;
+    Err(StartError::new("NATS_URL", format!("the server is {version}, {major}.{minor} or newer is needed")))
 }
 
 #[cfg(test)]
@@ -477,23 +488,5 @@ mod tests {
             assert_eq!(consumer(ConsumerErrorKind::JetStream(answer(code))), transient, "{code}");
         }
         assert!(!consumer(ConsumerErrorKind::InvalidConsumerType));
-    }
-
-    #[test]
-    fn an_old_server_is_refused() {
-        assert!(check_server("2.9.25").is_err());
-        for version in ["2.10.0", "2.15.1", "3.0.0-dev", "unknown"] {
-            assert!(check_server(version).is_ok(), "{version}");
-        }
-    }
-
-    #[test]
-    fn servers_that_skip_messages_are_known() {
-        for version in ["2.10.0", "2.10.25", "2.10.25-RC.1"] {
-            assert!(skips_messages(version), "{version}");
-        }
-        for version in ["2.10.26", "2.10.29", "2.11.0", "2.15.1", "3.0.0-dev", "unknown"] {
-            assert!(!skips_messages(version), "{version}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! string values of the *parsed* manifest, so that no parameter can add a key or change a type.
 //! A template is validated once, at start: it then renders for every valid request.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ mod pattern;
 mod policy;
 mod problem;
 mod quantity;
+mod references;
 mod render;
 mod scalar;
 
@@ -39,6 +40,7 @@ pub use parameters::{Parameters, RESERVED};
 pub use pattern::Pattern;
 pub use policy::{ImagePattern, Policy};
 pub use problem::{Problem, TemplateError, type_of};
+pub use references::References;
 
 /// A valid template.
 #[derive(Debug, Clone)]
@@ -207,11 +209,23 @@ impl Template {
         self
     }
 
+    /// The names of objects that the pods need.
+    #[must_use]
+    pub fn references(&self) -> References {
+        References::of(&self.manifest)
+    }
+
     /// The prefix of the names of the template's Jobs; empty if it has none.
     #[must_use]
     pub fn name_prefix(&self) -> &str {
         self.prefixes.own()
     }
+}
+
+/// Compares two Kubernetes quantities by value; `None` if one of them is no quantity.
+#[must_use]
+pub fn compare_quantities(a: &str, b: &str) -> Option<Ordering> {
+    quantity::Quantity::parse(a).zip(quantity::Quantity::parse(b)).map(|(a, b)| a.cmp(&b))
 }
 
 fn job_name(text: &str, parameters: &Parameters) -> Result<Pattern, String> {
