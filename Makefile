@@ -2,7 +2,7 @@
 # compiler (as Rust's linker), and Python or Go. `make test` needs Go, Python and, to run containers,
 # root on Debian.
 
-.PHONY: help setup build images test-images test test-oldest-kubernetes demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
+.PHONY: help setup build images test-images test test-oldest-kubernetes test-kueue demo dev dev-build bench bench-docs bench-peers instructions chaos chaos-build \
 	chaos-table upgrade-test soak hostile fuzz dashboard-picture console-pictures demo-recording docs rustdoc check nats-config manifests schemas release-dry-run clean
 .DEFAULT_GOAL := help
 # The recipes expect programs under target/.
@@ -31,6 +31,11 @@ test-oldest-kubernetes: test-images ## run the end-to-end suite on the oldest su
 	@tests/setup oldest
 	@TEST_KUBERNETES=oldest TEST_CLUSTER=kubernetes RUST_TEST_THREADS=4 PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/dispatcher/bin" \
 		cargo test --workspace --no-fail-fast --test e2e
+
+test-kueue: test-images ## run the tests with Kueue, which takes about 5 minutes to build once
+	@tests/setup kueue
+	@TEST_CLUSTER=kubernetes PATH="$$PATH:$${XDG_CACHE_HOME:-$$HOME/.cache}/dispatcher/bin" \
+		cargo test --workspace --test e2e -- kueue --include-ignored
 
 demo: dev-build ## run a short demo: NATS, a local cluster and the dispatcher
 	@target/debug/demo

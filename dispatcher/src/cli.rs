@@ -13,7 +13,7 @@ mod values;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use clap_complete::Shell;
 use dispatcher_core::contract::nats_names::NatsNames;
 
@@ -172,6 +172,19 @@ pub struct Config {
     /// The templates that are objects.
     #[command(flatten)]
     pub template_objects: TemplateObjects,
+
+    /// Publish why Kueue keeps a Job suspended. This reads the Workloads (kueue.x-k8s.io/v1beta2) of
+    /// the Jobs' namespace. Default: off.
+    #[arg(
+        long,
+        env = "DISPATCHER_KUEUE",
+        value_name = "BOOLEAN",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub kueue: bool,
 
     /// The limits on Jobs.
     #[command(flatten)]

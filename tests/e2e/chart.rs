@@ -64,12 +64,16 @@ async fn chart_and_kustomize_give_the_same_objects() {
     let report = ["--set-file".to_owned(), format!(r"templates.report\.yaml={}", report.display())];
     let with_report = [arguments(&["my-template"]), report.to_vec()].concat();
     assert_equal(&helm, &deploy.join("examples/my-template"), &with_report).await;
-    let observed = overlay_with_observability();
-    assert_equal(&helm, observed.path(), &arguments(&["observability"])).await;
+    for (components, example) in
+        [(&["observability", "observability/operator"][..], "observability"), (&["kueue"], "kueue")]
+    {
+        let overlay = overlay_with(components);
+        assert_equal(&helm, overlay.path(), &arguments(&[example])).await;
+    }
 }
 
-/// An overlay of `deploy` with both components of `deploy/observability`.
-fn overlay_with_observability() -> tempfile::TempDir {
+/// An overlay of `deploy` with components of it.
+fn overlay_with(components: &[&str]) -> tempfile::TempDir {
     // Inside the workspace, since kustomize refuses absolute paths.
     let parent = paths::workspace().join("target/overlays");
     std::fs::create_dir_all(&parent).unwrap();
@@ -77,7 +81,7 @@ fn overlay_with_observability() -> tempfile::TempDir {
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
         "resources": ["../../../deploy"],
-        "components": ["../../../deploy/observability", "../../../deploy/observability/operator"],
+        "components": components.iter().map(|name| format!("../../../deploy/{name}")).collect::<Vec<_>>(),
     });
     std::fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
     folder
@@ -122,7 +126,7 @@ fn files(folder: &Path) -> Vec<String> {
 async fn lint_finds_nothing() {
     let helm = or_skip!(Helm::offline());
     let folder = chart().display().to_string();
-    let all = ["ha", "nats-tls", "observability", "my-template"];
+    let all = ["ha", "nats-tls", "observability", "kueue", "my-template"];
     for examples in [&[][..], &all] {
         let lint = vec!["lint".to_owned(), "--strict".to_owned(), folder.clone()];
         let linted = helm.run(&[lint, arguments(examples)].concat()).await.unwrap();

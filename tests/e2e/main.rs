@@ -30,6 +30,7 @@ mod idempotency;
 mod in_cluster;
 mod jetstream_domain;
 mod job_templates;
+mod kueue;
 mod large_status;
 mod metrics;
 mod nack;

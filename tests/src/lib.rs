@@ -7,7 +7,7 @@
 //! test process ── pipe ──▶ testbed kubernetes ──▶ etcd, API server, ..., containerd, kubelet ──▶ pods
 //!              ── pipe ──▶ testbed docker     ──▶ dockerd
 //!              ── pipe ──▶ testbed nats       ──▶ a container in that dockerd
-//!              ── pipe ──▶ testbed run        ──▶ the dispatcher, Prometheus, NACK
+//!              ── pipe ──▶ testbed run        ──▶ the dispatcher, Prometheus, NACK, Kueue
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +31,7 @@ pub mod helper;
 pub mod idle_group;
 pub mod job_controller;
 pub mod kubernetes;
+pub mod kueue;
 #[cfg(test)]
 mod links;
 pub mod load_test;
@@ -51,6 +52,7 @@ pub mod wait;
 
 pub use dispatcher::Dispatcher;
 pub use kubernetes::{Kubernetes, Namespace, Options};
+pub use kueue::Kueue;
 pub use nack::Nack;
 pub use nats::Nats;
 pub use prometheus::Prometheus;

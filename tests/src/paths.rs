@@ -15,6 +15,8 @@ const NATS_CLI_VERSION: &str = "v0.5.0";
 /// As in `tests/setup`.
 const NACK_VERSION: &str = "v0.23.0";
 /// As in `tests/setup`.
+const KUEUE_VERSION: &str = "v0.17.0";
+/// As in `tests/setup`.
 const ACTIONLINT_VERSION: &str = "v1.7.12";
 /// As in `tests/setup`.
 const HELM_VERSION: &str = "v4.3.1";
@@ -118,6 +120,11 @@ pub fn nack(name: &str) -> Result<PathBuf, String> {
 /// The `nats` CLI.
 pub fn nats_cli() -> Result<PathBuf, String> {
     cached(&format!("nats-cli-{NATS_CLI_VERSION}"))
+}
+
+/// Kueue's controller (`kueue`), its CRDs (`crds`) or its webhooks (`webhooks.yaml`).
+pub fn kueue(name: &str) -> Result<PathBuf, String> {
+    present(cache().join(format!("kueue-{KUEUE_VERSION}/{name}")), Path::exists, "tests/setup kueue")
 }
 
 /// Helm.

@@ -64,6 +64,10 @@ env:
   - name: DISPATCHER_JOB_TEMPLATES
     value: "true"
   {{- end }}
+  {{- if .Values.kueue.enabled }}
+  - name: DISPATCHER_KUEUE
+    value: "true"
+  {{- end }}
   {{- if ne .Values.lease.name "dispatcher" }}
   - name: DISPATCHER_LEASE_NAME
     value: {{ .Values.lease.name | toYaml }}

@@ -40,6 +40,7 @@ use crate::{
         labelled::LabelledJobWatch,
         pods::{PodWatch, SharedPods},
         retire::KubeCluster,
+        workloads::WorkloadWatch,
     },
 };
 
@@ -118,8 +119,8 @@ fn spawn_elector(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, 
     group.spawn("leader", |stop| elector.run(stop));
 }
 
-/// Starts the watches of Jobs, pods and Kubernetes Events. Pods are listed after Jobs, and Events
-/// after pods.
+/// Starts the watches of Jobs, pods, Kubernetes Events and Workloads. Pods are listed after Jobs, and
+/// Events and Workloads after pods.
 fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Shared, status: &StatusHandle) {
     let IntakeParts { client: jobs, store, cancellations, reconnects, .. } = &prepared.parts;
     let Shared { health, metrics, leadership, limiter, .. } = shared;
@@ -143,6 +144,17 @@ fn spawn_watch_side(group: &mut Spawner<'_>, prepared: &Prepared, shared: &Share
         resyncs: jobs_listed,
         listed: pods_list,
     };
+    if shared.config.kueue {
+        let workloads = WorkloadWatch {
+            client: jobs.clone(),
+            status: status.clone(),
+            health: health.component("watch workloads"),
+            pods_listed: pods_listed.clone(),
+            leadership: leadership.clone(),
+            metrics: metrics.clone(),
+        };
+        group.spawn_until_stop("watch workloads", workloads.run());
+    }
     let events = EventWatch {
         client: jobs.clone(),
         status: status.clone(),

@@ -1,4 +1,4 @@
-//! The watch side: observes Jobs, pods and Kubernetes Events in every replica. The leader resyncs
+//! The watch side: observes Jobs, pods, Kubernetes Events and Workloads in every replica. The leader resyncs
 //! and hands its observations to `status`.
 
 mod departures;
@@ -15,3 +15,4 @@ pub(crate) mod retire;
 pub(crate) mod retired;
 mod tombstones;
 mod watch_loop;
+pub(crate) mod workloads;

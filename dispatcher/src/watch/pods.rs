@@ -100,7 +100,7 @@ impl PodWatch {
                 self.pending.with(|pods| pods.does_not_wait(pod));
                 None
             }
-            PodState::Warning { .. } => None,
+            PodState::Warning { .. } | PodState::Workload { .. } => None,
         };
         let Some(pod) = waiting else { return self.status.observe_pod(observation).await };
         self.status.observe_pod(observation.clone()).await?;

@@ -78,7 +78,7 @@ async fn contradicting_values_are_refused() {
 }
 
 /// The values that set the variables which `settings` does not have.
-const ELSEWHERE: [(&str, &str); 23] = [
+const ELSEWHERE: [(&str, &str); 24] = [
     ("NATS_URL", "nats.url"),
     ("NATS_CREDS", "nats.credentials.creds"),
     ("NATS_NKEY", "nats.credentials.nkey"),
@@ -95,6 +95,7 @@ const ELSEWHERE: [(&str, &str); 23] = [
     ("DISPATCHER_LEASE_NAMESPACE", "lease.namespace"),
     ("DISPATCHER_TEMPLATES", "templates"),
     ("DISPATCHER_JOB_TEMPLATES", "jobTemplates.enabled"),
+    ("DISPATCHER_KUEUE", "kueue.enabled"),
     ("DISPATCHER_ALLOWED_IMAGES", "limits.allowedImages"),
     ("DISPATCHER_ALLOWED_SERVICE_ACCOUNTS", "limits.allowedServiceAccounts"),
     ("DISPATCHER_ALLOWED_CSI_DRIVERS", "limits.allowedCSIDrivers"),

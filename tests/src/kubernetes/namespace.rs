@@ -40,6 +40,7 @@ pub struct Namespace {
     /// A client of an administrator.
     pub client: Client,
     permissions: Permissions,
+    names: Names,
     /// The objects that it was created from.
     objects: Vec<Value>,
     remove: Option<Removal>,
@@ -60,7 +61,7 @@ impl Namespace {
         let names = Names { suffix };
         let client = kubernetes.client();
         if let Some(local) = kubernetes.local() {
-            return Self::create_local(kubernetes, local, client, &names).await;
+            return Self::create_local(kubernetes, local, client, names).await;
         }
         let mut made = Vec::new();
         let objects = names.objects()?;
@@ -86,6 +87,7 @@ impl Namespace {
             client,
             name,
             dispatcher_kubeconfig,
+            names,
             objects,
             remove: kubernetes
                 .outlives_us()
@@ -99,7 +101,7 @@ impl Namespace {
         kubernetes: &Kubernetes,
         local: &Local,
         client: Client,
-        names: &Names,
+        names: Names,
     ) -> Result<Self, String> {
         let name = names.fresh(JOBS);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -114,10 +116,22 @@ impl Namespace {
             client,
             name,
             dispatcher_kubeconfig,
+            names,
             objects: vec![namespace],
             remove: None,
             _folder: folder,
         })
+    }
+}
+
+impl Namespace {
+    /// Creates further objects of `deploy/`, under the names of this test.
+    pub async fn apply(&self, path: &Path) -> Result<(), String> {
+        for mut object in read(path)? {
+            self.names.rename(&mut object);
+            apply(&self.client, &object).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,14 +1,16 @@
-//! What a watch delivers about the pods of a Job: their states, and Warnings of Kubernetes Events.
+//! What a watch delivers about the pods of a Job: their states, Warnings of Kubernetes Events, and what
+//! Kueue decides about the Job.
 
 use crate::contract::{
     event::{Attempt, Stall},
     names::{JobName, TemplateName},
 };
 
-/// What a pod or a Kubernetes Event reveals about a Job.
+/// What a pod, a Kubernetes Event or a Workload of Kueue reveals about a Job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodObservation {
-    /// The Job's template; `None` if the observation comes from a Kubernetes Event of the Job.
+    /// The Job's template; `None` if the observation comes from a Kubernetes Event of the Job or from
+    /// its Workload.
     pub template: Option<TemplateName>,
     /// The Job's name.
     pub name: JobName,
@@ -65,6 +67,11 @@ pub enum PodState {
         at: i64,
         /// The reason and the message of the Event.
         stall: Stall,
+    },
+    /// The Workload of the Job.
+    Workload {
+        /// Why Kueue keeps the Job suspended; `None` if it has admitted the Job.
+        stall: Option<Stall>,
     },
 }
 

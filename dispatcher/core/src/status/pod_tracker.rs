@@ -138,6 +138,7 @@ impl PodTracker {
             PodState::Terminating { pod, created } => self.stalls.pod_terminating(&pod, created),
             PodState::Warning { pod: Some(pod), at, stall } => self.stalls.pod_warning(&pod, at, stall),
             PodState::Warning { pod: None, at, stall } => self.stalls.job_warning(at, stall),
+            PodState::Workload { stall } => self.stalls.queued(stall),
             PodState::Ended { pod, created, attempt, log } => {
                 self.stalls.pod_ended(&pod, created, attempt.exit_code.is_some());
                 if !self.dropped.contains(&pod) && !self.ended.contains_key(&pod) {

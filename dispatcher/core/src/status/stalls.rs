@@ -81,6 +81,8 @@ pub(super) struct StallTracker {
     running: usize,
     /// The Job's own obstacles: its condition `Suspended`, and the Warnings since the newest pod.
     job: Obstacles,
+    /// Why Kueue keeps the Job suspended: more precise than the condition `Suspended`.
+    queued: Option<Box<Stall>>,
     reasons: SmallMap<String, Reason>,
     /// The stall of the last pod that ended without having run. It explains the outcome.
     last: Option<Stall>,
@@ -147,8 +149,14 @@ impl StallTracker {
         self.change_job(|job| reason.into_iter().for_each(|reason| job.warn(at, reason)));
     }
 
+    /// Records why Kueue keeps the Job suspended. It counts only while the Job is suspended.
+    pub(super) fn queued(&mut self, stall: Option<Stall>) {
+        self.queued = stall.map(Box::new);
+    }
+
     /// Sets or clears the stall of the Job's condition `Suspended`.
     pub(super) fn suspended(&mut self, stall: Option<Stall>) {
+        let stall = stall.map(|own| self.queued.as_deref().cloned().unwrap_or(own));
         let reason = stall.and_then(|stall| self.reason(stall, i64::MAX, STALL_DELAY));
         self.change_job(|job| job.status = reason);
     }

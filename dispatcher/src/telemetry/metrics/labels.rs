@@ -58,11 +58,13 @@ pub(crate) enum Watched {
     LabelledJobs,
     /// `JobTemplate` objects.
     JobTemplates,
+    /// Workloads of Kueue.
+    Workloads,
 }
 
 impl Watched {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Jobs, Self::Pods, Self::Events, Self::LabelledJobs, Self::JobTemplates];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Jobs, Self::Pods, Self::Events, Self::LabelledJobs, Self::JobTemplates, Self::Workloads];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -71,6 +73,7 @@ impl Watched {
             Self::Events => "events",
             Self::LabelledJobs => "labelled_jobs",
             Self::JobTemplates => "job_templates",
+            Self::Workloads => "workloads",
         }
     }
 }

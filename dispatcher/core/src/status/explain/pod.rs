@@ -5,8 +5,6 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_core::ObjectMeta;
 use serde::Deserialize;
 
 use crate::{
@@ -15,7 +13,10 @@ use crate::{
         names::{JobName, TemplateName},
         object::Object,
     },
-    status::pod_observation::{PodObservation, PodState},
+    status::{
+        explain::owner::owner_job,
+        pod_observation::{PodObservation, PodState},
+    },
 };
 
 /// A `v1` Pod with only the fields that are in use.
@@ -152,10 +153,6 @@ pub fn observation(pod: &PodObject, deleted: bool) -> Option<PodObservation> {
         uid: owner.uid.clone(),
         state,
     })
-}
-
-fn owner_job(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true) && owner.kind == "Job")
 }
 
 #[cfg(test)]

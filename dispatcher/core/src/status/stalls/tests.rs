@@ -226,6 +226,57 @@ fn suspended_job_is_stalled_until_its_condition_clears() {
 }
 
 #[test]
+fn reason_of_kueue_replaces_that_of_the_suspended_job() {
+    let mut stalls = StallTracker::default();
+    stalls.queued(Some(stall("KueuePending")));
+    stalls.suspended(None);
+    assert!(publish_after(&mut stalls, STALL_DELAY).is_empty(), "the Job is not suspended");
+    stalls.suspended(Some(stall("JobSuspended")));
+    assert_eq!(publish_after(&mut stalls, STALL_DELAY), ["KueuePending"]);
+    // Kueue admits the Job before the Job is resumed.
+    stalls.queued(None);
+    stalls.suspended(Some(stall("JobSuspended")));
+    stalls.suspended(None);
+    assert!(publish_after(&mut stalls, STALL_DELAY).is_empty());
+}
+
+/// Two evictions with the same reason are two stalls, since the pod ran in between.
+#[test]
+fn eviction_is_published_once_each_time_that_a_pod_has_run() {
+    let mut stalls = StallTracker::default();
+    for pod in ["a", "b"] {
+        stalls.queued(None);
+        stalls.suspended(None);
+        stalls.pod_running(pod.into(), 1);
+        stalls.queued(Some(stall("KueuePreempted")));
+        stalls.suspended(Some(stall("JobSuspended")));
+        assert!(publish_after(&mut stalls, STALL_DELAY).is_empty(), "the pod still runs");
+        stalls.pod_terminating(pod, 1);
+        stalls.pod_ended(pod, 1, true);
+        assert_eq!(publish_after(&mut stalls, STALL_DELAY), ["KueuePreempted"]);
+        stalls.suspended(Some(stall("JobSuspended")));
+        assert!(publish_after(&mut stalls, STALL_DELAY).is_empty());
+    }
+}
+
+/// `Pending` is a reason of Kueue and a step of a pod's start.
+#[test]
+fn pending_of_kueue_does_not_hide_a_pod_that_does_not_start() {
+    let admitted = || {
+        let mut stalls = StallTracker::default();
+        stalls.queued(Some(stall("KueuePending")));
+        stalls.suspended(Some(stall("JobSuspended")));
+        assert_eq!(publish_after(&mut stalls, STALL_DELAY), ["KueuePending"]);
+        stalls.queued(None);
+        stalls.suspended(None);
+        stalls.pod_waiting("p".into(), 1, 1, Wait::Starting(stall("Pending")));
+        stalls
+    };
+    assert!(publish_after(&mut admitted(), STALL_DELAY).is_empty());
+    assert_eq!(publish_after(&mut admitted(), START_DELAY), ["Pending"]);
+}
+
+#[test]
 fn memory_of_a_thousand_pods_is_bounded() {
     let mut stalls = StallTracker::default();
     for pod in 0..1000 {
