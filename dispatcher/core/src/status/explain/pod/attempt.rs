@@ -128,7 +128,7 @@ fn reason_and_message(
 /// A container that terminated before the deletion request ended on its own.
 fn was_deleted(meta: &ObjectMeta, end: Option<&Terminated>) -> bool {
     let Some(deadline) = &meta.deletion_timestamp else { return false };
-    let requested = deadline.0.as_second() - meta.deletion_grace_period_seconds.unwrap_or(0);
+    let requested = deadline.0.as_second().saturating_sub(meta.deletion_grace_period_seconds.unwrap_or(0));
     let finished = end.and_then(|end| end.finished_at.as_ref()).and_then(|at| at.parse::<Timestamp>().ok());
     finished.is_none_or(|finished| finished.as_second() >= requested)
 }
