@@ -5,6 +5,7 @@ pub(crate) mod console;
 mod dev;
 mod errors;
 mod manual;
+mod naming;
 mod nats;
 mod start_error;
 mod submitters;
@@ -15,16 +16,15 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use clap_complete::Shell;
-use dispatcher_core::contract::nats_names::NatsNames;
 
 #[cfg(feature = "dev")]
 pub use self::dev::{DevSettings, Image};
-use self::nats::prefixed;
 use self::values::{address, label, number};
 pub use self::{
     console::{ConsoleMode, ConsoleSettings},
     errors::{describe, variables},
     manual::{completions, man_pages},
+    naming::Naming,
     nats::Nats,
     start_error::StartError,
     submitters::SubmitterSettings,
@@ -64,16 +64,9 @@ pub enum Command {
         /// The templates.
         #[command(flatten)]
         templates: Templates,
-        /// Prefix of the subjects and the streams. Default: none.
-        #[arg(
-            long = "prefix",
-            env = "DISPATCHER_PREFIX",
-            value_name = "PREFIX",
-            default_value = "",
-            hide_default_value = true,
-            value_parser = prefixed
-        )]
-        names: NatsNames,
+        /// The names of the subjects and streams.
+        #[command(flatten)]
+        naming: Naming,
         /// Print them as resources of NACK (the `JetStream` controller), for `kubectl apply`.
         /// Default: off.
         #[arg(long)]

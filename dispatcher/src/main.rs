@@ -77,11 +77,11 @@ async fn run_command(command: Command) -> ExitCode {
         Command::Schemas { output } => {
             print_files(schemas::files(), output.as_deref()).map_err(RunError::Start)
         }
-        Command::NatsConfig { names, roles: true, output, .. } => {
-            print_roles(&names, output.as_deref()).map_err(RunError::Start)
+        Command::NatsConfig { naming, roles: true, output, .. } => {
+            print_roles(&naming.names, output.as_deref()).map_err(RunError::Start)
         }
-        Command::NatsConfig { templates, names, nack, output, .. } => {
-            nats_config(&templates.folder, &names, nack, output.as_deref()).map_err(RunError::Start)
+        Command::NatsConfig { templates, naming, nack, output, .. } => {
+            nats_config(&templates.folder, &naming.names, nack, output.as_deref()).map_err(RunError::Start)
         }
         Command::Completions { shell } => {
             print!("{}", completions(shell, Cli::command()));

@@ -84,7 +84,7 @@ impl Prepared {
         let (reconnected, reconnects) = watch::channel(0);
         let connections = Connections::open(&config.nats, (health, metrics), reconnected.clone()).await?;
         let context = connections.jetstream();
-        let names = config.nats.names.clone();
+        let names = config.nats.naming.names.clone();
         let provision = Provision {
             names: names.clone(),
             verify_only: config.no_provision,

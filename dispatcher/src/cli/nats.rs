@@ -6,7 +6,8 @@
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
-use dispatcher_core::contract::nats_names::NatsNames;
+
+use crate::cli::naming::Naming;
 
 /// The settings of the connection to NATS.
 #[derive(Clone, Args)]
@@ -142,18 +143,9 @@ pub struct Nats {
     )]
     pub js_api_prefix: String,
 
-    /// Prefix of the subjects, the streams and the NATS service, such as `blue`: several
-    /// installations can share an account. Default: none.
-    #[arg(
-        id = "prefix",
-        long = "prefix",
-        env = "DISPATCHER_PREFIX",
-        value_name = "PREFIX",
-        default_value = "",
-        hide_default_value = true,
-        value_parser = prefixed
-    )]
-    pub names: NatsNames,
+    /// The names of the subjects and streams.
+    #[command(flatten)]
+    pub naming: Naming,
 }
 
 // Keeps secrets out of logs.
@@ -176,7 +168,7 @@ impl Nats {
     /// The prefix of the dispatcher's inbox subjects.
     #[must_use]
     pub fn inbox_prefix(&self) -> String {
-        self.inbox_prefix.clone().unwrap_or_else(|| format!("_INBOX.{}", self.names.service()))
+        self.inbox_prefix.clone().unwrap_or_else(|| format!("_INBOX.{}", self.naming.names.service()))
     }
 
     /// The setting of the credentials, for the error of a server that refuses them.
@@ -191,14 +183,6 @@ impl Nats {
         ];
         settings.iter().find(|(is_set, _)| *is_set).map_or("NATS_USER", |(_, setting)| setting)
     }
-}
-
-/// The names with a prefix. An empty text is no prefix.
-pub(super) fn prefixed(text: &str) -> Result<NatsNames, String> {
-    if text.is_empty() {
-        return Ok(NatsNames::default());
-    }
-    NatsNames::with_prefix(text).map_err(|e| e.to_string())
 }
 
 fn domain(text: &str) -> Result<String, String> {
@@ -273,8 +257,8 @@ mod tests {
 
     #[test]
     fn prefix_is_one_token_or_empty() {
-        assert_eq!(parse(&["--prefix", "blue"]).unwrap().names.jobs(), "blue_JOBS");
-        assert_eq!(parse(&["--prefix", ""]).unwrap().names.jobs(), "JOBS");
+        assert_eq!(parse(&["--prefix", "blue"]).unwrap().naming.names.jobs(), "blue_JOBS");
+        assert_eq!(parse(&["--prefix", ""]).unwrap().naming.names.jobs(), "JOBS");
         for bad in ["a.b", "jobs", "A", "*"] {
             assert!(parse(&["--prefix", bad]).is_err(), "{bad:?}");
         }

@@ -204,7 +204,7 @@ async fn on_connection(
     let templates: BTreeMap<_, _> =
         catalog.entries().map(|(name, entry)| (name.clone(), Arc::clone(&entry.template))).collect();
     let expected = Expected {
-        names: config.nats.names.clone(),
+        names: config.nats.naming.names.clone(),
         templates,
         namespace_uid,
         verify_only: config.no_provision,

@@ -105,7 +105,7 @@ async fn connect_to(settings: &Nats, url: &str) -> (Server, Option<Connection>) 
         denied,
         is_clustered: info.cluster.is_some(),
         api_prefix: settings.api_prefix(),
-        jobs: settings.names.jobs().to_owned(),
+        jobs: settings.naming.names.jobs().to_owned(),
     };
     (Server { url: shown, connection: Ok(facts) }, Some(connection))
 }

@@ -84,7 +84,7 @@ impl List {
 fn permissions(settings: &Nats, template: Option<&TemplateName>) -> Vec<Tested> {
     let nobody = format!("doctor-{}", Uuid::new_v4().simple());
     let template = template.map_or(nobody.clone(), ToString::to_string);
-    let names = &settings.names;
+    let names = &settings.naming.names;
     let (jobs, job_status, job_cancels) = (names.jobs(), names.job_status(), names.job_cancels());
     let mut list = List { api: settings.api_prefix(), nobody, all: vec![] };
     for stream in [jobs, job_status, names.job_rejected(), job_cancels] {
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn tested_permissions_of_a_prefix_are_those_of_its_roles() {
         let settings = settings_of(&["--prefix", "blue"]);
-        let files = crate::nats::roles::files(&settings.names);
+        let files = crate::nats::roles::files(&settings.naming.names);
         let (_, role) = files.into_iter().find(|(name, _)| *name == "dispatcher.conf").unwrap();
         let all = permissions(&settings, None);
         let line = |tested: &Tested| (tested.permission.direction, tested.permission.subject.clone());

@@ -107,7 +107,7 @@ pub(crate) async fn open(
     metrics.nats_opened(name);
     let jetstream = connect::jetstream(new.client.clone(), settings);
     let current = watch::Sender::new(Current { client: new.client, jetstream });
-    let names = settings.names.clone();
+    let names = settings.naming.names.clone();
     let connection =
         Connection { names, current: current.subscribe(), changes: changes.subscribe(), thread: None };
     let keeper = Keeper {

@@ -4,14 +4,15 @@
 //! to the operator. Adds the subjects of new templates, removes none, keeps every other field, and
 //! reads the result again.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+mod errors;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::jetstream::{
-    self, ErrorCode,
+    self,
     consumer::{self, PullConsumer},
-    context::{CreateStreamError, CreateStreamErrorKind},
     response::Response,
-    stream::{Config, ConsumerError, ConsumerErrorKind, Info},
+    stream::{Config, ConsumerError, Info},
 };
 use dispatcher_core::{
     contract::{names::TemplateName, nats_names::NatsNames, settings::Owner},
@@ -20,6 +21,7 @@ use dispatcher_core::{
 };
 use serde_json::{Map, Value};
 
+use self::errors::{NOT_FOUND, check_server, consumer_error, create_error, is_missing};
 use crate::{
     cli::StartError,
     kube::chain,
@@ -29,16 +31,6 @@ use crate::{
         settings,
     },
 };
-
-/// The server or the account has no space for a stream.
-const NO_SPACE: [ErrorCode; 3] = [
-    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
-    ErrorCode::INSUFFICIENT_RESOURCES,
-    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
-];
-
-/// The error for a stream or consumer that `--no-provision` does not find.
-const NOT_FOUND: &str = "not found, and --no-provision forbids to create it";
 
 /// How to treat the streams at start.
 #[derive(Debug, Clone)]
@@ -360,40 +352,6 @@ fn typed(setting: &str, info: Value) -> Result<Info, StartError> {
     serde_json::from_value(info).map_err(|e| StartError::new(setting, format!("unexpected information: {e}")))
 }
 
-fn create_error(expected: &Config, error: &CreateStreamError) -> StartError {
-    let mut message = chain(error);
-    let code = match error.kind() {
-        CreateStreamErrorKind::JetStream(error) => Some(error.error_code()),
-        _ => None,
-    };
-    if code.is_some_and(|code| NO_SPACE.contains(&code)) {
-        let _ = write!(
-            message,
-            " (it reserves max_bytes={}: raise max_file_store of the server or the limits of the account, \
-             or create the stream with a smaller max_bytes)",
-            expected.max_bytes
-        );
-    }
-    let away = code.is_none_or(settings::is_unavailable);
-    StartError::new(format!("stream {}", expected.name), message).transient_if(away)
-}
-
-/// Without an answer, or without a leader, the start is repeated.
-fn consumer_error(setting: &str, error: &ConsumerError) -> StartError {
-    let away = match error.kind() {
-        // A missing consumer is created, except with `--no-provision`.
-        _ if is_missing(error) => return StartError::new(setting, NOT_FOUND),
-        ConsumerErrorKind::JetStream(error) => settings::is_unavailable(error.error_code()),
-        ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request | ConsumerErrorKind::Other => true,
-        ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => false,
-    };
-    StartError::new(setting, chain(error)).transient_if(away)
-}
-
-fn is_missing(error: &ConsumerError) -> bool {
-    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
-}
-
 /// The subjects of a stream's configuration.
 pub(crate) fn subjects(config: &Value) -> Vec<String> {
     let subjects = config.get("subjects").and_then(Value::as_array).into_iter().flatten();
@@ -413,14 +371,6 @@ pub(crate) fn additions(found: &Value, update: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = metadata.map(|(key, value)| format!("metadata {key}={}", text(value)));
     subjects.chain(metadata).collect::<Vec<_>>().join(", ")
-}
-
-fn check_server(version: &str) -> Result<(), StartError> {
-    if !versions::is_too_old(version) {
-        return Ok(());
-    }
-    let (major, minor) = versions::OLDEST_NATS;
-    Err(StartError::new("NATS_URL", format!("the server is {version}, {major}.{minor} or newer is needed")))
 }
 
 #[cfg(test)]
@@ -465,28 +415,5 @@ mod tests {
             provision(false).update("s", &expected, &json(&status(Some("there")))).unwrap_err().to_string();
         assert!(error.contains("found there, this namespace is here"), "{error}");
         assert!(provision(true).update("s", &expected, &json(&status(Some("there")))).unwrap().is_some());
-    }
-
-    #[test]
-    fn unanswered_requests_repeat_the_start() {
-        let expected = definitions::job_status(&NatsNames::default());
-        let answer = |code: u16| -> async_nats::jetstream::Error {
-            serde_json::from_value(serde_json::json!({"code": 500, "err_code": code})).unwrap()
-        };
-        let create = |kind| create_error(&expected, &CreateStreamError::new(kind)).is_transient();
-        let consumer = |kind| consumer_error("consumer", &ConsumerError::new(kind)).is_transient();
-        for away in [CreateStreamErrorKind::TimedOut, CreateStreamErrorKind::JetStreamUnavailable] {
-            assert!(create(away.clone()), "{away}");
-        }
-        assert!(create(CreateStreamErrorKind::Response) && create(CreateStreamErrorKind::ResponseParse));
-        for away in [ConsumerErrorKind::TimedOut, ConsumerErrorKind::Request, ConsumerErrorKind::Other] {
-            assert!(consumer(away.clone()), "{away}");
-        }
-        // Without a leader; without space; without the consumer.
-        for (code, transient) in [(10009, true), (10047, false), (10014, false)] {
-            assert_eq!(create(CreateStreamErrorKind::JetStream(answer(code))), transient, "{code}");
-            assert_eq!(consumer(ConsumerErrorKind::JetStream(answer(code))), transient, "{code}");
-        }
-        assert!(!consumer(ConsumerErrorKind::InvalidConsumerType));
     }
 }
