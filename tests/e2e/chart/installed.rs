@@ -1,5 +1,7 @@
 //! The chart in a real cluster: install, test, upgrade, rollback, uninstall, and install again.
 
+use std::time::Instant;
+
 use dispatcher_tests::kubernetes::Kubernetes;
 use dispatcher_tests::manifests::{Helm, chart};
 use dispatcher_tests::wait::TIMEOUT;
@@ -261,4 +263,44 @@ async fn release_takes_over_what_kustomize_installed() {
         .unwrap();
     // Waits: the next holder of the lock applies the same namespaces.
     kubernetes.delete_overlay(&deploy).await.unwrap();
+}
+
+/// The steps of a new user on an empty cluster that has the images. Prints how long each takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_user_gets_an_outcome_by_helm_kubectl_and_nats() {
+    only_on_kubernetes!("the local cluster has no Deployments");
+    let nats_cli = or_skip!(paths::nats_cli());
+    let kubernetes = or_skip!(Kubernetes::with_node().await);
+    let helm = or_skip!(Helm::of(kubernetes.kubeconfig_path()));
+    for image in ["dispatcher", "simple-job"] {
+        kubernetes.import_image(image).await;
+    }
+    let nats = Nats::process().await;
+    let network = Network::open(&kubernetes, &nats).await;
+    let values = network.values();
+    let release =
+        Release { kubernetes: &kubernetes, helm, values, folder: paths::temp_dir("release").unwrap() };
+    let template = release.folder.path().join("template.yaml");
+    std::fs::write(&template, other_template().to_string()).unwrap();
+
+    let begin = Instant::now();
+    let done = |step: &str| println!("{:5.1} s: {step}", begin.elapsed().as_secs_f64());
+    release.apply("install", &json!({"crds": {"enabled": true}})).await;
+    done("helm install");
+    let template = template.display().to_string();
+    kubernetes.kubectl(&["--namespace", JOBS, "apply", "--filename", &template]).await.unwrap();
+    done("kubectl apply");
+    let ready = ["wait", "--for=condition=Ready", "jobtemplate/other", "--timeout=60s"];
+    kubernetes.kubectl(&[&["--namespace", JOBS][..], &ready].concat()).await.unwrap();
+    done("kubectl wait");
+    let mut request = tokio::process::Command::new(nats_cli);
+    request.args(["--server", &nats.url, "--timeout", "60s", "req", "jobs.other.submit", r#"{"foo":"x"}"#]);
+    let answer = request.args(["--header", "Job-Wait:outcome", "--raw"]).output().await.unwrap();
+    done("nats req");
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let outcome: Value = serde_json::from_str(text.trim()).unwrap_or_else(|_| {
+        panic!("{text}{}", String::from_utf8_lossy(&answer.stderr));
+    });
+    assert_eq!(outcome["outcome"]["result"], "Complete", "{outcome}");
+    network.close().await;
 }
