@@ -153,6 +153,7 @@ async fn kubernetes(config: &Config) -> KubernetesFacts {
         lease_namespace: config.lease.namespace.clone().unwrap_or_else(|| config.namespace.clone()),
         lease: config.lease.name.clone(),
         job_templates: config.template_objects.job_templates,
+        kueue: config.kueue,
     };
     let references = async {
         if server.is_local_cluster() {

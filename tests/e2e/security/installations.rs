@@ -3,10 +3,12 @@
 
 use async_nats::{Client, HeaderMap, jetstream};
 use dispatcher_tests::dispatcher::Dispatcher;
+use dispatcher_tests::job_controller::{finished_status, managed_template};
 use dispatcher_tests::kubernetes::Namespace;
 use dispatcher_tests::nats::Nats;
+use dispatcher_tests::test_env::TestEnv;
 use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Kubernetes, or_skip, paths};
+use dispatcher_tests::{Kubernetes, or_skip, paths, until};
 use futures::StreamExt;
 use serde_json::Value;
 
@@ -154,4 +156,27 @@ fn permissions_with_a_prefix_are_those_of_the_program() {
             .map(|file| std::fs::read_to_string(file).unwrap());
         assert_eq!(generated, shipped, "nats-config/prefixes is stale: run `make nats-config`");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_from_before_a_new_prefix_have_their_outcome_under_it() {
+    let env = or_skip!(TestEnv::start().await);
+    let (_folder, templates) = managed_template();
+    let before = env.dispatcher().templates(&templates).start().await;
+    env.request(r#"{"foo":"a"}"#).await;
+    env.until_last("simple-job-a", "ADDED").await;
+    env.until_queue_is_empty().await;
+    assert_eq!(before.terminate().await, Some(0));
+
+    let _after = env.dispatcher().templates(&templates).env("DISPATCHER_PREFIX", "blue").start().await;
+    env.set_status("simple-job-a", finished_status("Complete", 0, "CompletionsReached", "message")).await;
+
+    until("the outcome under the prefix", TIMEOUT, || async {
+        let stream = env.jetstream.get_stream("blue_JOB_STATUS").await.map_err(|e| e.to_string())?;
+        let last = stream.get_last_raw_message_by_subject("blue.jobs.simple.status.simple-job-a").await;
+        let last = last.map_err(|e| e.to_string())?;
+        let event = last.headers.get("Job-Event").map(ToString::to_string);
+        if event.as_deref() == Some("OUTCOME") { Ok(()) } else { Err(format!("{event:?}")) }
+    })
+    .await;
 }

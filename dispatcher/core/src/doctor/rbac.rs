@@ -35,14 +35,16 @@ pub enum Objects {
     Lease,
     /// All of the namespace of the Jobs, if templates can be objects.
     Templates,
+    /// All of the namespace of the Jobs, with `DISPATCHER_KUEUE`.
+    Kueue,
 }
 
 const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
     Rule { group, resource, verbs, objects: Objects::OfJobs, effect: None }
 }
 
-/// The permissions in use. A test compares them with `deploy/base`.
-pub const RULES: [Rule; 10] = [
+/// The permissions in use. A test compares them with `deploy/`.
+pub const RULES: [Rule; 11] = [
     rule("batch", "jobs", &["create", "delete", "get", "list", "patch", "watch"]),
     rule("", "pods", &["list", "watch"]),
     rule("", "events", &["list", "watch"]),
@@ -62,6 +64,11 @@ pub const RULES: [Rule; 10] = [
         objects: Objects::Templates,
         effect: Some("the status of JobTemplates is not reported"),
         ..rule("natsjobs.dev", "jobtemplates/status", &["patch"])
+    },
+    Rule {
+        objects: Objects::Kueue,
+        effect: Some("Kueue's reason for a suspended Job is not published"),
+        ..rule("kueue.x-k8s.io", "workloads", &["list", "watch"])
     },
 ];
 
@@ -89,15 +96,21 @@ pub struct Place {
     pub lease: String,
     /// Whether templates can be objects.
     pub job_templates: bool,
+    /// Whether the Workloads of Kueue are read.
+    pub kueue: bool,
 }
 
 /// The permissions that a dispatcher of this place uses.
 #[must_use]
 pub fn permissions(place: &Place) -> Vec<Permission> {
-    let rules = RULES.iter().filter(|rule| place.job_templates || rule.objects != Objects::Templates);
+    let rules = RULES.iter().filter(|rule| match rule.objects {
+        Objects::Templates => place.job_templates,
+        Objects::Kueue => place.kueue,
+        _ => true,
+    });
     let of_rule = |rule: &'static Rule| {
         let (namespace, name) = match rule.objects {
-            Objects::OfJobs | Objects::Templates => (&place.namespace, None),
+            Objects::OfJobs | Objects::Templates | Objects::Kueue => (&place.namespace, None),
             Objects::Namespace => (&place.namespace, Some(place.namespace.clone())),
             Objects::OfLease => (&place.lease_namespace, None),
             Objects::Lease => (&place.lease_namespace, Some(place.lease.clone())),
@@ -163,6 +176,7 @@ fn denied_finding(permission: &Permission) -> Finding {
     };
     let file = match rule.objects {
         Objects::Templates => "deploy/base/job-templates.yaml",
+        Objects::Kueue => "deploy/kueue/kueue.yaml",
         _ => "deploy/base/rbac.yaml",
     };
     let advice = format!(
@@ -224,6 +238,7 @@ mod tests {
         let texts = [
             include_str!("../../../../deploy/base/rbac.yaml"),
             include_str!("../../../../deploy/base/job-templates.yaml"),
+            include_str!("../../../../deploy/kueue/kueue.yaml"),
         ];
         let documents = texts.iter().flat_map(|text| serde_saphyr::from_multiple::<Value>(text).unwrap());
         let roles = documents.filter(|document| document["kind"] == "Role");
@@ -253,6 +268,7 @@ mod tests {
             lease_namespace: "jobs".to_owned(),
             lease: "dispatcher".to_owned(),
             job_templates: true,
+            kueue: true,
         }
     }
 
@@ -267,6 +283,8 @@ mod tests {
         assert_eq!(checked, shipped());
         let without_objects = permissions(&Place { job_templates: false, ..place() });
         assert!(without_objects.iter().all(|permission| permission.rule.group != "natsjobs.dev"));
+        let without_kueue = permissions(&Place { kueue: false, ..place() });
+        assert!(without_kueue.iter().all(|permission| permission.rule.group != "kueue.x-k8s.io"));
     }
 
     fn denied(resource: &str, verb: &str) -> Finding {
@@ -293,6 +311,7 @@ mod tests {
             "update leases.coordination.k8s.io named dispatcher in jobs"
         );
         assert!(denied("jobtemplates", "list").advice.unwrap().contains("job-templates.yaml"));
+        assert!(denied("workloads", "list").advice.unwrap().contains("kueue.yaml"));
     }
 
     #[test]
