@@ -125,6 +125,10 @@ pub fn finished_status(condition: &str, failed: u32, reason: &str, message: &str
         "startTime": START_TIME, "failed": failed, "active": 0, "ready": 0, "terminating": 0,
         "conditions": [condition(interim), condition(last)],
     });
+    // Before 1.31, only Jobs with a success policy have this condition.
+    if paths::is_oldest_kubernetes() && last == "Complete" {
+        status["conditions"] = json!([condition(last)]);
+    }
     if last == "Complete" {
         status["completionTime"] = now().into();
         status["succeeded"] = 1.into();

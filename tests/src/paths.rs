@@ -62,13 +62,25 @@ pub fn built(name: &str) -> Result<PathBuf, String> {
 /// The binary with all components of Kubernetes and `kubectl`. The first argument selects one.
 /// `TEST_KUBERNETES=oldest` selects the oldest supported version.
 pub fn kubernetes() -> Result<PathBuf, String> {
-    let (folder, version) = match std::env::var("TEST_KUBERNETES").as_deref() {
-        Ok("oldest") => ("tests/kubernetes-oldest", OLDEST_KUBERNETES_VERSION),
-        Ok(other) if !other.is_empty() => return Err(format!("TEST_KUBERNETES={other:?}: not `oldest`")),
-        _ => ("tests/kubernetes", KUBERNETES_VERSION),
+    let (folder, version) = match is_oldest_kubernetes() {
+        true => ("tests/kubernetes-oldest", OLDEST_KUBERNETES_VERSION),
+        false => ("tests/kubernetes", KUBERNETES_VERSION),
     };
     let digest = module_hash(folder)?;
     cached(&format!("kubernetes-{version}-{digest}"))
+}
+
+/// Whether the tests run on the oldest supported Kubernetes.
+///
+/// # Panics
+/// If `TEST_KUBERNETES` has another value.
+#[must_use]
+pub fn is_oldest_kubernetes() -> bool {
+    match std::env::var("TEST_KUBERNETES").as_deref() {
+        Ok("oldest") => true,
+        Ok("") | Err(_) => false,
+        Ok(other) => panic!("TEST_KUBERNETES={other}: allowed is `oldest`"),
+    }
 }
 
 /// The start of the hash over a Go module with one source file, as in `tests/setup`.

@@ -128,7 +128,8 @@ export class Board {
     const { key } = event;
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (key in moves && this.#shown.length) {
-      const wanted = at < 0 ? 0 : at + moves[key];
+      // Without a selected row, each key selects the first one, but End the last one.
+      const wanted = at < 0 && key !== "End" ? 0 : at + moves[key];
       this.#choose(this.#shown[Math.min(this.#shown.length - 1, Math.max(0, wanted))].id, false);
     } else if ((key === "Enter" || key === " ") && at >= 0) {
       this.#open(this.#shown[at]);

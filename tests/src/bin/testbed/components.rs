@@ -104,7 +104,10 @@ fn component(
     args: Vec<String>,
     more: &[String],
 ) -> Result<Service, String> {
-    let args = [program.to_owned()].into_iter().chain(args).chain(more.iter().cloned()).collect();
+    // The field `managedBy` of the tests' Jobs is off by default before 1.32.
+    let managed_by = paths::is_oldest_kubernetes().then(|| "--feature-gates=JobManagedBy=true".to_owned());
+    let args = [program.to_owned()].into_iter().chain(args).chain(managed_by);
+    let args = args.chain(more.iter().cloned()).collect();
     let log = folder.join(format!("{name}.log"));
     let path = paths::kubernetes()?;
     Ok(Service::new(Program { name: name.to_owned(), path, args, log, ..Program::default() }))
