@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use dispatcher_tests::job_controller::{finished_status, managed_template, now};
 use dispatcher_tests::test_env::{TestEnv, event, text};
 use dispatcher_tests::wait::TIMEOUT;
-use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, until};
+use dispatcher_tests::{Kubernetes, Nats, Options, only_on_kubernetes, or_skip, paths, until};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
@@ -301,6 +301,7 @@ async fn block_volume_without_a_device_is_published_as_a_stall() {
 #[tokio::test(flavor = "multi_thread")]
 async fn device_without_a_driver_is_published_as_a_stall() {
     only_on_kubernetes!("the local cluster has no devices");
+    or_skip!(paths::needs_a_newer_kubernetes("has no DeviceClasses of resource.k8s.io/v1"));
     let env = or_skip!(TestEnv::start().await);
     let namespace = env.namespace.name.clone();
     let driver = format!("{namespace}.example.org");

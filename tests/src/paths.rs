@@ -83,6 +83,14 @@ pub fn is_oldest_kubernetes() -> bool {
     }
 }
 
+/// For a test that the oldest supported Kubernetes cannot run.
+///
+/// # Errors
+/// The reason, on the oldest Kubernetes.
+pub fn needs_a_newer_kubernetes(reason: &str) -> Result<(), String> {
+    if is_oldest_kubernetes() { Err(format!("{OLDEST_KUBERNETES_VERSION} {reason}")) } else { Ok(()) }
+}
+
 /// The start of the hash over a Go module with one source file, as in `tests/setup`.
 fn module_hash(folder: &str) -> Result<String, String> {
     let module = workspace().join(folder);

@@ -49,6 +49,7 @@ async fn rendered(template: &str, request: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_in_the_cluster_refuses_what_the_dispatcher_refuses() {
     only_on_kubernetes!("the local cluster has no admission policies");
+    or_skip!(paths::needs_a_newer_kubernetes("drops some of these fields instead of refusing them"));
     let kubernetes = or_skip!(Kubernetes::shared().await);
     let _exclusive = SHIPPED_NAMESPACES.lock().await;
     let folder = paths::temp_dir("admission").unwrap();
