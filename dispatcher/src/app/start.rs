@@ -227,8 +227,7 @@ async fn streams_answer(context: &jetstream::Context, names: &NatsNames) -> bool
             _ => false,
         },
     };
-    let streams = [names.jobs(), names.job_status(), names.job_rejected(), names.job_cancels()];
-    join_all(streams.map(answers)).await.into_iter().all(|ok| ok)
+    join_all(names.streams().map(answers)).await.into_iter().all(|ok| ok)
 }
 
 /// Whether the API server may come back without a change by an operator. A certificate that does not

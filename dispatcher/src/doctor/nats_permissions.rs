@@ -87,7 +87,7 @@ fn permissions(settings: &Nats, template: Option<&TemplateName>) -> Vec<Tested> 
     let names = &settings.naming.names;
     let (jobs, job_status, job_cancels) = (names.jobs(), names.job_status(), names.job_cancels());
     let mut list = List { api: settings.api_prefix(), nobody, all: vec![] };
-    for stream in [jobs, job_status, names.job_rejected(), job_cancels] {
+    for stream in names.streams() {
         list.read(&format!("STREAM.INFO.{stream}"));
         list.read(&format!("STREAM.MSG.GET.{stream}"));
         list.write(&format!("STREAM.CREATE.{stream}"), Needed::ToProvision(stream.to_owned()));

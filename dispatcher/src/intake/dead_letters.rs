@@ -29,7 +29,6 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
     context: jetstream::Context,
-    names: NatsNames,
     stream: DeadLettersStream,
     metrics: Metrics,
 }
@@ -63,8 +62,8 @@ impl DeadLetters {
         names: NatsNames,
         metrics: Metrics,
     ) -> Result<Self, String> {
-        let stream = DeadLettersStream::open(context.clone(), names.clone()).await?;
-        Ok(Self { context, names, stream, metrics })
+        let stream = DeadLettersStream::open(context.clone(), names).await?;
+        Ok(Self { context, stream, metrics })
     }
 
     /// Stores the dead letter and publishes the notice. Remove the request only after that.
@@ -111,7 +110,7 @@ impl DeadLetters {
         let payload = serde_json::to_vec(&notice).unwrap_or_default();
         let mut headers = HeaderMap::new();
         put_trace(&mut headers, dead_letter.trace);
-        let subject = self.names.rejected_notice_subject(dead_letter.template);
+        let subject = self.stream.names().rejected_notice_subject(dead_letter.template);
         let client = self.context.client();
         if let Err(error) = client.publish_with_headers(subject, headers, payload.into()).await {
             tracing::debug!(%error, "notice of a rejection not published");

@@ -270,7 +270,10 @@ impl SubmitHandler {
                         Ok(Err(error)) => tracing::debug!(error, "cannot read the streams for a caller"),
                     }
                 }
-                () = sleep_until(end) => return Err(with_stored(timed_out(self.events.names(), query, wait, timeout))),
+                () = sleep_until(end) => {
+                    let error = timed_out(self.events.names(), query, wait, timeout);
+                    return Err(with_stored(error));
+                }
                 () = self.stop.cancelled() => {
                     let message = format!(
                         "the dispatcher is stopping; the request is stored. Retry with the same `{NATS_MSG_ID}`"

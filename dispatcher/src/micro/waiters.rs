@@ -162,8 +162,8 @@ impl Drop for Waiter {
     }
 }
 
-/// Subscribes to every status subject that `JOB_STATUS` republishes, and to `_rejected`. After it returns, only a lost connection loses
-/// messages; callers then read the streams.
+/// Subscribes to every status subject that `JOB_STATUS` republishes, and to `_rejected`. After it
+/// returns, only a lost connection loses messages; callers then read the streams.
 pub(super) async fn subscribe(events: &Connection) -> BoxStream<'static, Message> {
     let subject = Subject { name: events.names().status_subjects(), queue_group: None };
     let messages = subscription::subscribe(events, subject, CancellationToken::new()).await;

@@ -45,6 +45,11 @@ impl DeadLettersStream {
         Ok(Self { context, names, reader })
     }
 
+    /// The names of the installation.
+    pub(crate) fn names(&self) -> &NatsNames {
+        &self.names
+    }
+
     /// Stores the dead letter of a request, once. `headers` contain the request's time.
     ///
     /// # Errors

@@ -11,7 +11,11 @@ use async_nats::jetstream::{
 use serde_json::Value;
 
 use dispatcher_core::{
-    contract::{names::TemplateName, nats_names::NatsNames, settings},
+    contract::{
+        names::TemplateName,
+        nats_names::NatsNames,
+        settings::{self, Owner},
+    },
     request::ACK_WAIT,
 };
 
@@ -157,11 +161,24 @@ pub(crate) fn consumer(names: &NatsNames, template: &TemplateName) -> pull::Conf
     }
 }
 
+/// Every stream with its owner, the one of the requests first.
+pub(crate) fn streams<'a>(
+    names: &NatsNames,
+    templates: impl IntoIterator<Item = &'a TemplateName>,
+) -> [(Owner, Config); 4] {
+    [
+        (Owner::Requests, jobs(names, templates)),
+        (Owner::StatusEvents, job_status(names)),
+        (Owner::DeadLetters, job_rejected(names)),
+        (Owner::Cancellations, job_cancels(names)),
+    ]
+}
+
 /// Every stream and consumer by name, in the form that the `nats` CLI reads (`--config`).
 #[must_use]
 pub fn files(names: &NatsNames, templates: &[TemplateName]) -> Vec<(String, Value)> {
-    let streams = [jobs(names, templates), job_status(names), job_rejected(names), job_cancels(names)];
-    let mut files: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), set_fields(stream))).collect();
+    let streams = streams(names, templates).into_iter().map(|(_, stream)| stream);
+    let mut files: Vec<_> = streams.map(|stream| (stream.name.clone(), set_fields(&stream))).collect();
     let consumers = templates.iter().map(|template| (template.consumer_name(), consumer(names, template)));
     files.extend(consumers.map(|(name, config)| (name, set_fields(&config))));
     files
@@ -178,23 +195,18 @@ fn set_fields(config: &impl serde::Serialize) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use dispatcher_core::contract::settings::{Owner, findings};
+    use dispatcher_core::contract::settings::findings;
 
     use super::*;
 
     #[test]
     fn shipped_definitions_are_harmless() {
         let template = TemplateName::try_from("simple").unwrap();
-        let value = |config: &Config| serde_json::to_value(config).unwrap();
         let names = NatsNames::default();
         let consumer_config = serde_json::to_value(consumer(&names, &template)).unwrap();
-        for (owner, shipped) in [
-            (Owner::Requests, value(&jobs(&names, [&template]))),
-            (Owner::StatusEvents, value(&job_status(&names))),
-            (Owner::DeadLetters, value(&job_rejected(&names))),
-            (Owner::Cancellations, value(&job_cancels(&names))),
-            (Owner::Consumer, consumer_config),
-        ] {
+        let streams = streams(&names, [&template])
+            .map(|(owner, stream)| (owner, serde_json::to_value(stream).unwrap()));
+        for (owner, shipped) in streams.into_iter().chain([(Owner::Consumer, consumer_config)]) {
             assert_eq!(findings(&names, owner, &shipped, &shipped, 1 << 20), [], "{owner:?}");
         }
     }
@@ -228,7 +240,7 @@ mod tests {
     #[test]
     fn the_streams_fit_the_stores_of_the_shipped_servers() {
         let names = NatsNames::default();
-        let streams = [jobs(&names, []), job_status(&names), job_rejected(&names), job_cancels(&names)];
+        let streams = streams(&names, []).map(|(_, stream)| stream);
         assert!(streams.iter().all(|stream| stream.max_bytes > 0), "a stream without a byte limit");
         let sum: i64 = streams.iter().map(|stream| stream.max_bytes).sum();
         for file in ["nats-config/server.conf", "deploy/nats/nats.conf"] {

@@ -93,15 +93,12 @@ impl Provision {
 
     /// The streams that this dispatcher expects, the one of the requests first.
     pub(crate) fn streams(&self, templates: &[TemplateName]) -> [(Owner, Config); 4] {
-        let names = &self.names;
-        let mut status = definitions::job_status(names);
-        status.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
-        [
-            (Owner::Requests, definitions::jobs(names, templates)),
-            (Owner::StatusEvents, status),
-            (Owner::DeadLetters, definitions::job_rejected(names)),
-            (Owner::Cancellations, definitions::job_cancels(names)),
-        ]
+        definitions::streams(&self.names, templates).map(|(owner, mut stream)| {
+            if owner == Owner::StatusEvents {
+                stream.metadata.insert(NAMESPACE_UID.to_owned(), self.namespace_uid.clone());
+            }
+            (owner, stream)
+        })
     }
 
     /// Creates or verifies the queue of one template: its subject of `JOBS` and its consumer.

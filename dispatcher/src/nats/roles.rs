@@ -37,24 +37,16 @@ fn with_names(names: &NatsNames, text: &str) -> String {
 /// A subject of the files with the names of the installation.
 fn subject(names: &NatsNames, subject: &str) -> String {
     let plain = NatsNames::default();
-    let bucket = |names: &NatsNames| names.job_cancels().trim_start_matches("KV_").to_owned();
-    let plain_bucket = bucket(&plain);
-    let renamed = [
-        (plain.jobs(), names.jobs().to_owned()),
-        (plain.job_status(), names.job_status().to_owned()),
-        (plain.job_rejected(), names.job_rejected().to_owned()),
-        (plain.job_cancels(), names.job_cancels().to_owned()),
-        (&plain_bucket, bucket(names)),
-    ];
+    let bucket = (plain.cancels_bucket(), names.cancels_bucket());
+    let renamed: Vec<_> = plain.streams().into_iter().zip(names.streams()).chain([bucket]).collect();
     let is_ours = subject.starts_with("jobs.") || subject.starts_with("dispatcher.");
-    let tokens = subject.split('.').map(|token| {
-        let name = renamed.iter().find(|(from, _)| token == *from).map(|(_, to)| to.clone());
+    let tokens = subject.split('.').map(|token| match renamed.iter().find(|(from, _)| token == *from) {
+        Some((_, to)) => to,
         // The service in `$SRV.*.dispatcher`, and the inboxes in `_INBOX.dispatcher.>`.
-        let name =
-            name.or_else(|| (!is_ours && token == plain.service()).then(|| names.service().to_owned()));
-        name.unwrap_or_else(|| token.to_owned())
+        None if !is_ours && token == plain.service() => names.service(),
+        None => token,
     });
-    let prefix = names.prefix().filter(|_| is_ours).map(str::to_owned);
+    let prefix = names.prefix().filter(|_| is_ours);
     prefix.into_iter().chain(tokens).collect::<Vec<_>>().join(".")
 }
 

@@ -84,12 +84,7 @@ impl Watchdog {
     async fn check(&self, created: &mut HashMap<String, Value>) -> Result<Found, InfoError> {
         let mut found = Found::default();
         let (names, templates) = (&self.names, self.templates.names());
-        for (owner, shipped) in [
-            (Owner::Requests, definitions::jobs(names, &templates)),
-            (Owner::StatusEvents, definitions::job_status(names)),
-            (Owner::DeadLetters, definitions::job_rejected(names)),
-            (Owner::Cancellations, definitions::job_cancels(names)),
-        ] {
+        for (owner, shipped) in definitions::streams(names, &templates) {
             let label = format!("stream {}", shipped.name);
             let info = self.info(&label, &format!("STREAM.INFO.{}", shipped.name)).await?;
             let info = info.ok_or_else(|| InfoError::Refused(format!("{label}: not found")))?;

@@ -34,6 +34,8 @@ struct Names {
     job_status: String,
     job_rejected: String,
     job_cancels: String,
+    /// The stream without `KV_`.
+    cancels_bucket: String,
     service: String,
 }
 
@@ -47,6 +49,7 @@ impl NatsNames {
             job_status: name("JOB_STATUS"),
             job_rejected: name("JOB_REJECTED"),
             job_cancels: format!("KV_{}", name("JOB_CANCELS")),
+            cancels_bucket: name("JOB_CANCELS"),
             service: name("dispatcher"),
         }))
     }
@@ -97,10 +100,22 @@ impl NatsNames {
         &self.0.job_cancels
     }
 
+    /// All four streams, the one of the requests first.
+    #[must_use]
+    pub fn streams(&self) -> [&str; 4] {
+        [self.jobs(), self.job_status(), self.job_rejected(), self.job_cancels()]
+    }
+
+    /// The key-value bucket of cancellations.
+    #[must_use]
+    pub fn cancels_bucket(&self) -> &str {
+        &self.0.cancels_bucket
+    }
+
     /// The subject of a key of that bucket; `>` for all keys.
     #[must_use]
     pub fn cancel_subject(&self, key: &str) -> String {
-        format!("$KV.{}.{key}", self.job_cancels().trim_start_matches("KV_"))
+        format!("$KV.{}.{key}", self.cancels_bucket())
     }
 
     /// The NATS service, and the queue group of its replicas (ADR-32).
